@@ -1,0 +1,32 @@
+# One venv, pinned by constraints.txt. `make demo` and `make test` start from nothing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+export TOKENIZERS_PARALLELISM = false
+# many small parallel regions cost more than they give on few, busy cores
+export OMP_WAIT_POLICY = passive
+
+.PHONY: demo test check bench clean
+
+$(VENV)/.%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/debias-ssae demo --out demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/sae_training.py --quick
+
+clean:
+	rm -rf $(VENV) demo results

@@ -1,0 +1,49 @@
+"""Remove spurious attributes from text representations with specialised sparse autoencoders."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> module; imported on first use, so that ``import debias_ssae`` stays light
+_PUBLIC = {
+    "ActivationEncoder": "encoder",
+    "AuditReport": "auditing",
+    "Concept": "concept",
+    "DebiasConfig": "config",
+    "InputError": "exceptions",
+    "NothingRemovedWarning": "exceptions",
+    "SAEConfig": "config",
+    "SSAEDebiaser": "debiaser",
+    "SparseAutoencoder": "sae.model",
+    "TrainConfig": "config",
+    "audit": "auditing",
+    "load_sae": "sae.formats",
+    "probe_leakage": "leakage",
+    "train_sae": "sae.trainer",
+    "worst_group_accuracy": "auditing",
+}
+
+__all__ = sorted(_PUBLIC)
+
+if TYPE_CHECKING:
+    from debias_ssae.auditing import AuditReport, audit, worst_group_accuracy
+    from debias_ssae.concept import Concept
+    from debias_ssae.config import DebiasConfig, SAEConfig, TrainConfig
+    from debias_ssae.debiaser import SSAEDebiaser
+    from debias_ssae.encoder import ActivationEncoder
+    from debias_ssae.exceptions import InputError, NothingRemovedWarning
+    from debias_ssae.leakage import probe_leakage
+    from debias_ssae.sae.formats import load_sae
+    from debias_ssae.sae.model import SparseAutoencoder
+    from debias_ssae.sae.trainer import train_sae
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'debias_ssae' has no attribute {name!r}")
+    return getattr(import_module(f"debias_ssae.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

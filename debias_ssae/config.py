@@ -1,0 +1,136 @@
+"""Every knob of the package, once, with its default; YAML in and out.
+
+Defaults are the same for every data set and model. Nothing here was chosen by looking at test data.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from debias_ssae.exceptions import InputError
+
+Architecture = Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def updated(self, **changes: Any) -> Self:
+        """Return a copy with ``changes`` applied and validated."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+
+T = TypeVar("T", bound=Settings)
+
+
+class SAEConfig(Settings):
+    """Shape and activation function of a sparse autoencoder."""
+
+    d_in: int = Field(ge=1)
+    """Width of a row of activations."""
+    d_sae: int = Field(default=2048, ge=1)
+    """Number of latents."""
+    architecture: Architecture = "batchtopk"
+    """Activation function; batchtopk has a threshold at inference, which keeps an eraser elementwise."""
+    k: int = Field(default=32, ge=1)
+    """Mean number of active latents a row (topk, batchtopk, matryoshka; the target L0 of jumprelu)."""
+
+
+class TrainConfig(Settings):
+    """How a sparse autoencoder is trained."""
+
+    n_steps: int = Field(default=1000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=2048, ge=1)
+    """Rows a step."""
+    lr: float = Field(default=2e-3, gt=0)
+    """Peak learning rate of Adam."""
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps with linear warm-up."""
+    decay_fraction: float = Field(default=0.2, ge=0, le=1)
+    """Share of the steps, at the end, with linear decay to zero."""
+    tilt: float | Literal["auto"] = 0.0
+    """TERM's t on losses divided by their running mean; 0 is the mean loss; "auto" holds a target effective
+    sample size (Li et al. 2021, arXiv 2007.01162)."""
+
+
+class RetrievalConfig(Settings):
+    """Which part of the corpus the SSAE is fine-tuned on."""
+
+    embedder: str = "minilm"
+    """A sentence-transformers model."""
+    n_texts: int = Field(default=10_000, ge=1)
+    """How many texts to retrieve."""
+    max_seeds: int = Field(default=2_000, ge=1)
+    """Seed texts beyond this number are subsampled."""
+
+
+class ActivationConfig(Settings):
+    """How texts become activations."""
+
+    dtype: Dtype = "auto"
+    """bfloat16 where the processor multiplies it natively, else float32."""
+    token_budget: int = Field(default=2048, ge=1)
+    """Tokens a batch, padding included."""
+    max_length: int | None = Field(default=None, ge=2)
+    """Tokens a text, special ones included; None is the model's own limit."""
+
+
+class SelectionConfig(Settings):
+    """Which latents are removed."""
+
+    n_latents: int = Field(default=150, ge=0)
+    """What n_latents="auto" stands for."""
+    min_cell: int = Field(default=20, ge=1)
+    """Smaller cells (class x attribute) are ignored and listed."""
+
+
+class DebiasConfig(Settings):
+    """All knobs of SSAEDebiaser beyond its own parameters."""
+
+    d_sae: int = Field(default=2048, ge=1)
+    k: int = Field(default=32, ge=1)
+    architecture: Architecture = "batchtopk"
+    general: TrainConfig = TrainConfig(n_steps=1000)
+    """Training of the general SAE, on the corpus."""
+    special: TrainConfig = TrainConfig(n_steps=500, lr=5e-4, tilt="auto")
+    """Fine-tuning of the SSAE, on the subdomain."""
+    general_rows: int = Field(default=1_000_000, ge=1)
+    """Activation rows (tokens) sampled from the corpus for the general SAE."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    activations: ActivationConfig = ActivationConfig()
+    selection: SelectionConfig = SelectionConfig()
+
+
+def load_config(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
+    """Read a YAML file into ``cls``; ``overrides`` are top-level fields that win over the file.
+
+    Raises InputError with the file and the offending field.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"Cannot read the configuration {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"The configuration {path} must be a mapping of names to values")
+    return make_config(cls, {**values, **(overrides or {})}, source=str(path))
+
+
+def make_config(cls: type[T], values: Mapping[str, Any], source: str = "the configuration") -> T:
+    """Validate ``values``; raises InputError that names each wrong field."""
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise InputError(f"{source}: {faults}") from error
+
+
+def dump_config(config: Settings) -> str:
+    """Return ``config`` as YAML, every default resolved."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
