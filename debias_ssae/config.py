@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from debias_ssae.exceptions import InputError
 
@@ -40,6 +40,19 @@ class SAEConfig(Settings):
     """Activation function; batchtopk has a threshold at inference, which keeps an eraser elementwise."""
     k: int = Field(default=32, ge=1)
     """Mean number of active latents a row (topk, batchtopk, matryoshka; the target L0 of jumprelu)."""
+    widths: tuple[int, ...] = ()
+    """Nested widths of a matryoshka SAE, growing, the last one d_sae; () is an eighth, a quarter, half, all."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the weights."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.architecture in ("topk", "batchtopk", "matryoshka") and self.k > self.d_sae:
+            raise ValueError(f"k={self.k} is more than d_sae={self.d_sae}")
+        widths = self.widths
+        if widths and (sorted(set(widths)) != list(widths) or widths[0] < 1 or widths[-1] != self.d_sae):
+            raise ValueError(f"widths={widths} must grow from at least 1 to d_sae={self.d_sae}")
+        return self
 
 
 class TrainConfig(Settings):
@@ -55,9 +68,33 @@ class TrainConfig(Settings):
     """Share of the steps with linear warm-up."""
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
     """Share of the steps, at the end, with linear decay to zero."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest norm of the whole gradient; None does not clip."""
     tilt: float | Literal["auto"] = 0.0
     """TERM's t on losses divided by their running mean; 0 is the mean loss; "auto" holds a target effective
     sample size (Li et al. 2021, arXiv 2007.01162)."""
+    tilt_ess: float = Field(default=0.5, gt=0, le=1)
+    """Effective sample size that tilt="auto" holds, as a share of the rows of a batch."""
+    tilt_warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which the tilt grows from 0."""
+    l1: float = Field(default=0.1, ge=0)
+    """Weight of relu's L1 penalty, per row and scaled activation."""
+    sparsity_warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which the penalties of relu and jumprelu grow from 0."""
+    aux_coefficient: float = Field(default=1 / 32, ge=0)
+    """Weight of AuxK, the share of the error that dead latents explain (Gao et al. 2024, eq. 7); 0 is off."""
+    k_aux: int = Field(default=64, ge=1)
+    """Dead latents a row in AuxK."""
+    dead_steps: int = Field(default=20, ge=1)
+    """A latent that fired in none of the last this many batches is dead."""
+    center: Literal["mean", "geometric_median", "zero"] = "mean"
+    """Where b_dec starts when training from scratch."""
+    init_batches: int = Field(default=4, ge=1)
+    """Batches from which the scale and the centre are estimated; they are trained on as well."""
+    matmul_dtype: Dtype = "float32"
+    """Of the encoder product that chooses the active latents; their values are always computed in full."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between records of the history."""
 
 
 class RetrievalConfig(Settings):
@@ -87,6 +124,8 @@ class SelectionConfig(Settings):
 
     n_latents: int = Field(default=150, ge=0)
     """What n_latents="auto" stands for."""
+    max_texts: int = Field(default=2_000, ge=1)
+    """Texts with twins that the concept regime looks at."""
     min_cell: int = Field(default=20, ge=1)
     """Smaller cells (class x attribute) are ignored and listed."""
 
@@ -127,7 +166,9 @@ def make_config(cls: type[T], values: Mapping[str, Any], source: str = "the conf
     try:
         return cls(**values)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+        )
         raise InputError(f"{source}: {faults}") from error
 
 

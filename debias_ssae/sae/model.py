@@ -1,0 +1,149 @@
+"""One module for every architecture of sparse autoencoder."""
+
+import hashlib
+import json
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from debias_ssae.config import SAEConfig
+from debias_ssae.exceptions import InputError
+
+TOPK_FAMILY = ("topk", "batchtopk", "matryoshka")
+
+
+class SAEOutput(NamedTuple):
+    """What ``forward`` returns."""
+
+    x_hat: Tensor
+    """The reconstruction [n, d_in]."""
+    latents: Tensor
+    """The activations of the latents [n, d_sae]."""
+
+
+class SparseAutoencoder(nn.Module):
+    """``x_hat = latents @ W_dec + b_dec`` with ``latents = activation((x - b_dec) @ W_enc.T + b_enc)``.
+
+    ``W_enc`` and ``W_dec`` are [d_sae, d_in]: one contiguous row a latent. The activation function is relu
+    (relu), the k largest of a row (topk; Gao et al. 2024, arXiv 2406.04093), the value where it is above
+    ``threshold`` (batchtopk, arXiv 2412.06410, and matryoshka, arXiv 2503.17547: one number for all latents,
+    learnt in training; jumprelu, arXiv 2407.14435: one number a latent). Never below zero.
+    """
+
+    W_enc: nn.Parameter
+    b_enc: nn.Parameter
+    W_dec: nn.Parameter
+    b_dec: nn.Parameter
+    threshold: Tensor
+
+    def __init__(self, cfg: SAEConfig, *, random_state: int | None = None) -> None:
+        """Random unit-norm decoder rows, encoder rows equal to them, biases and threshold zero."""
+        super().__init__()
+        self.cfg = cfg
+        dtype = torch.float64 if cfg.dtype == "float64" else torch.float32
+        generator = torch.Generator()
+        if random_state is None:
+            generator.seed()
+        else:
+            generator.manual_seed(random_state)
+        rows = torch.randn(cfg.d_sae, cfg.d_in, generator=generator, dtype=torch.float64)
+        rows = (rows / rows.norm(dim=1, keepdim=True)).to(dtype)
+        self.W_enc = nn.Parameter(rows.clone())
+        self.W_dec = nn.Parameter(rows)
+        self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae, dtype=dtype))
+        self.b_dec = nn.Parameter(torch.zeros(cfg.d_in, dtype=dtype))
+        shape = (cfg.d_sae,) if cfg.architecture == "jumprelu" else ()
+        self.register_buffer("threshold", torch.zeros(shape, dtype=dtype))
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether a latent's activation needs only its own row of the weights (all but topk)."""
+        return self.cfg.architecture != "topk"
+
+    def pre_acts(self, x: Tensor) -> Tensor:
+        """Return ``(x - b_dec) @ W_enc.T + b_enc`` [n, d_sae]; raises InputError when x is not [n, d_in]."""
+        self._check(x)
+        return torch.addmm(self.b_enc, x.to(self.W_enc.dtype) - self.b_dec, self.W_enc.T)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the latents [n, d_sae] of rows ``x`` [n, d_in]."""
+        pre = self.pre_acts(x)
+        if self.is_elementwise:
+            return self._activate(pre, self.threshold)
+        values, indices = pre.topk(self.cfg.k, dim=-1)
+        return torch.zeros_like(pre).scatter(-1, indices, values.relu())
+
+    def encode_rows(self, x: Tensor, latents: Tensor) -> Tensor:
+        """Return only the columns ``latents`` [m] of ``encode(x)``, [n, m], at the cost of those m rows.
+
+        Raises InputError for topk, whose latents compete with all others.
+        """
+        if not self.is_elementwise:
+            raise InputError(
+                "encode_rows needs an elementwise architecture; a topk SAE must encode every latent"
+            )
+        self._check(x)
+        latents = self._check_latents(latents)
+        pre = torch.addmm(self.b_enc[latents], x.to(self.W_enc.dtype) - self.b_dec, self.W_enc[latents].T)
+        return self._activate(pre, self.threshold if self.threshold.dim() == 0 else self.threshold[latents])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return ``latents @ W_dec + b_dec`` [n, d_in]."""
+        return torch.addmm(self.b_dec, latents, self.W_dec)
+
+    def forward(self, x: Tensor) -> SAEOutput:
+        """Return the reconstruction of ``x`` [n, d_in] and its latents."""
+        latents = self.encode(x)
+        return SAEOutput(self.decode(latents), latents)
+
+    def slice(self, latents: Tensor) -> "SparseAutoencoder":
+        """Return a smaller SAE of the chosen latents, in the given order; b_dec and threshold stay.
+
+        Elementwise architectures give the same activations as before; topk becomes a competition among the
+        chosen ones. A sliced matryoshka SAE is a batchtopk one.
+        """
+        latents = self._check_latents(latents)
+        n_latents = len(latents)
+        if n_latents == 0:
+            raise InputError("slice needs at least one latent")
+        architecture = "batchtopk" if self.cfg.architecture == "matryoshka" else self.cfg.architecture
+        cfg = self.cfg.updated(
+            d_sae=n_latents, k=min(self.cfg.k, n_latents), architecture=architecture, widths=()
+        )
+        small = SparseAutoencoder(cfg, random_state=0).to(self.W_enc.device)
+        with torch.no_grad():
+            small.W_enc.copy_(self.W_enc[latents])
+            small.W_dec.copy_(self.W_dec[latents])
+            small.b_enc.copy_(self.b_enc[latents])
+            small.b_dec.copy_(self.b_dec)
+            small.threshold.copy_(self.threshold if self.threshold.dim() == 0 else self.threshold[latents])
+        return small
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the configuration and the weights' bytes."""
+        digest = hashlib.sha256(json.dumps(self.cfg.model_dump(mode="json"), sort_keys=True).encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _activate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+        if self.cfg.architecture == "relu":
+            return pre.relu()
+        return torch.where(pre > threshold, pre, 0.0).relu()
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 2 or x.shape[1] != self.cfg.d_in:
+            raise InputError(
+                f"This SAE reads rows of width {self.cfg.d_in}, got shape {tuple(x.shape)}: "
+                "give the activations of the hookpoint that it was trained on, as [n, d_in]"
+            )
+
+    def _check_latents(self, latents: Tensor) -> Tensor:
+        latents = torch.as_tensor(latents, dtype=torch.long, device=self.W_enc.device)
+        if latents.dim() != 1 or (
+            len(latents) and not 0 <= int(latents.min()) <= int(latents.max()) < self.cfg.d_sae
+        ):
+            raise InputError(f"latents must be a vector of numbers from 0 to {self.cfg.d_sae - 1}")
+        return latents
