@@ -1,0 +1,19 @@
+"""Hugging Face models to rows and vectors: hooks, batching, pooling, edits inside the forward pass."""
+
+from debias_ssae.activations.embedding import Pooling, embed
+from debias_ssae.activations.forward import Edit
+from debias_ssae.activations.harvesting import Activations, harvest, harvest_many, stream_rows
+from debias_ssae.activations.language_model import LanguageModel, load_model, wrap_model
+
+__all__ = [
+    "Activations",
+    "Edit",
+    "LanguageModel",
+    "Pooling",
+    "embed",
+    "harvest",
+    "harvest_many",
+    "load_model",
+    "stream_rows",
+    "wrap_model",
+]

@@ -1,0 +1,147 @@
+"""One forward pass with hooks: read some hookpoints, edit others, stop after the last one needed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from debias_ssae.activations.language_model import LanguageModel
+from debias_ssae.activations.structure import HookTarget, check_hookpoints, hook_target
+from debias_ssae.activations.tokens import TokenizedTexts
+from debias_ssae.batching import token_batches
+from debias_ssae.exceptions import InputError
+
+Edit = Callable[[Tensor], Tensor]
+"""Rows [n, d] of real tokens, float32, to rows of the same shape."""
+
+
+class _StopForwardError(Exception):
+    """Raised in a hook: everything wanted has been read."""
+
+
+@dataclass
+class Batch:
+    """Padded sequences and, after the pass, the hidden states read."""
+
+    sequences: NDArray[np.int64]
+    """Their numbers in the TokenizedTexts."""
+    ids: Tensor
+    attention: Tensor
+    real: Tensor
+    """[b, t] True for tokens that are neither padding nor special."""
+    states: dict[str, Tensor] = field(default_factory=dict)
+    """Hookpoint to [b, t, d]."""
+
+
+def iter_states(
+    model: LanguageModel,
+    tokens: TokenizedTexts,
+    hookpoints: Sequence[str],
+    *,
+    edits: Mapping[str, Edit] | None = None,
+    token_budget: int = 2048,
+) -> Iterator[Batch]:
+    """Yield batches, longest sequences first, with the states of ``hookpoints`` after the ``edits``.
+
+    An edit sees the real tokens' rows only. Raises InputError for an unknown hookpoint, and for an edit that
+    comes after the last hookpoint read and so would change nothing.
+    """
+    edits = dict(edits or {})
+    check_hookpoints([*hookpoints, *edits], model.hookpoints)
+    order = {name: i for i, name in enumerate(model.hookpoints)}
+    last = max(hookpoints, key=order.__getitem__)
+    for name in edits:
+        if order[name] > order[last]:
+            raise InputError(
+                f"The edit at {name} comes after {last}, the last hookpoint read: it would do nothing"
+            )
+    # hooks live only while a batch runs, so that a generator left half-read does not leave them behind
+    for sequences in token_batches(tokens.lengths, token_budget):
+        batch = _make_batch(model, tokens, sequences)
+        with torch.no_grad(), _hooks(model, hookpoints, edits, last, batch), _autocast(model):
+            kwargs = {"use_cache": False} if model.accepts_use_cache else {}
+            try:
+                model.module(input_ids=batch.ids, attention_mask=batch.attention, **kwargs)
+            except _StopForwardError:
+                pass
+        yield batch
+
+
+def _make_batch(model: LanguageModel, tokens: TokenizedTexts, sequences: NDArray[np.int64]) -> Batch:
+    starts, lengths = tokens.starts[sequences], tokens.lengths[sequences]
+    columns = np.arange(int(lengths.max()))
+    inside = columns[None, :] < lengths[:, None]
+    flat = np.where(inside, starts[:, None] + columns[None, :], 0)
+    pad = model.tokenizer.pad_token_id
+    ids = np.where(inside, tokens.ids[flat], 0 if pad is None else pad)
+    real = inside & ~tokens.special[flat]
+    put = [
+        torch.from_numpy(a).to(model.device, non_blocking=True) for a in (ids, inside.astype(np.int64), real)
+    ]
+    return Batch(sequences, *put)
+
+
+def _autocast(model: LanguageModel) -> torch.autocast:
+    lowered = model.dtype == torch.bfloat16
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=lowered)
+
+
+@contextmanager
+def _hooks(
+    model: LanguageModel, hookpoints: Sequence[str], edits: Mapping[str, Edit], last: str, batch: Batch
+) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name in model.hookpoints:
+            if name not in hookpoints and name not in edits:
+                continue
+
+            def visit(hidden: Tensor, name: str = name) -> Tensor:
+                if name in edits:
+                    hidden = _apply(edits[name], hidden, batch.real, name)
+                if name in hookpoints:
+                    batch.states[name] = hidden
+                if name == last:
+                    raise _StopForwardError
+                return hidden
+
+            stack.callback(_register(hook_target(model.module, model.blocks, name), visit).remove)
+        yield
+
+
+def _register(target: HookTarget, visit: Callable[[Tensor], Tensor]) -> Any:
+    if target.reads_input:
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                return (visit(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": visit(kwargs["hidden_states"])}
+
+        return target.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(_: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return visit(output)
+        if isinstance(output, tuple):
+            return (visit(output[0]), *output[1:])
+        output["last_hidden_state"] = visit(output["last_hidden_state"])
+        return output
+
+    return target.module.register_forward_hook(after)
+
+
+def _apply(edit: Edit, hidden: Tensor, real: Tensor, name: str) -> Tensor:
+    # the edit's own matrix products must not be lowered by the pass's autocast
+    with torch.autocast(hidden.device.type, enabled=False):
+        rows = hidden[real]
+        edited = edit(rows.float())
+        if edited.shape != rows.shape:
+            shapes = f"{tuple(rows.shape)} to {tuple(edited.shape)}"
+            raise InputError(f"The edit at {name} changed the shape of its rows from {shapes}")
+        changed = hidden.clone()
+        changed[real] = edited.to(hidden.dtype)
+    return changed

@@ -1,0 +1,148 @@
+"""A Hugging Face model with its tokenizer, ready to be hooked."""
+
+import hashlib
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from debias_ssae.activations.structure import find_blocks, hookpoint_names
+from debias_ssae.exceptions import InputError
+from debias_ssae.models import lower_weights, pick_device, pick_dtype, resolve_model_name
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A base model (no language-modelling head), its tokenizer, and where it can be hooked."""
+
+    name: str
+    revision: str
+    module: nn.Module
+    tokenizer: Any
+    blocks: nn.ModuleList
+    hookpoints: list[str]
+    """Valid hookpoints, in the order of the forward pass."""
+    d_model: int
+    dtype: torch.dtype
+    """Precision of matrix products; residual stream, norms and results are float32."""
+    max_length: int
+    """Longest sequence in tokens, special ones included."""
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.module.parameters()).device
+
+    @cached_property
+    def accepts_use_cache(self) -> bool:
+        """Whether forward takes use_cache: keys and values are never needed again here."""
+        return "use_cache" in inspect.signature(self.module.forward).parameters
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal id of name, revision, precision, weights and tokenizer; equal ids give equal rows."""
+        digest = hashlib.sha256(f"{self.name}\0{self.revision}\0{self.dtype}".encode())
+        for key, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        digest.update(backend.to_str().encode() if backend is not None else repr(self.tokenizer).encode())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, d_model={self.d_model}, n_blocks={self.n_blocks}, {self.dtype})"
+
+
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Load the base model ``name`` ("minilm", a directory or a hub id) for hooking.
+
+    ``dtype`` "auto" multiplies in bfloat16 where the device does so natively. Raises InputError when there is
+    no such model or it cannot be hooked.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    path = resolve_model_name(name)
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        module = AutoModel.from_pretrained(path, dtype=torch.float32, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"Cannot load the model {name!r} ({reason}): give a hub id, a directory with config.json, or minilm"
+        ) from error
+    return wrap_model(module.to(where), tokenizer, name=name, dtype=precision, revision=revision)
+
+
+def wrap_model(
+    module: nn.Module,
+    tokenizer: Any,
+    *,
+    name: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+) -> LanguageModel:
+    """Make a Hugging Face model that is already in memory hookable; its linear weights take ``dtype`` in place.
+
+    A model with a head gives its base model, an encoder-decoder its encoder. Raises InputError where no list
+    of attention blocks is found.
+    """
+    module = getattr(module, "base_model", module)
+    config: Any = module.config
+    if getattr(config, "is_encoder_decoder", False):
+        module = module.get_encoder()  # type: ignore[operator]
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    blocks = find_blocks(module, getattr(text_config, "num_hidden_layers", None))
+    if dtype == torch.bfloat16:
+        lower_weights(module)
+    module.eval().requires_grad_(False)
+    return LanguageModel(
+        name=name or str(getattr(config, "name_or_path", "") or type(module).__name__),
+        revision=revision or str(getattr(config, "_commit_hash", None) or ""),
+        module=module,
+        tokenizer=tokenizer,
+        blocks=blocks,
+        hookpoints=hookpoint_names(blocks),
+        d_model=int(text_config.hidden_size),
+        dtype=dtype,
+        max_length=_longest(text_config, tokenizer),
+    )
+
+
+def _longest(config: Any, tokenizer: Any) -> int:
+    limits = [512 if config is None else 10**9]
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if positions:
+        # RoBERTa and MPNet count positions from the padding index on
+        offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
+        limits.append(int(positions) - offset)
+    limits.append(int(getattr(tokenizer, "model_max_length", 10**9)))
+    return min(limits)
+
+
+_OFFSET_POSITIONS = {
+    "roberta",
+    "mpnet",
+    "camembert",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "longformer",
+    "data2vec-text",
+}

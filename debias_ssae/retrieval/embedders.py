@@ -1,0 +1,144 @@
+"""Texts to unit vectors with a sentence-transformers model, kept on disk by what they were made from."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from debias_ssae.batching import token_batches
+from debias_ssae.exceptions import InputError
+from debias_ssae.models import lower_weights, pick_device, pick_dtype, resolve_model_name
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+CHUNK_TEXTS = 2048
+
+
+def embed_texts(
+    texts: Sequence[str],
+    embedder: str = "minilm",
+    *,
+    max_length: int = 128,
+    token_budget: int = 2048,
+    device: str = "auto",
+    dtype: str = "auto",
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> NDArray[np.float32]:
+    """Return unit vectors [n_texts, d] of ``texts``, cut at ``max_length`` tokens.
+
+    With ``cache_dir`` the vectors are kept chunk by chunk (2,048 texts), keyed by the texts, the model's
+    weights, precision and length, so that an interrupted run goes on and a later one loads. Raises InputError
+    for an unknown model.
+    """
+    model = load_embedder(embedder, device, dtype)
+    folder = None
+    if cache_dir is not None:
+        folder = Path(cache_dir) / "embeddings" / f"{_model_id(embedder, device, dtype)}-{max_length}"
+        folder.mkdir(parents=True, exist_ok=True)
+    out = np.empty((len(texts), model.get_embedding_dimension() or 0), np.float32)
+    with tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress) as bar:
+        for start in range(0, len(texts), CHUNK_TEXTS):
+            chunk = texts[start : start + CHUNK_TEXTS]
+            file = folder / f"{texts_id(chunk)}.npy" if folder is not None else None
+            vectors = _load(file) if file is not None else None
+            if vectors is None:
+                vectors = _embed_chunk(model, chunk, max_length, token_budget, bar)
+                if file is not None:
+                    _save(file, vectors)
+            else:
+                bar.update(len(chunk))
+            out[start : start + len(chunk)] = vectors
+    return out
+
+
+def texts_id(texts: Sequence[str]) -> str:
+    """Return a hexadecimal id of the texts in their order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()[:32]
+
+
+@lru_cache(maxsize=2)
+def load_embedder(embedder: str, device: str = "auto", dtype: str = "auto") -> "SentenceTransformer":
+    """Load a sentence-transformers model; raises InputError where there is none of this name."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = SentenceTransformer(resolve_model_name(embedder), device=str(where))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"Cannot load the embedder {embedder!r} ({reason}): give a sentence-transformers id or directory"
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    if precision == torch.bfloat16:
+        lower_weights(model)
+    return model.eval().requires_grad_(False)
+
+
+@lru_cache(maxsize=8)
+def _model_id(embedder: str, device: str, dtype: str) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in sorted(load_embedder(embedder, device, dtype).state_dict().items()):
+        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(-1).numpy(force=True).tobytes()
+            if tensor.dtype.itemsize != 2
+            else tensor.detach().cpu().contiguous().view(-1).float().numpy()
+        )
+    return digest.hexdigest()[:16]
+
+
+def _embed_chunk(
+    model: "SentenceTransformer", texts: Sequence[str], max_length: int, token_budget: int, bar: Any
+) -> NDArray[np.float32]:
+    import torch
+
+    tokenizer: Any = model.tokenizer
+    limit = min(max_length, model.max_seq_length or max_length)
+    clean = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+    encoded = tokenizer(clean, truncation=True, max_length=limit, padding=False, return_attention_mask=False)
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    out = np.zeros((len(texts), model.get_embedding_dimension() or 0), np.float32)
+    lowered = any(p.dtype == torch.bfloat16 for p in model.parameters())
+    device = model.device
+    for batch in token_batches(lengths, token_budget):
+        features = tokenizer.pad({"input_ids": [encoded["input_ids"][i] for i in batch]}, return_tensors="pt")
+        features = {name: value.to(device) for name, value in features.items()}
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=lowered):
+            vectors = model(features)["sentence_embedding"].float()
+        out[batch] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+        bar.update(len(batch))
+    return out
+
+
+def _load(file: Path) -> NDArray[np.float32] | None:
+    with suppress(OSError, ValueError):
+        return np.load(file, allow_pickle=False)
+    return None
+
+
+def _save(file: Path, vectors: NDArray[np.float32]) -> None:
+    with NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
+        np.save(temporary, vectors)
+    os.replace(temporary.name, file)
