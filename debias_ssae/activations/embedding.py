@@ -24,7 +24,7 @@ def embed(
     texts: Sequence[str],
     *,
     layer: str = "final",
-    pooling: Pooling = "mean",
+    pooling: str = "mean",
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
     token_budget: int = 2048,
@@ -35,7 +35,8 @@ def embed(
 
     ``layer`` is a hookpoint; ``pooling`` is the mean or maximum over real tokens, the last real token, or the
     first token of all ("cls"). ``edits`` change the real tokens' rows at their hookpoints inside the pass; an
-    edit at ``layer`` itself comes before pooling. A text without real tokens gives zeros. Equal texts run
+    edit at ``layer`` itself comes before pooling. A text without real tokens gives zeros
+    ("cls": the vector of its first special token). Equal texts run
     once. Raises InputError for an unknown hookpoint or pooling, and for texts that are no strings.
     """
     if pooling not in get_args(Pooling):
@@ -58,7 +59,7 @@ def embed(
     return out[[place[text] for text in checked]] if len(unique) != len(checked) else out
 
 
-def _pool(batch: Batch, layer: str, pooling: Pooling) -> Tensor:
+def _pool(batch: Batch, layer: str, pooling: str) -> Tensor:
     states, real = batch.states[layer].float(), batch.real
     counts = real.sum(1)
     if pooling == "mean":
@@ -73,7 +74,7 @@ def _pool(batch: Batch, layer: str, pooling: Pooling) -> Tensor:
     return pooled.masked_fill((counts == 0)[:, None], 0.0)
 
 
-def _join_windows(vectors: Tensor, tokens: TokenizedTexts, n_texts: int, pooling: Pooling) -> Tensor:
+def _join_windows(vectors: Tensor, tokens: TokenizedTexts, n_texts: int, pooling: str) -> Tensor:
     """Combine the windows of each text; without windows this is ``vectors``."""
     text_ids = torch.from_numpy(tokens.text_ids)
     if len(text_ids) == n_texts:

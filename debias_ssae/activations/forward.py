@@ -1,7 +1,7 @@
 """One forward pass with hooks: read some hookpoints, edit others, stop after the last one needed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,10 +65,8 @@ def iter_states(
         batch = _make_batch(model, tokens, sequences)
         with torch.no_grad(), _hooks(model, hookpoints, edits, last, batch), _autocast(model):
             kwargs = {"use_cache": False} if model.accepts_use_cache else {}
-            try:
+            with suppress(_StopForwardError):
                 model.module(input_ids=batch.ids, attention_mask=batch.attention, **kwargs)
-            except _StopForwardError:
-                pass
         yield batch
 
 
@@ -80,10 +78,13 @@ def _make_batch(model: LanguageModel, tokens: TokenizedTexts, sequences: NDArray
     pad = model.tokenizer.pad_token_id
     ids = np.where(inside, tokens.ids[flat], 0 if pad is None else pad)
     real = inside & ~tokens.special[flat]
-    put = [
-        torch.from_numpy(a).to(model.device, non_blocking=True) for a in (ids, inside.astype(np.int64), real)
-    ]
-    return Batch(sequences, *put)
+    device = model.device
+    return Batch(
+        sequences,
+        ids=torch.from_numpy(ids).to(device),
+        attention=torch.from_numpy(inside.astype(np.int64)).to(device),
+        real=torch.from_numpy(real).to(device),
+    )
 
 
 def _autocast(model: LanguageModel) -> torch.autocast:

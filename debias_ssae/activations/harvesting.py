@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ def _harvest_chunk(
     hookpoints: Sequence[str],
     edits: Mapping[str, Edit] | None,
     token_budget: int,
-    bar: "tqdm[None]",
+    bar: Any,
 ) -> dict[str, Activations]:
     real = np.flatnonzero(~tokens.special)
     row_of = np.cumsum(~tokens.special) - 1

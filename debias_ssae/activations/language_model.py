@@ -75,19 +75,25 @@ def load_model(
     no such model or it cannot be hooked.
     """
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
     path = resolve_model_name(name)
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         module = AutoModel.from_pretrained(path, dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"Cannot load the model {name!r} ({reason}): give a hub id, a directory with config.json, or minilm"
+            f"Cannot load the model {name!r} ({reason}): give a hub id, a model's directory, or minilm"
         ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return wrap_model(module.to(where), tokenizer, name=name, dtype=precision, revision=revision)
 
 
@@ -99,7 +105,7 @@ def wrap_model(
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
 ) -> LanguageModel:
-    """Make a Hugging Face model that is already in memory hookable; its linear weights take ``dtype`` in place.
+    """Make a Hugging Face model in memory hookable; its linear weights take ``dtype`` in place.
 
     A model with a head gives its base model, an encoder-decoder its encoder. Raises InputError where no list
     of attention blocks is found.

@@ -17,7 +17,7 @@ class TokenizedTexts:
 
     ids: NDArray[np.int64]
     special: NDArray[np.bool_]
-    """True where the tokenizer added the token or it is one of its special tokens (the unknown one is real)."""
+    """True where the tokenizer added the token or it is a special one (the unknown one is real)."""
     spans: NDArray[np.int64]
     """Start and end character of each token in its text; zeros where the tokenizer does not know."""
     starts: NDArray[np.int64]
