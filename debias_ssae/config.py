@@ -41,7 +41,7 @@ class SAEConfig(Settings):
     k: int = Field(default=32, ge=1)
     """Mean number of active latents a row (topk, batchtopk, matryoshka; the target L0 of jumprelu)."""
     widths: tuple[int, ...] = ()
-    """Nested widths of a matryoshka SAE, growing, the last one d_sae; () is an eighth, a quarter, half, all."""
+    """Nested widths of a matryoshka SAE, growing up to d_sae; () is an eighth, a quarter, half, all."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the weights."""
 
