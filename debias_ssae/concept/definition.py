@@ -23,8 +23,8 @@ class Concept:
     """An attribute with two values, given by word pairs, by seed texts for each value, or by both.
 
     ``pairs`` holds SwapPair or plain (word of a, word of b[, neutral word]) tuples; ``optional`` holds
-    sections that are used only when ``with_optional`` asks for them; ``ignore`` holds phrases that are never touched;
-    ``not_possessed`` the words that cannot begin what a possessive owns.
+    sections that are used only when ``with_optional`` asks for them; ``ignore`` holds phrases that are never
+    touched; ``not_possessed`` the words that cannot begin what a possessive owns.
 
     Raises InputError for an empty concept, for a word that stands on both sides and for equal values.
     """

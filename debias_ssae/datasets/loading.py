@@ -1,0 +1,151 @@
+"""Tables and corpora from files; whatever is wrong with one is said in one line, before any work starts."""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from debias_ssae.exceptions import InputError
+
+
+def _read_jsonl(path: Path, **kwargs: Any) -> pd.DataFrame:
+    return pd.read_json(path, lines=True, dtype=False, convert_dates=False, **kwargs)
+
+
+_READERS: dict[str, Callable[..., pd.DataFrame]] = {
+    ".parquet": pd.read_parquet,
+    ".csv.gz": pd.read_csv,
+    ".csv": pd.read_csv,
+    ".jsonl.gz": _read_jsonl,
+    ".jsonl": _read_jsonl,
+}
+
+
+def load_table(
+    path: str | Path, *, text: str, target: str | None = None, sensitive: str | None = None
+) -> pd.DataFrame:
+    """Read a csv, csv.gz, jsonl, jsonl.gz or parquet file and check the named columns.
+
+    Returns every column of the file. Raises InputError for an unreadable file, an empty table, a missing
+    column (the message lists those there are), texts that are not strings or are empty, and missing values of the target. The attribute may have missing values: such rows are unlabelled.
+    """
+    path = Path(path)
+    table = _read(path)
+    if table.empty:
+        raise InputError(f"{path} holds no rows")
+    roles = {"text": text, "target": target, "sensitive": sensitive}
+    named = {role: column for role, column in roles.items() if column is not None}
+    for role, column in named.items():
+        if column not in table.columns:
+            raise InputError(
+                f"{path} has no column {column!r} for the {role}; it has {', '.join(map(str, table.columns))}"
+            )
+    if len(set(named.values())) < len(named):
+        raise InputError(f"The text, target and sensitive columns must differ, got {named}")
+    _check_texts(table[text], f"{path}, column {text!r}")
+    if target is not None:
+        missing = table[target].isna()
+        if missing.any():
+            raise InputError(
+                f"{path}, column {target!r}: {int(missing.sum())} of {len(table)} targets are missing, the "
+                f"first in row {_first(missing)}; drop those rows or fill them"
+            )
+    if sensitive is not None and table[sensitive].isna().all():
+        raise InputError(f"{path}, column {sensitive!r}: every value of the attribute is missing")
+    return table
+
+
+def load_corpus(path: str | Path, *, column: str = "text") -> list[str]:
+    """Read a corpus: a text a row of a parquet, csv(.gz) or jsonl(.gz) file, or a text a line of a .txt(.gz) file.
+
+    Empty and missing texts are left out. Raises InputError for an unreadable or empty corpus.
+    """
+    path = Path(path)
+    if path.name.endswith((".txt", ".txt.gz")):
+        texts = _read_lines(path)
+    else:
+        table = _read(path, columns=column)
+        if column not in table.columns:
+            raise InputError(f"{path} has no column {column!r}; it has {', '.join(map(str, table.columns))}")
+        texts = [text for text in table[column].tolist() if isinstance(text, str)]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise InputError(f"{path} holds no texts")
+    return texts
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes. Raises InputError where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _read(path: Path, columns: str | None = None) -> pd.DataFrame:
+    ending = next((known for known in _READERS if path.name.lower().endswith(known)), None)
+    if ending is None:
+        raise InputError(f"{path}: unknown kind of file; known endings: {', '.join([*_READERS, '.txt'])}")
+    if not path.is_file():
+        raise InputError(f"{path} is a folder, not a file" if path.is_dir() else f"There is no file {path}")
+    options: dict[str, Any] = {}
+    if columns is not None and ending == ".parquet":
+        options["columns"] = _parquet_columns(path, columns)
+    try:
+        return _READERS[ending](path, **options)
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path} holds no rows") from None
+    except (OSError, ValueError, EOFError, zlib.error, pd.errors.ParserError) as error:
+        # pyarrow's errors are ValueErrors or OSErrors, and so is UnicodeDecodeError
+        raise InputError(f"Cannot read {path} as {ending[1:]}: {_one_line(error)}") from error
+
+
+def _parquet_columns(path: Path, column: str) -> list[str] | None:
+    """Only the column needed, where it is there; a corpus may have many others."""
+    import pyarrow.parquet as pq
+
+    try:
+        return [column] if column in pq.read_schema(path).names else None
+    except (OSError, ValueError):
+        return None  # the reader says what is wrong
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise InputError(f"There is no file {path}")
+    opener: Callable[..., Any] = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            return [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise InputError(f"Cannot read {path} as text: {_one_line(error)}") from error
+
+
+def _check_texts(texts: "pd.Series[Any]", where: str) -> None:
+    strings = texts.map(lambda value: isinstance(value, str))
+    if not strings.all():
+        first = _first(~strings)
+        raise InputError(
+            f"{where}: {int((~strings).sum())} rows are no text; row {first} holds {texts.iloc[first]!r}"
+        )
+    blank = ~texts.map(lambda value: bool(value.strip()))
+    if blank.any():
+        raise InputError(
+            f"{where}: {int(blank.sum())} texts are empty, the first in row {_first(blank)}; drop them"
+        )
+
+
+def _first(mask: "pd.Series[bool]") -> int:
+    return int(mask.to_numpy().argmax())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
