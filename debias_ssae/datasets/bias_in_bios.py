@@ -29,8 +29,8 @@ def load_bias_in_bios(
     """Load one split as columns text (the biography without its first sentence), profession, gender.
 
     ``professions`` are names of PROFESSIONS, None for all 28; gender is "male" or "female". ``revision`` is a
-    commit, branch or tag of the hub; whichever it is, a split whose columns or size are not the published ones
-    is refused. Raises InputError for that, for unknown professions, and without a network (naming --data).
+    commit, branch or tag of the hub; whichever it is, a split whose columns or size are not the published
+    ones is refused. Raises InputError for that, for unknown professions, and without a network (naming --data).
     """
     wanted = PROFESSIONS if professions is None else tuple(professions)
     unknown = sorted(set(wanted) - set(PROFESSIONS))
@@ -43,7 +43,7 @@ def load_bias_in_bios(
     if missing or len(table) != SPLIT_SIZES[split]:
         raise InputError(
             f"{HUB_ID} at revision {revision!r} is not the published data: split {split!r} has "
-            f"{len(table)} rows (expected {SPLIT_SIZES[split]}) and lacks columns {missing}; give another revision"
+            f"{len(table)} rows (expected {SPLIT_SIZES[split]}), columns missing: {missing}"
         )
     names = pd.DataFrame(
         {

@@ -31,7 +31,8 @@ def load_table(
     """Read a csv, csv.gz, jsonl, jsonl.gz or parquet file and check the named columns.
 
     Returns every column of the file. Raises InputError for an unreadable file, an empty table, a missing
-    column (the message lists those there are), texts that are not strings or are empty, and missing values of the target. The attribute may have missing values: such rows are unlabelled.
+    column (the message lists those there are), texts that are not strings or are empty, and missing values
+    of the target. The attribute may have missing values: such rows are unlabelled.
     """
     path = Path(path)
     table = _read(path)
@@ -60,7 +61,7 @@ def load_table(
 
 
 def load_corpus(path: str | Path, *, column: str = "text") -> list[str]:
-    """Read a corpus: a text a row of a parquet, csv(.gz) or jsonl(.gz) file, or a text a line of a .txt(.gz) file.
+    """Read a corpus: one text a row of a parquet, csv or jsonl file, or one a line of a .txt file; .gz too.
 
     Empty and missing texts are left out. Raises InputError for an unreadable or empty corpus.
     """

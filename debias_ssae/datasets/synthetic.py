@@ -24,8 +24,8 @@ def synthetic_biographies(
 
     Professions come in pairs of one field: surgeon and nurse, architect and interior designer, professor and
     teacher, attorney and paralegal. The first of each pair belongs to one half, the second to the other;
-    ``correlation`` ties the halves to gender: at 1 every person of the first half is male and every person of
-    the second female, at 0 gender is independent, at -1 the tie is reversed. Professions are equally frequent.
+    ``correlation`` ties the halves to gender: at 1 every person of the first half is male and every person
+    of the second female, at 0 gender is independent, at -1 the tie is reversed. Professions are equally frequent.
     About a quarter of the words that show the gender (first names, hints) are not in the shipped concept.
 
     Raises InputError for n < 1, n_professions outside 2..8 or a correlation outside -1..1.

@@ -1,8 +1,8 @@
 """Words of the synthetic biographies.
 
 Professions come in pairs that share a field, so that telling the two apart takes reading, while the gender is
-written all over the text: the shortcut that a confounded classifier takes. The gender cues are stereotypes put
-there on purpose; they say nothing about people.
+written all over the text: the shortcut that a confounded classifier takes. The gender cues are stereotypes,
+put there on purpose; they say nothing about people.
 """
 
 from typing import NamedTuple
