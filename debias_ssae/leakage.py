@@ -1,0 +1,311 @@
+"""How well an attribute can still be read from representations: cross-fitted probes beside a shuffled
+control.
+
+A probe that fails proves nothing about probes nobody tried, so the claim is always about the strongest of
+these.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from debias_ssae.exceptions import InputError
+from debias_ssae.intervals import critical_value, mean_of_shares
+
+Probe = Literal["linear", "mlp", "boosted"]
+PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
+_LINEAR_C = (1e-3, 1e-2, 1e-1, 1.0)
+# shares of the rows after which the online code retrains its probe (Voita and Titov 2020, section 2.2)
+_MDL_STEPS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Balanced accuracy of one probe (mean over attribute values of their recall, mean over classes when
+    given y).
+    """
+
+    probe: str
+    given_y: bool
+    balanced_accuracy: float
+    ci_low: float
+    ci_high: float
+    shuffled: float
+    """The same probe on shuffled attributes: what it reaches with nothing to find."""
+    chance: float
+    n: int
+
+
+@dataclass(frozen=True)
+class CodeLength:
+    """Online (prequential) description length of the attribute given the representation, in bits."""
+
+    bits: float
+    shuffled_bits: float
+    uniform_bits: float
+
+    @property
+    def compression(self) -> float:
+        """How many times shorter than the code of the shuffled attribute; 1 means nothing was found."""
+        return self.shuffled_bits / self.bits if self.bits > 0 else float("inf")
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """Results of all probes. ``skipped`` names the classes too small to be probed given y."""
+
+    results: tuple[ProbeResult, ...]
+    code: CodeLength | None
+    values: tuple[str, ...]
+    n_missing: int
+    skipped: tuple[str, ...]
+
+    def strongest(self, *, given_y: bool = False) -> ProbeResult:
+        """The probe with the highest balanced accuracy. Raises InputError when none was run in that form."""
+        results = [r for r in self.results if r.given_y == given_y]
+        if not results:
+            raise InputError("No probe was run given y; pass y to probe_leakage")
+        return max(results, key=lambda r: r.balanced_accuracy)
+
+    def claim(self, *, given_y: bool = False) -> str:
+        """The only sentence these numbers support."""
+        best = self.strongest(given_y=given_y)
+        half = (best.ci_high - best.ci_low) / 2
+        return (
+            f"The strongest of our probes ({best.probe}) reaches a balanced accuracy of"
+            f" {best.balanced_accuracy:.3f}"
+            f" +/- {half:.3f}{' given the label' if given_y else ''}; shuffled control {best.shuffled:.3f},"
+            f" chance {best.chance:.3f}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "results": [dict(vars(r)) for r in self.results],
+            "code": None if self.code is None else {**vars(self.code), "compression": self.code.compression},
+            "values": list(self.values),
+            "n_missing": self.n_missing,
+            "skipped": list(self.skipped),
+            "claims": [self.claim(given_y=g) for g in sorted({r.given_y for r in self.results})],
+        }
+
+
+def probe_leakage(
+    X: ArrayLike,
+    z: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    probes: Sequence[Probe] = PROBES,
+    n_folds: int = 5,
+    mdl: bool = True,
+    min_cell: int = 20,
+    max_rows: int = 20_000,
+    confidence: float = 0.95,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> LeakageReport:
+    """Probe representations ``X`` [n, d] for the attribute ``z`` [n], cross-fitted in ``n_folds`` folds.
+
+    Marginal, and given ``y`` [n] (a probe inside each class that has ``min_cell`` rows of each attribute
+    value; the rest is named in ``skipped``): the label alone may tell the attribute, and that part is not the
+    representation's. Each probe is fitted with balanced weights, its regularisation chosen inside the
+    training folds, and once more on shuffled attributes. Intervals hold together over the probes. Rows beyond
+    ``max_rows`` are sampled away; rows without attribute are left out and counted. Raises InputError on
+    lengths that differ, non-finite X, one value only.
+    """
+    rows, values, labels, n_missing = _checked(X, z, y, probes)
+    rng = np.random.default_rng(random_state)
+    if len(values) > max_rows:
+        keep = rng.permutation(len(values))[:max_rows]
+        rows, values, labels = rows[keep], values[keep], labels if labels is None else labels[keep]
+    names, codes = np.unique(values, return_inverse=True)
+    if len(names) < 2 or np.bincount(codes).min() < n_folds:
+        raise InputError(
+            f"z needs two values or more with at least {n_folds} rows each, got {_counted(names, codes)}"
+        )
+    parts, skipped = _parts(codes, labels, len(names), max(min_cell, n_folds))
+    z_critical = critical_value(confidence, len(probes))
+    jobs = [(probe, given_y) for given_y in (False, True) for probe in probes if parts[given_y]]
+    results = []
+    for probe, given_y in tqdm(jobs, desc="probes", disable=not progress):
+        hits, size = _score(rows, codes, parts[given_y], probe, n_folds, rng)
+        control, control_size = _score(rows, codes, parts[given_y], probe, n_folds, rng, shuffle=True)
+        value, low, high = mean_of_shares(hits, size, z=z_critical)
+        shuffled = mean_of_shares(control, control_size)[0]
+        n = int(size.sum())
+        results.append(ProbeResult(probe, given_y, value, low, high, shuffled, 1 / len(names), n))
+    code = _code_length(rows, codes, len(names), rng) if mdl else None
+    return LeakageReport(tuple(results), code, tuple(map(str, names)), n_missing, skipped)
+
+
+def _checked(
+    X: ArrayLike, z: ArrayLike, y: ArrayLike | None, probes: Sequence[Probe]
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any] | None, int]:
+    import pandas as pd
+
+    unknown = [p for p in probes if p not in PROBES]
+    if unknown or not probes:
+        raise InputError(f"probes must be some of {list(PROBES)}, got {list(probes)}")
+    rows = np.asarray(X, dtype=np.float32)
+    if rows.ndim != 2:
+        raise InputError(f"X must have shape [n, d], got {rows.shape}")
+    given = {"z": z} | ({} if y is None else {"y": y})
+    flat = {name: pd.Series(np.asarray(v, dtype=object).ravel()) for name, v in given.items()}
+    lengths = {"X": len(rows)} | {name: len(v) for name, v in flat.items()}
+    if len(set(lengths.values())) != 1:
+        raise InputError(f"X, z and y need the same number of rows, got {lengths}")
+    if not np.isfinite(rows).all():
+        raise InputError("X holds NaN or infinite values; probes need finite representations")
+    known = flat["z"].notna().to_numpy()
+    values = flat["z"][known].astype(str).to_numpy()
+    labels = flat["y"][known].astype(str).to_numpy() if y is not None else None
+    return rows[known], values, labels, int((~known).sum())
+
+
+def _counted(names: NDArray[Any], codes: Rows) -> dict[str, int]:
+    return {str(name): int(n) for name, n in zip(names, np.bincount(codes), strict=True)}
+
+
+def _parts(
+    codes: Rows, labels: NDArray[Any] | None, n_values: int, min_cell: int
+) -> tuple[dict[bool, list[Rows]], tuple[str, ...]]:
+    """Row indices to probe: all of them, and each class of the label large enough."""
+    parts: dict[bool, list[Rows]] = {False: [np.arange(len(codes))], True: []}
+    skipped = []
+    for label in [] if labels is None else np.unique(labels):
+        inside = np.flatnonzero(np.asarray(labels) == label)
+        if np.bincount(codes[inside], minlength=n_values).min() >= min_cell:
+            parts[True].append(inside)
+        else:
+            skipped.append(str(label))
+    return parts, tuple(skipped)
+
+
+def _score(
+    rows: NDArray[np.float32],
+    codes: Rows,
+    parts: list[Rows],
+    probe: Probe,
+    n_folds: int,
+    rng: np.random.Generator,
+    *,
+    shuffle: bool = False,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Out-of-fold hits and counts, one entry a part and attribute value."""
+    hits, size = [], []
+    for part in parts:
+        z = rng.permutation(codes[part]) if shuffle else codes[part]
+        predicted = np.empty_like(z)
+        for train, test in _folds(z, n_folds, rng):
+            model = _fit(probe, rows[part][train], z[train], rng)
+            predicted[test] = model.predict(rows[part][test])
+        n_values = int(codes.max()) + 1
+        hits.append(np.bincount(z[predicted == z], minlength=n_values))
+        size.append(np.bincount(z, minlength=n_values))
+    return np.concatenate(hits).astype(float), np.concatenate(size).astype(float)
+
+
+def _folds(z: Rows, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Rows, Rows]]:
+    from sklearn.model_selection import StratifiedKFold
+
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
+    return splitter.split(np.zeros(len(z)), z)
+
+
+def _fit(probe: Probe, x: NDArray[np.float32], z: Rows, rng: np.random.Generator) -> Any:
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    seed, weight = int(rng.integers(2**31)), compute_sample_weight("balanced", z)
+    if probe == "linear":
+        return _tuned_linear(x, z, weight, seed)
+    if probe == "mlp":
+        from sklearn.neural_network import MLPClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        # few epochs and no early stopping: a tenth of a small fold is too little to stop on
+        mlp = MLPClassifier((64,), alpha=1.0, max_iter=30, random_state=seed, tol=0.0, n_iter_no_change=30)
+        return _quiet_fit(make_pipeline(StandardScaler(), mlp), x, z, mlpclassifier__sample_weight=weight)
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    boosted = HistGradientBoostingClassifier(
+        max_iter=40,
+        learning_rate=0.15,
+        max_leaf_nodes=8,
+        max_bins=32,
+        max_features=0.3,
+        early_stopping=False,
+        random_state=seed,
+    )
+    return boosted.fit(x, z, sample_weight=weight)
+
+
+def _linear(C: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
+
+
+def _tuned_linear(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
+    """Logistic regression; C by balanced accuracy on a held-out fifth of the training rows."""
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import train_test_split
+
+    train, held = train_test_split(np.arange(len(z)), test_size=0.2, random_state=seed, stratify=z)
+    scores = []
+    for C in _LINEAR_C:
+        model = _quiet_fit(_linear(C), x[train], z[train], logisticregression__sample_weight=weight[train])
+        scores.append(balanced_accuracy_score(z[held], model.predict(x[held])))
+    best = _LINEAR_C[int(np.argmax(scores))]
+    return _quiet_fit(_linear(best), x, z, logisticregression__sample_weight=weight)
+
+
+def _quiet_fit(model: Any, x: NDArray[np.float32], z: Rows, **fit_params: Any) -> Any:
+    """Fit; a probe that stops before full convergence is still a probe."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, z, **fit_params)
+
+
+def _code_length(
+    rows: NDArray[np.float32], codes: Rows, n_values: int, rng: np.random.Generator
+) -> CodeLength:
+    order = rng.permutation(len(codes))
+    x, z = rows[order], codes[order]
+    bits = _online_bits(x, z, n_values)
+    return CodeLength(bits, _online_bits(x, rng.permutation(z), n_values), len(z) * float(np.log2(n_values)))
+
+
+def _online_bits(x: NDArray[np.float32], z: Rows, n_values: int) -> float:
+    """Bits to send z when each block is coded by a linear probe fitted on the blocks before (Voita, Titov
+    2020, eq. 3).
+    """
+    ends = sorted(
+        {max(2 * n_values, round(len(z) * share)) for share in _MDL_STEPS if len(z) * share >= 1} | {len(z)}
+    )
+    ends = [e for e in ends if e <= len(z)]
+    bits = ends[0] * float(np.log2(n_values))
+    for start, end in pairwise(ends):
+        counts = np.bincount(z[:start], minlength=n_values).astype(float)
+        if (counts > 0).sum() < 2:
+            p = np.broadcast_to((counts + 1) / (counts + 1).sum(), (end - start, n_values))
+        else:
+            model = _quiet_fit(_linear(0.01), x[:start], z[:start])
+            p = np.full((end - start, n_values), 0.0)
+            p[:, model.classes_] = model.predict_proba(x[start:end])
+            p = 0.999 * p + 0.001 / n_values  # one confident mistake must not cost infinitely many bits
+        bits -= float(np.log2(p[np.arange(end - start), z[start:end]]).sum())
+    return bits
