@@ -56,13 +56,14 @@ class SAEConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """How a sparse autoencoder is trained."""
+    """How a sparse autoencoder is trained. Losses and penalties count in units where the rows of the stream,
+    centred, have variance 1 a dimension."""
 
     n_steps: int = Field(default=1000, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(default=2048, ge=1)
     """Rows a step."""
-    lr: float = Field(default=2e-3, gt=0)
+    lr: float = Field(default=6e-3, gt=0)
     """Peak learning rate of Adam."""
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps with linear warm-up."""
@@ -77,24 +78,39 @@ class TrainConfig(Settings):
     """Effective sample size that tilt="auto" holds, as a share of the rows of a batch."""
     tilt_warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the tilt grows from 0."""
-    l1: float = Field(default=0.1, ge=0)
-    """Weight of relu's L1 penalty, per row and scaled activation."""
+    sparsity: float | None = Field(default=None, ge=0)
+    """Weight of the penalty of relu (L1, per row, over sqrt(d_in)) and jumprelu ((L0 / k - 1)^2); None is
+    0.1 for relu and 1 for jumprelu."""
     sparsity_warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps over which the penalties of relu and jumprelu grow from 0."""
+    """Share of the steps over which that penalty grows from 0."""
+    bandwidth: float = Field(default=0.05, gt=0)
+    """jumprelu: width of the window in which a threshold feels a pre-activation."""
     aux_coefficient: float = Field(default=1 / 32, ge=0)
-    """Weight of AuxK, the share of the error that dead latents explain (Gao et al. 2024, eq. 7); 0 is off."""
+    """Weight of AuxK, the share of the error that dead latents leave (Gao et al. 2024, 2.4); 0 is off."""
     k_aux: int = Field(default=64, ge=1)
-    """Dead latents a row in AuxK."""
+    """Active dead latents a row in AuxK."""
     dead_steps: int = Field(default=20, ge=1)
     """A latent that fired in none of the last this many batches is dead."""
     center: Literal["mean", "geometric_median", "zero"] = "mean"
     """Where b_dec starts when training from scratch."""
     init_batches: int = Field(default=4, ge=1)
     """Batches from which the scale and the centre are estimated; they are trained on as well."""
-    matmul_dtype: Dtype = "float32"
-    """Of the encoder product that chooses the active latents; their values are always computed in full."""
+    matmul_dtype: Dtype = "auto"
+    """Of the product that proposes active latents (topk, batchtopk, matryoshka); the choice among the
+    proposed and their values are always computed in full. auto: bfloat16 where the processor multiplies it
+    natively."""
+    device: str = "auto"
+    """Where to train: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
     log_every: int = Field(default=10, ge=1)
     """Steps between records of the history."""
+    evaluate_every: int = Field(default=100, ge=1)
+    """Steps between calls of the evaluator, and between looks at whether to stop early."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many looks without a better fvu (the evaluator's, or of training); None never stops."""
+    checkpoint_steps: int = Field(default=500, ge=1)
+    """Steps between checkpoints."""
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    """Minutes after which a checkpoint is written even before that."""
 
 
 class RetrievalConfig(Settings):

@@ -1,45 +1,117 @@
-"""One training step's gradient, written by hand: sparse where the latents are sparse."""
+"""One training step's gradient, written by hand: sparse products where the latents are sparse.
+
+The loss is ``sum_i w_i l_i`` with ``l_i = |x_i - x_hat_i|^2 / d_in`` (matryoshka: its mean over the nested
+widths), plus a penalty on the latents (relu, jumprelu) and AuxK. The weights w are constants of the gradient.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
 from debias_ssae.config import SAEConfig
+from debias_ssae.sae import selection
+from debias_ssae.sae.processes import Processes
 from debias_ssae.sae.sparse_ops import (
     Active,
     combine,
     combine_by_column,
+    keep,
     order_by_column,
     sampled_dot,
-    select_batch_topk,
-    select_topk,
 )
+
+DENSE_SHARE = 0.15
+"""Above this share of active latents dense products cost less than sparse ones (measured on CPU)."""
 
 
 @dataclass
 class Weights:
-    """The trained tensors (or their gradients); one contiguous row a latent."""
+    """The trained tensors, or their gradients; one contiguous row a latent."""
 
     W_enc: Tensor
     b_enc: Tensor
     W_dec: Tensor
     b_dec: Tensor
+    log_threshold: Tensor | None = None
+    """[d_sae], jumprelu only."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that there are, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass
+class Knobs:
+    """What a step's gradient depends on beside weights and rows."""
+
+    cfg: SAEConfig
+    processes: Processes = field(default_factory=lambda: Processes(torch.device("cpu")))
+    bfloat16: bool = False
+    sparsity: float = 0.0
+    """Weight of the penalty of relu (on the latents' sum / sqrt(d_in)) and jumprelu."""
+    bandwidth: float = 0.05
+    """Width of the window in which jumprelu's threshold feels a pre-activation."""
+    aux_coefficient: float = 0.0
+    k_aux: int = 64
 
 
 @dataclass
 class Step:
-    """What a step computed beside the gradient."""
+    """What a step computed beside the gradient; of this rank's rows."""
 
     gradient: Weights
-    losses: Tensor
+    errors: Tensor
     """[n]: squared error of each row divided by d_in."""
     fired: Tensor
     """[d_sae]: on how many rows each latent was active."""
-    threshold: float
-    """The smallest selected pre-activation (batchtopk)."""
-    aux_loss: float
+    threshold: float = 0.0
+    """The smallest selected pre-activation of all ranks (batchtopk, matryoshka)."""
+    aux_loss: float = 0.0
+    """AuxK's term of the loss."""
+    penalty: float = 0.0
+    """The penalty's term of the loss."""
+
+
+Weigh = Callable[[Tensor], Tensor]
+"""From the rows' losses [n] to their weights [n], which sum to 1 over all ranks."""
+
+
+def compute_step(
+    weights: Weights,
+    x: Tensor,
+    knobs: Knobs,
+    weigh: Weigh,
+    *,
+    dead: Tensor | None = None,
+    base: Tensor | None = None,
+) -> Step:
+    """Return the gradient on rows ``x`` [n, d_in].
+
+    ``dead`` [d_sae] marks the latents that AuxK trains; ``base`` [n, d_in] is added to the reconstruction
+    (the frozen latents'). Gradients of several ranks are to be summed.
+    """
+    centred = x - weights.b_dec
+    target = centred if base is None else centred - base
+    pre = pre_activations(weights, centred, bfloat16=knobs.bfloat16)
+    if knobs.cfg.architecture in ("relu", "jumprelu"):
+        return _thresholded_step(weights, centred, target, pre, knobs, weigh)
+    active, values, threshold = _select(weights, centred, pre, knobs)
+    widths = nested_widths(knobs.cfg)
+    groups = _split(active, values, widths)
+    slopes, errors, error = _nested_errors(groups, weights.W_dec, target, weigh)
+    to_values = torch.empty_like(values)
+    for (part, mask, _), slope in zip(groups, slopes, strict=True):
+        to_values[mask] = sampled_dot(part, slope, weights.W_dec)
+    gradient = _sparse_gradient(weights, centred, active, values, to_values, slopes, widths)
+    gradient.b_dec += slopes[0].sum(0)
+    fired = torch.bincount(active.columns, minlength=knobs.cfg.d_sae)
+    step = Step(gradient, errors, fired, threshold)
+    if dead is not None and knobs.aux_coefficient > 0:
+        step.aux_loss = _add_aux(gradient, weights, centred, pre, -error, dead, knobs)
+    return step
 
 
 def pre_activations(weights: Weights, centred: Tensor, *, bfloat16: bool) -> Tensor:
@@ -50,62 +122,184 @@ def pre_activations(weights: Weights, centred: Tensor, *, bfloat16: bool) -> Ten
     return torch.addmm(b, x, W.T)
 
 
-def sparse_step(
-    weights: Weights,
-    x: Tensor,
-    cfg: SAEConfig,
-    weigh: Callable[[Tensor], Tensor],
-    dead: Tensor | None = None,
-    *,
-    aux_coefficient: float = 0.0,
-    k_aux: int = 0,
-    bfloat16: bool = False,
-) -> Step:
-    """Return the gradient of ``sum_i w_i |x_i - x_hat_i|^2 / d_in`` (+ AuxK) on rows ``x`` [n, d_in].
+def nested_widths(cfg: SAEConfig) -> list[int]:
+    """Return the nested widths of a matryoshka SAE, or d_sae alone."""
+    if cfg.architecture != "matryoshka":
+        return [cfg.d_sae]
+    return list(cfg.widths) or sorted({max(1, cfg.d_sae // part) for part in (8, 4, 2, 1)})
 
-    ``weigh`` turns the rows' losses into their weights, which are constants of the gradient. ``dead`` [d_sae]
-    marks the latents that AuxK trains.
-    """
-    n, d_in = x.shape
-    centred = x - weights.b_dec
-    pre = pre_activations(weights, centred, bfloat16=bfloat16)
-    threshold = 0.0
+
+def _select(weights: Weights, centred: Tensor, pre: Tensor, knobs: Knobs) -> tuple[Active, Tensor, float]:
+    """Return the active latents, their values in full precision and the smallest chosen one of a batch."""
+    cfg = knobs.cfg
+    n_active = int(knobs.processes.total(len(pre))) * cfg.k
     if cfg.architecture == "topk":
-        active = select_topk(pre, cfg.k)
+        active = selection.topk_candidates(pre, cfg.k)
     else:
-        active, threshold = select_batch_topk(pre, n * cfg.k)
-    if bfloat16:
-        values = sampled_dot(active, centred, weights.W_enc) + weights.b_enc[active.columns]
+        active = selection.batch_topk_candidates(pre, n_active, knobs.processes)
+    values = _exact_values(weights, centred, pre, active)
+    if cfg.architecture == "topk":
+        chosen, threshold = selection.keep_topk(active, values, cfg.k), 0.0
     else:
-        values = pre[active.rows, active.columns]
-    values = values.relu()
-    error = combine(active, values, weights.W_dec) - centred
-    losses = error.square().sum(1) / d_in
-    slope = error * (weigh(losses) * (2.0 / d_in)).unsqueeze(1)
-    gradient, fired = _backward(weights, centred, active, values, slope)
-    gradient.b_dec += slope.sum(0)
-    aux_loss = 0.0
-    if dead is not None and aux_coefficient > 0:
-        aux_loss = _add_aux(gradient, weights, centred, pre, error, dead, aux_coefficient, k_aux)
-    return Step(gradient, losses, fired, threshold, aux_loss)
+        chosen, threshold = selection.keep_batch_topk(values, n_active, knobs.processes)
+    return *selection.narrow(active, values, chosen), threshold
 
 
-def _backward(
-    weights: Weights, centred: Tensor, active: Active, values: Tensor, slope: Tensor
-) -> tuple[Weights, Tensor]:
-    """Return the gradient that ``slope`` = d loss / d x_hat [n, d] sends to the weights, and firings."""
-    n_latents = len(weights.b_enc)
-    by_column = order_by_column(active, n_latents)
-    to_values = sampled_dot(active, slope, weights.W_dec)
-    to_values = torch.where(values > 0, to_values, 0.0)
+def _exact_values(weights: Weights, centred: Tensor, pre: Tensor, active: Active) -> Tensor:
+    if pre.dtype == torch.bfloat16:
+        return sampled_dot(active, centred, weights.W_enc) + weights.b_enc[active.columns]
+    return pre[active.rows, active.columns]
+
+
+Group = tuple[Active, Tensor | slice, Tensor]
+"""The active latents of one nested width, where they are among all, and their values."""
+
+
+def _split(active: Active, values: Tensor, widths: list[int]) -> list[Group]:
+    if len(widths) == 1:
+        return [(active, slice(None), values)]
+    level = torch.bucketize(active.columns, torch.tensor(widths, device=values.device), right=True)
+    masks = [level == i for i in range(len(widths))]
+    return [(keep(active, mask), mask, values[mask]) for mask in masks]
+
+
+def _nested_errors(
+    groups: list[Group], W_dec: Tensor, target: Tensor, weigh: Weigh
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return, for each group, d loss / d its part of x_hat; the rows' errors; and the full error [n, d]."""
+    d_in = target.shape[1]
+    error, errors, losses = -target, [], []
+    for part, _, values in groups:
+        error = error + combine(part, values, W_dec)
+        errors.append(error)
+        losses.append(error.square().sum(1) / d_in)
+    weights = weigh(torch.stack(losses).mean(0) if len(losses) > 1 else losses[0])
+    factor = (weights * (2.0 / (d_in * len(groups)))).unsqueeze(1)
+    slopes = [error * factor for error in errors]
+    for i in range(len(slopes) - 2, -1, -1):
+        # a latent of an inner width is part of every reconstruction from there on
+        slopes[i] += slopes[i + 1]
+    return slopes, losses[-1], error
+
+
+def _sparse_gradient(
+    weights: Weights,
+    centred: Tensor,
+    active: Active,
+    values: Tensor,
+    to_values: Tensor,
+    slopes: list[Tensor],
+    widths: list[int],
+) -> Weights:
+    """Return the gradient from ``to_values`` = d loss / d values and ``slopes`` = d loss / d x_hat, by group.
+
+    b_dec gets what comes through the encoder's input only.
+    """
+    by_column = order_by_column(active, len(weights.b_enc))
     b_enc = torch.zeros_like(weights.b_enc).index_add_(0, active.columns, to_values)
-    gradient = Weights(
+    parts = [
+        combine_by_column(by_column.between(low, high), values, slope)
+        for low, high, slope in zip([0, *widths], widths, slopes, strict=False)
+    ]
+    return Weights(
         W_enc=combine_by_column(by_column, to_values, centred),
         b_enc=b_enc,
-        W_dec=combine_by_column(by_column, values, slope),
+        W_dec=parts[0] if len(parts) == 1 else torch.cat(parts),
         b_dec=-(b_enc @ weights.W_enc),
     )
-    return gradient, torch.bincount(active.columns[values > 0], minlength=n_latents)
+
+
+def _thresholded_step(
+    weights: Weights, centred: Tensor, target: Tensor, pre: Tensor, knobs: Knobs, weigh: Weigh
+) -> Step:
+    """The step of relu and jumprelu, whose latents may be many (early) or few (later)."""
+    theta = None if weights.log_threshold is None else weights.log_threshold.exp()
+    lowest = 0.0 if theta is None else (theta - knobs.bandwidth / 2).clamp_min(0.0)
+    mask = pre > lowest
+    if int(mask.sum()) > DENSE_SHARE * mask.numel():
+        return _dense_step(weights, centred, target, pre, theta, knobs, weigh)
+    active = selection.select_where(mask)
+    near = pre[active.rows, active.columns]
+    near_theta = None if theta is None else theta[active.columns]
+    values = near if near_theta is None else torch.where(near > near_theta, near, 0.0)
+    error = combine(active, values, weights.W_dec) - target
+    losses = error.square().sum(1) / target.shape[1]
+    slope = error * (weigh(losses) * (2.0 / target.shape[1])).unsqueeze(1)
+    to_values = sampled_dot(active, slope, weights.W_dec)
+    n_firing = int((values > 0).sum())
+    to_pre, to_theta, penalty = _through_threshold(
+        near, near_theta, values, to_values, n_firing, knobs, len(pre)
+    )
+    gradient = _sparse_gradient(weights, centred, active, values, to_pre, [slope], [knobs.cfg.d_sae])
+    gradient.b_dec += slope.sum(0)
+    if theta is not None and to_theta is not None:
+        gradient.log_threshold = torch.zeros_like(theta).index_add_(0, active.columns, to_theta) * theta
+    fired = torch.bincount(active.columns[values > 0], minlength=knobs.cfg.d_sae)
+    return Step(gradient, losses, fired, penalty=penalty)
+
+
+def _dense_step(
+    weights: Weights,
+    centred: Tensor,
+    target: Tensor,
+    pre: Tensor,
+    theta: Tensor | None,
+    knobs: Knobs,
+    weigh: Weigh,
+) -> Step:
+    values = torch.threshold(pre, 0.0, 0.0) if theta is None else torch.where(pre > theta, pre, 0.0)
+    error = torch.addmm(target, values, weights.W_dec, beta=-1.0)
+    losses = error.square().sum(1) / target.shape[1]
+    slope = error * (weigh(losses) * (2.0 / target.shape[1])).unsqueeze(1)
+    firing = values > 0
+    fired = firing.sum(0)
+    to_values = slope @ weights.W_dec.T
+    to_pre, to_theta, penalty = _through_threshold(
+        pre, theta, values, to_values, int(fired.sum()), knobs, len(pre)
+    )
+    b_enc = to_pre.sum(0)
+    gradient = Weights(
+        W_enc=to_pre.T @ centred,
+        b_enc=b_enc,
+        W_dec=values.T @ slope,
+        b_dec=slope.sum(0) - b_enc @ weights.W_enc,
+    )
+    if theta is not None and to_theta is not None:
+        gradient.log_threshold = to_theta.sum(0) * theta
+    return Step(gradient, losses, fired, penalty=penalty)
+
+
+def _through_threshold(
+    pre: Tensor,
+    theta: Tensor | None,
+    values: Tensor,
+    to_values: Tensor,
+    n_firing: int,
+    knobs: Knobs,
+    n_rows: int,
+) -> tuple[Tensor, Tensor | None, float]:
+    """Return d loss / d pre, d loss / d theta and the penalty, for vectors of entries or whole matrices.
+
+    relu pays its latents' sum. jumprelu pays ``(L0 / k - 1)^2``; its threshold has the pseudo-derivatives of
+    Rajamanoharan et al. 2024 (arXiv 2407.14435, eq. 11-12): a pre-activation within half a bandwidth counts.
+    """
+    processes = knobs.processes
+    n = processes.total(n_rows)
+    if theta is None:
+        price = knobs.sparsity / (n * pre_scale(knobs.cfg))
+        penalty = price * processes.total(float(values.sum()))
+        to_pre = torch.ops.aten.threshold_backward(to_values.add_(price), values, 0.0)
+        return to_pre, None, penalty
+    excess = processes.total(n_firing) / (n * knobs.cfg.k) - 1.0
+    to_count = 2.0 * knobs.sparsity * excess / (n * knobs.cfg.k)
+    window = ((pre - theta).abs() < knobs.bandwidth / 2) & (pre > 0)
+    to_theta = torch.where(window, (theta * to_values + to_count) * (-1.0 / knobs.bandwidth), 0.0)
+    return torch.where(values > 0, to_values, 0.0), to_theta, knobs.sparsity * excess**2
+
+
+def pre_scale(cfg: SAEConfig) -> float:
+    """Return sqrt(d_in): the length of a row of training, in whose units the L1 penalty is counted."""
+    return float(cfg.d_in**0.5)
 
 
 def _add_aux(
@@ -113,24 +307,29 @@ def _add_aux(
     weights: Weights,
     centred: Tensor,
     pre: Tensor,
-    error: Tensor,
+    target: Tensor,
     dead: Tensor,
-    coefficient: float,
-    k_aux: int,
+    knobs: Knobs,
 ) -> float:
-    """Add the gradient of AuxK: dead latents reconstruct the error, in units of the error's variance."""
+    """Add AuxK's gradient: dead latents reconstruct the error ``target`` [n, d], in units of its square.
+
+    Gao et al. 2024, section 2.4; the number of active dead latents a row is k_aux. Returns the loss.
+    """
     latents = dead.nonzero().squeeze(1)
     if len(latents) == 0:
         return 0.0
-    target = -error
-    scale = target.square().sum().clamp_min(1e-12)
+    scale = max(knobs.processes.total(float(target.square().sum())), 1e-30)
     part = Weights(weights.W_enc[latents], weights.b_enc[latents], weights.W_dec[latents], weights.b_dec)
-    active = select_topk(pre[:, latents], min(k_aux, len(latents)))
-    values = (sampled_dot(active, centred, part.W_enc) + part.b_enc[active.columns]).relu()
-    aux_error = combine(active, values, part.W_dec) - target
-    slope = aux_error * (2.0 * coefficient / scale)
-    inner, _ = _backward(part, centred, active, values, slope)
+    k = min(knobs.k_aux, len(latents))
+    some = pre[:, latents]
+    active = selection.topk_candidates(some, k)
+    values = _exact_values(part, centred, some, active)
+    active, values = selection.narrow(active, values, selection.keep_topk(active, values, k))
+    error = combine(active, values, part.W_dec) - target
+    slope = error * (2.0 * knobs.aux_coefficient / scale)
+    to_values = sampled_dot(active, slope, part.W_dec)
+    inner = _sparse_gradient(part, centred, active, values, to_values, [slope], [len(latents)])
     gradient.W_enc.index_add_(0, latents, inner.W_enc)
     gradient.b_enc.index_add_(0, latents, inner.b_enc)
     gradient.W_dec.index_add_(0, latents, inner.W_dec)
-    return float(coefficient * aux_error.square().sum() / scale)
+    return knobs.aux_coefficient * knobs.processes.total(float(error.square().sum())) / scale

@@ -1,10 +1,11 @@
-"""Training of a sparse autoencoder from a stream of rows, from scratch or on from another one."""
+"""Training of a sparse autoencoder from a stream of rows: from scratch, from another, or beside it."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +13,17 @@ from tqdm import tqdm
 
 from debias_ssae.config import SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
-from debias_ssae.sae.gradients import Weights, sparse_step
-from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_weights, tilted
+from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, newest_checkpoint, write_checkpoint
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.sae.streams import ShuffledBatches, shuffled_batches
+from debias_ssae.sae.processes import Processes
+from debias_ssae.sae.starts import device_of
+from debias_ssae.sae.state import Training
+from debias_ssae.sae.streams import CheckedStream, ShuffledBatches, shuffled_batches
 
 __all__ = ["ShuffledBatches", "TrainResult", "shuffled_batches", "train_sae"]
+
+OnStep = Callable[[int, dict[str, float]], bool | None]
+Evaluator = Callable[[SparseAutoencoder], dict[str, float]]
 
 
 class TrainResult(NamedTuple):
@@ -25,192 +31,182 @@ class TrainResult(NamedTuple):
 
     sae: SparseAutoencoder
     history: list[dict[str, float]]
-    """Every log_every steps: step, loss, tilted_loss, fvu, l0, dead_fraction, ess, max_weight, tilt, ..."""
+    """Every log_every steps: step, loss, tilted_loss, fvu, l0, dead_fraction, ess, max_weight, tilt, lr,
+    aux_loss, penalty, seconds; and eval_* where the evaluator was called."""
 
 
 def train_sae(
-    stream: Iterator[Tensor],
+    stream: Iterator[Tensor] | Iterator[tuple[Tensor, Tensor]],
     cfg: SAEConfig,
     train: TrainConfig | None = None,
     *,
     init: SparseAutoencoder | None = None,
+    frozen_latents: bool = False,
     random_state: int | None = None,
     progress: bool = False,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
+    evaluator: Evaluator | None = None,
+    checkpoint_dir: str | Path | None = None,
+    resume: bool = False,
 ) -> TrainResult:
-    """Train on the batches [n, d_in] of ``stream``; see TrainConfig for the knobs.
+    """Train on the batches [n, d_in] of ``stream``, or on pairs of a batch and its rows' weights [n].
 
-    With ``init`` its weights are trained on. Raises InputError for a bad batch, naming it.
+    ``init``: an SAE of the same shape to train on from. With ``frozen_latents`` its latents stay as they are,
+    ``cfg`` describes latents to add, which learn what ``init`` leaves unexplained (SAE Boost, arXiv
+    2507.12990), and the result holds both, as a jumprelu SAE. ``on_step(step, record)`` may return True to
+    stop. ``evaluator(sae)`` is called every evaluate_every steps; its numbers enter the history.
+
+    With ``checkpoint_dir``, ``resume=True`` continues from the newest sound checkpoint there, if any, to the
+    same weights, bit for bit on one process: give the same stream from its beginning (it is sought with its
+    ``seek``, else read past what was used). Under torch.distributed every rank gives the same stream and
+    works on its share of each batch; rank 0 writes.
+
+    Raises InputError for an empty stream, one that ends early, or a batch of wrong width, NaN or infinity;
+    it names the batch, and the checkpoints written before stay.
     """
     train = train or TrainConfig()
-    trainer = _Trainer(stream, cfg, train, init, random_state)
-    history: list[dict[str, float]] = []
-    bar = tqdm(range(train.n_steps), disable=not progress, desc="SAE", unit="step")
-    for step in bar:
-        record = trainer.step(step)
-        if step % train.log_every == 0 or step == train.n_steps - 1:
-            history.append(record)
-            bar.set_postfix({name: f"{record[name]:.3g}" for name in ("loss", "fvu", "l0", "dead_fraction")})
-        if on_step is not None:
-            on_step(step, record)
-    return TrainResult(trainer.folded(), history)
+    _check_init(cfg, init, frozen_latents=frozen_latents)
+    processes = Processes(device_of(train))
+    training = Training(cfg, train, processes, frozen=init if frozen_latents else None)
+    run = _Run(training, checkpoint_dir, resume, random_state)
+    checked = CheckedStream(stream, cfg.d_in, training.dtype, n_steps=train.n_steps, skip=run.done)
+    batches = checked if run.done else run.begin(checked, None if frozen_latents else init)
+    return run.train(batches, on_step, evaluator, progress=progress)
 
 
-class _Trainer:
-    """The state of a training; all of it in units where the data has variance 1 a dimension."""
+class _Run:
+    """The loop around a training: records, evaluation, early stop and checkpoints."""
 
     def __init__(
-        self,
-        stream: Iterator[Tensor],
-        cfg: SAEConfig,
-        train: TrainConfig,
-        init: SparseAutoencoder | None,
-        random_state: int | None,
+        self, training: Training, checkpoint_dir: str | Path | None, resume: bool, random_state: int | None
     ) -> None:
-        self.cfg, self.train = cfg, train
-        self.dtype = torch.float64 if cfg.dtype == "float64" else torch.float32
-        first = [
-            self._checked(x, i) for i, x in enumerate(islice(stream, min(train.init_batches, train.n_steps)))
-        ]
-        if not first:
-            raise InputError("The stream is empty; it must yield tensors of rows [n, d_in]")
-        self.stream = chain(first, stream)
-        rows = torch.cat(first)
-        self.center = rows.mean(0)
-        self.variance = float((rows - self.center).square().sum(1).mean())
-        if not self.variance > 0:
-            raise InputError(
-                f"The first {len(rows)} rows of the stream do not vary; there is nothing to learn"
-            )
-        self.scale = math.sqrt(cfg.d_in / self.variance)
-        self.weights = self._initial(init, random_state)
-        self.threshold = 0.0 if init is None else float(init.threshold.mean()) * self.scale
-        self.threshold_known = init is not None and cfg.architecture in ("batchtopk", "matryoshka")
-        self.optimiser = torch.optim.Adam(list(vars(self.weights).values()), lr=train.lr, fused=True)
-        self.silent = torch.zeros(cfg.d_sae, dtype=torch.long)
-        self.mean_loss = math.nan
-        self.started = time.monotonic()
-
-    def _checked(self, x: Tensor, step: int) -> Tensor:
-        if x.dim() != 2 or x.shape[1] != self.cfg.d_in or len(x) == 0:
-            raise InputError(f"Batch {step} has shape {tuple(x.shape)}; expected [n, {self.cfg.d_in}]")
-        x = x.to(self.dtype)
-        if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
-            raise InputError(f"Batch {step} holds NaN or infinity; mend the activations before training")
-        return x
-
-    def _initial(self, init: SparseAutoencoder | None, random_state: int | None) -> Weights:
-        if init is not None and (init.cfg.d_in, init.cfg.d_sae) != (self.cfg.d_in, self.cfg.d_sae):
-            raise InputError(
-                f"init has d_in={init.cfg.d_in}, d_sae={init.cfg.d_sae}; the configuration asks for "
-                f"d_in={self.cfg.d_in}, d_sae={self.cfg.d_sae}"
-            )
-        sae = SparseAutoencoder(self.cfg, random_state=random_state) if init is None else init
-        W_enc, b_enc, W_dec, b_dec = (
-            p.detach().to(self.dtype).clone() for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)
-        )
-        norm = W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        weights = Weights(
-            W_enc * norm, b_enc * norm.squeeze(1) * self.scale, W_dec / norm, b_dec * self.scale
-        )
-        if init is None:
-            weights.b_dec = self.center * self.scale
-        return weights
-
-    def step(self, step: int) -> dict[str, float]:
-        """Train on the next batch and return the record of the step."""
-        train, cfg = self.train, self.cfg
-        x = next(self.stream, None)
-        if x is None:
-            raise InputError(f"The stream ended after {step} batches; n_steps={train.n_steps} asks for more")
-        x = self._checked(x, step) * self.scale
-        weighing: dict[str, float] = {}
-        dead = self.silent >= train.dead_steps
-        result = sparse_step(
-            self.weights,
-            x,
-            cfg,
-            lambda losses: self._weigh(losses, step, weighing),
-            dead if bool(dead.any()) else None,
-            aux_coefficient=train.aux_coefficient,
-            k_aux=train.k_aux,
-            bfloat16=train.matmul_dtype == "bfloat16",
-        )
-        self.silent = torch.where(result.fired > 0, 0, self.silent + 1)
-        self._update_threshold(result.threshold)
-        lr = self._update_weights(result.gradient, step)
-        variance = float((x - self.center * self.scale).square().sum()) / (x.numel())
-        return {
-            "step": step,
-            "fvu": float(result.losses.double().mean()) / variance,
-            "l0": float(result.fired.sum()) / len(x),
-            "dead_fraction": float((self.silent >= train.dead_steps).double().mean()),
-            "aux_loss": result.aux_loss,
-            "lr": lr,
-            "seconds": time.monotonic() - self.started,
-            **weighing,
+        self.training, self.random_state = training, random_state
+        self.directory = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self.done = 0
+        self.history: list[dict[str, float]] = []
+        self.best, self.looks, self.recent = math.inf, 0, list[float]()
+        self.identity = {
+            "cfg": training.cfg.model_dump(mode="json"),
+            "train": training.train.model_dump(mode="json"),
+            "frozen": None if training.frozen is None else training.frozen.fingerprint(),
         }
+        if self.directory is not None:
+            self._open(self.directory, resume=resume)
+        training.processes.wait()
 
-    def _weigh(self, losses: Tensor, step: int, record: dict[str, float]) -> Tensor:
-        """Return the rows' weights, summing to 1; the losses are divided by their running mean first."""
-        mean = float(losses.double().mean())
-        self.mean_loss = mean if math.isnan(self.mean_loss) else 0.99 * self.mean_loss + 0.01 * mean
-        relative = losses / max(self.mean_loss, 1e-12)
-        t = self.train.tilt
-        if t == "auto":
-            t = tilt_for_ess(relative, self.train.tilt_ess)
-        warmup = self.train.tilt_warmup_fraction * self.train.n_steps
-        t *= min(1.0, (step + 1) / warmup) if warmup >= 1 else 1.0
-        weights = tilt_weights(relative, t)
-        record.update(
-            loss=mean,
-            tilted_loss=float(tilted(relative, t)) * self.mean_loss,
-            tilt=t,
-            ess=effective_sample_size(weights),
-            max_weight=float(weights.max()),
-        )
-        return weights.to(losses.dtype)
+    def begin(self, stream: "CheckedStream", init: SparseAutoencoder | None) -> Iterator[Any]:
+        """Start the training on the stream's first batches; returns the whole stream, those included."""
+        train = self.training.train
+        first = list(islice(stream, min(train.init_batches, train.n_steps)))
+        rows = torch.cat([x for x, _ in first])
+        self.training.begin(rows, init, self.random_state)
+        return chain(first, stream)
 
-    def _update_threshold(self, value: float) -> None:
-        if self.cfg.architecture not in ("batchtopk", "matryoshka"):
+    def train(
+        self,
+        batches: Iterator[tuple[Tensor, Tensor | None]],
+        on_step: OnStep | None,
+        evaluator: Evaluator | None,
+        *,
+        progress: bool,
+    ) -> TrainResult:
+        """Do the steps that are left."""
+        training, train = self.training, self.training.train
+        hidden = not progress or training.processes.rank > 0
+        bar = tqdm(total=train.n_steps, initial=self.done, disable=hidden, desc="SAE", unit="step")
+        started = saved = time.monotonic()
+        rows = 0
+        with bar, torch.no_grad():
+            for step in range(self.done, train.n_steps):
+                x, row_weights = next(batches)
+                last = step == train.n_steps - 1
+                logged = step % train.log_every == 0 or last
+                record = training.step(step, x, row_weights, measure=logged or on_step is not None)
+                rows += len(x)
+                self.done = step + 1
+                if record:
+                    record["seconds"] = time.monotonic() - started
+                    record["rows_per_second"] = rows / max(record["seconds"], 1e-9)
+                stop = on_step is not None and on_step(step, record) is True
+                if logged:
+                    self.history.append(record)
+                    self.recent.append(record["fvu"])
+                    shown = ("loss", "fvu", "l0", "dead_fraction", "rows_per_second")
+                    bar.set_postfix({name: f"{record[name]:.3g}" for name in shown}, refresh=False)
+                bar.update()
+                if self.done % train.evaluate_every == 0 or last:
+                    stop = self._look(evaluator, record if logged else None) or stop
+                if self._is_due(saved) or last or stop:
+                    self._save()
+                    saved = time.monotonic()
+                if stop:
+                    break
+        return TrainResult(training.folded(), self.history)
+
+    def _look(self, evaluator: Evaluator | None, record: dict[str, float] | None) -> bool:
+        """Evaluate; returns whether fvu has not become better for ``patience`` looks."""
+        fvu = sum(self.recent) / len(self.recent) if self.recent else math.inf
+        self.recent = []
+        if evaluator is not None:
+            measured = evaluator(self.training.folded())
+            if record is None:
+                record = {"step": self.done - 1}
+                self.history.append(record)
+            record.update({f"eval_{name}": float(value) for name, value in measured.items()})
+            fvu = float(measured.get("fvu", fvu))
+        self.looks = 0 if fvu < self.best else self.looks + 1
+        self.best = min(self.best, fvu)
+        patience = self.training.train.patience
+        return patience is not None and self.looks >= patience
+
+    def _is_due(self, saved: float) -> bool:
+        train = self.training.train
+        late = time.monotonic() - saved > 60 * train.checkpoint_minutes
+        return self.done % train.checkpoint_steps == 0 or late
+
+    def _save(self) -> None:
+        if self.directory is None or self.training.processes.rank > 0:
             return
-        self.threshold = 0.99 * self.threshold + 0.01 * value if self.threshold_known else value
-        self.threshold_known = True
+        tensors, numbers = self.training.state()
+        state = {
+            "numbers": numbers,
+            "identity": self.identity,
+            "history": self.history,
+            "best": self.best,
+            "looks": self.looks,
+            "recent": self.recent,
+        }
+        write_checkpoint(self.directory, Checkpoint(self.done, tensors, state))
 
-    def _update_weights(self, gradient: Weights, step: int) -> float:
-        """One step of Adam under the schedule, decoder rows kept at norm 1; returns the learning rate."""
-        weights, train = self.weights, self.train
-        along = (gradient.W_dec * weights.W_dec).sum(1, keepdim=True)
-        gradient.W_dec.addcmul_(along, weights.W_dec, value=-1.0)
-        parts = list(vars(gradient).values())
-        norm = float(torch.stack([part.norm() for part in parts]).norm())
-        if train.clip_norm is not None and norm > train.clip_norm:
-            for part in parts:
-                part.mul_(train.clip_norm / norm)
-        lr = train.lr * _schedule(step, train)
-        self.optimiser.param_groups[0]["lr"] = lr
-        for parameter, part in zip(vars(weights).values(), parts, strict=True):
-            parameter.grad = part
-        self.optimiser.step()
-        weights.W_dec.div_(weights.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
-        return lr
-
-    @torch.no_grad()
-    def folded(self) -> SparseAutoencoder:
-        """Return the SAE for rows as they come: the scale of training folded into biases and threshold."""
-        sae = SparseAutoencoder(self.cfg, random_state=0)
-        sae.W_enc.copy_(self.weights.W_enc)
-        sae.b_enc.copy_(self.weights.b_enc / self.scale)
-        sae.W_dec.copy_(self.weights.W_dec)
-        sae.b_dec.copy_(self.weights.b_dec / self.scale)
-        sae.threshold.fill_(self.threshold / self.scale)
-        return sae
+    def _open(self, directory: Path, *, resume: bool) -> None:
+        """Continue from the newest sound checkpoint, if asked; refuse to mix with another run's."""
+        if not resume:
+            if checkpoint_files(directory):
+                raise InputError(f"{directory} holds checkpoints; pass resume=True or give another directory")
+            return
+        found = newest_checkpoint(directory)
+        if found is None:
+            return
+        if found.state["identity"] != self.identity:
+            raise InputError(
+                f"The checkpoints in {directory} are of another configuration; give another directory"
+            )
+        self.training.restore(found.tensors, found.state["numbers"])
+        self.done, self.history = found.step, found.state["history"]
+        self.best, self.looks, self.recent = (found.state[name] for name in ("best", "looks", "recent"))
 
 
-def _schedule(step: int, train: TrainConfig) -> float:
-    """Return the share of the peak learning rate: linear warm-up, flat, linear decay."""
-    warmup = train.warmup_fraction * train.n_steps
-    decay = train.decay_fraction * train.n_steps
-    up = (step + 1) / warmup if warmup >= 1 else 1.0
-    down = (train.n_steps - step) / decay if decay >= 1 else 1.0
-    return min(1.0, up, down)
+def _check_init(cfg: SAEConfig, init: SparseAutoencoder | None, *, frozen_latents: bool) -> None:
+    if init is None:
+        if frozen_latents:
+            raise InputError("frozen_latents=True needs init=, the SAE whose latents stay as they are")
+        return
+    if init.cfg.d_in != cfg.d_in or (not frozen_latents and init.cfg.d_sae != cfg.d_sae):
+        raise InputError(
+            f"init has d_in={init.cfg.d_in}, d_sae={init.cfg.d_sae}; the configuration asks for "
+            f"d_in={cfg.d_in}, d_sae={cfg.d_sae}: make them equal"
+        )
+    if frozen_latents and not (init.is_elementwise and cfg.architecture != "topk"):
+        raise InputError(
+            "frozen_latents=True needs elementwise architectures for init and the added latents, not topk"
+        )
