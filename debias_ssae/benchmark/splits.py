@@ -1,0 +1,80 @@
+"""Who trains the head, who describes the attribute, who is tested."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from debias_ssae.exceptions import InputError
+
+Setting = Literal["confounded", "natural"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of three disjoint sets."""
+
+    head: np.ndarray
+    """Trains the classifier; in setting "confounded" only the majority cell of each class."""
+    attribute: np.ndarray
+    """Set A, balanced over class x attribute: labels of the labelled regime, training set of the oracle."""
+    test: np.ndarray
+    """Balanced over class x attribute."""
+
+
+def majority_values(y: np.ndarray, z: np.ndarray) -> dict[str, str]:
+    """For each class, the attribute value that is most over-represented in it.
+
+    Raises InputError when all classes share it: then nothing is confounded.
+    """
+    share = pd.crosstab(y, z, normalize="index") / pd.Series(z).value_counts(normalize=True)
+    majority = {str(c): str(g) for c, g in share.idxmax(axis=1).items()}
+    if len(set(majority.values())) < 2:
+        raise InputError(
+            f"every class has the same majority attribute value {next(iter(majority.values()))!r}"
+        )
+    return majority
+
+
+def make_split(
+    y: np.ndarray,
+    z: np.ndarray,
+    *,
+    setting: Setting = "confounded",
+    n_test: int = 120,
+    n_attribute: int = 120,
+    max_head: int = 2000,
+    random_state: int = 0,
+) -> Split:
+    """Draw the three sets; ``n_test`` and ``n_attribute`` texts from every cell, ``max_head`` from a head's cell.
+
+    In setting "natural" the head's set is a plain sample of the rest, as large as the confounded one.
+    Raises InputError for a cell that is too small, naming it.
+    """
+    rng = np.random.default_rng(random_state)
+    majority = majority_values(y, z)
+    head, attribute, test, rest = [], [], [], []
+    for c in np.unique(y):
+        for g in np.unique(z):
+            rows = rng.permutation(np.flatnonzero((y == c) & (z == g)))
+            if len(rows) < n_test + n_attribute + (majority[c] == g):
+                raise InputError(
+                    f"the cell {c} x {g} holds {len(rows)} texts, fewer than the {n_test} for test and "
+                    f"{n_attribute} for the attribute set; lower --n-test and --n-attribute"
+                )
+            test.append(rows[:n_test])
+            attribute.append(rows[n_test : n_test + n_attribute])
+            rest.append(rows[n_test + n_attribute :])
+            if majority[c] == g:
+                head.append(rest[-1][:max_head])
+    chosen = np.concatenate(head)
+    if setting == "natural":
+        chosen = rng.permutation(np.concatenate(rest))[: len(chosen)]
+    return Split(np.sort(chosen), np.sort(np.concatenate(attribute)), np.sort(np.concatenate(test)))
+
+
+def drop_duplicates(table: pd.DataFrame) -> pd.DataFrame:
+    """Drop repeated texts, compared without case and white space; the first stays."""
+    plain = table["text"].str.casefold().str.split().str.join(" ")
+    return table[~plain.duplicated()].reset_index(drop=True)

@@ -1,0 +1,198 @@
+"""From a corpus to a specialised SAE: retrieval, activations, general training, fine-tuning with TERM."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from debias_ssae.activations import LanguageModel, harvest
+from debias_ssae.config import DebiasConfig, SAEConfig, TrainConfig
+from debias_ssae.exceptions import InputError
+from debias_ssae.retrieval import retrieve
+from debias_ssae.sae.formats import load_sae, save_sae
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.trainer import shuffled_batches, train_sae
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LearnedSAE:
+    """An SAE with the record of how it came to be."""
+
+    sae: SparseAutoencoder
+    record: dict[str, Any]
+
+
+def train_general_sae(
+    model: LanguageModel,
+    corpus: Sequence[str],
+    hookpoint: str,
+    config: DebiasConfig,
+    *,
+    random_state: int | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> LearnedSAE:
+    """Train a general SAE on the rows of randomly drawn corpus texts, about ``config.general_rows`` of them."""
+    sae_config = _sae_config(model.d_model, config)
+    key = [
+        model.fingerprint,
+        hookpoint,
+        _digest(corpus),
+        sae_config,
+        config.general,
+        config.general_rows,
+        random_state,
+    ]
+
+    def train() -> LearnedSAE:
+        texts = _draw(corpus, config.general_rows, random_state)
+        x = harvest(
+            model, texts, hookpoint, token_budget=config.activations.token_budget, progress=progress
+        ).x
+        return _fit(x, sae_config, config.general, random_state=random_state, progress=progress)
+
+    return _cached(cache_dir, "general", key, train)
+
+
+def learn_ssae(
+    model: LanguageModel,
+    texts: Sequence[str],
+    hookpoint: str,
+    config: DebiasConfig,
+    *,
+    corpus: Sequence[str] | None = None,
+    general: SparseAutoencoder | None = None,
+    held_out: Sequence[str] = (),
+    random_state: int | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> LearnedSAE:
+    """Fine-tune ``general`` with TERM on ``texts`` and on what they retrieve from ``corpus``.
+
+    Without ``general`` one is trained on the corpus first; without a corpus, on the texts alone, which the log
+    says. ``held_out`` texts are never retrieved.
+    """
+    record: dict[str, Any] = {"n_training_texts": len(texts)}
+    subdomain = list(texts)
+    if corpus is None:
+        logger.info("no corpus given: the SAE is trained on the %d training texts alone", len(texts))
+    else:
+        found = retrieve(
+            texts,
+            corpus,
+            held_out=held_out,
+            cache_dir=cache_dir,
+            random_state=random_state,
+            progress=progress,
+            **config.retrieval.model_dump(),
+        )
+        record["retrieval"] = found.report
+        subdomain += found.texts
+    if general is None:
+        base = train_general_sae(
+            model,
+            texts if corpus is None else corpus,
+            hookpoint,
+            config,
+            random_state=random_state,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+        general, record["general"] = base.sae, base.record
+    elif general.cfg.d_in != model.d_model:
+        raise InputError(
+            f"the SAE reads rows of width {general.cfg.d_in}, but {model.name} gives {model.d_model}"
+        )
+    start: SparseAutoencoder = general
+    key = [
+        model.fingerprint,
+        hookpoint,
+        _digest(subdomain),
+        start.fingerprint(),
+        config.special,
+        random_state,
+    ]
+
+    def train() -> LearnedSAE:
+        x = harvest(
+            model, subdomain, hookpoint, token_budget=config.activations.token_budget, progress=progress
+        ).x
+        return _fit(x, start.cfg, config.special, init=start, random_state=random_state, progress=progress)
+
+    special = _cached(cache_dir, "special", key, train)
+    return LearnedSAE(special.sae, {**record, "special": special.record})
+
+
+def learn_from_rows(
+    x: Tensor,
+    config: DebiasConfig,
+    *,
+    general: SparseAutoencoder | None = None,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> LearnedSAE:
+    """The same for a plain matrix of activations ``[n, d]``: no text, no retrieval."""
+    if general is None:
+        general = _fit(
+            x, _sae_config(x.shape[1], config), config.general, random_state=random_state, progress=progress
+        ).sae
+    return _fit(x, general.cfg, config.special, init=general, random_state=random_state, progress=progress)
+
+
+def _fit(x: Tensor, sae_config: SAEConfig, train: TrainConfig, **options: Any) -> LearnedSAE:
+    if not len(x):
+        raise InputError("the texts hold no tokens to train on; they are all empty")
+    stream = shuffled_batches(x, min(train.batch_size, len(x)), options["random_state"])
+    result = train_sae(stream, sae_config, train, **options)
+    return LearnedSAE(result.sae, {"n_rows": len(x), **result.history[-1]})
+
+
+def _sae_config(d_in: int, config: DebiasConfig) -> SAEConfig:
+    return SAEConfig(
+        d_in=d_in, d_sae=config.d_sae, k=min(config.k, config.d_sae), architecture=config.architecture
+    )
+
+
+def _draw(corpus: Sequence[str], n_rows: int, random_state: int | None) -> list[str]:
+    """Draw whole texts until they hold about ``n_rows`` tokens (four characters each, as English has)."""
+    order = np.random.default_rng(random_state).permutation(len(corpus))
+    lengths = np.cumsum([len(corpus[i]) / 4 for i in order])
+    return [corpus[i] for i in order[: int(np.searchsorted(lengths, n_rows)) + 1]]
+
+
+def _digest(texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
+def _cached(
+    cache_dir: str | Path | None, kind: str, key: Sequence[Any], train: Callable[[], LearnedSAE]
+) -> LearnedSAE:
+    """Train once for each key; a directory under the cache is there whole or not at all."""
+    if cache_dir is None:
+        return train()
+    text = json.dumps(key, default=lambda settings: settings.model_dump(mode="json"))
+    directory = Path(cache_dir) / "saes" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    if (directory / "record.json").exists():
+        return LearnedSAE(
+            load_sae(directory), json.loads((directory / "record.json").read_text(encoding="utf-8"))
+        )
+    learned = train()
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_sae(learned.sae, partial)
+    (partial / "record.json").write_text(json.dumps(learned.record), encoding="utf-8")
+    shutil.rmtree(directory, ignore_errors=True)
+    partial.rename(directory)
+    return learned
