@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.sae.formats import write_atomically
+from debias_ssae.sae.files import write_atomically
 
 KEPT = 2
 """Checkpoints that stay: should the newest be damaged, there is the one before it."""

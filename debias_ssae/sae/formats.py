@@ -1,20 +1,23 @@
-"""Sparse autoencoders on disk: SAELens's layout, plus ssae.json for what is ours."""
+"""Sparse autoencoders on disk: SAELens's layout plus ssae.json, and other libraries' files."""
 
 import json
-import os
+import warnings
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.config import SAEConfig
 from debias_ssae.exceptions import InputError
+from debias_ssae.sae.files import TensorReader, read_json, read_safetensors, write_atomically
+from debias_ssae.sae.foreign_formats import READERS, detect_format
+from debias_ssae.sae.gradients import nested_widths
+from debias_ssae.sae.metrics import fvu
 from debias_ssae.sae.model import SparseAutoencoder
 
 WEIGHTS, CONFIG, OURS = "sae_weights.safetensors", "cfg.json", "ssae.json"
@@ -40,12 +43,7 @@ def save_sae(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     cfg = sae.cfg
-    tensors = {
-        "W_enc": sae.W_enc.T,
-        "b_enc": sae.b_enc,
-        "W_dec": sae.W_dec,
-        "b_dec": sae.b_dec,
-    }
+    tensors = {"W_enc": sae.W_enc.T, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     name = SAELENS_NAMES[cfg.architecture]
     if name == "jumprelu":
         tensors["threshold"] = sae.threshold.expand(cfg.d_sae)
@@ -68,25 +66,113 @@ def save_sae(
         "fingerprint": sae.fingerprint(),
         "metadata": metadata or {},
     }
-    data = save({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()})
-    write_atomically(directory / WEIGHTS, data)
+    write_atomically(directory / WEIGHTS, save({key: _plain(value) for key, value in tensors.items()}))
     write_atomically(directory / CONFIG, json.dumps(described, indent=1).encode())
     write_atomically(directory / OURS, json.dumps(ours, indent=1).encode())
 
 
-def load_sae(path: str | Path) -> SparseAutoencoder:
-    """Read a sparse autoencoder from its directory.
+def save_dictionary_learning(
+    sae: SparseAutoencoder, directory: str | Path, *, metadata: dict[str, Any] | None = None
+) -> None:
+    """Write ``ae.pt`` and ``config.json`` as the library dictionary_learning does.
 
-    Raises InputError when files are missing, damaged, of wrong shapes or of an unknown architecture.
+    ``metadata`` may hold model_name, layer, submodule_name and context_size for its config.json.
+    """
+    directory, cfg = Path(directory), sae.cfg
+    directory.mkdir(parents=True, exist_ok=True)
+    classes = {
+        "relu": ("AutoEncoder", "StandardTrainer"),
+        "topk": ("AutoEncoderTopK", "TopKTrainer"),
+        "batchtopk": ("BatchTopKSAE", "BatchTopKTrainer"),
+        "matryoshka": ("MatryoshkaBatchTopKSAE", "MatryoshkaBatchTopKTrainer"),
+        "jumprelu": ("JumpReluAutoEncoder", "JumpReluTrainer"),
+    }
+    dict_class, trainer_class = classes[cfg.architecture]
+    about = metadata or {}
+    trainer = {
+        "trainer_class": trainer_class,
+        "dict_class": dict_class,
+        "activation_dim": cfg.d_in,
+        "dict_size": cfg.d_sae,
+        "k": cfg.k,
+        "layer": about.get("layer", 0),
+        "lm_name": about.get("model_name", "unknown"),
+        "submodule_name": about.get("submodule_name", about.get("hook_name")),
+    }
+    config = {
+        "trainer": trainer,
+        "buffer": {"ctx_len": about.get("context_size", 128), "d_submodule": cfg.d_in},
+    }
+    buffer = BytesIO()
+    torch.save({name: _plain(value) for name, value in _dictionary_learning_tensors(sae).items()}, buffer)
+    write_atomically(directory / "ae.pt", buffer.getvalue())
+    write_atomically(directory / "config.json", json.dumps(config, indent=1).encode())
+
+
+def _dictionary_learning_tensors(sae: SparseAutoencoder) -> dict[str, Tensor]:
+    architecture, k = sae.cfg.architecture, torch.tensor(sae.cfg.k, dtype=torch.int32)
+    if architecture in ("jumprelu", "matryoshka"):
+        named = {"W_enc": sae.W_enc.T, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
+        if architecture == "jumprelu":
+            # this class reads its input as it is, without taking b_dec off
+            shift = (sae.W_enc.double() @ sae.b_dec.double()).to(sae.b_enc)
+            return {**named, "b_enc": sae.b_enc - shift, "threshold": sae.threshold}
+        widths = torch.tensor(nested_widths(sae.cfg))
+        sizes = torch.diff(widths, prepend=torch.zeros(1, dtype=torch.long))
+        return {**named, "k": k, "threshold": sae.threshold.float(), "group_sizes": sizes}
+    linear = {
+        "encoder.weight": sae.W_enc,
+        "encoder.bias": sae.b_enc,
+        "decoder.weight": sae.W_dec.T,
+    }
+    if architecture == "relu":
+        return {**linear, "bias": sae.b_dec}
+    threshold = sae.threshold.float() if architecture == "batchtopk" else torch.tensor(-1.0)
+    return {**linear, "b_dec": sae.b_dec, "k": k, "threshold": threshold}
+
+
+def load_sae(path: str | Path, *, sample: Tensor | None = None) -> SparseAutoencoder:
+    """Read a sparse autoencoder: this package's directory, or another library's files.
+
+    Known: SAELens (inference and training directories), dictionary_learning (directory or .pt),
+    sparsify, Gemma Scope (params.npz), Llama Scope. All become the same module; what the formats do
+    differently (scales, decoder norms, gates) is folded into the weights. With ``sample``, rows [n, d_in] of
+    the activations it is meant for, the FVU is measured, and a UserWarning says when it is 1 or more.
+
+    Raises InputError when files are missing, damaged, of wrong shapes, of an unknown architecture, or hold
+    anything but tensors (nothing is ever executed).
     """
     path = Path(path)
-    if not path.is_dir():
-        raise InputError(f"{path} is not a directory; give the folder that holds {CONFIG} and {WEIGHTS}")
-    tensors = read_safetensors(path / WEIGHTS)
-    described = read_json(path / CONFIG)
-    ours = read_json(path / OURS) if (path / OURS).exists() else None
-    cfg = _config(described if ours is None else ours.get("cfg", {}), path, native=ours is not None)
-    take = TensorReader(tensors, path / WEIGHTS)
+    sae = _load_native(path) if (path / OURS).exists() else READERS[detect_format(path)](path)
+    if sample is not None:
+        with torch.no_grad():
+            share = fvu(sample, sae(sample).x_hat)
+        if not share < 1:
+            warnings.warn(
+                f"{path} leaves {share:.2f} of the sample's variance unexplained, worse than the mean row: "
+                "are these the hookpoint and the scaling that it was trained on?",
+                UserWarning,
+                stacklevel=2,
+            )
+    return sae
+
+
+def load_metadata(path: str | Path) -> dict[str, Any]:
+    """Return what ``save_sae`` was given as metadata, or SAELens's; empty for other files."""
+    for name in (OURS, CONFIG):
+        file = Path(path) / name
+        if file.exists():
+            found = read_json(file).get("metadata")
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _load_native(path: Path) -> SparseAutoencoder:
+    try:
+        cfg = SAEConfig(**read_json(path / OURS).get("cfg", {}))
+    except (TypeError, ValidationError) as error:
+        raise InputError(f"{path / OURS}: {error}") from error
+    take = TensorReader(read_safetensors(path / WEIGHTS), path / WEIGHTS)
     sae = SparseAutoencoder(cfg, random_state=0)
     with torch.no_grad():
         sae.W_enc.copy_(take("W_enc", (cfg.d_in, cfg.d_sae)).T)
@@ -99,66 +185,5 @@ def load_sae(path: str | Path) -> SparseAutoencoder:
     return sae
 
 
-class TensorReader:
-    """Hands out tensors by name, checking that they are there and have the expected shape."""
-
-    def __init__(self, tensors: dict[str, Tensor], source: Path) -> None:
-        self.tensors, self.source = tensors, source
-
-    def __call__(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return the tensor; raises InputError when it is missing or has another shape."""
-        if name not in self.tensors:
-            raise InputError(f"{self.source} has no tensor {name!r}; it holds {sorted(self.tensors)}")
-        tensor = self.tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise InputError(f"{self.source}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
-        return tensor
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in ``path``; raises InputError when it is missing or no object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} must hold a JSON object, got a {type(value).__name__}")
-    return value
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in ``path``; raises InputError when it is missing or damaged."""
-    try:
-        return load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"Cannot read {path} as safetensors: {error}") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, then rename: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _config(values: dict[str, Any], path: Path, *, native: bool) -> SAEConfig:
-    if not native:
-        names = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu"}
-        architecture = values.get("architecture")
-        if architecture not in names:
-            raise InputError(
-                f"{path / CONFIG}: architecture {architecture!r} is unknown; known: {sorted(names)}"
-            )
-        known: dict[str, Any] = {key: values[key] for key in ("d_in", "d_sae", "k") if key in values}
-        values = {**known, "architecture": names[architecture]}
-    try:
-        return SAEConfig(**values)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(f"{path / (OURS if native else CONFIG)}: {faults}") from error
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().clone()

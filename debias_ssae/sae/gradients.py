@@ -97,7 +97,18 @@ def compute_step(
     target = centred if base is None else centred - base
     pre = pre_activations(weights, centred, bfloat16=knobs.bfloat16)
     if knobs.cfg.architecture in ("relu", "jumprelu"):
-        return _thresholded_step(weights, centred, target, pre, knobs, weigh)
+        step, error = _thresholded_step(weights, centred, target, pre, knobs, weigh)
+    else:
+        step, error = _selected_step(weights, centred, target, pre, knobs, weigh)
+    if dead is not None and knobs.aux_coefficient > 0:
+        step.aux_loss = _add_aux(step.gradient, weights, centred, pre, -error, dead, knobs)
+    return step
+
+
+def _selected_step(
+    weights: Weights, centred: Tensor, target: Tensor, pre: Tensor, knobs: Knobs, weigh: Weigh
+) -> tuple[Step, Tensor]:
+    """The step of topk, batchtopk and matryoshka; also returns the error x_hat - x, [n, d_in]."""
     active, values, threshold = _select(weights, centred, pre, knobs)
     widths = nested_widths(knobs.cfg)
     groups = _split(active, values, widths)
@@ -108,10 +119,7 @@ def compute_step(
     gradient = _sparse_gradient(weights, centred, active, values, to_values, slopes, widths)
     gradient.b_dec += slopes[0].sum(0)
     fired = torch.bincount(active.columns, minlength=knobs.cfg.d_sae)
-    step = Step(gradient, errors, fired, threshold)
-    if dead is not None and knobs.aux_coefficient > 0:
-        step.aux_loss = _add_aux(gradient, weights, centred, pre, -error, dead, knobs)
-    return step
+    return Step(gradient, errors, fired, threshold), error
 
 
 def pre_activations(weights: Weights, centred: Tensor, *, bfloat16: bool) -> Tensor:
@@ -211,8 +219,8 @@ def _sparse_gradient(
 
 def _thresholded_step(
     weights: Weights, centred: Tensor, target: Tensor, pre: Tensor, knobs: Knobs, weigh: Weigh
-) -> Step:
-    """The step of relu and jumprelu, whose latents may be many (early) or few (later)."""
+) -> tuple[Step, Tensor]:
+    """The step of relu and jumprelu, whose latents may be many (early) or few (later); and the error."""
     theta = None if weights.log_threshold is None else weights.log_threshold.exp()
     lowest = 0.0 if theta is None else (theta - knobs.bandwidth / 2).clamp_min(0.0)
     mask = pre > lowest
@@ -235,7 +243,7 @@ def _thresholded_step(
     if theta is not None and to_theta is not None:
         gradient.log_threshold = torch.zeros_like(theta).index_add_(0, active.columns, to_theta) * theta
     fired = torch.bincount(active.columns[values > 0], minlength=knobs.cfg.d_sae)
-    return Step(gradient, losses, fired, penalty=penalty)
+    return Step(gradient, losses, fired, penalty=penalty), error
 
 
 def _dense_step(
@@ -246,7 +254,7 @@ def _dense_step(
     theta: Tensor | None,
     knobs: Knobs,
     weigh: Weigh,
-) -> Step:
+) -> tuple[Step, Tensor]:
     values = torch.threshold(pre, 0.0, 0.0) if theta is None else torch.where(pre > theta, pre, 0.0)
     error = torch.addmm(target, values, weights.W_dec, beta=-1.0)
     losses = error.square().sum(1) / target.shape[1]
@@ -266,7 +274,7 @@ def _dense_step(
     )
     if theta is not None and to_theta is not None:
         gradient.log_threshold = to_theta.sum(0) * theta
-    return Step(gradient, losses, fired, penalty=penalty)
+    return Step(gradient, losses, fired, penalty=penalty), error
 
 
 def _through_threshold(

@@ -1,0 +1,335 @@
+"""Readers of other libraries' sparse autoencoders.
+
+Each states its library's formula and folds it into ours, ``x_hat = act((x - b_dec) W_enc' + b_enc) W_dec +
+b_dec``, in float64 where two of its tensors meet.
+"""
+
+import math
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from debias_ssae.config import SAEConfig
+from debias_ssae.exceptions import InputError
+from debias_ssae.sae.files import TensorReader, read_json, read_safetensors
+from debias_ssae.sae.model import SparseAutoencoder
+
+
+@dataclass
+class Parts:
+    """Another library's SAE in its own terms."""
+
+    architecture: str
+    W_enc: Tensor
+    """[d_sae, d_in]"""
+    b_enc: Tensor
+    W_dec: Tensor
+    """[d_sae, d_in]"""
+    b_dec: Tensor
+    threshold: Tensor | float = 0.0
+    k: int | None = None
+    widths: tuple[int, ...] = ()
+    centres_input: bool = True
+    """Whether b_dec is taken off the input."""
+    counts_norm: bool = False
+    """Whether latents are multiplied with the norm of their decoder row, and divided by it when decoding."""
+    input_scale: float = 1.0
+    """What rows are multiplied with on the way in."""
+    output_scale: float = 1.0
+    """What reconstructions are divided by on the way out."""
+
+    def build(self, source: Path) -> SparseAutoencoder:
+        """Return our module for it; raises InputError when the values make no sense."""
+        d_sae, d_in = self.W_enc.shape
+        dtype = "float64" if self.W_enc.dtype == torch.float64 else "float32"
+        known = {} if self.k is None else {"k": self.k}
+        values = {"architecture": self.architecture, "d_in": d_in, "d_sae": d_sae, "widths": self.widths}
+        try:
+            cfg = SAEConfig(**values, **known, dtype=dtype)  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise InputError(f"{source}: {'; '.join(e['msg'] for e in error.errors())}") from error
+        W_enc, W_dec = self.W_enc.double() * self.input_scale, self.W_dec.double() / self.output_scale
+        b_enc, b_dec = self.b_enc.double(), self.b_dec.double() / self.output_scale
+        if not self.centres_input:
+            b_enc = b_enc + W_enc @ b_dec
+        if self.counts_norm:
+            norm = W_dec.norm(dim=1, keepdim=True).clamp_min(1e-30)
+            W_enc, b_enc, W_dec = W_enc * norm, b_enc * norm.squeeze(1), W_dec / norm
+        sae = SparseAutoencoder(cfg, random_state=0)
+        with torch.no_grad():
+            for parameter, value in zip(
+                (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec), (W_enc, b_enc, W_dec, b_dec), strict=True
+            ):
+                parameter.copy_(value)
+            sae.threshold.copy_(torch.as_tensor(self.threshold))
+        if not all(bool(torch.isfinite(value).all()) for value in sae.state_dict().values()):
+            raise InputError(f"{source} holds NaN or infinity")
+        return sae
+
+
+def detect_format(path: Path) -> str:
+    """Return the format's name by the files that are there; raises InputError when none fits."""
+    if path.suffix == ".pt" and path.is_file():
+        return "dictionary_learning"
+    if path.suffix == ".npz" or (path / "params.npz").is_file():
+        return "gemma_scope"
+    marks = {
+        "sae_weights.safetensors": "saelens",
+        "sae.safetensors": "sparsify",
+        "ae.pt": "dictionary_learning",
+        "hyperparams.json": "llama_scope",
+        "cfg.json": "saelens",
+    }
+    for name, kind in marks.items():
+        if (path / name).is_file():
+            return kind
+    raise InputError(
+        f"{path} is no sparse autoencoder that this package knows: expected a directory with one of "
+        f"{', '.join(marks)}, or a params.npz or .pt file"
+    )
+
+
+def read_saelens(path: Path) -> SparseAutoencoder:
+    """SAELens's directory: ``relu|topk|jumprelu|gated((x - b_dec) W_enc + b_enc) W_dec + b_dec``.
+
+    b_dec is taken off the input if apply_b_dec_to_input. Training directories of batchtopk and matryoshka
+    hold topk_threshold. Gated is a jumprelu of the magnitudes.
+    """
+    cfg = read_json(path / "cfg.json")
+    weights = path / "sae_weights.safetensors"
+    take = TensorReader(_floats(read_safetensors(weights)), weights)
+    architecture = cfg.get("architecture", "standard")
+    names = {
+        "standard": "relu",
+        "topk": "topk",
+        "jumprelu": "jumprelu",
+        "gated": "jumprelu",
+        "batchtopk": "batchtopk",
+        "matryoshka_batchtopk": "matryoshka",
+    }
+    if architecture not in names:
+        raise InputError(
+            f"{path / 'cfg.json'}: unknown architecture {architecture!r}; known: {sorted(names)}"
+        )
+    normalisation = cfg.get("normalize_activations") or "none"
+    if normalisation == "expected_average_only_in":
+        warnings.warn(
+            f"{path} expects rows scaled to a mean norm of sqrt(d_in); the scale is not in its files",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif normalisation != "none":
+        raise InputError(
+            f"{path / 'cfg.json'}: normalize_activations={normalisation!r} is not supported; none is"
+        )
+    W_enc = take.matrix("W_enc").T
+    d_sae, d_in = W_enc.shape
+    parts = Parts(
+        names[architecture],
+        W_enc,
+        torch.zeros(d_sae) if architecture == "gated" else take("b_enc", (d_sae,)),
+        take("W_dec", (d_sae, d_in)),
+        take("b_dec", (d_in,)),
+        k=cfg.get("k"),
+        centres_input=bool(cfg.get("apply_b_dec_to_input", True)),
+        counts_norm=bool(cfg.get("rescale_acts_by_decoder_norm", False)),
+    )
+    if architecture == "jumprelu":
+        parts.threshold = take("threshold", (d_sae,))
+    elif architecture == "gated":
+        gates = (take("r_mag", (d_sae,)), take("b_mag", (d_sae,)), take("b_gate", (d_sae,)))
+        _gate(parts, *gates)
+    elif architecture in ("batchtopk", "matryoshka_batchtopk"):
+        parts.threshold = take("topk_threshold", ())
+        parts.k = int(parts.k or 1)
+        parts.widths = tuple(cfg.get("matryoshka_widths") or ())
+        if parts.widths and parts.widths[-1] != d_sae:
+            parts.widths = (*parts.widths, d_sae)
+    return parts.build(path)
+
+
+def _gate(parts: Parts, r_mag: Tensor, b_mag: Tensor, b_gate: Tensor) -> None:
+    """Make gated latents jumprelu ones.
+
+    With z = x W: a latent is exp(r) z + b_mag, if above 0 and z + b_gate > 0; the latter says that the latent
+    is above b_mag - exp(r) b_gate.
+    """
+    gain = r_mag.double().exp()
+    shift = parts.b_enc.double()
+    parts.W_enc = parts.W_enc.double() * gain.unsqueeze(1)
+    parts.b_enc = b_mag.double() + gain * shift
+    parts.threshold = (b_mag.double() - gain * b_gate.double()).clamp_min(0.0)
+    parts.W_enc = parts.W_enc.to(b_mag.dtype)
+
+
+def read_dictionary_learning(path: Path) -> SparseAutoencoder:
+    """dictionary_learning's ``ae.pt``, each of its classes by the tensors in it, and its mid-run backup.
+
+    The backup's SAE is in normalised units; its norm_factor brings the biases back.
+    """
+    file = path if path.is_file() else path / "ae.pt"
+    saved = _torch_file(file)
+    factor = 1.0
+    if isinstance(saved.get("ae"), dict):
+        factor = float(saved.get("norm_factor") or 1.0)
+        saved = saved["ae"]
+    tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
+    take = TensorReader(_floats(tensors), file)
+    if "W_enc" in take:
+        parts = _dictionary_learning_matrices(take)
+    elif "encoder.weight" in take:
+        parts = _dictionary_learning_layers(take)
+    else:
+        raise InputError(
+            f"{file} is no class of dictionary_learning that is known; it holds {sorted(tensors)}"
+        )
+    if factor != 1.0:
+        parts.b_enc, parts.b_dec = parts.b_enc * factor, parts.b_dec * factor
+        parts.threshold = torch.as_tensor(parts.threshold) * factor
+    return parts.build(file)
+
+
+def _dictionary_learning_matrices(take: TensorReader) -> Parts:
+    """MatryoshkaBatchTopKSAE and JumpReluAutoEncoder; the latter does not take b_dec off its input."""
+    W_enc = take.matrix("W_enc").T
+    d_sae, d_in = W_enc.shape
+    rest = (take("b_enc", (d_sae,)), take("W_dec", (d_sae, d_in)), take("b_dec", (d_in,)))
+    if "group_sizes" in take:
+        widths = tuple(int(size) for size in take.tensors["group_sizes"].cumsum(0))
+        threshold = take("threshold", ()).clamp_min(0.0)
+        return Parts("matryoshka", W_enc, *rest, threshold=threshold, k=int(take("k", ())), widths=widths)
+    return Parts("jumprelu", W_enc, *rest, threshold=take("threshold", (d_sae,)), centres_input=False)
+
+
+def _dictionary_learning_layers(take: TensorReader) -> Parts:
+    """AutoEncoder, AutoEncoderNew, GatedAutoEncoder, AutoEncoderTopK and BatchTopKSAE."""
+    W_enc = take.matrix("encoder.weight")
+    d_sae, d_in = W_enc.shape
+    W_dec = take("decoder.weight", (d_in, d_sae)).T
+    if "gate_bias" in take:
+        parts = Parts("jumprelu", W_enc, torch.zeros(d_sae), W_dec, take("decoder_bias", (d_in,)))
+        _gate(parts, *(take(name, (d_sae,)) for name in ("r_mag", "mag_bias", "gate_bias")))
+        return parts
+    b_enc = take("encoder.bias", (d_sae,))
+    if "decoder.bias" in take:
+        return Parts("relu", W_enc, b_enc, W_dec, take("decoder.bias", (d_in,)), centres_input=False)
+    if "bias" in take:
+        return Parts("relu", W_enc, b_enc, W_dec, take("bias", (d_in,)))
+    k, threshold = int(take("k", ())), take("threshold", ())
+    config = take.source.parent / "config.json"
+    named = read_json(config).get("trainer", {}).get("dict_class", "") if config.exists() else ""
+    # the two classes hold the same tensors; without a config, a threshold that was trained says which
+    is_topk = named == "AutoEncoderTopK" or (named != "BatchTopKSAE" and float(threshold) < 0)
+    if is_topk:
+        return Parts("topk", W_enc, b_enc, W_dec, take("b_dec", (d_in,)), k=k)
+    return Parts(
+        "batchtopk", W_enc, b_enc, W_dec, take("b_dec", (d_in,)), k=k, threshold=threshold.clamp_min(0.0)
+    )
+
+
+def read_sparsify(path: Path) -> SparseAutoencoder:
+    """sparsify's directory: ``topk(relu((x - b_dec) W_enc + b_enc)) W_dec + b_dec``."""
+    cfg = read_json(path / "cfg.json")
+    for name in ("transcode", "skip_connection"):
+        if cfg.get(name):
+            raise InputError(f"{path}: {name} is set; a transcoder is no autoencoder and cannot be used here")
+    if cfg.get("activation", "topk") != "topk":
+        raise InputError(f"{path}: unknown architecture, activation {cfg['activation']!r}; known: ['topk']")
+    weights = path / "sae.safetensors"
+    take = TensorReader(_floats(read_safetensors(weights)), weights)
+    W_enc = take.matrix("encoder.weight")
+    d_sae, d_in = W_enc.shape
+    rest = (take("encoder.bias", (d_sae,)), take("W_dec", (d_sae, d_in)), take("b_dec", (d_in,)))
+    return Parts("topk", W_enc, *rest, k=int(cfg.get("k", 32))).build(path)
+
+
+def read_gemma_scope(path: Path) -> SparseAutoencoder:
+    """Gemma Scope's params.npz: ``pre = x W_enc + b_enc; f = pre (pre > threshold); f W_dec + b_dec``.
+
+    SAEs of the embedding (by the name of their folder) were trained on rows divided by sqrt(d_in).
+    """
+    file = path if path.is_file() else path / "params.npz"
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            arrays = {name: torch.from_numpy(np.array(data[name])) for name in data.files}
+    except (OSError, ValueError, zipfile.BadZipFile, TypeError) as error:
+        raise InputError(f"Cannot read {file} as arrays: {error}") from error
+    named = {("W_" + name[2:] if name.startswith("w_") else name): value for name, value in arrays.items()}
+    take = TensorReader(_floats(named), file)
+    W_enc = take.matrix("W_enc").T
+    d_sae, d_in = W_enc.shape
+    if "scaling_factor" in take and not bool((take.tensors["scaling_factor"] == 1).all()):
+        raise InputError(f"{file} has a scaling_factor other than 1, which is not supported")
+    parts = Parts(
+        "jumprelu",
+        W_enc,
+        take("b_enc", (d_sae,)),
+        take("W_dec", (d_sae, d_in)),
+        take("b_dec", (d_in,)),
+        threshold=take("threshold", (d_sae,)),
+        centres_input=False,
+    )
+    if any("embedding" in part for part in file.parts[-4:-1]):
+        parts.W_enc, parts.W_dec = parts.W_enc / math.sqrt(d_in), parts.W_dec * math.sqrt(d_in)
+    return parts.build(file)
+
+
+def read_llama_scope(path: Path) -> SparseAutoencoder:
+    """Llama Scope's directory: one threshold, on rows scaled to a mean norm of sqrt(d_in)."""
+    cfg = read_json(path / "hyperparams.json")
+    weights = path / "checkpoints" / "final.safetensors"
+    take = TensorReader(_floats(read_safetensors(weights)), weights)
+    W_enc = take.matrix("encoder.weight")
+    d_sae, d_in = W_enc.shape
+    try:
+        norms = cfg["dataset_average_activation_norm"]
+        scale_in = math.sqrt(d_in) / float(norms["in"])
+        scale_out = math.sqrt(d_in) / float(norms.get("out", norms["in"]))
+        threshold = float(cfg["jump_relu_threshold"]) * scale_in
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{path / 'hyperparams.json'}: bad or missing {error}") from error
+    return Parts(
+        "jumprelu",
+        W_enc,
+        take("encoder.bias", (d_sae,)),
+        take("decoder.weight", (d_in, d_sae)).T,
+        take("decoder.bias", (d_in,)),
+        threshold=threshold,
+        centres_input=False,
+        input_scale=scale_in,
+        output_scale=scale_out,
+    ).build(path)
+
+
+READERS: dict[str, Callable[[Path], SparseAutoencoder]] = {
+    "saelens": read_saelens,
+    "dictionary_learning": read_dictionary_learning,
+    "sparsify": read_sparsify,
+    "gemma_scope": read_gemma_scope,
+    "llama_scope": read_llama_scope,
+}
+
+
+def _floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Half precision becomes float32; float64 and integers stay."""
+    half = (torch.float16, torch.bfloat16)
+    return {name: value.float() if value.dtype in half else value for name, value in tensors.items()}
+
+
+def _torch_file(path: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler's own errors and whatever damaged bytes cause in it
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} does not hold plain tensors and is not loaded: {reason}") from error
+    if not isinstance(saved, dict):
+        raise InputError(f"{path} must hold named tensors, got a {type(saved).__name__}")
+    return saved
