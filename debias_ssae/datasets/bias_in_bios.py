@@ -30,7 +30,7 @@ def load_bias_in_bios(
 
     ``professions`` are names of PROFESSIONS, None for all 28; gender is "male" or "female". ``revision`` is a
     commit, branch or tag of the hub; whichever it is, a split whose columns or size are not the published
-    ones is refused. Raises InputError for that, for unknown professions, and without a network (naming --data).
+    ones is refused. Raises InputError for that, for unknown professions, and offline (naming --data).
     """
     wanted = PROFESSIONS if professions is None else tuple(professions)
     unknown = sorted(set(wanted) - set(PROFESSIONS))

@@ -14,7 +14,7 @@ _PROFESSIONS = tuple(
     (field, profession) for field in words.FIELDS for profession in (field.first, field.second)
 )
 # Share of the work phrases that both professions of a field use, and that so do not tell them apart.
-_SHARED = 0.1
+_SHARED = 0.25
 
 
 def synthetic_biographies(
@@ -25,7 +25,8 @@ def synthetic_biographies(
     Professions come in pairs of one field: surgeon and nurse, architect and interior designer, professor and
     teacher, attorney and paralegal. The first of each pair belongs to one half, the second to the other;
     ``correlation`` ties the halves to gender: at 1 every person of the first half is male and every person
-    of the second female, at 0 gender is independent, at -1 the tie is reversed. Professions are equally frequent.
+    of the second female, at 0 gender is independent, at -1 the tie is reversed. Professions are equally
+    frequent.
     About a quarter of the words that show the gender (first names, hints) are not in the shipped concept.
 
     Raises InputError for n < 1, n_professions outside 2..8 or a correlation outside -1..1.
@@ -83,7 +84,7 @@ def _biography(rng: random.Random, which: int, gender: str) -> tuple[str, list[s
     frames = [rng.choice(words.OPENINGS), *rng.sample(words.MIDDLES, rng.randint(2, 4))]
     if rng.random() < 0.5:
         frames.append(rng.choice(words.FAMILIES))
-    if rng.random() < 0.8:
+    if rng.random() < 0.9:
         frames.append(rng.choice(words.INDIRECT_FRAMES))
     frames.append(rng.choice(words.CLOSINGS))
     sentences, cues = [], []
@@ -105,10 +106,12 @@ def _fill(rng: random.Random, frame: str, person: dict[str, str]) -> tuple[str, 
     gender = person["gender"]
     listed: dict[str, Any] = words.LISTED[gender]
     values = dict(person)
+    hint, second_hint = rng.sample(words.INDIRECT[gender], 2)
     for slot, choices in listed.items():
         values[slot] = choices if isinstance(choices, str) else rng.choice(choices)
     values |= {
-        "indirect": rng.choice(words.INDIRECT[gender]),
+        "indirect": hint,
+        "indirect2": second_hint,
         "city": rng.choice(words.CITIES),
         "city2": rng.choice(words.CITIES),
         "year": str(rng.randint(1985, 2020)),
@@ -120,6 +123,6 @@ def _fill(rng: random.Random, frame: str, person: dict[str, str]) -> tuple[str, 
     cues = [
         values["first" if slot == "name" else slot]
         for slot in shown
-        if slot in {*listed, "name", "first", "indirect"}
+        if slot in {*listed, "name", "first", "indirect", "indirect2"}
     ]
     return frame.format_map(values), cues

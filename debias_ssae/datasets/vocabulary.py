@@ -237,10 +237,10 @@ OPENINGS = (
     "{name} has spent {years} years {doing}.",
     "Based in {city}, {name} is best known for {topic}.",
     "Since {year}, {name} has been {doing} in {city}.",
-    "{title} {last} spends most days {doing}.",
-    "{name} lives in {city} and enjoys {doing}.",
     "Meet {name}: {years} years of {doing} and still curious.",
-    "{title} {last}, whose first name is {first}, came to {city} in {year} and has been {doing} ever since.",
+    "{title} {last} spends most days {doing}.",
+    "{title} {last} of {city} is a name that many connect with {topic}.",
+    "{title} {last} came to {city} in {year} and has been {doing} ever since.",
 )
 MIDDLES = (
     "{He} is proud of {his} work in {topic}.",
@@ -249,28 +249,28 @@ MIDDLES = (
     "{He} taught {himself} much of what {he} knows about {topic}.",
     "In {year}, {he} moved to {city}, where {his} reputation for {topic} grew.",
     "{His} week begins with {doing} and ends with {doing2}.",
-    "Those who know {him} praise {his} calm and {his} sense of humour.",
-    "{He} received {his} degree in {city} in {year}.",
+    "Those who know {him} praise {his} {topic} and {his} sense of humour.",
     "What {he} likes best is {doing}.",
-    "{first} has written about {topic} for {his} local newspaper.",
+    "{He} has written about {topic} for {his} local newspaper.",
 )
 FAMILIES = (
     "{He} lives in {city} with {his} {spouse} and a dog.",
     "{He} is the {parent} of three and {his} eldest {child} hopes to follow {him}.",
     "{His} {spouse} calls {him} the busiest {adult} in {city}.",
-    "{first} and {his} {sibling} grew up in {city}.",
+    "{He} and {his} {sibling} grew up in {city}.",
 )
 INDIRECT_FRAMES = (
-    "Outside work, {first} {indirect}.",
-    "In {his} free time {he} {indirect}.",
-    "Few people know that {first} {indirect}.",
-    "Away from the job, {title} {last} {indirect}.",
+    "Outside work, {he} {indirect} and {indirect2}.",
+    "In {his} free time {he} {indirect} and {indirect2}.",
+    "Few people know that this native of {city} {indirect} and {indirect2}.",
+    "Away from the job, {title} {last} {indirect} and {indirect2}.",
 )
 CLOSINGS = (
     "You can reach {him} by telephone.",
-    "{He} accepts new appointments on weekdays.",
+    "New appointments are possible on weekdays.",
     "{His} contact details are below.",
     "{first} speaks English and some French.",
+    "{first} is always glad to hear from new people.",
     "",
     "",
 )
