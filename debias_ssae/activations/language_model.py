@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -53,9 +54,19 @@ class LanguageModel:
         for key, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        digest.update(backend.to_str().encode() if backend is not None else repr(self.tokenizer).encode())
+        digest.update(self.tokenizer_sha256.encode())
         return digest.hexdigest()
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Hexadecimal id of the tokenizer, whatever it was last asked to truncate or pad to."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        state: Any = repr(self.tokenizer)
+        if backend is not None:
+            state = {
+                k: v for k, v in json.loads(backend.to_str()).items() if k not in ("truncation", "padding")
+            }
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, d_model={self.d_model}, n_blocks={self.n_blocks}, {self.dtype})"

@@ -37,7 +37,7 @@ class EmbeddingCache:
     def fetch(
         self, texts: Sequence[str], compute: Callable[[list[str]], NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """Return [n_texts, d] vectors in the order of ``texts``; ``compute`` is called on the unseen ones only.
+        """Return vectors [n_texts, d] in the order of ``texts``; ``compute`` gets the unseen ones only.
 
         The vectors handed back are the same bits in this run and in later ones.
         """

@@ -1,9 +1,9 @@
 """Activations on disk: shards of whole texts, a record beside each, one manifest.
 
 ``DIR/settings.json``: what was run. ``DIR/shard-00000.safetensors``: ``x/{hookpoint}`` [n, d], ``text_ids``,
-``token_ids`` [n], ``offsets`` [n, 2]. ``DIR/shard-00000.json``: counts, text hash and checksum; a shard without
-it is not finished. ``DIR/manifest.json``: settings and all records, written last. A shard's bytes depend on its
-texts and the settings only, so who wrote it, and when, does not matter.
+``token_ids`` [n], ``offsets`` [n, 2]. ``DIR/shard-00000.json``: counts, text hash and checksum; a shard
+without it is not finished. ``DIR/manifest.json``: settings and all records, written last. A shard's bytes
+depend on its texts and the settings only, so who wrote it, and when, does not matter.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ class StoreWriter:
             return False
         if read_json(record_file)["texts_sha256"] != texts_sha256:
             raise InputError(
-                f"Shard {number} of {self.directory} was made from other texts: give another folder for this corpus"
+                f"Shard {number} of {self.directory} was made from other texts: give another folder"
             )
         return True
 

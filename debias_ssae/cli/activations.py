@@ -1,0 +1,89 @@
+"""``debias-ssae activations``: harvest a corpus into a store, and look into one."""
+
+import logging
+from itertools import islice
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def activations() -> None:
+    """Harvest a model's activations into a store on disk."""
+
+
+@activations.command()
+@click.option("--encoder", default="minilm", show_default=True, help="minilm, a directory or a hub id.")
+@click.option("--corpus", required=True, help="A .txt, csv, jsonl or parquet file, or a hub data set.")
+@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@click.option("--split", default="train", show_default=True, help="The split of a hub data set.")
+@click.option("--hookpoint", "hookpoints", multiple=True, default=("embeddings",), show_default=True)
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The store's folder."
+)
+@click.option(
+    "--max-length", type=click.IntRange(min=3), help="Tokens a sequence; default: the model's limit."
+)
+@click.option("--window", is_flag=True, help="Let a text beyond the limit go on in further sequences.")
+@click.option("--dtype", default="auto", show_default=True, help="Precision of the model's matrix products.")
+@click.option("--store-dtype", default="auto", show_default=True, help="float32, float16 or bfloat16.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--token-budget", default=2048, show_default=True, type=click.IntRange(min=1))
+@click.option("--texts-per-shard", default=1024, show_default=True, type=click.IntRange(min=1))
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N texts.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code from the model's repository.")
+def harvest(
+    encoder: str,
+    corpus: str,
+    column: str,
+    split: str,
+    hookpoints: tuple[str, ...],
+    out: Path,
+    max_length: int | None,
+    window: bool,
+    dtype: str,
+    store_dtype: str,
+    device: str,
+    token_budget: int,
+    texts_per_shard: int,
+    limit: int | None,
+    trust_remote_code: bool,
+) -> None:
+    """Harvest a corpus; run again to go on after an interruption, or under torchrun to share the work."""
+    from debias_ssae.activations import load_model
+    from debias_ssae.corpora import stream_texts
+    from debias_ssae.harvest import harvest_to_store, summary
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    model = load_model(encoder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    store = harvest_to_store(
+        model,
+        islice(stream_texts(corpus, column=column, split=split), limit),
+        out,
+        hookpoints,
+        store_dtype=store_dtype,
+        max_length=max_length,
+        window=window,
+        token_budget=token_budget,
+        texts_per_shard=texts_per_shard,
+        progress=True,
+    )
+    click.echo(f"{out}: {summary(store.manifest['totals'])}")
+
+
+@activations.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Compare every checksum.")
+def info(directory: Path, verify: bool) -> None:
+    """Say what a store holds."""
+    from debias_ssae.harvest import summary
+    from debias_ssae.store import ActivationStore
+
+    store = ActivationStore(directory, verify=verify)
+    for name, value in store.settings.items():
+        click.echo(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
+    n_bytes = store.manifest["totals"]["n_bytes"]
+    click.echo(
+        f"shards: {len(store.records)} ({n_bytes / 1e6:.1f} MB){', all checksums right' if verify else ''}"
+    )
+    click.echo(summary(store.manifest["totals"]))

@@ -1,0 +1,135 @@
+"""A model's activations on a corpus, into a store; interrupted or shared between processes, the same bytes."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from debias_ssae.activations import Activations, LanguageModel, harvest_many
+from debias_ssae.exceptions import InputError
+from debias_ssae.store import ActivationStore, StoreWriter
+from debias_ssae.store.shards import chunks, texts_sha256
+
+logger = logging.getLogger(__name__)
+
+
+def harvest_to_store(
+    model: LanguageModel,
+    texts: Iterable[str | None],
+    directory: str | Path,
+    hookpoints: Sequence[str] = ("embeddings",),
+    *,
+    store_dtype: str = "auto",
+    max_length: int | None = None,
+    window: bool = False,
+    token_budget: int = 2048,
+    texts_per_shard: int = 1024,
+    rank: int | None = None,
+    world_size: int | None = None,
+    progress: bool = False,
+) -> ActivationStore:
+    """Write the rows of ``texts`` at ``hookpoints`` (one pass) into ``directory`` and return the open store.
+
+    ``texts`` may be any iterable; one shard of ``texts_per_shard`` texts is in memory at a time. What is not a
+    string becomes an empty text; empty, cut and repaired texts are counted in the store. Finished shards are
+    kept when the same harvest runs again; damaged ones are named in the log and redone. Under ``torchrun``
+    (or with ``rank`` and ``world_size``) each process writes every ``world_size``-th shard. ``store_dtype``
+    "auto" is the precision of the model. Raises InputError for a folder that holds something else, an unknown
+    hookpoint, a full disk.
+    """
+    if texts_per_shard < 1:
+        raise InputError(f"texts_per_shard={texts_per_shard}: give at least 1")
+    rank = int(os.environ.get("RANK", "0")) if rank is None else rank
+    world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
+    length = model.max_length if max_length is None else min(max_length, model.max_length)
+    settings = {
+        "model": model.name,
+        "revision": model.revision,
+        "fingerprint": model.fingerprint,
+        "tokenizer_sha256": model.tokenizer_sha256,
+        "hookpoints": list(hookpoints),
+        "d_model": model.d_model,
+        "dtype": str(model.dtype).removeprefix("torch.") if store_dtype == "auto" else store_dtype,
+        "max_length": length,
+        "window": window,
+        "token_budget": token_budget,
+        "texts_per_shard": texts_per_shard,
+    }
+    writer = StoreWriter(directory, settings)
+    hashes = []
+    with tqdm(desc=f"harvest (rank {rank})", unit="text", disable=not progress) as bar:
+        for number, chunk in enumerate(chunks(texts, texts_per_shard)):
+            hashes.append(texts_sha256(text if isinstance(text, str) else None for text in chunk))
+            if number % world_size == rank and not writer.is_done(number, hashes[-1]):
+                clean = [text if isinstance(text, str) else "" for text in chunk]
+                found = harvest_many(
+                    model, clean, hookpoints, max_length=length, token_budget=token_budget, window=window
+                )
+                record = _record(chunk, clean, found[hookpoints[0]], length, hashes[-1], window)
+                writer.write(number, _tensors(found, number * texts_per_shard), record)
+            bar.update(len(chunk))
+    if not hashes:
+        raise InputError("The corpus holds no texts")
+    _wait(world_size)
+    if rank == 0:
+        manifest = writer.finish(len(hashes))
+        logger.info("%s", summary(manifest["totals"]))
+    _wait(world_size)
+    return ActivationStore(directory)
+
+
+def summary(totals: Mapping[str, int]) -> str:
+    """Say in one line what went in and what was passed over."""
+    return (
+        f"{totals['n_texts']} texts, {totals['n_rows']} rows; {totals['n_missing']} texts missing, "
+        f"{totals['n_empty']} without tokens, {totals['n_cut']} cut at the length limit, "
+        f"{totals['n_repaired']} with broken characters replaced"
+    )
+
+
+def _tensors(found: Mapping[str, Activations], first_text: int) -> dict[str, Tensor]:
+    any_one = next(iter(found.values()))
+    return {f"x/{name}": activations.x for name, activations in found.items()} | {
+        "text_ids": any_one.text_ids + first_text,
+        "token_ids": any_one.token_ids,
+        "offsets": any_one.offsets,
+    }
+
+
+def _record(
+    raw: Sequence[Any], texts: Sequence[str], found: Activations, max_length: int, digest: str, window: bool
+) -> dict[str, Any]:
+    counts = np.bincount(found.text_ids.numpy(), minlength=len(texts))
+    last = np.zeros(len(texts), np.int64)
+    np.maximum.at(last, found.text_ids.numpy(), found.offsets[:, 1].numpy())
+    ends = np.asarray([len(text.rstrip()) for text in texts])
+    # special tokens are not rows: at most two or three of a full sequence
+    cut = 0 if window else int(((counts >= max_length - 3) & (last < ends)).sum())
+    missing = sum(not isinstance(text, str) for text in raw)
+    return {
+        "texts_sha256": digest,
+        "n_texts": len(texts),
+        "n_rows": len(found.x),
+        "n_missing": missing,
+        "n_empty": int((counts == 0).sum()) - missing,
+        "n_cut": cut,
+        "n_repaired": sum(
+            text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass") for text in texts
+        ),
+    }
+
+
+def _wait(world_size: int) -> None:
+    """Let all processes of torchrun reach this point; ranks given by hand have no group to wait for."""
+    if world_size < 2 or "MASTER_ADDR" not in os.environ:
+        return
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    torch.distributed.barrier()
