@@ -24,7 +24,7 @@ def fvu(x: Tensor, x_hat: Tensor) -> float:
     variance = (x - x.mean(0)).square().sum()
     if not variance > 0:
         raise InputError(f"FVU is undefined: the {len(x)} rows do not vary; give at least two different rows")
-    return float((x - x_hat.double()).square().sum() / variance)
+    return float((x - x_hat.detach().double()).square().sum() / variance)
 
 
 def l0(latents: Tensor) -> float:

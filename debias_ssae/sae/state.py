@@ -203,7 +203,8 @@ class Training:
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Continue from what ``state`` returned."""
-        tensors = {name: value.to(self.device) for name, value in tensors.items()}
+        # copied into torch's own aligned memory: dot products depend on alignment in their last bits
+        tensors = {name: value.to(self.device, copy=True) for name, value in tensors.items()}
         named = {name[8:]: value for name, value in tensors.items() if name.startswith("weights.")}
         self._attach(Weights(**named))
         for name, parameter in self.weights.tensors().items():

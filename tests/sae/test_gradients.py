@@ -1,0 +1,170 @@
+"""The hand-written gradient against autograd, in float64."""
+
+import pytest
+import torch
+from planted_sae import ARCHITECTURES, planted_rows, random_sae
+
+from debias_ssae.config import SAEConfig
+from debias_ssae.sae import gradients
+from debias_ssae.sae.gradients import Knobs, Weights, compute_step, nested_widths
+
+NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+
+
+class Jump(torch.autograd.Function):
+    """pre where it is above theta; the pseudo-derivatives of arXiv 2407.14435, eq. 11."""
+
+    @staticmethod
+    def forward(ctx, pre, theta, bandwidth):
+        ctx.save_for_backward(pre, theta)
+        ctx.bandwidth = bandwidth
+        return torch.where(pre > theta, pre, 0.0)
+
+    @staticmethod
+    def backward(ctx, slope):
+        pre, theta = ctx.saved_tensors
+        window = (((pre - theta) / ctx.bandwidth).abs() < 0.5).to(pre)
+        return slope * (pre > theta), -(theta / ctx.bandwidth * window * slope).sum(0), None
+
+
+class Fires(torch.autograd.Function):
+    """1 where pre is above theta; eq. 12."""
+
+    @staticmethod
+    def forward(ctx, pre, theta, bandwidth):
+        ctx.save_for_backward(pre, theta)
+        ctx.bandwidth = bandwidth
+        return (pre > theta).to(pre)
+
+    @staticmethod
+    def backward(ctx, slope):
+        pre, theta = ctx.saved_tensors
+        window = (((pre - theta) / ctx.bandwidth).abs() < 0.5).to(pre)
+        return None, -(window / ctx.bandwidth * slope).sum(0), None
+
+
+def reference_loss(sae, x, knobs, row_weights, base, log_threshold):
+    cfg, pre = sae.cfg, sae.pre_acts(x)
+    penalty = 0.0
+    if cfg.architecture == "topk":
+        top, where = pre.topk(cfg.k)
+        latents = torch.zeros_like(pre).scatter(1, where, top.relu())
+    elif cfg.architecture == "relu":
+        latents = pre.relu()
+        penalty = knobs.sparsity * latents.sum(1).mean() / cfg.d_in**0.5
+    elif cfg.architecture == "jumprelu":
+        theta = log_threshold.exp()
+        latents = Jump.apply(pre, theta, knobs.bandwidth)
+        count = Fires.apply(pre, theta, knobs.bandwidth).sum(1).mean()
+        penalty = knobs.sparsity * (count / cfg.k - 1).square()
+    else:
+        bound = pre.detach().flatten().topk(len(x) * cfg.k).values.min()
+        latents = torch.where(pre >= bound, pre, 0.0).relu()
+    losses = [
+        (latents[:, :width] @ sae.W_dec[:width] + sae.b_dec + base - x).square().sum(1) / cfg.d_in
+        for width in nested_widths(cfg)
+    ]
+    return (torch.stack(losses).mean(0) * row_weights).sum() + penalty
+
+
+def weights_of(sae, log_threshold=None):
+    return Weights(*(getattr(sae, name).detach().clone() for name in NAMES), log_threshold=log_threshold)
+
+
+@pytest.mark.parametrize("dense_share", [0.0, 1.1], ids=["dense", "sparse"])
+@pytest.mark.parametrize("with_base", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_gradient_equals_autograd(architecture, with_base, dense_share, monkeypatch):
+    monkeypatch.setattr(gradients, "DENSE_SHARE", dense_share)
+    sae = random_sae(architecture, dtype="float64")
+    x = planted_rows(40).double() - 5
+    generator = torch.Generator().manual_seed(1)
+    row_weights = torch.rand(40, generator=generator, dtype=torch.float64)
+    base = 0.3 * torch.randn(40, 16, generator=generator, dtype=torch.float64) if with_base else None
+    log_threshold = sae.threshold.log().requires_grad_() if architecture == "jumprelu" else None
+    knobs = Knobs(sae.cfg, sparsity=0.7, bandwidth=0.4)
+    step = compute_step(
+        weights_of(sae, None if log_threshold is None else log_threshold.detach().clone()),
+        x,
+        knobs,
+        lambda losses: row_weights,
+        base=base,
+    )
+    loss = reference_loss(sae, x, knobs, row_weights, 0.0 if base is None else base, log_threshold)
+    loss.backward()
+    for name in NAMES:
+        assert torch.allclose(getattr(step.gradient, name), getattr(sae, name).grad, atol=1e-12), name
+        assert getattr(sae, name).grad.abs().max() > 1e-3
+    if log_threshold is not None:
+        assert torch.allclose(step.gradient.log_threshold, log_threshold.grad, atol=1e-12)
+        assert log_threshold.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_aux_gradient_equals_autograd(architecture):
+    sae = random_sae(architecture, dtype="float64")
+    x = planted_rows(40).double() - 5
+    dead = torch.zeros(48, dtype=torch.bool)
+    dead[[3, 4, 10, 30, 31]] = True
+    log_threshold = sae.threshold.log() if architecture == "jumprelu" else None
+    weights = weights_of(sae, log_threshold)
+    uniform = torch.full((40,), 1 / 40, dtype=torch.float64)
+    plain = compute_step(weights, x, Knobs(sae.cfg), lambda losses: uniform)
+    knobs = Knobs(sae.cfg, aux_coefficient=0.5, k_aux=2)
+    with_aux = compute_step(weights, x, knobs, lambda losses: uniform, dead=dead)
+
+    if architecture in ("batchtopk", "matryoshka"):
+        bound = sae.pre_acts(x).detach().flatten().topk(40 * sae.cfg.k).values.min()
+        pre = sae.pre_acts(x).detach()
+        error = x - sae.decode(torch.where(pre >= bound, pre, 0.0).relu()).detach()
+    else:
+        error = (x - sae(x).x_hat).detach()
+    centred = x - sae.b_dec.detach()
+    pre = centred @ sae.W_enc[dead].T + sae.b_enc[dead]
+    top, where = pre.topk(2)
+    latents = torch.zeros_like(pre).scatter(1, where, top.relu())
+    loss = 0.5 * (latents @ sae.W_dec[dead] - error).square().sum() / error.square().sum()
+    loss.backward()
+    assert with_aux.aux_loss == pytest.approx(loss.item())
+    for name in ("W_enc", "b_enc", "W_dec"):
+        difference = getattr(with_aux.gradient, name) - getattr(plain.gradient, name)
+        assert torch.allclose(difference, getattr(sae, name).grad, atol=1e-12), name
+        assert difference[dead].abs().max() > 0
+    assert torch.equal(with_aux.gradient.b_dec, plain.gradient.b_dec)
+
+
+def test_aux_without_dead_latents_changes_nothing():
+    sae, x = random_sae("topk"), planted_rows(10) - 5
+    knobs = Knobs(sae.cfg, aux_coefficient=1.0)
+    step = compute_step(weights_of(sae), x, knobs, lambda losses: losses, dead=torch.zeros(48, dtype=torch.bool))
+    assert step.aux_loss == 0.0
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka"])
+def test_bfloat16_proposes_and_float32_decides(architecture):
+    sae, x = random_sae(architecture, d_sae=400, k=8), planted_rows(300) - 5
+    weigh = lambda losses: torch.full_like(losses, 1 / len(losses))  # noqa: E731
+    exact = compute_step(weights_of(sae), x, Knobs(sae.cfg), weigh)
+    fast = compute_step(weights_of(sae), x, Knobs(sae.cfg, bfloat16=True), weigh)
+    assert float(fast.errors.mean()) == pytest.approx(float(exact.errors.mean()), rel=2e-3)
+    for name in NAMES:
+        left, right = getattr(fast.gradient, name), getattr(exact.gradient, name)
+        assert (left - right).norm() < 0.05 * right.norm(), name
+
+
+def test_default_matryoshka_widths_halve():
+    assert nested_widths(SAEConfig(d_in=2, d_sae=64, k=2, architecture="matryoshka")) == [8, 16, 32, 64]
+    assert nested_widths(SAEConfig(d_in=2, d_sae=3, k=2, architecture="matryoshka")) == [1, 3]
+    assert nested_widths(SAEConfig(d_in=2, d_sae=9, k=2, architecture="matryoshka", widths=(2, 9))) == [2, 9]
+
+
+def test_nothing_active_gives_no_gradient_to_the_latents():
+    sae = random_sae("relu")
+    with torch.no_grad():
+        sae.b_enc.fill_(-100.0)
+    x = planted_rows(10) - 5
+    step = compute_step(weights_of(sae), x, Knobs(sae.cfg), lambda losses: losses * 0 + 0.1)
+    assert step.gradient.W_enc.abs().max() == 0
+    assert step.gradient.W_dec.abs().max() == 0
+    assert step.gradient.b_dec.abs().max() > 0
+    assert step.fired.sum() == 0

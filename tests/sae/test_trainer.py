@@ -1,0 +1,273 @@
+import math
+
+import pytest
+import torch
+from planted_sae import ARCHITECTURES, planted_rows, random_sae
+
+from debias_ssae.config import SAEConfig, TrainConfig
+from debias_ssae.exceptions import InputError
+from debias_ssae.sae import shuffled_batches, train_sae
+from debias_ssae.sae.metrics import evaluate
+from debias_ssae.sae.starts import centre
+
+CFG = SAEConfig(d_in=16, d_sae=48, k=4)
+BRIEF = TrainConfig(n_steps=30, batch_size=64, device="cpu")
+
+
+def stream(seed=0, batch_size=64, n=4000, **planted):
+    return shuffled_batches(planted_rows(n, **planted), batch_size, seed)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_training_learns_planted_directions(architecture):
+    cfg = CFG.updated(architecture=architecture)
+    train = TrainConfig(n_steps=400, batch_size=256, device="cpu")
+    sae, history = train_sae(stream(batch_size=256), cfg, train, random_state=0)
+    measured = evaluate(sae, planted_rows(2000, seed=5))
+    limit = 0.35 if architecture == "relu" else 0.15
+    assert measured["fvu"] < limit
+    assert measured["dead_fraction"] < 0.1
+    if architecture != "relu":
+        assert measured["l0"] == pytest.approx(4, rel=0.15)
+    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(48), atol=1e-5)
+    assert history[-1]["fvu"] < 0.5 * history[0]["fvu"]
+    assert history[-1]["step"] == 399
+
+
+def test_history_says_what_happened():
+    history = train_sae(stream(), CFG, BRIEF, random_state=0).history
+    assert [record["step"] for record in history] == [0, 10, 20, 29]
+    wanted = {
+        "step", "loss", "tilted_loss", "fvu", "l0", "dead_fraction", "ess", "max_weight", "tilt", "lr",
+        "aux_loss", "penalty", "seconds", "rows_per_second",
+    }  # fmt: skip
+    assert all(set(record) == wanted for record in history)
+    assert history[0]["ess"] == pytest.approx(64)
+    assert history[0]["max_weight"] == pytest.approx(1 / 64)
+    assert history[0]["loss"] == pytest.approx(history[0]["tilted_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_same_seed_gives_the_same_bytes(architecture):
+    cfg = CFG.updated(architecture=architecture)
+    prints = [train_sae(stream(), cfg, BRIEF, random_state=s).sae.fingerprint() for s in (0, 0, 1)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_callbacks_and_progress_change_nothing(capsys):
+    plain = train_sae(stream(), CFG, BRIEF, random_state=0).sae.fingerprint()
+    watched = train_sae(
+        stream(), CFG, BRIEF, random_state=0, progress=True, on_step=lambda *_: None, evaluator=lambda sae: {}
+    )
+    assert watched.sae.fingerprint() == plain
+    shown = capsys.readouterr().err
+    assert all(name in shown for name in ("loss=", "fvu=", "l0=", "dead_fraction=", "rows_per_second="))
+
+
+def test_the_scale_of_the_rows_does_not_matter():
+    x = planted_rows(4000)
+    one = train_sae(shuffled_batches(x, 64, 0), CFG, BRIEF, random_state=0).sae
+    big = train_sae(shuffled_batches(1024 * x, 64, 0), CFG, BRIEF, random_state=0).sae
+    assert torch.allclose(one.W_dec, big.W_dec, atol=1e-4)
+    assert torch.allclose(1024 * one(x[:50]).x_hat, big(1024 * x[:50]).x_hat, rtol=1e-3)
+
+
+def test_tilt_auto_holds_the_effective_sample_size():
+    train = BRIEF.updated(tilt="auto", tilt_ess=0.25, tilt_warmup_fraction=0.0)
+    history = train_sae(stream(), CFG, train, random_state=0).history
+    assert all(record["ess"] == pytest.approx(16, rel=0.02) for record in history)
+    assert all(record["tilt"] > 0 for record in history)
+
+
+def test_the_tilt_rises_over_its_warmup():
+    train = BRIEF.updated(tilt=8.0, tilt_warmup_fraction=0.5, log_every=1)
+    history = train_sae(stream(), CFG, train, random_state=0).history
+    assert [record["tilt"] for record in history[:3]] == pytest.approx([8 / 15, 16 / 15, 24 / 15])
+    assert history[15]["tilt"] == history[-1]["tilt"] == 8.0
+    assert history[-1]["tilted_loss"] > history[-1]["loss"]
+
+
+def test_tilting_helps_rare_rows():
+    common, rare = planted_rows(4000, seed=1), 4 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+    x = torch.cat([common, rare + 5])
+    train = TrainConfig(n_steps=300, batch_size=256, device="cpu")
+    worst = {}
+    for tilt in (0.0, 2.0):
+        sae = train_sae(shuffled_batches(x, 256, 0), CFG, train.updated(tilt=tilt), random_state=0).sae
+        worst[tilt] = float((sae(x[-40:]).x_hat - x[-40:]).square().sum().detach())
+    assert worst[2.0] < 0.9 * worst[0.0]
+
+
+def test_row_weights_decide_what_is_learnt():
+    x = torch.cat([planted_rows(64, seed=1), planted_rows(64, seed=2) * torch.tensor([-1.0, 1.0]).repeat(8)])
+    errors = []
+    for weights in ([1.0, 0.0], [0.0, 1.0]):
+        rows = torch.tensor(weights).repeat_interleave(64)
+        sae = train_sae(iter([(x, rows)] * 200), CFG, TrainConfig(n_steps=200, device="cpu"), random_state=0).sae
+        error = (sae(x).x_hat - x).square().sum(1).detach()
+        errors.append((float(error[:64].mean()), float(error[64:].mean())))
+    assert errors[0][0] < 0.5 * errors[1][0]
+    assert errors[1][1] < 0.5 * errors[0][1]
+
+
+@pytest.mark.parametrize("weights", [torch.ones(3), -torch.ones(64), torch.zeros(64), torch.full((64,), math.nan)])
+def test_bad_row_weights(weights):
+    with pytest.raises(InputError, match="weights of batch 0 must be 64 finite"):
+        train_sae(iter([(planted_rows(64), weights)]), CFG, BRIEF)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fine_tuning_starts_where_the_general_sae_is(architecture):
+    cfg = CFG.updated(architecture=architecture)
+    general = train_sae(stream(), cfg, BRIEF.updated(n_steps=200), random_state=0).sae
+    before = evaluate(general, planted_rows(1000, seed=5))["fvu"]
+    gentle = BRIEF.updated(n_steps=20, lr=1e-9, sparsity=0.0, aux_coefficient=0.0)
+    tuned = train_sae(stream(1), cfg, gentle, init=general, random_state=0).sae
+    assert evaluate(tuned, planted_rows(1000, seed=5))["fvu"] == pytest.approx(before, rel=0.03)
+    assert torch.allclose(tuned.W_enc, general.W_enc, atol=1e-5)
+    assert torch.allclose(tuned.b_dec, general.b_dec, atol=1e-4)
+
+
+def test_fine_tuning_an_sae_whose_decoder_rows_are_not_of_norm_one():
+    general = random_sae("relu", d_sae=48)
+    x = planted_rows(64)
+    gentle = BRIEF.updated(n_steps=1, lr=1e-9)
+    tuned = train_sae(iter([x]), general.cfg, gentle, init=general).sae
+    assert torch.allclose(tuned(x).x_hat, general(x).x_hat, atol=1e-3)
+    assert torch.allclose(tuned.W_dec.norm(dim=1), torch.ones(48), atol=1e-5)
+
+
+@pytest.mark.parametrize(("base", "added"), [("batchtopk", "batchtopk"), ("relu", "jumprelu"), ("jumprelu", "relu")])
+def test_frozen_latents_stay_and_added_ones_explain_more(base, added):
+    cfg = CFG.updated(architecture=base, d_sae=12, k=2)
+    general = train_sae(stream(), cfg, BRIEF.updated(n_steps=200), random_state=0).sae
+    fresh = CFG.updated(architecture=added, d_sae=20, k=2)
+    both = train_sae(
+        stream(1), fresh, BRIEF.updated(n_steps=300), init=general, frozen_latents=True, random_state=0
+    ).sae
+    x = planted_rows(1000, seed=5)
+    assert both.cfg.architecture == "jumprelu"
+    assert both.cfg.d_sae == 32
+    assert torch.equal(both.W_dec[:12], general.W_dec)
+    assert torch.equal(both.W_enc[:12], general.W_enc)
+    assert torch.equal(both.b_dec, general.b_dec)
+    assert torch.allclose(both.encode(x)[:, :12], general.encode(x), atol=1e-5)
+    assert evaluate(both, x)["fvu"] < 0.8 * evaluate(general, x)["fvu"]
+
+
+def test_frozen_latents_need_an_elementwise_init():
+    with pytest.raises(InputError, match="needs init="):
+        train_sae(stream(), CFG, BRIEF, frozen_latents=True)
+    for init, cfg in ((random_sae("topk"), CFG), (random_sae("relu"), CFG.updated(architecture="topk"))):
+        with pytest.raises(InputError, match="not topk"):
+            train_sae(stream(), cfg, BRIEF, init=init, frozen_latents=True)
+
+
+def test_init_of_another_shape():
+    with pytest.raises(InputError, match="d_sae=48; the configuration asks for d_in=16, d_sae=20"):
+        train_sae(stream(), CFG.updated(d_sae=20), BRIEF, init=random_sae("batchtopk"))
+
+
+def test_aux_revives_dead_latents():
+    dead = {}
+    for coefficient in (0.0, 1 / 32):
+        init = train_sae(stream(), CFG, BRIEF, random_state=0).sae
+        with torch.no_grad():
+            init.b_enc[:20] = -4.0
+        train = TrainConfig(n_steps=300, batch_size=256, aux_coefficient=coefficient, device="cpu")
+        sae = train_sae(stream(batch_size=256), CFG, train, init=init, random_state=0).sae
+        dead[coefficient] = evaluate(sae, planted_rows(4000))["dead_fraction"]
+    assert dead[0.0] > 0.35
+    assert dead[1 / 32] < 0.05
+
+
+def test_on_step_may_stop():
+    seen = []
+
+    def watch(step, record):
+        seen.append((step, record["fvu"]))
+        return step == 4
+
+    train_sae(stream(), CFG, BRIEF, on_step=watch, random_state=0)
+    assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
+
+
+def test_the_evaluator_enters_the_history_and_patience_stops():
+    train = BRIEF.updated(n_steps=100, evaluate_every=7, patience=2)
+    scores = iter([0.5, 0.4, 0.6, 0.4, 0.1])
+    history = train_sae(
+        stream(), CFG, train, evaluator=lambda sae: {"fvu": next(scores), "width": sae.cfg.d_sae}, random_state=0
+    ).history
+    looked = {record["step"]: record["eval_fvu"] for record in history if "eval_fvu" in record}
+    assert looked == {6: 0.5, 13: 0.4, 20: 0.6, 27: 0.4}
+    assert [record["eval_width"] for record in history if "eval_width" in record] == [48.0] * 4
+
+
+def test_patience_without_an_evaluator_watches_training():
+    rows = planted_rows(64)
+    train = TrainConfig(n_steps=500, lr=1e-12, evaluate_every=10, patience=3, device="cpu")
+    history = train_sae(iter([rows] * 500), CFG, train, random_state=0).history
+    assert history[-1]["step"] < 200
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_not_finite_rows_name_the_batch(bad):
+    batches = [planted_rows(64, seed=i) for i in range(30)]
+    batches[7][3, 5] = bad
+    with pytest.raises(InputError, match="Batch 7 of the stream holds NaN or infinity in 1 of 64 rows"):
+        train_sae(iter(batches), CFG, BRIEF)
+
+
+def test_huge_but_finite_rows_are_no_nan():
+    rows = planted_rows(64)
+    rows[:, 0] = 3e38
+    with pytest.raises(InputError, match=r"loss of step|do not vary"):
+        train_sae(iter([rows] * 30), CFG, BRIEF)
+
+
+def test_streams_that_end_or_are_empty_or_wrong():
+    with pytest.raises(InputError, match="ended after 11 batches; n_steps=30"):
+        train_sae(iter([planted_rows(64)] * 11), CFG, BRIEF)
+    with pytest.raises(InputError, match="stream is empty"):
+        train_sae(iter([]), CFG, BRIEF)
+    with pytest.raises(InputError, match=r"Batch 2 of the stream has shape \(64, 15\); expected a tensor \[n, 16\]"):
+        train_sae(iter([planted_rows(64), planted_rows(64), planted_rows(64)[:, :15]]), CFG, BRIEF)
+    with pytest.raises(InputError, match=r"shape \(0, 16\)"):
+        train_sae(iter([planted_rows(0)]), CFG, BRIEF)
+    with pytest.raises(InputError, match="type list"):
+        train_sae(iter([[1.0]]), CFG, BRIEF)
+    with pytest.raises(InputError, match="do not vary"):
+        train_sae(iter([torch.ones(64, 16)] * 30), CFG, BRIEF)
+
+
+def test_a_device_that_is_not_there():
+    for name in ("tpu9000", "cuda:7"):
+        with pytest.raises(InputError, match="device"):
+            train_sae(stream(), CFG, BRIEF.updated(device=name))
+
+
+def test_shuffled_batches_cover_each_epoch_and_seek():
+    x = torch.arange(10.0).unsqueeze(1)
+    batches = shuffled_batches(x, 4, 0)
+    seen = [next(batches) for _ in range(5)]
+    rows = torch.cat(seen).flatten()
+    assert sorted(rows[:10].tolist()) == sorted(rows[10:].tolist()) == list(range(10))
+    assert rows[:10].tolist() != rows[10:].tolist()
+    batches.seek(3)
+    assert torch.equal(next(batches), seen[3])
+    assert next(shuffled_batches(x.half(), 25, 1)).dtype == torch.float32
+    assert len({float(next(shuffled_batches(torch.arange(1e6).unsqueeze(1), 1))) for _ in range(3)}) > 1
+    for bad in (torch.zeros(0, 3), torch.zeros(3)):
+        with pytest.raises(InputError, match="at least one row"):
+            shuffled_batches(bad, 4)
+    with pytest.raises(InputError, match="batch_size=0"):
+        shuffled_batches(x, 0)
+
+
+def test_centres():
+    rows = torch.cat([torch.zeros(9, 2), torch.full((1, 2), 100.0)])
+    assert centre(rows, "mean").tolist() == [10.0, 10.0]
+    assert centre(rows, "geometric_median").norm() < 0.1
+    assert centre(rows, "zero").tolist() == [0.0, 0.0]
+    sae = train_sae(stream(), CFG, BRIEF.updated(n_steps=1, lr=1e-9, center="geometric_median")).sae
+    assert sae.b_dec.mean().item() == pytest.approx(5, abs=1.0)
