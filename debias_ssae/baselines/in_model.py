@@ -1,0 +1,81 @@
+"""Concept scrubbing: LEACE inside the model, at every block in turn (Belrose et al. 2023, section 6)."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from debias_ssae.activations import LanguageModel, harvest
+from debias_ssae.attribution import encode_attribute
+from debias_ssae.baselines.erasers import LEACE
+from debias_ssae.exceptions import InputError
+
+
+@dataclass(frozen=True)
+class BlockErasure:
+    """An edit of rows at one hookpoint: ``x - (x - center) right^T left``."""
+
+    left: Tensor
+    right: Tensor
+    center: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the edited rows ``[n, d]``."""
+        left, right, center = (part.to(x.device, x.dtype) for part in (self.left, self.right, self.center))
+        return x - (x - center) @ right.T @ left
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the edit, for caches of what comes out of an edited model."""
+        digest = hashlib.sha256()
+        for part in (self.left, self.right, self.center):
+            digest.update(np.ascontiguousarray(part.numpy()).tobytes())
+        return f"block-erasure:{digest.hexdigest()}"
+
+
+def scrub_blocks(
+    model: LanguageModel,
+    texts: Sequence[str],
+    sensitive_features: Any,
+    y: Any = None,
+    *,
+    hookpoints: Sequence[str] | None = None,
+    conditional: bool = False,
+    progress: bool = False,
+) -> dict[str, BlockErasure]:
+    """Fit LEACE on the token rows of each hookpoint, with the edits before it in place; return the edits.
+
+    ``hookpoints`` defaults to the embeddings and every block's output, in the order of the pass. Every token has
+    its text's attribute. Raises InputError as LEACE does and for an unknown hookpoint.
+    """
+    z, _ = encode_attribute(sensitive_features, len(texts))
+    y = None if y is None else np.asarray(y)
+    if y is not None and len(y) != len(texts):
+        raise InputError(f"y has {len(y)} rows, but there are {len(texts)} texts; they must agree")
+    if hookpoints is None:
+        hookpoints = ["embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))]
+    known = np.flatnonzero(z >= 0)
+    labelled = [texts[int(i)] for i in known]
+    edits: dict[str, BlockErasure] = {}
+    for hookpoint in sorted(hookpoints, key=_order(model, hookpoints)):
+        rows = harvest(model, labelled, hookpoint, edits=edits, progress=progress)
+        owner = known[rows.text_ids.numpy()]
+        fitted = LEACE(conditional=conditional).fit(
+            rows.x.numpy(), None if y is None else y[owner], sensitive_features=z[owner]
+        )
+        edits[hookpoint] = BlockErasure(
+            *(torch.from_numpy(part).float() for part in (fitted.left_, fitted.right_, fitted.center_))
+        )
+    return edits
+
+
+def _order(model: LanguageModel, hookpoints: Sequence[str]) -> Any:
+    unknown = [name for name in hookpoints if name not in model.hookpoints]
+    if unknown:
+        raise InputError(f"Unknown hookpoints {unknown}: this model has {', '.join(model.hookpoints)}")
+    return model.hookpoints.index
