@@ -29,7 +29,7 @@ def test_worst_group_accuracy_is_fairlearns_minimum() -> None:
 
 def test_a_cell_without_rows_is_listed_not_dropped() -> None:
     report = audit([1, 1, 0], [1, 1, 0], sensitive_features=["f", "m", "m"])
-    assert report.undefined["cell"].tolist() == ["0 / f"]
+    assert report.undefined["what"].tolist()[:1] == ["0 / f"]
     assert "over 3 of 4 cells" in report.measure_row("worst_group_accuracy")["note"]
     assert set(group_accuracies([1, 0], [1, 0], sensitive_features=["f", "m"])) == {(1, "f"), (0, "m")}
 

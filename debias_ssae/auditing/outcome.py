@@ -1,7 +1,7 @@
 """What an audit found: flat tables, the undefined listed, thresholds checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -15,8 +15,9 @@ class AuditReport:
 
     ``measures``: one row a section x model x metric (section = an attribute, or the crossing of all).
     ``by_group``: one row a section x model x group x metric (x class). ``cells``: one row a section x model x
-    label x group. ``comparisons``: models in pairs. ``undefined``: every number that cannot be computed, with
-    the reason.
+    label x group. ``contrasts``: each group against the rest, signed, tests Holm-corrected. ``comparisons``:
+    models in pairs. ``undefined``: every number that cannot be computed, with the reason. ``confusion``: rows
+    by section, model, group, label and prediction.
     """
 
     n_rows: int
@@ -26,8 +27,10 @@ class AuditReport:
     measures: pd.DataFrame
     by_group: pd.DataFrame
     cells: pd.DataFrame
+    contrasts: pd.DataFrame
     comparisons: pd.DataFrame
     undefined: pd.DataFrame
+    confusion: pd.DataFrame
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
@@ -76,10 +79,18 @@ class AuditReport:
         """
         return self.measure("tpr_gap_max")
 
+    def with_extras(self, **extras: Any) -> "AuditReport":
+        """A copy that also holds ``leakage``, ``flips`` (reports or their dicts), ``latents`` or
+        ``provenance``.
+        """
+        plain = {k: v.to_dict() if hasattr(v, "to_dict") else v for k, v in extras.items()}
+        return replace(self, extras={**self.extras, **plain})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain, flat data for JSON: undefined numbers are None."""
-        tables = ("measures", "by_group", "cells", "comparisons", "undefined")
+        tables = ("measures", "by_group", "cells", "contrasts", "comparisons", "undefined", "confusion")
         return {
+            "schema": "debias-ssae/audit/1",
             "n_rows": self.n_rows,
             "classes": [str(c) for c in self.classes],
             "models": list(self.models),

@@ -1,154 +1,151 @@
-"""From confusion counts of one section and one model to the rows of the report's tables."""
+"""Rows of the report's tables that list rather than summarise: groups, cells, tests, what is undefined."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from debias_ssae.auditing.inputs import Attribute
-from debias_ssae.auditing.rates import Array, Share, accuracy, cell_accuracy, lowest, one_vs_rest, spread
-from debias_ssae.intervals import lowest_share, widest_gap, wilson
+from debias_ssae.auditing.measures import Row, Slice
+from debias_ssae.auditing.rates import Array, Share, accuracy, by_class, cell_accuracy, one_vs_rest
+from debias_ssae.intervals import holm, newcombe, rows_needed, two_share_test, wilson
 
-Row = dict[str, Any]
-
-
-class Slice(NamedTuple):
-    """One section of the audit: an attribute (or crossing) and a model, as counts."""
-
-    section: str
-    model: str
-    attribute: Attribute
-    classes: tuple[Any, ...]
-    counts: Array  # [n_groups, n_classes, n_classes]
-    min_cell: int
-
-    def cell_name(self, group: int, label: int) -> str:
-        return f"{self.classes[label]} / {self.attribute.groups[group]}"
-
-    @property
-    def key(self) -> Row:
-        return {"section": self.section, "model": self.model}
+_TESTED = ("accuracy", "true_positive_rate", "precision", "selection_rate")
 
 
-def cell_rows(part: Slice) -> list[Row]:
-    """One row a cell label x group, empty cells included (as undefined)."""
+def cell_table(part: Slice) -> pd.DataFrame:
+    """One row a cell label x group, empty cells included; how many more rows would make it precise."""
     share = cell_accuracy(part.counts)
-    low, high = wilson(share.hits, share.n)
-    rows = []
-    for g, group in enumerate(part.attribute.groups):
-        for c, label in enumerate(part.classes):
-            n = share.n[g, c]
-            rows.append(
-                {
-                    **part.key,
-                    "label": str(label),
-                    "group": group,
-                    "n": float(n),
-                    "accuracy": float(share.value[g, c]),
-                    "ci_low": float(low[g, c]),
-                    "ci_high": float(high[g, c]),
-                    "excluded": bool(0 < n < part.min_cell),
-                }
-            )
-    return rows
+    hits, size = share.effective
+    low, high = wilson(hits, size)
+    n_groups, n_classes = share.n.shape
+    needed = rows_needed(np.where(size > 0, share.value, 0.5), part.tolerance / 2)
+    return pd.DataFrame(
+        {
+            **part.key,
+            "label": np.tile([str(c) for c in part.classes], n_groups),
+            "group": np.repeat(part.attribute.groups, n_classes),
+            "n": share.n.ravel(),
+            "accuracy": share.value.ravel(),
+            "ci_low": low.ravel(),
+            "ci_high": high.ravel(),
+            "excluded": ((share.n > 0) & ~part.counted).ravel(),
+            "more_rows_needed": np.maximum(needed - np.floor(size), 0).astype(int).ravel(),
+        }
+    )
 
 
-def group_rows(part: Slice) -> list[Row]:
-    """One row a group x metric (x class), with a Wilson interval."""
-    shares: list[tuple[str, str, Share]] = [("accuracy", "", accuracy(part.counts))]
-    for metric, share in one_vs_rest(part.counts).items():
-        for c, label in enumerate(part.classes):
-            shares.append((metric, str(label), Share(share.hits[:, c], share.n[:, c])))
-    rows = []
-    for metric, label, share in shares:
-        low, high = wilson(share.hits, share.n)
-        for g, group in enumerate(part.attribute.groups):
-            rows.append(
+def confusion_table(part: Slice) -> pd.DataFrame:
+    """Rows by group, label and prediction; combinations that do not occur are left out (they count 0)."""
+    filled = np.argwhere(part.counts.sums > 0)
+    groups, labels = (
+        np.array(part.attribute.groups, dtype=object),
+        np.array([str(c) for c in part.classes], dtype=object),
+    )
+    return pd.DataFrame(
+        {
+            **part.key,
+            "group": groups[filled[:, 0]],
+            "label": labels[filled[:, 1]],
+            "prediction": labels[filled[:, 2]],
+            "n": part.counts.sums[tuple(filled.T)],
+        }
+    )
+
+
+def group_table(part: Slice) -> pd.DataFrame:
+    """One row a group x metric (x class), with a Wilson interval; then the same over all rows."""
+    everyone = part.counts.pooled()
+    frames = []
+    for (metric, label, share), (_, _, whole) in zip(
+        _shares(part, part.counts), _shares(part, everyone), strict=True
+    ):
+        both = Share(*(np.concatenate(pair) for pair in zip(share, whole, strict=True)))
+        low, high = wilson(*both.effective)
+        frames.append(
+            pd.DataFrame(
                 {
                     **part.key,
-                    "group": group,
+                    "group": [*part.attribute.groups, "all rows"],
+                    "overall": [False] * len(part.attribute.groups) + [True],
                     "metric": metric,
                     "label": label,
-                    "n": float(share.n[g]),
-                    "value": float(share.value[g]),
-                    "ci_low": float(low[g]),
-                    "ci_high": float(high[g]),
+                    "n": both.n,
+                    "value": both.value,
+                    "ci_low": low,
+                    "ci_high": high,
                 }
             )
-    return rows
-
-
-def measure_rows(part: Slice) -> list[Row]:
-    """Accuracy, worst-group accuracy with the cell's name, largest TPR gap with the class and the groups."""
-    return [_accuracy(part), _worst_group(part), _tpr_gap(part)]
-
-
-def _accuracy(part: Slice) -> Row:
-    whole = accuracy(part.counts.sum(axis=0))
-    low, high = wilson(whole.hits, whole.n)
-    return _row(part, "accuracy", float(whole.value), (float(low), float(high)), "all rows", "Wilson")
-
-
-def _worst_group(part: Slice) -> Row:
-    share = cell_accuracy(part.counts)
-    counted = share.n >= max(1, part.min_cell)
-    value, where = lowest(np.where(counted, share.value, np.nan))
-    interval = lowest_share(share.hits[counted], share.n[counted])
-    note = _coverage_note(int(counted.sum()), counted.size, int(((share.n > 0) & ~counted).sum()))
-    name = part.cell_name(*where) if where else ""
-    return _row(part, "worst_group_accuracy", value, interval[1:], name, "simultaneous Wilson", note)
-
-
-def _coverage_note(counted: int, cells: int, small: int) -> str:
-    if counted == cells:
-        return ""
-    note = f"over {counted} of {cells} cells; {cells - counted - small} without rows"
-    return note + (f", {small} below the minimum cell size" if small else "")
-
-
-def _tpr_gap(part: Slice) -> Row:
-    share = cell_accuracy(part.counts)
-    gaps = [spread(share.value[:, c]) for c in range(len(part.classes))]
-    values = np.array([gap for gap, _ in gaps])
-    metric = "tpr_gap_max"
-    if np.isnan(values).all():
-        return _row(
-            part, metric, float("nan"), (float("nan"),) * 2, "", "", "no class has rows in two groups"
         )
-    c = int(np.nanargmax(values))
-    top, bottom = gaps[c][1]
-    groups: Sequence[str] = part.attribute.groups
-    where = f"{part.classes[c]}: {groups[top]} over {groups[bottom]}"
-    low, high = widest_gap(share.hits[:, c], share.n[:, c])[1:]
-    undefined = int(np.isnan(share.value).sum())
-    note = f"{undefined} cell(s) without rows: their rate is undefined" if undefined else ""
-    return _row(part, metric, float(values[c]), (low, high), where, "simultaneous Newcombe", note)
+    return pd.concat(frames, ignore_index=True)
 
 
-def _row(
-    part: Slice, metric: str, value: float, interval: Sequence[float], where: str, method: str, note: str = ""
-) -> Row:
-    low, high = interval
-    return {
-        **part.key,
-        "metric": metric,
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-        "where": where,
-        "method": method,
-        "note": note,
-    }
+def _shares(part: Slice, counts: Any) -> list[tuple[str, str, Share]]:
+    rates = by_class(one_vs_rest(counts), len(part.classes), part.positive)
+    return [("accuracy", "", accuracy(counts))] + [(m, str(part.classes[c]), s) for m, c, s in rates]
+
+
+def contrast_table(part: Slice) -> pd.DataFrame:
+    """Each group against all other rows (two groups: the first against the second), signed, tests Holm-
+    corrected.
+
+    The correction spans all groups and metrics of the section and model.
+    """
+    groups = part.attribute.groups
+    first = [0] if len(groups) == 2 else list(range(len(groups)))
+    frames = []
+    for metric, label, share in _shares(part, part.counts):
+        if metric not in _TESTED and not (metric == "false_positive_rate" and len(part.classes) > 2):
+            continue
+        k, n = share.effective
+        rest_k, rest_n = k.sum() - k, n.sum() - n
+        low, high = newcombe(k[first], n[first], rest_k[first], rest_n[first])
+        frames.append(
+            pd.DataFrame(
+                {
+                    **part.key,
+                    "metric": metric,
+                    "label": label,
+                    "group": [groups[i] for i in first],
+                    "versus": groups[1] if len(groups) == 2 else "the rest",
+                    "difference": _difference(k, n, rest_k, rest_n)[first],
+                    "ci_low": low,
+                    "ci_high": high,
+                    "p": two_share_test(k[first], n[first], rest_k[first], rest_n[first]),
+                }
+            )
+        )
+    table = pd.concat(frames, ignore_index=True)
+    table["p_holm"] = holm(table["p"].to_numpy())
+    return table
+
+
+def _difference(k: Array, n: Array, rest_k: Array, rest_n: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where((n > 0) & (rest_n > 0), k / n - rest_k / rest_n, np.nan)
 
 
 def undefined_rows(part: Slice) -> list[Row]:
-    """Every cell without rows, and what cannot be computed because of it."""
+    """Every cell without rows, every cell too small to count, and every rate without a denominator."""
     share = cell_accuracy(part.counts)
-    return [
-        {
-            **part.key,
-            "cell": part.cell_name(int(g), int(c)),
-            "reason": "no row with this label in this group: accuracy and true positive rate are undefined",
-        }
-        for g, c in np.argwhere(share.n == 0)
-    ]
+    rows: list[Row] = []
+    for g, c in np.argwhere(~part.counted):
+        n = float(share.n[g, c])
+        reason = "no row with this label in this group: accuracy and true positive rate are undefined"
+        if n > 0:
+            reason = (
+                f"{n:g} row(s), fewer than the minimum cell size {part.min_cell}: left out of the worst group"
+            )
+        rows.append({**part.key, "what": part.cell_name(int(g), int(c)), "reason": reason})
+    for metric, label, rate in _shares(part, part.counts):
+        if metric == "true_positive_rate":
+            continue  # the cells above
+        why = {
+            "precision": "was predicted for nobody",
+            "false_positive_rate": "is the label of everybody",
+        }.get(metric)
+        for g in np.flatnonzero(rate.n == 0):
+            what = f"{metric.replace('_', ' ')} of {label}, {part.attribute.groups[g]}"
+            rows.append(
+                {**part.key, "what": what, "reason": f"{label} {why} in this group" if why else "no row"}
+            )
+    return rows

@@ -1,47 +1,262 @@
-"""``debias-ssae audit``: from a table of predictions to a page and a verdict."""
+"""``debias-ssae audit``: from a table of predictions to a page, a verdict and an exit code."""
 
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from debias_ssae.auditing import AuditReport, GateResult
+
+_PATH = click.Path(path_type=Path)
+_KINDS = (".html", ".json", ".md", ".xml")
+
 
 @click.command()
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="csv, csv.gz, jsonl or parquet table."
-)
+@click.option("--data", required=True, type=_PATH, help="Table: csv, csv.gz, jsonl or parquet.")
 @click.option("--target", required=True, help="Column of the true labels.")
 @click.option(
     "--prediction", "predictions", required=True, multiple=True, help="Column of predictions; repeatable."
 )
 @click.option("--sensitive", required=True, multiple=True, help="Column of an attribute; repeatable.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where to write: .html or .json.")
-def audit(
-    data: Path, target: str, predictions: tuple[str, ...], sensitive: tuple[str, ...], out: Path
-) -> None:
-    """Audit predictions: what fails, for whom, how sure we are."""
-    from debias_ssae.auditing import audit as run_audit
-    from debias_ssae.report import write_audit_report
+@click.option(
+    "--score", "scores", multiple=True, help="Column of probabilities, one for each --prediction, in order."
+)
+@click.option("--control", multiple=True, help="Column whose levels are audited one by one; repeatable.")
+@click.option("--weight", help="Column of row weights.")
+@click.option("--pos-label", help="The label that counts as selected, of two (default: the larger).")
+@click.option(
+    "--twin-prediction",
+    "twins",
+    multiple=True,
+    help="Predictions on swapped texts, one for each --prediction.",
+)
+@click.option("--text", help="Column of texts, used with --with-texts only.")
+@click.option("--twin-text", help="Column of swapped texts, used with --with-texts only.")
+@click.option(
+    "--with-texts", is_flag=True, help="Save example texts in the outputs (off: no text leaves the table)."
+)
+@click.option("--mask-names", is_flag=True, help="Hide names and numbers in example texts.")
+@click.option(
+    "--representations", type=_PATH, help="[n, d] matrix (.npy) whose leakage is probed for each --sensitive."
+)
+@click.option(
+    "--debiaser", type=_PATH, help="Directory of a saved debiaser, whose removed latents are listed."
+)
+@click.option(
+    "--out",
+    "outs",
+    required=True,
+    multiple=True,
+    type=_PATH,
+    help=f"File to write, {', '.join(_KINDS)}; repeatable.",
+)
+@click.option(
+    "--fail-under", multiple=True, help="measure=number: exit 1 when below, such as worst_group_accuracy=0.8."
+)
+@click.option(
+    "--fail-over", multiple=True, help="measure=number: exit 1 when above, such as tpr_gap_rms=0.1."
+)
+@click.option("--allow-undefined", is_flag=True, help="Let gates pass on undefined or incomplete measures.")
+@click.option(
+    "--min-cell",
+    default=1,
+    show_default=True,
+    help="Smaller cells do not enter the worst group; they are listed.",
+)
+@click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
+@click.option("--n-bootstrap", default=1000, show_default=True, help="Bootstrap draws.")
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+def audit(**options: Any) -> None:
+    """Audit predictions: what fails, for whom, how sure we are.
 
-    table = _columns(data, target, predictions, sensitive)
-    report = run_audit(
-        table[target], {p: table[p] for p in predictions}, sensitive_features=table[list(sensitive)]
-    )
-    write_audit_report(report, out)
-    for model in report.models:
-        row = report.measure_row("worst_group_accuracy", model=model)
-        click.echo(f"{model}: worst-group accuracy {row['value']:.3f} ({row['where']})")
-    click.echo(f"Report: {out}")
+    Needs no model: any table with labels, predictions and attributes will do. Ends with code 1 when a gate
+    fails, with code 2 when the input cannot be used.
+    """
+    from debias_ssae.auditing import check_gates, parse_thresholds
+
+    under, over = parse_thresholds(options["fail_under"]), parse_thresholds(options["fail_over"])
+    _check_outs(options["outs"])
+    table = _read(options)
+    report = _audited(table, options)
+    gates = check_gates(report, fail_under=under, fail_over=over, allow_undefined=options["allow_undefined"])
+    texts = {out: _rendered(report, gates, out) for out in options["outs"]}
+    from debias_ssae.report import write_text
+
+    for out, text in texts.items():
+        write_text(text, out)
+    _say(report, gates, options["outs"])
+    if any(not gate.passed for gate in gates):
+        sys.exit(1)
 
 
-def _columns(path: Path, target: str, predictions: tuple[str, ...], sensitive: tuple[str, ...]) -> Any:
+def _check_outs(outs: Sequence[Path]) -> None:
+    from debias_ssae.exceptions import InputError
+
+    for out in outs:
+        if out.suffix not in _KINDS:
+            raise InputError(f"--out {out}: unknown kind of file; use one of {', '.join(_KINDS)}")
+        if not out.parent.is_dir():
+            raise InputError(f"--out {out}: there is no directory {out.parent}; make it first")
+
+
+def _read(options: dict[str, Any]) -> "pd.DataFrame":
     from debias_ssae.datasets.loading import _read as read_table
     from debias_ssae.exceptions import InputError
 
-    table = read_table(path)
-    missing = [c for c in (target, *predictions, *sensitive) if c not in table.columns]
-    if missing:
-        raise InputError(
-            f"{path} has no column {missing[0]!r}; its columns are {list(map(str, table.columns))}"
-        )
+    table = read_table(options["data"])
+    if table.empty:
+        raise InputError(f"{options['data']} holds no rows")
+    single = [options[k] for k in ("target", "weight", "text", "twin_text") if options[k]]
+    for name in (
+        *single,
+        *(c for k in ("predictions", "sensitive", "scores", "control", "twins") for c in options[k]),
+    ):
+        if name not in table.columns:
+            raise InputError(
+                f"{options['data']} has no column {name!r}; it has {', '.join(map(str, table.columns))}"
+            )
+    for kind in ("scores", "twins"):
+        if options[kind] and len(options[kind]) != len(options["predictions"]):
+            given, models = len(options[kind]), len(options["predictions"])
+            name = {"scores": "--score", "twins": "--twin-prediction"}[kind]
+            raise InputError(f"{name} is needed once for each --prediction: got {given} for {models}")
     return table
+
+
+def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
+    from debias_ssae.auditing import audit as run_audit
+
+    models = list(options["predictions"])
+    weight = options["weight"]
+    report = run_audit(
+        table[options["target"]],
+        {name: table[name] for name in models},
+        sensitive_features=table[list(options["sensitive"])],
+        y_score={m: table[s] for m, s in zip(models, options["scores"], strict=True)}
+        if options["scores"]
+        else None,
+        control_features=table[list(options["control"])] if options["control"] else None,
+        sample_weight=table[weight] if weight else None,
+        pos_label=_label(table[options["target"]], options["pos_label"]),
+        min_cell=options["min_cell"],
+        tolerance=options["tolerance"],
+        n_bootstrap=options["n_bootstrap"],
+        random_state=options["seed"],
+    )
+    extras: dict[str, Any] = {"provenance": _provenance(options)}
+    if options["twins"]:
+        extras["flips"] = _flips(table, options)
+    if options["representations"]:
+        extras["leakage"] = _leakage(table, options)
+    if options["debiaser"]:
+        extras["latents"] = _latents(options["debiaser"])
+    return report.with_extras(**extras)
+
+
+def _label(target: "pd.Series", text: str | None) -> Any:
+    """The label that reads like ``text``: a csv's 1 is a number."""
+    if text is None:
+        return None
+    return next((v for v in target.dropna().unique().tolist() if str(v) == text), text)
+
+
+def _flips(table: "pd.DataFrame", options: dict[str, Any]) -> dict[str, Any]:
+    from debias_ssae.auditing import flips_of_predictions
+    from debias_ssae.auditing.flips import masked
+
+    texts = None
+    if options["with_texts"] and options["text"] and options["twin_text"]:
+        shown = masked if options["mask_names"] else str
+        texts = [
+            (shown(str(a)), shown(str(b)))
+            for a, b in zip(table[options["text"]], table[options["twin_text"]], strict=True)
+        ]
+    found = {}
+    for model, twin in zip(options["predictions"], options["twins"], strict=True):
+        examples = 10 if texts else 0
+        found[model] = flips_of_predictions(
+            table[model], table[twin], texts=texts, n_examples=examples
+        ).to_dict()
+    return found
+
+
+def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
+    import numpy as np
+
+    from debias_ssae.exceptions import InputError
+    from debias_ssae.leakage import probe_leakage
+
+    path = options["representations"]
+    try:
+        X = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"Cannot read {path} as a .npy matrix: {error}") from error
+    z = table[list(options["sensitive"])]
+    values = z.iloc[:, 0] if z.shape[1] == 1 else z.astype(str).agg(", ".join, axis=1)
+    return probe_leakage(X, values, table[options["target"]], random_state=options["seed"], progress=True)
+
+
+def _latents(directory: Path) -> list[dict[str, Any]]:
+    """Cards from the files of a saved debiaser; no model is loaded."""
+    import json
+    from types import SimpleNamespace
+
+    from safetensors.numpy import load_file
+
+    from debias_ssae.auditing import latent_cards
+    from debias_ssae.exceptions import InputError
+
+    try:
+        saved = json.loads((directory / "debiaser.json").read_text(encoding="utf-8"))
+        arrays = load_file(directory / "arrays.safetensors")
+        scores = None
+        if saved["scores"] is not None:
+            fields = {k.removeprefix("scores."): v for k, v in arrays.items() if k.startswith("scores.")}
+            scores = SimpleNamespace(**fields, values=tuple(saved["scores"]["values"]))
+        return latent_cards(SimpleNamespace(latents_=arrays["latents"], scores_=scores))
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{directory} is no saved debiaser: {error}") from error
+
+
+def _provenance(options: dict[str, Any]) -> dict[str, str]:
+    from debias_ssae.datasets.loading import sha256_of
+
+    facts = {"data": str(options["data"]), "sha256_of_the_data": sha256_of(options["data"])}
+    if options["representations"]:
+        facts["sha256_of_the_representations"] = sha256_of(options["representations"])
+    facts |= {"seed": str(options["seed"]), "command": shlex.join(["debias-ssae", *sys.argv[1:]])}
+    packages = ("debias-ssae", "numpy", "pandas", "scipy", "scikit-learn")
+    facts["versions"] = ", ".join(f"{name} {version(name)}" for name in packages)
+    facts["python"] = sys.version.split()[0]
+    return facts
+
+
+def _rendered(report: "AuditReport", gates: "list[GateResult]", out: Path) -> str:
+    from debias_ssae import report as pages
+
+    if out.suffix == ".html":
+        return pages.audit_html(report, gates)
+    if out.suffix == ".json":
+        return pages.audit_json(report, gates)
+    return pages.audit_markdown(report, gates) if out.suffix == ".md" else pages.audit_junit(report, gates)
+
+
+def _say(report: "AuditReport", gates: "list[GateResult]", outs: Sequence[Path]) -> None:
+    from debias_ssae.report.verdict import MOST_LINES, verdict_lines
+
+    lines = verdict_lines(report)
+    for line in lines[:MOST_LINES]:
+        click.echo(f"{line.tag}: {line.text}")
+    if len(lines) > MOST_LINES:
+        click.echo(f"({len(lines) - MOST_LINES} more in the report)")
+    for gate in gates:
+        if not gate.passed:
+            click.echo(f"FAILED {gate.metric} [{gate.section}, {gate.model}]: {gate.reason}", err=True)
+    click.echo(f"Report: {', '.join(map(str, outs))}")

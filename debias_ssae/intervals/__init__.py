@@ -1,7 +1,9 @@
 """Intervals and tests: shares, extremes over cells, gaps, several seeds. Arrays in, arrays out."""
 
 from debias_ssae.intervals.clusters import Interval, clustered_interval
-from debias_ssae.intervals.extremes import lowest_share, widest_gap
+from debias_ssae.intervals.comparing import lowest_share_difference
+from debias_ssae.intervals.extremes import Extreme, lowest_ratio, lowest_share, widest_gap
+from debias_ssae.intervals.gaps import RmsGap, rms_gap
 from debias_ssae.intervals.proportions import (
     critical_value,
     holm,
@@ -9,21 +11,32 @@ from debias_ssae.intervals.proportions import (
     newcombe,
     paired_difference,
     rows_needed,
+    share_ratio,
     sign_test,
     two_share_test,
     wilson,
 )
+from debias_ssae.intervals.resampling import count_draws, gap_permutation_test, row_draws
 
 __all__ = [
+    "Extreme",
     "Interval",
+    "RmsGap",
     "clustered_interval",
+    "count_draws",
     "critical_value",
+    "gap_permutation_test",
     "holm",
+    "lowest_ratio",
     "lowest_share",
+    "lowest_share_difference",
     "mean_of_shares",
     "newcombe",
     "paired_difference",
+    "rms_gap",
+    "row_draws",
     "rows_needed",
+    "share_ratio",
     "sign_test",
     "two_share_test",
     "widest_gap",

@@ -1,6 +1,16 @@
 """Pages and files for people: the audit's and the benchmark's HTML, markdown, JSON, JUnit."""
 
-from debias_ssae.report.audit_page import write_audit_report
+from debias_ssae.report.audit_page import audit_html, write_audit_report
 from debias_ssae.report.benchmark_page import write_benchmark_report
+from debias_ssae.report.page import write_text
+from debias_ssae.report.text_outputs import audit_json, audit_junit, audit_markdown
 
-__all__ = ["write_audit_report", "write_benchmark_report"]
+__all__ = [
+    "audit_html",
+    "audit_json",
+    "audit_junit",
+    "audit_markdown",
+    "write_audit_report",
+    "write_benchmark_report",
+    "write_text",
+]

@@ -1,15 +1,14 @@
-"""The page of an audit."""
+"""The page of an audit: limits, verdict, figures and tables of each section, where the numbers come from."""
 
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from debias_ssae.auditing import AuditReport
-from debias_ssae.plotting import Series, dot_plot
+from debias_ssae.auditing import AuditReport, GateResult
+from debias_ssae.plotting import Point, Series, dot_plot, heat_table, pareto_plot
+from debias_ssae.report.extra_blocks import extra_blocks
 from debias_ssae.report.page import (
     Block,
     Cell,
@@ -23,17 +22,37 @@ from debias_ssae.report.page import (
     trusted,
     write_text,
 )
+from debias_ssae.report.verdict import MOST_LINES, verdict_lines
 
+MOST_ROWS = 300
+_FIGURE_ROWS = 30
+_HEAT_GROUPS, _HEAT_CLASSES = 4, 30
 LIMITS = (
-    "Equal numbers for these groups do not make a system fair: harm also lies in what is predicted, for"
-    " what use, and"
-    " for people who are in no group here.",
-    "An attribute taken from pronouns or names is a guess about wording, with as many values as someone"
-    " chose. It is not"
-    " a person's identity and must not be used as one.",
-    "Improving one attribute can worsen another, and one measure another; look at every section.",
-    "An undefined number is shown as undefined. It is not zero and not evidence of fairness.",
-    "A probe that fails to read an attribute does not show that the attribute is gone.",
+    "Equal numbers for these groups do not make a system fair: harm also lies in what is predicted, in"
+    " what it is used"
+    " for, and in what happens to people who are in no group here.",
+    "A gender derived from pronouns or names says how a text is worded. It is not a person's gender, it"
+    " has as many"
+    " values as somebody chose, and it must not be used to label people.",
+    "Improving one attribute can worsen another, and one measure another. Look at every section before"
+    " deciding.",
+    "An undefined number is shown as undefined: it is not zero, and no evidence of fairness. “Too few to"
+    " say” is an"
+    " outcome, not a pass.",
+    "The numbers describe these rows and rows drawn like them, not other populations or other times.",
+)
+HOW = (
+    "Intervals have 95% confidence. Cells and group rates: Wilson. Worst cell, widest gap and lowest"
+    " ratio: simultaneous"
+    " over the cells or pairs that could be the worst, since a minimum over noisy cells reads low and a"
+    " maximum gap high.",
+    "Chance level of a gap: group labels dealt out at random, inside each label where rates are given the"
+    " label.",
+    "Tests between groups are Holm-corrected over all groups and measures of a section and model.",
+    "Models are compared on the same rows, so their differences are paired. Rows marked count bootstrap"
+    " or row bootstrap"
+    " were resampled; their interval is the union of the percentile and the reflected one.",
+    "More rows needed: so that the interval of a cell is no wider than plus or minus half the tolerance.",
 )
 
 
@@ -41,76 +60,303 @@ def write_audit_report(report: AuditReport, path: str | Path) -> Path:
     """Write ``report`` as one self-contained HTML file. Raises MissingExtraError without jinja2 and
     matplotlib.
     """
+    return write_text(audit_html(report), path)
+
+
+def audit_html(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
+    """The page as a string. Raises MissingExtraError without jinja2 and matplotlib."""
+    lines = verdict_lines(report)
+    blocks = [
+        *_gates(gates),
+        *_models(report),
+        *(_section(report, i, s) for i, s in enumerate(report.sections)),
+        *extra_blocks(report),
+    ]
+    more = len(lines) - MOST_LINES
+    models = f"{len(report.models)} model{'s' if len(report.models) > 1 else ''} ({', '.join(report.models)})"
     context = {
         "title": "Fairness audit",
         "eyebrow": "Audit report",
-        "lede": f"{report.n_rows:,} rows, {len(report.classes)} classes, models: {', '.join(report.models)}.",
+        "lede": f"{report.n_rows:,} rows, {len(report.classes)} classes, {models}, by"
+        " {', '.join(report.sections[:6])}.",
         "limits": LIMITS,
-        "verdict": _verdict(report),
-        "blocks": [_block(report, i, section) for i, section in enumerate(report.sections)],
-        "provenance": dict(report.extras.get("provenance", {})),
-        "config": json.dumps(dict(report.settings), indent=2, default=str),
+        "verdict": lines[:MOST_LINES],
+        "verdict_note": f"{more} more findings of lesser weight are in the tables." if more > 0 else "",
+        "blocks": blocks,
+        "how": [*report.notes, *HOW],
+        "provenance": {
+            str(k).replace("_", " "): str(v) for k, v in report.extras.get("provenance", {}).items()
+        },
     }
-    return write_text(render("benchmark", context), path)
+    return render("audit", context)
 
 
-def _verdict(report: AuditReport) -> list[str]:
-    lines = []
-    for section in report.sections:
-        for model in report.models:
-            row = report.measure_row("worst_group_accuracy", model=model, section=section)
-            lines.append(
-                f"{section}, {model}: the worst cell is {row['where']}, right in {row['value']:.1%} of its"
-                " rows"
-                f" ({row['ci_low']:.1%} to {row['ci_high']:.1%}). {row['note']}"
-            )
-    return lines
+def _gates(gates: Sequence[GateResult]) -> list[Block]:
+    if not gates:
+        return []
+    rows = [
+        TableRow(
+            [
+                Cell("pass" if g.passed else "fail"),
+                Cell(
+                    f"{g.metric.replace('_', ' ')} {'at least' if g.kind == 'fail_under' else 'at most'}"
+                    f" {g.threshold:g}"
+                ),
+                Cell(g.section),
+                Cell(g.model),
+                Cell(g.reason, wrap=True),
+            ],
+            "" if g.passed else "bad",
+        )
+        for g in gates
+    ]
+    failed = sum(not g.passed for g in gates)
+    text = f"{failed} of {len(gates)} thresholds failed." if failed else f"All {len(gates)} thresholds hold."
+    table = Table("Gates", _columns(("result", "threshold", "section", "model", "reason"), ()), rows)
+    return [Block("gates", "Gates", tables=[table], text=[text])]
 
 
-def _block(report: AuditReport, index: int, section: str) -> Block:
-    cells = report.cells[report.cells["section"] == section]
-    measures = report.measures[report.measures["section"] == section]
-    first = cells[cells["model"] == report.models[0]]
-    labels = [f"{r.label} / {r.group}" for r in first.itertuples()][:40]
+def _models(report: AuditReport) -> list[Block]:
+    """Models side by side: trade-off and paired differences."""
+    if len(report.models) < 2:
+        return []
+    section = report.sections[0]
+    points = []
+    for model in report.models:
+        x, y = (
+            report.measure_row(m, model=model, section=section) for m in ("accuracy", "worst_group_accuracy")
+        )
+        ends = [(r["ci_low"], r["ci_high"]) for r in (x, y)]
+        points.append(Point(model, x["value"], y["value"], ends[0], ends[1], model))
+    svg = pareto_plot(points, title="Trade-off", x_label="accuracy", y_label="worst-group accuracy")
+    figure = Figure(
+        trusted(svg),
+        f"Accuracy against worst-group accuracy by {section}; on the dashed front no model is"
+        " beaten on both. Lines are 95% intervals.",
+    )
+    chosen = report.comparisons[report.comparisons["section"] == section]
+    labels = [
+        f"{r['model_a']} - {r['model_b']}" for r in _dicts(chosen) if r["metric"] == "worst_group_accuracy"
+    ]
+    rows = [r for r in _dicts(chosen) if r["metric"] == "worst_group_accuracy"][:_FIGURE_ROWS]
+    series = [Series("difference", *([r[k] for r in rows] for k in ("difference", "ci_low", "ci_high")))]
+    differences = dot_plot(
+        labels[:_FIGURE_ROWS],
+        series,
+        title="Paired differences",
+        x_label="difference in worst-group accuracy",
+        limits=None,
+        reference=0.0,
+    )
+    figures = [
+        figure,
+        Figure(trusted(differences), "Paired differences; an interval across 0 shows no difference."),
+    ]
+    return [Block("models", "Models side by side", figures, [_comparisons(report.comparisons)])]
+
+
+def _section(report: AuditReport, index: int, section: str) -> Block:
+    def of(table: pd.DataFrame) -> pd.DataFrame:
+        return table[table["section"] == section] if len(table) else table
+
+    cells, groups = of(report.cells), of(report.by_group)
+    figures = [_cell_figure(report, cells, index), *_rate_figures(report, groups, index)]
+    figures += _confusion_figures(report, of(report.confusion), index)
+    tables = [
+        _measures(of(report.measures), section),
+        _cells(cells, section, len(cells) > 60),
+        _groups(groups, section),
+        _contrasts(of(report.contrasts), section),
+    ]
+    undefined = of(report.undefined)
+    if len(undefined):
+        tables.insert(1, _undefined(undefined, section))
+    return Block(f"section-{index + 1}", f"By {section}", figures, tables)
+
+
+def _cell_figure(report: AuditReport, cells: pd.DataFrame, index: int) -> Figure:
+    """The worst cells of all models, worst first."""
+    worst = cells.groupby(["label", "group"], sort=False)["accuracy"].min()
+    order = worst.sort_values(na_position="first").index[:_FIGURE_ROWS]
     series = []
     for model in report.models:
-        part = cells[cells["model"] == model][:40]
-        series.append(
-            Series(model, part["accuracy"].tolist(), part["ci_low"].tolist(), part["ci_high"].tolist())
-        )
-    svg = dot_plot(labels, series, title=f"Accuracy by cell {index + 1}", x_label="accuracy")
-    figure = Figure(trusted(svg), "Accuracy in each cell label / group, with Wilson intervals.")
-    return Block(f"section-{index + 1}", f"By {section}", [figure], [_measures(measures), _cells(cells)])
+        part = cells[cells["model"] == model].set_index(["label", "group"]).loc[order]
+        series.append(Series(model, *(part[c].tolist() for c in ("accuracy", "ci_low", "ci_high"))))
+    labels = [f"{label} / {group}" for label, group in order]
+    svg = dot_plot(labels, series, title=f"Accuracy by cell {index + 1}", x_label="accuracy in the cell")
+    shown = "" if len(worst) <= _FIGURE_ROWS else f" The {_FIGURE_ROWS} lowest of {len(worst)} are shown."
+    return Figure(
+        trusted(svg), f"Accuracy in each cell label / group, lowest first, with Wilson intervals.{shown}"
+    )
 
 
-def _measures(table: pd.DataFrame) -> Table:
-    columns = [Column("measure"), Column("model"), Column("value", True), Column("where"), Column("note")]
+def _rate_figures(report: AuditReport, groups: pd.DataFrame, index: int) -> list[Figure]:
+    """Accuracy and selection rate by group, where the groups fit."""
+    names = list(dict.fromkeys(groups[~groups["overall"]]["group"]))
+    if len(names) > _FIGURE_ROWS:
+        return []
+    figures = []
+    metrics = ("accuracy", "selection_rate") if len(report.classes) == 2 else ("accuracy",)
+    for metric in metrics:
+        series = []
+        for model in report.models:
+            part = groups[(groups["model"] == model) & (groups["metric"] == metric) & ~groups["overall"]]
+            series.append(Series(model, *(part[c].tolist() for c in ("value", "ci_low", "ci_high"))))
+        name = metric.replace("_", " ")
+        svg = dot_plot(names, series, title=f"{name.capitalize()} by group {index + 1}", x_label=name)
+        figures.append(Figure(trusted(svg), f"{name.capitalize()} of each group, with Wilson intervals."))
+    return figures
+
+
+def _confusion_figures(report: AuditReport, confusion: pd.DataFrame, index: int) -> list[Figure]:
+    groups, classes = list(dict.fromkeys(confusion["group"])), [str(c) for c in report.classes]
+    if not 2 <= len(groups) <= _HEAT_GROUPS or len(classes) > _HEAT_CLASSES or len(report.models) > 2:
+        return []
+    figures = []
+    for model in report.models:
+        for group in groups:
+            part = confusion[(confusion["model"] == model) & (confusion["group"] == group)]
+            counts = part.pivot(index="label", columns="prediction", values="n")
+            counts = counts.reindex(index=classes, columns=classes).fillna(0.0)
+            shares = counts.div(counts.sum(axis=1).where(lambda s: s > 0), axis=0)
+            svg = heat_table(
+                shares.to_numpy(), classes, classes, title=f"Confusion {index + 1} {model} {group}"
+            )
+            figures.append(
+                Figure(trusted(svg), f"{model}, {group}: what each label is predicted as (rows sum to 1).")
+            )
+    return figures
+
+
+def _measures(table: pd.DataFrame, section: str) -> Table:
+    names = ("measure", "model", "value", "outcome", "where", "p (groups at random)", "note")
     rows = [
         TableRow(
             [
                 Cell(r["metric"].replace("_", " ")),
                 Cell(r["model"]),
                 number_cell(r["value"], r["ci_low"], r["ci_high"]),
+                Cell(r["outcome"]),
                 Cell(r["where"]),
-                Cell(r["note"]),
+                number_cell(r["p_permutation"])
+                if r["p_permutation"] == r["p_permutation"]
+                else Cell("–", ""),
+                Cell(r["note"], wrap=True),
             ],
-            "warn" if r["note"] else "",
+            _flag(r["outcome"]),
         )
         for r in _dicts(table)
     ]
-    return Table("Measures", columns, rows)
+    return Table(f"Measures by {section}", _columns(names, ("value", "p (groups at random)")), rows)
 
 
-def _cells(table: pd.DataFrame) -> Table:
-    columns = [Column("cell"), Column("model"), Column("rows", True), Column("accuracy", True)]
+def _flag(outcome: str) -> str:
+    if outcome in ("undefined", "too few to say"):
+        return "warn"
+    return "bad" if outcome in ("difference found", "below four fifths") else ""
+
+
+def _cells(table: pd.DataFrame, section: str, folded: bool) -> Table:
     rows = []
-    for r in _dicts(table):
-        flag = "warn" if math.isnan(r["accuracy"]) or r["excluded"] else ""
-        name = f"{r['label']} / {r['group']}"
-        value = number_cell(r["accuracy"], r["ci_low"], r["ci_high"])
-        rows.append(TableRow([Cell(name), Cell(r["model"]), count_cell(r["n"]), value], flag))
-    return Table("Cells: label / group", columns, rows)
+    for r in _dicts(table.sort_values("accuracy", na_position="first", kind="stable")):
+        undefined = r["accuracy"] != r["accuracy"]
+        remark = "no rows" if undefined else "below the minimum cell size" if r["excluded"] else ""
+        cells = [
+            Cell(f"{r['label']} / {r['group']}"),
+            Cell(r["model"]),
+            count_cell(r["n"]),
+            number_cell(r["accuracy"], r["ci_low"], r["ci_high"]),
+            count_cell(r["more_rows_needed"]),
+            Cell(remark),
+        ]
+        rows.append(TableRow(cells, "warn" if remark else ""))
+    names = ("cell", "model", "rows", "accuracy", "more rows needed", "remark")
+    columns = _columns(names, ("rows", "accuracy", "more rows needed"))
+    return _cut(Table(f"Cells by {section}: label / group", columns, rows, folded=folded))
 
 
-def _dicts(table: pd.DataFrame) -> list[Mapping[str, Any]]:
+def _groups(table: pd.DataFrame, section: str) -> Table:
+    names = ("group", "model", "measure", "of label", "rows", "value")
+    rows = [
+        TableRow(
+            [
+                Cell(r["group"]),
+                Cell(r["model"]),
+                Cell(r["metric"].replace("_", " ")),
+                Cell(r["label"]),
+                count_cell(r["n"]),
+                number_cell(r["value"], r["ci_low"], r["ci_high"]),
+            ],
+            "warn" if r["value"] != r["value"] else "",
+        )
+        for r in _dicts(table)
+    ]
+    return _cut(
+        Table(f"Rates of each group by {section}", _columns(names, ("rows", "value")), rows, folded=True)
+    )
+
+
+def _contrasts(table: pd.DataFrame, section: str) -> Table:
+    names = ("group", "against", "model", "measure", "of label", "difference", "p, Holm-corrected")
+    rows = [
+        TableRow(
+            [
+                Cell(r["group"]),
+                Cell(r["versus"]),
+                Cell(r["model"]),
+                Cell(r["metric"].replace("_", " ")),
+                Cell(r["label"]),
+                number_cell(r["difference"], r["ci_low"], r["ci_high"]),
+                number_cell(r["p_holm"]),
+            ],
+            "bad" if r["p_holm"] < 0.05 else "",
+        )
+        for r in _dicts(table.sort_values("p_holm", kind="stable"))
+    ]
+    columns = _columns(names, ("difference", "p, Holm-corrected"))
+    return _cut(Table(f"Groups against each other by {section}, signed", columns, rows, folded=True))
+
+
+def _comparisons(table: pd.DataFrame) -> Table:
+    names = ("difference of", "models", "section", "difference", "finding", "p", "method")
+    rows = [
+        TableRow(
+            [
+                Cell(r["metric"].replace("_", " ")),
+                Cell(f"{r['model_a']} - {r['model_b']}"),
+                Cell(r["section"]),
+                number_cell(r["difference"], r["ci_low"], r["ci_high"]),
+                Cell(_finding(r)),
+                number_cell(r["p"]) if r["p"] == r["p"] else Cell("–", ""),
+                Cell(r["method"]),
+            ]
+        )
+        for r in _dicts(table)
+    ]
+    return _cut(Table("Models in pairs, on the same rows", _columns(names, ("difference", "p")), rows))
+
+
+def _finding(row: Mapping[str, Any]) -> str:
+    better = {"a better": row["model_a"], "b better": row["model_b"]}.get(row["outcome"])
+    return f"{better} better" if better else str(row["outcome"])
+
+
+def _undefined(table: pd.DataFrame, section: str) -> Table:
+    seen = table.drop_duplicates(["what", "reason"]) if table["model"].nunique() > 1 else table
+    rows = [TableRow([Cell(r["what"]), Cell(r["reason"], wrap=True)], "warn") for r in _dicts(seen)]
+    return _cut(Table(f"Undefined or excluded by {section}", _columns(("what", "why"), ()), rows))
+
+
+def _columns(names: Sequence[str], numeric: Sequence[str]) -> list[Column]:
+    return [Column(name, name in numeric) for name in names]
+
+
+def _cut(table: Table) -> Table:
+    if len(table.rows) <= MOST_ROWS:
+        return table
+    note = f"The first {MOST_ROWS} of {len(table.rows):,} rows; all of them are in the JSON output."
+    return table._replace(rows=table.rows[:MOST_ROWS], note=note)
+
+
+def _dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]

@@ -29,6 +29,7 @@ class Cell(NamedTuple):
     text: str
     key: Any = None
     note: str = ""
+    wrap: bool = False
 
 
 class TableRow(NamedTuple):
@@ -45,6 +46,7 @@ class Table(NamedTuple):
     columns: Sequence[Column]
     rows: Sequence[TableRow]
     note: str = ""
+    folded: bool = False
 
 
 class Figure(NamedTuple):
@@ -52,6 +54,14 @@ class Figure(NamedTuple):
 
     svg: Any
     caption: str
+
+
+class Card(NamedTuple):
+    """A small box of facts, with quotations."""
+
+    title: str
+    facts: Mapping[str, str]
+    texts: Sequence[str] = ()
 
 
 class Block(NamedTuple):
@@ -62,6 +72,7 @@ class Block(NamedTuple):
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     text: Sequence[str] = ()
+    cards: Sequence[Card] = ()
 
 
 def number_cell(value: float | None, low: float | None = None, high: float | None = None) -> Cell:
