@@ -1,6 +1,6 @@
 """Sparse autoencoders: architectures, training, measures, files. Imports no language model."""
 
-from debias_ssae.sae.formats import load_sae, save_sae
+from debias_ssae.sae.formats import load_sae, save_dictionary_learning, save_sae
 from debias_ssae.sae.model import SAEOutput, SparseAutoencoder
 from debias_ssae.sae.streams import ShuffledBatches, shuffled_batches
 from debias_ssae.sae.trainer import TrainResult, train_sae
@@ -11,6 +11,7 @@ __all__ = [
     "SparseAutoencoder",
     "TrainResult",
     "load_sae",
+    "save_dictionary_learning",
     "save_sae",
     "shuffled_batches",
     "train_sae",

@@ -20,7 +20,9 @@ def planted_rows(n: int, *, d_in: int = 16, n_directions: int = 32, k: int = 3, 
     return codes @ directions + 5.0
 
 
-def random_sae(architecture: str, *, d_in: int = 16, d_sae: int = 48, k: int = 4, **changes: object) -> SparseAutoencoder:
+def random_sae(
+    architecture: str, *, d_in: int = 16, d_sae: int = 48, k: int = 4, **changes: object
+) -> SparseAutoencoder:
     """Return an SAE whose every tensor is random, the threshold such that about k of d_sae fire."""
     cfg = SAEConfig(d_in=d_in, d_sae=d_sae, k=k, architecture=architecture, **changes)
     sae = SparseAutoencoder(cfg, random_state=3)

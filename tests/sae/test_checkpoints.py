@@ -33,7 +33,7 @@ save_sae(sae, sys.argv[2])
 """
 
 
-class Cut(Exception):
+class CutError(Exception):
     """Stands for whatever ends a run."""
 
 
@@ -44,10 +44,16 @@ def stream():
 def run(directory, *, cfg=CFG, cut=None, resume=False, batches=None):
     def on_step(step, record):
         if step == cut:
-            raise Cut
+            raise CutError
 
     return train_sae(
-        batches or stream(), cfg, TRAIN, random_state=0, checkpoint_dir=directory, resume=resume, on_step=on_step
+        batches or stream(),
+        cfg,
+        TRAIN,
+        random_state=0,
+        checkpoint_dir=directory,
+        resume=resume,
+        on_step=on_step,
     )
 
 
@@ -55,13 +61,16 @@ def run(directory, *, cfg=CFG, cut=None, resume=False, batches=None):
 def test_resume_is_bit_identical(tmp_path, architecture):
     cfg = CFG.updated(architecture=architecture)
     whole = train_sae(stream(), cfg, TRAIN, random_state=0)
-    with pytest.raises(Cut):
+    with pytest.raises(CutError):
         run(tmp_path, cfg=cfg, cut=20)
     assert [path.stem for path in checkpoint_files(tmp_path)] == ["step-000000018", "step-000000012"]
     resumed = run(tmp_path, cfg=cfg, resume=True)
     assert resumed.sae.fingerprint() == whole.sae.fingerprint()
     timeless = [
-        [{k: v for k, v in record.items() if k not in ("seconds", "rows_per_second")} for record in result.history]
+        [
+            {k: v for k, v in record.items() if k not in ("seconds", "rows_per_second")}
+            for record in result.history
+        ]
         for result in (whole, resumed)
     ]
     assert timeless[0] == timeless[1]
@@ -69,7 +78,7 @@ def test_resume_is_bit_identical(tmp_path, architecture):
 
 def test_a_stream_that_cannot_seek_is_read_past(tmp_path):
     batches = [next(s) for s in [stream()] for _ in range(40)]
-    with pytest.raises(Cut):
+    with pytest.raises(CutError):
         run(tmp_path, cut=9, batches=iter(batches))
     resumed = run(tmp_path, resume=True, batches=iter(batches))
     assert resumed.sae.fingerprint() == train_sae(stream(), CFG, TRAIN, random_state=0).sae.fingerprint()
@@ -104,7 +113,7 @@ def test_kill_nine_then_resume_is_bit_identical(tmp_path):
 @pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "no digest"])
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(tmp_path, damage):
     whole = train_sae(stream(), CFG, TRAIN, random_state=0)
-    with pytest.raises(Cut):
+    with pytest.raises(CutError):
         run(tmp_path, cut=20)
     newest = checkpoint_files(tmp_path)[0]
     data = bytearray(newest.read_bytes())
@@ -170,6 +179,10 @@ def test_time_alone_writes_checkpoints(tmp_path):
     eager = TRAIN.updated(checkpoint_steps=1000, checkpoint_minutes=1e-9)
     seen = []
     train_sae(
-        stream(), CFG, eager, checkpoint_dir=tmp_path, on_step=lambda *_: seen.append(len(checkpoint_files(tmp_path)))
+        stream(),
+        CFG,
+        eager,
+        checkpoint_dir=tmp_path,
+        on_step=lambda *_: seen.append(len(checkpoint_files(tmp_path))),
     )
     assert seen[:4] == [0, 1, 2, 2]

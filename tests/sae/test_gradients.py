@@ -136,7 +136,9 @@ def test_aux_gradient_equals_autograd(architecture):
 def test_aux_without_dead_latents_changes_nothing():
     sae, x = random_sae("topk"), planted_rows(10) - 5
     knobs = Knobs(sae.cfg, aux_coefficient=1.0)
-    step = compute_step(weights_of(sae), x, knobs, lambda losses: losses, dead=torch.zeros(48, dtype=torch.bool))
+    step = compute_step(
+        weights_of(sae), x, knobs, lambda losses: losses, dead=torch.zeros(48, dtype=torch.bool)
+    )
     assert step.aux_loss == 0.0
 
 

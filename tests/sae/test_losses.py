@@ -25,7 +25,12 @@ def test_without_tilt_it_is_the_mean(values):
 @given(losses_lists)
 def test_a_huge_tilt_is_the_maximum_and_its_negative_the_minimum(values):
     losses = torch.tensor(values)
-    for t, limit in ((1e9, losses.max()), (math.inf, losses.max()), (-1e9, losses.min()), (-math.inf, losses.min())):
+    for t, limit in (
+        (1e9, losses.max()),
+        (math.inf, losses.max()),
+        (-1e9, losses.min()),
+        (-math.inf, losses.min()),
+    ):
         assert tilted(losses, t).item() == pytest.approx(limit.item(), rel=1e-6, abs=1e-6)
 
 

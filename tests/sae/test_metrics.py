@@ -1,9 +1,9 @@
 import pytest
 import torch
+from planted_sae import planted_rows, random_sae
 
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.metrics import dead_fraction, evaluate, fvu, l0
-from planted_sae import planted_rows, random_sae
 
 
 def test_fvu_of_perfect_mean_and_worse():

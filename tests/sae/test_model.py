@@ -1,10 +1,10 @@
 import pytest
 import torch
+from planted_sae import ARCHITECTURES, planted_rows, random_sae
 
 from debias_ssae.config import SAEConfig
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae import SparseAutoencoder
-from planted_sae import ARCHITECTURES, planted_rows, random_sae
 
 ELEMENTWISE = tuple(name for name in ARCHITECTURES if name != "topk")
 

@@ -46,7 +46,15 @@ def two_ranks(tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
     script = out / "train.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
     here = str(Path(__file__).parent)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,0 +1,242 @@
+"""``debias-ssae sae``: train a sparse autoencoder, look into one, convert one."""
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from debias_ssae.exceptions import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group()
+def sae() -> None:
+    """Train, inspect and convert sparse autoencoders."""
+
+
+@sae.command()
+@click.option("--activations", type=FOLDER, help="A store made by `debias-ssae activations harvest`.")
+@click.option("--encoder", help="With --corpus: minilm, a directory or a hub id, harvested into memory.")
+@click.option("--corpus", help="With --encoder: a .txt, csv, jsonl or parquet file, or a hub data set.")
+@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@click.option("--hookpoint", help="Default: the store's first, or embeddings.")
+@click.option(
+    "--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Of the corpus."
+)
+@click.option("--out", required=True, type=FOLDER, help="Folder of the trained SAE.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="YAML with sae: and train:.")
+@click.option("--d-sae", type=int, help="Number of latents.")
+@click.option("--k", type=int, help="Mean number of active latents a row.")
+@click.option("--architecture", help="relu, topk, batchtopk, jumprelu or matryoshka.")
+@click.option("--steps", "n_steps", type=int, help="Optimiser steps.")
+@click.option("--batch-size", type=int, help="Rows a step.")
+@click.option("--lr", type=float, help="Peak learning rate.")
+@click.option("--tilt", help="TERM's t on losses over their running mean, or auto.")
+@click.option("--device", help="cpu, cuda, ...; default: cuda where there is one.")
+@click.option("--set", "others", multiple=True, metavar="NAME=VALUE", help="Any other knob of TrainConfig.")
+@click.option("--init", type=click.Path(path_type=Path), help="An SAE to train on from, in any known format.")
+@click.option("--frozen-latents", is_flag=True, help="Keep the latents of --init and add --d-sae new ones.")
+@click.option("--checkpoints", type=FOLDER, help="Folder of checkpoints; default: OUT/checkpoints.")
+@click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint.")
+@click.option("--seed", default=0, show_default=True, type=int)
+def train(
+    activations: Path | None,
+    encoder: str | None,
+    corpus: str | None,
+    column: str,
+    hookpoint: str | None,
+    rows: int,
+    out: Path,
+    config: Path | None,
+    init: Path | None,
+    frozen_latents: bool,
+    checkpoints: Path | None,
+    resume: bool,
+    seed: int,
+    others: tuple[str, ...],
+    **knobs: Any,
+) -> None:
+    """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
+    import torch
+
+    from debias_ssae.sae import load_sae, save_sae, train_sae
+
+    if (activations is None) == (encoder is None or corpus is None):
+        raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
+    sae_values, train_values = _settings(config, knobs, others)
+    first = int(os.environ.get("RANK", "0")) == 0
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    batch_size = train_values.batch_size
+    if activations is not None:
+        width, stream, about = _from_store(activations, hookpoint, batch_size, seed)
+    else:
+        width, stream, about = _from_corpus(
+            str(encoder), str(corpus), column, hookpoint, rows, batch_size, seed
+        )
+    start = None if init is None else load_sae(init)
+    if start is not None and not frozen_latents:
+        sae_values = {"d_sae": start.cfg.d_sae, "k": start.cfg.k} | sae_values
+    cfg = _sae_config({**sae_values, "d_in": width})
+    result = train_sae(
+        stream,
+        cfg,
+        train_values,
+        init=start,
+        frozen_latents=frozen_latents,
+        random_state=seed,
+        progress=True,
+        checkpoint_dir=checkpoints or out / "checkpoints",
+        resume=resume,
+    )
+    if first:
+        last = result.history[-1]
+        recipe = {
+            "train": train_values.model_dump(mode="json"),
+            "seed": seed,
+            "init": str(init) if init else None,
+        }
+        save_sae(result.sae, out, metadata={**about, **recipe, "last_step": last})
+        shown = ", ".join(
+            f"{name} {last[name]:.4g}" for name in ("fvu", "l0", "dead_fraction") if name in last
+        )
+        click.echo(f"{out}: {cfg.architecture}, {result.sae.cfg.d_sae} latents on width {width}; {shown}")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@sae.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--activations", type=FOLDER, help="A store: measure FVU, L0 and dead latents on its rows.")
+@click.option("--hookpoint", help="Default: the store's first.")
+@click.option("--rows", default=100_000, show_default=True, type=click.IntRange(min=2), help="How many rows.")
+def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int) -> None:
+    """Say what an SAE is, and with --activations how well it fits them."""
+    from debias_ssae.sae import load_sae
+    from debias_ssae.sae.formats import load_metadata
+    from debias_ssae.sae.metrics import evaluate
+
+    loaded = load_sae(path)
+    for name, value in loaded.cfg.model_dump(mode="json").items():
+        click.echo(f"{name}: {value}")
+    click.echo(f"threshold: {loaded.threshold.mean().item():.4g} (mean)")
+    click.echo(f"decoder norm: {loaded.W_dec.norm(dim=1).mean().item():.4g} (mean)")
+    click.echo(f"fingerprint: {loaded.fingerprint()}")
+    for name, value in load_metadata(path).items():
+        click.echo(f"metadata.{name}: {value}")
+    if activations is None:
+        return
+    from debias_ssae.store import ActivationStore
+
+    store = ActivationStore(activations)
+    size = min(8192, rows, store.n_rows)
+    batches = store.shuffled(hookpoint, batch_size=size, n_epochs=1, random_state=0)
+    for name, value in evaluate(loaded, islice(batches, max(1, rows // size))).items():
+        click.echo(f"{name}: {value:.4g}")
+
+
+@sae.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("destination", type=FOLDER)
+@click.option(
+    "--to", "target", required=True, type=click.Choice(["saelens", "dictionary_learning"]), help="The format."
+)
+def convert(source: Path, destination: Path, target: str) -> None:
+    """Read an SAE in any known format and write it in another."""
+    from debias_ssae.sae import load_sae, save_dictionary_learning, save_sae
+    from debias_ssae.sae.formats import load_metadata
+
+    if destination.exists() and source.exists() and destination.samefile(source):
+        raise InputError(f"{destination} is the source itself; give another folder")
+    loaded, metadata = load_sae(source), load_metadata(source)
+    write = save_sae if target == "saelens" else save_dictionary_learning
+    write(loaded, destination, metadata=metadata)
+    click.echo(f"{destination}: {loaded.cfg.architecture}, {loaded.cfg.d_sae} latents, as {target}")
+
+
+def _settings(
+    config: Path | None, knobs: dict[str, Any], others: tuple[str, ...]
+) -> tuple[dict[str, Any], Any]:
+    """Return the SAE's values and the TrainConfig: the file's, and over them the command line's."""
+    import yaml
+
+    from debias_ssae.config import SAEConfig, TrainConfig, make_config
+
+    values: Any = {}
+    if config is not None:
+        try:
+            values = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(f"Cannot read the configuration {config}: {error}") from error
+        if not isinstance(values, dict) or set(values) - {"sae", "train"}:
+            raise InputError(f"The configuration {config} must hold sae: and train:, nothing else")
+    given = {name: value for name, value in knobs.items() if value is not None}
+    for pair in others:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair}: expected NAME=VALUE")
+        given[name] = yaml.safe_load(value)
+    if "tilt" in given and given["tilt"] != "auto":
+        given["tilt"] = float(given["tilt"]) if _is_number(given["tilt"]) else given["tilt"]
+    own = {name: given.pop(name) for name in list(given) if name in SAEConfig.model_fields}
+    train_values = make_config(TrainConfig, {**(values.get("train") or {}), **given}, source="train")
+    return {**(values.get("sae") or {}), **own}, train_values
+
+
+def _sae_config(values: dict[str, Any]) -> Any:
+    from debias_ssae.config import SAEConfig, make_config
+
+    return make_config(SAEConfig, values, source="sae")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _from_store(
+    directory: Path, hookpoint: str | None, batch_size: int, seed: int
+) -> "tuple[int, Iterator[Tensor], dict[str, Any]]":
+    from debias_ssae.store import ActivationStore
+
+    store = ActivationStore(directory)
+    stream = store.shuffled(hookpoint, batch_size=batch_size, random_state=seed)
+    about = {
+        "hook_name": hookpoint or store.hookpoints[0],
+        "model_name": str(store.settings.get("model", "")),
+    }
+    return store.d_model, stream, {**about, "activations": str(directory)}
+
+
+def _from_corpus(
+    encoder: str, corpus: str, column: str, hookpoint: str | None, n_rows: int, batch_size: int, seed: int
+) -> "tuple[int, Iterator[Tensor], dict[str, Any]]":
+    import torch
+
+    from debias_ssae.activations import load_model, stream_rows
+    from debias_ssae.corpora import stream_texts
+    from debias_ssae.sae import shuffled_batches
+
+    model, name = load_model(encoder), hookpoint or "embeddings"
+    parts, found = [], 0
+    texts = (text for text in stream_texts(corpus, column=column) if isinstance(text, str))
+    for part in stream_rows(model, texts, name, progress=True):
+        parts.append(part)
+        found += len(part)
+        if found >= n_rows:
+            break
+    if found == 0:
+        raise InputError(f"The corpus {corpus} gave no rows of activations")
+    rows = torch.cat(parts)[:n_rows]
+    about = {"hook_name": name, "model_name": encoder, "dataset_path": corpus, "n_rows": len(rows)}
+    return rows.shape[1], shuffled_batches(rows, batch_size, seed), about
