@@ -1,5 +1,6 @@
 """Linear erasers with one closed form each: mean difference, LEACE, SPLINCE. All edit ``x - (x - c) R^T L``."""
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.attribution import encode_attribute
+from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.exceptions import InputError, MissingExtraError
 
 
@@ -36,7 +37,7 @@ class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         and when lengths differ.
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        z, self.values_ = _codes(sensitive_features, len(X), type(self).__name__)
+        z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         known = z >= 0
         Z = np.eye(len(self.values_))[z[known]]
         labels = None if y is None else np.asarray(y)[known]
@@ -119,7 +120,10 @@ class LEACE(AttributeErasure):
     ) -> tuple[np.ndarray, np.ndarray]:
         try:
             import torch
-            from concept_erasure import LeaceFitter
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # it compiles a function on import
+                from concept_erasure import LeaceFitter
         except ImportError as error:
             raise MissingExtraError("concept-erasure", "baselines") from error
         Z = _targets(Z, y, self.conditional)
@@ -182,14 +186,6 @@ class SPLINCE(AttributeErasure):
         beyond = kernel - kept @ (kept.T @ kernel)
         right = np.linalg.solve(beyond.T @ kernel, beyond.T) @ whiten
         return (unwhiten @ kernel).T, right
-
-
-def _codes(sensitive_features: Any, n: int, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    if sensitive_features is None:
-        raise InputError(
-            f"{name} needs the attribute of its training rows: fit(X, y, sensitive_features=...)"
-        )
-    return encode_attribute(sensitive_features, n)
 
 
 def _targets(Z: np.ndarray, y: np.ndarray | None, conditional: bool) -> np.ndarray:

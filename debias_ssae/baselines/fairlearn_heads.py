@@ -10,8 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from debias_ssae.attribution import encode_attribute
-from debias_ssae.baselines.removal import codes_of
+from debias_ssae.baselines.attribute import apply_attribute, read_attribute
 from debias_ssae.exceptions import InputError
 
 
@@ -19,9 +18,7 @@ class _TwoClassHead(ClassifierMixin, BaseEstimator):
     def _check(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return standardised rows, 0/1 targets and attribute codes of the rows that have an attribute."""
         X, y = validate_data(self, X, y, dtype=np.float64)
-        if sensitive_features is None:
-            raise InputError(f"{type(self).__name__} needs group labels: fit(X, y, sensitive_features=...)")
-        z, self.values_ = encode_attribute(sensitive_features, len(X))
+        z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         self.classes_ = np.unique(y)
         if len(self.classes_) != 2:
             raise InputError(f"{type(self).__name__} takes two classes, y has {len(self.classes_)}")
@@ -147,9 +144,7 @@ class ParityThresholds(_TwoClassHead):
     def predict(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
         """Return class labels ``(n,)``. Raises InputError without the attribute or for a value not in fit."""
         rows = self._rows(X)
-        if sensitive_features is None:
-            raise InputError("ParityThresholds needs the attribute of the rows it predicts")
-        z = codes_of(sensitive_features, self.values_, len(rows))
+        z = apply_attribute(sensitive_features, self.values_, len(rows), "ParityThresholds")
         drawn = self.optimizer_.predict(rows, sensitive_features=z, random_state=self.random_state)
         labels: np.ndarray = self.classes_[np.asarray(drawn).astype(int)]
         return labels

@@ -9,7 +9,7 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from debias_ssae.attribution import encode_attribute
+from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.exceptions import InputError
 
 
@@ -28,9 +28,7 @@ class GroupHead(ClassifierMixin, BaseEstimator):
         Raises InputError without the attribute, with one value only, with one class only and when lengths differ.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
-        if sensitive_features is None:
-            raise InputError(f"{type(self).__name__} needs group labels: fit(X, y, sensitive_features=...)")
-        z, self.values_ = encode_attribute(sensitive_features, len(X))
+        z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         X, y, z = X[z >= 0], y[z >= 0], z[z >= 0]
         encoder = LabelEncoder().fit(y)
         self.classes_ = encoder.classes_

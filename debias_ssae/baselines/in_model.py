@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from debias_ssae.activations import LanguageModel, harvest
-from debias_ssae.attribution import encode_attribute
+from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.baselines.erasers import LEACE
 from debias_ssae.exceptions import InputError
 
@@ -53,7 +53,7 @@ def scrub_blocks(
     ``hookpoints`` defaults to the embeddings and every block's output, in the order of the pass. Every token has
     its text's attribute. Raises InputError as LEACE does and for an unknown hookpoint.
     """
-    z, _ = encode_attribute(sensitive_features, len(texts))
+    z, _ = read_attribute(sensitive_features, len(texts), "scrub_blocks")
     y = None if y is None else np.asarray(y)
     if y is not None and len(y) != len(texts):
         raise InputError(f"y has {len(y)} rows, but there are {len(texts)} texts; they must agree")

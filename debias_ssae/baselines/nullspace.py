@@ -29,6 +29,8 @@ class INLP(AttributeErasure):
     ----------
     accuracies_ : list of float
         Training accuracy of each classifier, the last after all projections.
+    n_iter_ : int
+        Classifiers fitted.
     """
 
     def __init__(self, *, max_iter: int = 100, C: float = 1.0, tol: float = 0.01) -> None:
@@ -63,4 +65,5 @@ class INLP(AttributeErasure):
                 _, s, directions = np.linalg.svd(weights, full_matrices=False)
                 basis = np.vstack([basis, directions[s > 1e-9 * max(s.max(), 1e-300)]])
                 rows = rows - rows @ basis.T @ basis
+        self.n_iter_ = len(self.accuracies_)
         return basis, basis

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.attribution import encode_attribute
+from debias_ssae.baselines.attribute import apply_attribute, read_attribute
 from debias_ssae.exceptions import InputError
 
 
@@ -32,9 +32,7 @@ class CorrelationRemoval(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         from fairlearn.preprocessing import CorrelationRemover
 
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        if sensitive_features is None:
-            raise InputError("CorrelationRemoval needs the attribute: fit(X, y, sensitive_features=...)")
-        codes, self.values_ = encode_attribute(sensitive_features, len(X))
+        codes, self.values_ = read_attribute(sensitive_features, len(X), "CorrelationRemoval")
         if (codes < 0).any():
             raise InputError(f"{int((codes < 0).sum())} rows miss the attribute; drop them")
         # one column of a one-hot code follows from the others
@@ -47,26 +45,9 @@ class CorrelationRemoval(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Return the residuals ``(n, d)``. Raises InputError without the attribute or for a value not in fit."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        if sensitive_features is None:
-            raise InputError("CorrelationRemoval needs the attribute of the rows it transforms")
-        codes = codes_of(sensitive_features, self.values_, len(X))
+        codes = apply_attribute(sensitive_features, self.values_, len(X), "CorrelationRemoval")
         edited: np.ndarray = np.asarray(self.remover_.transform(self._joined(X, codes))).astype(X.dtype)
         return edited
 
     def _joined(self, X: np.ndarray, codes: np.ndarray) -> np.ndarray:
         return np.hstack([np.eye(len(self.values_))[codes][:, :-1], X])
-
-
-def codes_of(sensitive_features: Any, values: tuple[str, ...], n: int) -> np.ndarray:
-    """Return codes of known ``values``. Raises InputError for another length and for values not seen in fit."""
-    import pandas as pd
-
-    table = pd.DataFrame(sensitive_features)
-    if len(table) != n:
-        raise InputError(f"sensitive_features has {len(table)} rows, but X has {n}; they must agree")
-    names = table.astype(str).agg(",".join, axis=1)
-    strange = sorted(set(names) - set(values))
-    if strange:
-        raise InputError(f"sensitive_features holds {strange}, not seen in fit; known: {list(values)}")
-    codes: np.ndarray = names.map({value: i for i, value in enumerate(values)}).to_numpy(dtype=int)
-    return codes

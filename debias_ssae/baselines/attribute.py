@@ -1,0 +1,48 @@
+"""The attribute as users give it, to codes."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from debias_ssae.attribution import encode_attribute
+from debias_ssae.exceptions import InputError
+
+
+def read_attribute(sensitive_features: Any, n: int, asker: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return codes ``(n,)``, -1 where a value is missing, and the values' names; several columns are crossed.
+
+    Raises InputError without the attribute, for another length than ``n`` and with fewer than two values.
+    """
+    if sensitive_features is None:
+        raise InputError(
+            f"{asker} needs the attribute of its training rows: fit(X, y, sensitive_features=...)"
+        )
+    known = _known(sensitive_features, n)
+    codes = np.full(n, -1)
+    codes[known], values = encode_attribute(pd.DataFrame(sensitive_features)[known], int(known.sum()))
+    return codes, values
+
+
+def apply_attribute(sensitive_features: Any, values: tuple[str, ...], n: int, asker: str) -> np.ndarray:
+    """Return codes ``(n,)`` of the ``values`` seen in fit, for methods that need the attribute when used.
+
+    Raises InputError without the attribute, for another length than ``n`` and for a value not seen in fit.
+    """
+    if sensitive_features is None:
+        raise InputError(f"{asker} needs the attribute of the rows it is used on: sensitive_features=...")
+    _known(sensitive_features, n)
+    names = pd.DataFrame(sensitive_features).map(str).agg(",".join, axis=1)
+    strange = sorted(set(names) - set(values))
+    if strange:
+        raise InputError(f"sensitive_features holds {strange}, not seen in fit; known: {list(values)}")
+    codes: np.ndarray = names.map({value: i for i, value in enumerate(values)}).to_numpy(dtype=int)
+    return codes
+
+
+def _known(sensitive_features: Any, n: int) -> np.ndarray:
+    table = pd.DataFrame(sensitive_features)
+    if len(table) != n:
+        raise InputError(f"sensitive_features has {len(table)} rows, but X has {n}; they must agree")
+    known: np.ndarray = table.notna().all(axis=1).to_numpy()
+    return known
