@@ -163,6 +163,45 @@ class DebiasConfig(Settings):
     selection: SelectionConfig = SelectionConfig()
 
 
+class BenchmarkConfig(Settings):
+    """The benchmark's protocol."""
+
+    encoder: str = "minilm"
+    hookpoint: str = "embeddings"
+    layer: str = "final"
+    pooling: str = "mean"
+    concept: str = "gender"
+    """Shipped name or file of the concept for the concept regime, scrubbing and the token mask."""
+    setting: Literal["confounded", "natural"] = "confounded"
+    methods: tuple[str, ...] = ("erm", "oracle", "scrub", "token_mask", "random_latents", "ssae")
+    seeds: int = Field(default=5, ge=1)
+    """Each a new split, a new SAE and a new selection."""
+    n_test: int = Field(default=120, ge=1)
+    """Test texts of a cell (class x attribute value)."""
+    n_attribute: int = Field(default=120, ge=1)
+    """Texts of a cell in the attribute set A."""
+    max_head: int = Field(default=2000, ge=1)
+    """Texts of a majority cell that train the head, at most."""
+    n_draws: int = Field(default=5, ge=1)
+    """Draws of random latents."""
+    debias: DebiasConfig = DebiasConfig()
+
+
+DEMO = BenchmarkConfig(
+    methods=("erm", "ssae", "oracle"),
+    n_test=50,
+    n_attribute=50,
+    max_head=250,
+    debias=DebiasConfig(
+        general=TrainConfig(n_steps=300, batch_size=1024),
+        special=TrainConfig(n_steps=150, batch_size=1024, lr=5e-4, tilt="auto"),
+        general_rows=150_000,
+        retrieval=RetrievalConfig(n_texts=1_000, max_seeds=500),
+    ),
+)
+"""Small enough for minutes on two cores; every stage is the real one."""
+
+
 def load_config(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
     """Read a YAML file into ``cls``; ``overrides`` are top-level fields that win over the file.
 

@@ -1,17 +1,20 @@
 """Concept regime: no attribute labels; what changes when only the attribute's words change."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from debias_ssae.activations import Activations, LanguageModel, harvest
-from debias_ssae.attribution.scores import CHUNK, LatentScores, corrected_p_values
+from debias_ssae.attribution.scores import LatentScores, corrected_p_values, pooled_latents
 from debias_ssae.concept import Concept
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 
 Spans = Sequence[tuple[int, int]]
+WORDS = 1024
+"""Swapped words encoded at a time; bounds the dense latents."""
 
 
 def counterfactual_contrast(
@@ -40,34 +43,71 @@ def counterfactual_contrast(
             f"none of the {len(texts)} texts holds a word of the concept {concept.name!r} "
             f"({', '.join(list(concept.words)[:4])}, ...); give a concept whose words occur in the texts"
         )
-    sides = []
-    for wordings, spans in (
-        ([t.text_a for t in twins], [t.spans_a for t in twins]),
-        ([t.text_b for t in twins], [t.spans_b for t in twins]),
-    ):
-        rows = harvest(model, wordings, hookpoint, progress=progress)
-        sides.append((rows, _word_of_row(rows, spans)))
-    n_words = sum(len(t.spans_a) for t in twins)
-    (a, in_a, fired_a), (b, in_b, fired_b) = (_word_means(sae, *side, n_words) for side in sides)
-    whole = in_a & in_b  # a word cut off by the model's length limit has no pair
-    if not whole.any():
+    a, b = (
+        _Side.of(
+            harvest(model, [t.text_a for t in twins], hookpoint, progress=progress),
+            [t.spans_a for t in twins],
+        ),
+        _Side.of(
+            harvest(model, [t.text_b for t in twins], hookpoint, progress=progress),
+            [t.spans_b for t in twins],
+        ),
+    )
+    mean, z, n_words = _change(sae, a, b, n_words=sum(len(t.spans_a) for t in twins))
+    if n_words == 0:
         raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
-    return _scores((b - a)[whole], (a + b)[whole] / 2, (fired_a + fired_b) / 2, concept)
-
-
-def _scores(change: np.ndarray, level: np.ndarray, firing_rate: np.ndarray, concept: Concept) -> LatentScores:
-    mean, spread = change.mean(axis=0), change.std(axis=0)
-    z = np.divide(mean * np.sqrt(len(change)), spread, out=np.zeros_like(mean), where=spread > 0)
+    latents, firing_rate = pooled_latents(sae, a.rows)
     return LatentScores(
         method="counterfactual_contrast",
         score=np.abs(mean),
         sign=np.sign(mean),
         effect=mean[None],
         firing_rate=firing_rate,
-        mass=level.mean(axis=0),
+        mass=latents.mean(axis=0),
         p_value=corrected_p_values(z),
         values=concept.values,
     )
+
+
+class _Side(NamedTuple):
+    """One wording of all twins: its rows, and those that belong to a swapped word, in order."""
+
+    rows: Activations
+    touched: np.ndarray
+    word: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Activations, spans: Sequence[Spans]) -> "_Side":
+        word = _word_of_row(rows, spans)
+        touched = np.flatnonzero(word >= 0)
+        return cls(rows, touched, word[touched])
+
+    def word_means(self, sae: SparseAutoencoder, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean latents of the words ``first`` to ``stop``, and which of them have rows."""
+        low, high = np.searchsorted(self.word, (first, stop))
+        word = self.word[low:high] - first
+        sums = torch.zeros(stop - first, sae.cfg.d_sae)
+        if high > low:
+            with torch.no_grad():
+                f = sae.encode(self.rows.x[torch.as_tensor(self.touched[low:high])]).cpu()
+            sums.index_add_(0, torch.as_tensor(word), f)
+        sizes = np.bincount(word, minlength=stop - first)
+        return sums.numpy() / np.maximum(sizes, 1)[:, None], sizes > 0
+
+
+def _change(sae: SparseAutoencoder, a: _Side, b: _Side, n_words: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean change b - a over words ``[d_sae]``, its z statistic, and how many words have both wordings."""
+    total, squares, n = np.zeros(sae.cfg.d_sae), np.zeros(sae.cfg.d_sae), 0
+    for first in range(0, n_words, WORDS):
+        stop = min(first + WORDS, n_words)
+        (mean_a, in_a), (mean_b, in_b) = a.word_means(sae, first, stop), b.word_means(sae, first, stop)
+        # a word that the length limit cuts off in one wording has no pair
+        change = (mean_b - mean_a)[in_a & in_b]
+        total, squares, n = total + change.sum(axis=0), squares + (change**2).sum(axis=0), n + len(change)
+    mean = total / max(n, 1)
+    spread = np.sqrt(np.maximum(squares / max(n, 1) - mean**2, 0))
+    z = np.divide(mean * np.sqrt(n), spread, out=np.zeros_like(mean), where=spread > 0)
+    return mean, z, n
 
 
 def _word_of_row(rows: Activations, spans: Sequence[Spans]) -> np.ndarray:
@@ -82,21 +122,3 @@ def _word_of_row(rows: Activations, spans: Sequence[Spans]) -> np.ndarray:
             touched = (here[:, 0] < end) & (here[:, 1] > begin)
             word[starts[i] : starts[i + 1]][touched] = first[i] + j
     return word
-
-
-def _word_means(
-    sae: SparseAutoencoder, rows: Activations, word: np.ndarray, n_words: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean latents of each word ``[n_words, d_sae]``, which words have rows, firing rate over those rows."""
-    touched = np.flatnonzero(word >= 0)
-    sums = torch.zeros(n_words, sae.cfg.d_sae)
-    fired = torch.zeros(sae.cfg.d_sae)
-    for start in range(0, len(touched), CHUNK):
-        part = touched[start : start + CHUNK]
-        with torch.no_grad():
-            f = sae.encode(rows.x[torch.as_tensor(part)]).cpu()
-        sums.index_add_(0, torch.as_tensor(word[part]), f)
-        fired += (f > 0).sum(0)
-    sizes = np.bincount(word[touched], minlength=n_words)
-    means = sums.numpy() / np.maximum(sizes, 1)[:, None]
-    return means, sizes > 0, (fired / max(len(touched), 1)).numpy()

@@ -8,7 +8,11 @@ from debias_ssae.exceptions import InputError
 
 
 def matched_random_latents(
-    chosen: Sequence[int], firing_rate: np.ndarray, mass: np.ndarray, *, random_state: int | None = None
+    chosen: Sequence[int] | np.ndarray,
+    firing_rate: np.ndarray,
+    mass: np.ndarray,
+    *,
+    random_state: int | None = None,
 ) -> np.ndarray:
     """Return as many latents as ``chosen``, disjoint from them, matched in firing rate and mean activation.
 

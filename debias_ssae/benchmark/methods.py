@@ -1,0 +1,199 @@
+"""The methods compared: each turns a seed's texts into representations for the head."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from debias_ssae.ablation import LatentEraser
+from debias_ssae.activations import harvest
+from debias_ssae.attribution import (
+    LatentScores,
+    class_conditional_contrast,
+    counterfactual_contrast,
+    encode_attribute,
+    matched_random_latents,
+    pooled_latents,
+)
+from debias_ssae.baselines import token_mask
+from debias_ssae.benchmark.splits import Split
+from debias_ssae.concept import Concept
+from debias_ssae.config import BenchmarkConfig
+from debias_ssae.debiaser import learn_ssae
+from debias_ssae.encoder import ActivationEncoder, Edit
+from debias_ssae.sae.model import SparseAutoencoder
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One method's representations in one seed; rows as in the split."""
+
+    method: str
+    regime: str
+    X_head: np.ndarray
+    X_attribute: np.ndarray
+    X_test: np.ndarray
+    d_sae: int | None = None
+    n_latents: int | None = None
+    draw: int = 0
+    seconds_fit: float = 0.0
+    seconds_transform: float = 0.0
+    """For the test texts."""
+
+
+@dataclass
+class Corpus:
+    """What all seeds share: the texts with labels, the model, the pool, and one pass for each fixed edit."""
+
+    texts: list[str]
+    y: np.ndarray
+    z: np.ndarray
+    pool: list[str] | None
+    config: BenchmarkConfig
+    encoder: ActivationEncoder
+    concept: Concept
+    cache_dir: str | None = None
+    progress: bool = False
+    _passes: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
+
+    def fixed(self, name: str) -> tuple[np.ndarray, float]:
+        """Representations of all texts, and seconds a text, for an edit that does not depend on the seed."""
+        if name not in self._passes:
+            start = time.perf_counter()
+            if name == "scrub":
+                X = self.encoder.encode([self.concept.scrub(text) for text in self.texts])
+            elif name == "token_mask":
+                X = token_mask(self.encoder, self.texts, self.concept)
+            else:
+                X = self.encoder.encode(self.texts)
+            self._passes[name] = X, (time.perf_counter() - start) / len(self.texts)
+        return self._passes[name]
+
+
+class Seed:
+    """One seed: its split, and its SAE and scores, made when a method first asks for them."""
+
+    def __init__(self, corpus: Corpus, split: Split, number: int) -> None:
+        self.corpus, self.split, self.number = corpus, split, number
+        self.seconds: dict[str, float] = {}
+
+    def variants(self, method: str) -> Iterator[Variant]:
+        """Yield the method's rows: one, or one a regime, or one a draw."""
+        return _METHODS[method](self)
+
+    @cached_property
+    def sae(self) -> SparseAutoencoder:
+        """The SSAE: specialised on the head's texts and what they retrieve; test texts are held out."""
+        corpus = self.corpus
+        with self._timed("sae"):
+            return learn_ssae(
+                corpus.encoder.language_model,
+                self._texts(self.split.head),
+                corpus.config.hookpoint,
+                corpus.config.debias,
+                corpus=corpus.pool,
+                held_out=self._texts(self.split.test),
+                random_state=self.number,
+                cache_dir=corpus.cache_dir,
+                progress=corpus.progress,
+            ).sae
+
+    @cached_property
+    def labelled(self) -> LatentScores:
+        """Scores from the attribute set A."""
+        corpus, rows, sae = self.corpus, self.split.attribute, self.sae
+        with self._timed("labelled"):
+            activations = harvest(corpus.encoder.language_model, self._texts(rows), corpus.config.hookpoint)
+            z, values = encode_attribute(corpus.z[rows], len(rows))
+            min_cell = corpus.config.debias.selection.min_cell
+            return class_conditional_contrast(
+                *pooled_latents(sae, activations), z, values, corpus.y[rows], min_cell=min_cell
+            )
+
+    @cached_property
+    def concept(self) -> LatentScores:
+        """Scores from the head's texts and the concept; no attribute labels."""
+        corpus, sae = self.corpus, self.sae
+        with self._timed("concept"):
+            return counterfactual_contrast(
+                corpus.encoder.language_model,
+                sae,
+                self._texts(self.split.head),
+                corpus.concept,
+                hookpoint=corpus.config.hookpoint,
+                max_texts=corpus.config.debias.selection.max_texts,
+                random_state=self.number,
+            )
+
+    def fixed(self, name: str) -> dict[str, np.ndarray | float]:
+        """Pick this split's rows from a pass over all texts."""
+        X, seconds = self.corpus.fixed(name)
+        return self._parts(X[self._rows], seconds)
+
+    def edited(self, edits: Mapping[str, Edit]) -> dict[str, np.ndarray | float]:
+        """Run the split's texts through the edited model."""
+        start = time.perf_counter()
+        X = self.corpus.encoder.encode(self._texts(self._rows), edits)
+        return self._parts(X, (time.perf_counter() - start) / len(X))
+
+    @property
+    def _rows(self) -> np.ndarray:
+        return np.concatenate([self.split.head, self.split.attribute, self.split.test])
+
+    def _parts(self, X: np.ndarray, seconds_a_text: float) -> dict[str, np.ndarray | float]:
+        head, attribute, test = np.split(X, np.cumsum([len(self.split.head), len(self.split.attribute)]))
+        seconds = seconds_a_text * len(test)
+        return {"X_head": head, "X_attribute": attribute, "X_test": test, "seconds_transform": seconds}
+
+    def erased(self, method: str, regime: str, latents: np.ndarray, **facts: float) -> Variant:
+        """The variant in which ``latents`` are removed inside the model."""
+        eraser = LatentEraser.cut(self.sae, latents.tolist())
+        parts = self.edited({self.corpus.config.hookpoint: eraser})
+        return Variant(method, regime, **parts, d_sae=self.sae.cfg.d_sae, n_latents=len(latents), **facts)  # type: ignore[arg-type]
+
+    def _texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        return [self.corpus.texts[i] for i in rows]
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def _fixed(method: str, source: str, regime: str) -> Callable[[Seed], Iterator[Variant]]:
+    def variants(seed: Seed) -> Iterator[Variant]:
+        yield Variant(method, regime, **seed.fixed(source))  # type: ignore[arg-type]
+
+    return variants
+
+
+def _ssae(seed: Seed) -> Iterator[Variant]:
+    n = seed.corpus.config.debias.selection.n_latents
+    for regime in ("labelled", "concept"):
+        scores: LatentScores = getattr(seed, regime)
+        seconds = seed.seconds["sae"] + seed.seconds[regime]
+        yield seed.erased("ssae", regime, scores.top(n), seconds_fit=seconds)
+
+
+def _random_latents(seed: Seed) -> Iterator[Variant]:
+    scores = seed.concept
+    chosen = scores.top(seed.corpus.config.debias.selection.n_latents)
+    for draw in range(seed.corpus.config.n_draws):
+        state = 1000 * seed.number + draw
+        latents = matched_random_latents(chosen, scores.firing_rate, scores.mass, random_state=state)
+        yield seed.erased("random_latents", "concept", latents, draw=draw)
+
+
+_METHODS: dict[str, Callable[[Seed], Iterator[Variant]]] = {
+    "erm": _fixed("erm", "plain", "none"),
+    "oracle": _fixed("oracle", "plain", "labelled"),
+    "scrub": _fixed("scrub", "scrub", "concept"),
+    "token_mask": _fixed("token_mask", "token_mask", "concept"),
+    "random_latents": _random_latents,
+    "ssae": _ssae,
+}
+METHODS = tuple(_METHODS)

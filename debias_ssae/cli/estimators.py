@@ -1,0 +1,118 @@
+"""``fit`` and ``transform``: a debiaser between files."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from debias_ssae.exceptions import InputError
+
+
+@click.command()
+@click.option(
+    "--data", required=True, type=click.Path(dir_okay=False), help="Table: csv, csv.gz, jsonl or parquet."
+)
+@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@click.option(
+    "--target", help="Column of the target; the attribute's effect is looked for inside each class."
+)
+@click.option("--sensitive", help="Column of the attribute to remove; empty values are allowed.")
+@click.option(
+    "--concept", help='Instead of --sensitive: "gender", or a file of word pairs. No labels are needed.'
+)
+@click.option("--corpus", type=click.Path(dir_okay=False), help="Texts to retrieve the subdomain from.")
+@click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the model.")
+@click.option("--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm.")
+@click.option("--hookpoint", default="embeddings", show_default=True, help="Where the model is edited.")
+@click.option("--layer", default="final", show_default=True, help="Hookpoint whose rows are pooled.")
+@click.option(
+    "--pooling", default="mean", show_default=True, type=click.Choice(["mean", "cls", "last", "max"])
+)
+@click.option("--n-latents", default="auto", show_default=True, help="How many latents to remove.")
+@click.option("--alpha", default=1.0, show_default=True, help="Share of their writing that is removed.")
+@click.option(
+    "--residual", type=click.Choice(["counterfactual", "leace"]), help="Linear eraser on the output, too."
+)
+@click.option("--sae", type=click.Path(), help="A general SAE to fine-tune.")
+@click.option("--cache", type=click.Path(file_okay=False), help="Directory that keeps embeddings and SAEs.")
+@click.option("--config", type=click.Path(dir_okay=False), help="YAML of further settings (DebiasConfig).")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def fit(data: str, text: str, target: str | None, sensitive: str | None, out: str, **options: Any) -> None:
+    """Fit a debiaser on a table of texts and save it.
+
+    Give --sensitive (labels), or --concept (no labels). The model is a directory of safetensors and JSON.
+    """
+    if sensitive is None and options["concept"] is None:
+        raise InputError(
+            "neither --sensitive nor --concept was given, so there is nothing to remove; give one"
+        )
+    from debias_ssae.benchmark import writable_directory
+    from debias_ssae.config import DebiasConfig, load_config
+    from debias_ssae.datasets import load_corpus, load_table
+    from debias_ssae.debiaser import SSAEDebiaser
+
+    table = load_table(data, text=text, target=target, sensitive=sensitive)
+    n_latents, corpus, config = options["n_latents"], options["corpus"], options["config"]
+    if n_latents != "auto" and not n_latents.isdigit():
+        raise InputError(f'--n-latents is {n_latents!r}; expected "auto" or a whole number')
+    writable_directory(Path(out).absolute().parent)
+    debiaser = SSAEDebiaser(
+        encoder=options["encoder"],
+        corpus=None if corpus is None else load_corpus(corpus, column=options["corpus_text"]),
+        sae=options["sae"],
+        concept=options["concept"],
+        hookpoint=options["hookpoint"],
+        layer=options["layer"],
+        pooling=options["pooling"],
+        n_latents=n_latents if n_latents == "auto" else int(n_latents),
+        alpha=options["alpha"],
+        residual=options["residual"],
+        cache_dir=options["cache"],
+        config=None if config is None else load_config(DebiasConfig, config),
+        random_state=options["seed"],
+        verbose=not options["quiet"],
+    )
+    labels = None if sensitive is None else table[sensitive]
+    y = None if target is None else table[target].to_numpy()
+    debiaser.fit(table[text].tolist(), y, sensitive_features=labels)
+    debiaser.save(out)
+    click.echo(f"{len(debiaser.latents_)} of {debiaser.sae_.cfg.d_sae} latents are removed. Model: {out}")
+
+
+@click.command()
+@click.argument("model", type=click.Path(file_okay=False))
+@click.option(
+    "--data", required=True, type=click.Path(dir_okay=False), help="Table: csv, csv.gz, jsonl or parquet."
+)
+@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False), help="Parquet or csv of representations."
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def transform(model: str, data: str, text: str, out: str, quiet: bool) -> None:
+    """Write the debiased representations of a table of texts.
+
+    Only the text column is read: the attribute is never needed. One row a text, in the table's order, one
+    column a dimension.
+    """
+    from debias_ssae.benchmark import writable_directory
+    from debias_ssae.datasets import load_table
+    from debias_ssae.debiaser import SSAEDebiaser
+
+    goal = Path(out)
+    if goal.suffix not in (".parquet", ".csv"):
+        raise InputError(f"--out is {out}; expected a name that ends in .parquet or .csv")
+    debiaser = SSAEDebiaser.load(model)
+    debiaser.verbose = debiaser.encoder_.verbose = not quiet
+    table = load_table(data, text=text)
+    writable_directory(goal.absolute().parent)
+    frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
+    partial = goal.with_name(f".{goal.name}.partial")
+    if goal.suffix == ".parquet":
+        frame.to_parquet(partial)
+    else:
+        frame.to_csv(partial, index=False)
+    partial.replace(goal)
+    click.echo(f"{len(frame)} texts, {frame.shape[1]} columns: {out}")
