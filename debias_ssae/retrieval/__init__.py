@@ -1,6 +1,16 @@
 """Which part of a corpus is worth training on: the texts nearest to a handful of seeds."""
 
+from debias_ssae.retrieval.approximate import ApproximateIndex, build_approximate
 from debias_ssae.retrieval.embedders import embed_texts
+from debias_ssae.retrieval.index import CorpusIndex, Hits
 from debias_ssae.retrieval.selecting import RetrievedTexts, retrieve
 
-__all__ = ["RetrievedTexts", "embed_texts", "retrieve"]
+__all__ = [
+    "ApproximateIndex",
+    "CorpusIndex",
+    "Hits",
+    "RetrievedTexts",
+    "build_approximate",
+    "embed_texts",
+    "retrieve",
+]

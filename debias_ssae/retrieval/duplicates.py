@@ -2,16 +2,17 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 _NOT_WORD = re.compile(r"[\W_]+")
+_BLOCK_ROWS = 1024
 
 
 def fold(text: str) -> str:
-    """Return ``text`` without case, accents' encoding, spaces and punctuation, to compare texts by."""
+    """Return ``text`` without case, spaces, punctuation and differences of encoding, to compare texts by."""
     return _NOT_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
@@ -29,35 +30,39 @@ def new_texts(corpus: Sequence[str], known: Iterable[str]) -> NDArray[np.int64]:
 
 def drop_near(
     ranked: NDArray[np.int64],
-    vectors: NDArray[np.float32],
+    vectors_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     known: NDArray[np.float32],
     n_texts: int,
     threshold: float,
 ) -> tuple[NDArray[np.int64], int]:
-    """Walk down ``ranked`` and keep the first ``n_texts`` rows of ``vectors`` that are new.
+    """Walk down ``ranked`` and keep the first ``n_texts`` whose vectors are new.
 
-    A row is dropped when its cosine with a row of ``known`` or with one kept before is above ``threshold``.
-    ``vectors`` and ``known`` hold unit rows. Returns the rows kept and how many were dropped on the way.
+    A text is dropped when its cosine with a row of ``known`` or with one kept before is above ``threshold``.
+    ``vectors_of`` gives the unit vectors of some texts; it is asked only as far down as needed. Returns the
+    texts kept and how many were dropped on the way.
     """
     kept: list[int] = []
     dropped = 0
-    kept_vectors = np.empty((n_texts, vectors.shape[1]), np.float32)
-    block_rows = 1024
-    for start in range(0, len(ranked), block_rows):
-        block = ranked[start : start + block_rows]
-        x = np.ascontiguousarray(vectors[block])
-        near = np.zeros(len(block), bool)
-        for others in (known, kept_vectors[: len(kept)]):
-            for piece in range(0, len(others), 4096):
-                near |= (x @ others[piece : piece + 4096].T > threshold).any(1)
-        within = np.triu(x @ x.T > threshold, k=1)
-        for i, row in enumerate(block):
+    kept_vectors = np.empty((n_texts, known.shape[1]), np.float32)
+    for start in range(0, len(ranked), _BLOCK_ROWS):
+        block = ranked[start : start + _BLOCK_ROWS]
+        x = np.ascontiguousarray(vectors_of(block), dtype=np.float32)
+        near = _near_any(x, known, threshold) | _near_any(x, kept_vectors[: len(kept)], threshold)
+        pairs = np.triu(x @ x.T > threshold, k=1)
+        for i, row in enumerate(block.tolist()):
             if near[i]:
                 dropped += 1
                 continue
-            near |= within[i]
+            near |= pairs[i]
             kept_vectors[len(kept)] = x[i]
-            kept.append(int(row))
+            kept.append(row)
             if len(kept) == n_texts:
                 return np.asarray(kept, np.int64), dropped
     return np.asarray(kept, np.int64), dropped
+
+
+def _near_any(x: NDArray[np.float32], others: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    near = np.zeros(len(x), bool)
+    for start in range(0, len(others), 4096):
+        near |= (x @ others[start : start + 4096].T > threshold).any(1)
+    return near

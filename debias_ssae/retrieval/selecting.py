@@ -1,9 +1,10 @@
-"""From seed texts and a corpus to the subdomain: score, rank, drop what is not new."""
+"""From seed texts and a corpus to the subdomain: score, rank, drop what is not new, report."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 from debias_ssae.exceptions import InputError
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
 from debias_ssae.retrieval.embedders import embed_texts
+from debias_ssae.retrieval.lexical import LexicalIndex
+
+Method = Literal["dense", "bm25", "hybrid", "tracin"]
+Rerank = Callable[[list[str]], NDArray[np.floating[Any]]]
+"""Texts to scores, higher is better (:func:`debias_ssae.influence.tracin_scorer` makes one)."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +27,9 @@ class RetrievedTexts:
     corpus_ids: NDArray[np.int64]
     """Position of each text in the corpus."""
     scores: NDArray[np.float32]
-    """Mean similarity to the seeds (dense)."""
+    """Mean similarity to the seeds (dense), mean BM25, reciprocal rank sum (hybrid), or the rerank's score."""
     report: dict[str, Any]
-    """Counts of what was read, dropped and chosen."""
+    """What was read, dropped and chosen; sources, histogram of the scores, ten samples."""
 
 
 def retrieve(
@@ -37,43 +43,87 @@ def retrieve(
     near_duplicate: float = 0.95,
     max_seeds: int = 2000,
     max_length: int = 128,
+    sources: Sequence[str] | None = None,
+    vectors: NDArray[np.float32] | None = None,
+    rerank: Rerank | None = None,
+    n_candidates: int | None = None,
     cache_dir: str | Path | None = None,
     random_state: int | None = None,
     progress: bool = False,
 ) -> RetrievedTexts:
     """Return the ``n_texts`` texts of ``corpus`` nearest to ``seeds``.
 
-    The score of a text is its mean cosine with the seeds. Texts equal or nearly equal (cosine above
-    ``near_duplicate``) to a seed, to a text of ``held_out`` or to one already chosen are dropped. More than
-    ``max_seeds`` seeds are subsampled. Corpus vectors are kept under ``cache_dir``. Raises InputError for no
-    seeds, an unknown method or entries that are no strings.
+    ``method``: "dense" (mean cosine with the seeds), "bm25" (mean BM25), "hybrid" (reciprocal rank fusion of
+    both; Cormack et al. 2009), "tracin" (the ``n_candidates`` best dense texts, by default three times
+    ``n_texts``, put in order by ``rerank``). Texts equal or nearly equal (cosine above ``near_duplicate``) to
+    a seed, to a text of ``held_out`` or to one already chosen are dropped. More than ``max_seeds`` seeds are
+    subsampled. Vectors of the corpus are ``vectors`` or made here and kept under ``cache_dir``.
+    ``sources`` names where each text of the corpus is from, for the report. Raises InputError for no seeds, an
+    unknown method or entries that are no strings.
     """
-    seeds, corpus, held_out = check_strings(seeds, "seeds"), check_strings(corpus, "corpus"), list(held_out)
-    if method != "dense":
-        raise InputError(f"Unknown method {method!r}: give dense")
+    seeds, corpus = check_strings(seeds, "seeds"), check_strings(corpus, "corpus")
+    held_out = check_strings(list(held_out), "held_out")
+    _check_options(method, rerank, n_texts, near_duplicate)
     if not any(seed.strip() for seed in seeds):
         raise InputError("No seed texts: give at least one text of the subdomain")
     candidates = new_texts(corpus, [*seeds, *held_out])
-    chosen_seeds = _subsample([s for s in seeds if s.strip()], max_seeds, random_state)
+    used = _subsample([seed for seed in seeds if seed.strip()], max_seeds, random_state)
 
-    def vectors_of(texts: Sequence[str], bar: bool = False) -> NDArray[np.float32]:
+    def embedded(texts: Sequence[str], bar: bool = False) -> NDArray[np.float32]:
         return embed_texts(texts, embedder, max_length=max_length, cache_dir=cache_dir, progress=bar)
 
-    vectors = vectors_of(corpus, progress)
-    seed_vectors = vectors_of(chosen_seeds)
-    scores = vectors @ seed_vectors.mean(0)
+    seed_vectors = embedded(used)
+    if vectors is None and method != "bm25":
+        vectors = embedded(corpus, progress)
+    scores = _scores(method, candidates, corpus, used, vectors, seed_vectors)
     ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
-    known = np.concatenate([seed_vectors, vectors_of(held_out)]) if held_out else seed_vectors
-    kept, near = drop_near(ranked, vectors, known, min(n_texts, len(ranked)), near_duplicate)
-    report = {
+    if rerank is not None and method == "tracin":
+        ranked = ranked[: 3 * n_texts if n_candidates is None else n_candidates]
+        scores = scores.copy()
+        scores[ranked] = np.asarray(rerank([corpus[i] for i in ranked]), np.float32)
+        ranked = ranked[np.argsort(-scores[ranked], kind="stable")]
+
+    def vectors_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return vectors[rows] if vectors is not None else embedded([corpus[i] for i in rows])
+
+    known = np.concatenate([seed_vectors, embedded(held_out)]) if held_out else seed_vectors
+    kept, near = drop_near(ranked, vectors_of, known, min(n_texts, len(ranked)), near_duplicate)
+    counts = {
+        "method": method,
         "n_corpus": len(corpus),
         "n_seeds": len(seeds),
-        "n_seeds_used": len(chosen_seeds),
+        "n_seeds_used": len(used),
         "n_exact_duplicates": len(corpus) - len(candidates),
         "n_near_duplicates": near,
         "n_retrieved": len(kept),
     }
-    return RetrievedTexts([corpus[i] for i in kept], kept, scores[kept].astype(np.float32), report)
+    texts = [corpus[i] for i in kept]
+    chosen = scores[kept].astype(np.float32)
+    named = None if sources is None else [sources[i] for i in kept]
+    return RetrievedTexts(texts, kept, chosen, counts | describe(texts, chosen, named))
+
+
+def describe(
+    texts: Sequence[str], scores: NDArray[np.float32], sources: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return what a reviewer wants to see of a selection: sources, a histogram of the scores, ten samples."""
+    heights, edges = np.histogram(scores, bins=10) if len(scores) else (np.zeros(0, int), np.zeros(0))
+    picks = np.unique(np.linspace(0, len(texts) - 1, 10).round().astype(int)).tolist() if texts else []
+    return {
+        "sources": dict(Counter(map(str, sources)).most_common()) if sources is not None else {},
+        "score_histogram": {"edges": [float(e) for e in edges], "counts": [int(h) for h in heights]},
+        "samples": [{"rank": int(i), "score": float(scores[i]), "text": texts[i][:300]} for i in picks],
+    }
+
+
+def fuse_ranks(*scores: NDArray[np.float32], constant: int = 60) -> NDArray[np.float32]:
+    """Return the sum of 1 / (constant + rank) over several scores of the same texts (Cormack et al. 2009)."""
+    total = np.zeros(len(scores[0]), np.float32)
+    for values in scores:
+        ranks = np.empty(len(values), np.int64)
+        ranks[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
+        total += (1 / (constant + ranks)).astype(np.float32)
+    return total
 
 
 def check_strings(texts: Sequence[str], what: str) -> list[str]:
@@ -85,6 +135,39 @@ def check_strings(texts: Sequence[str], what: str) -> list[str]:
         if not isinstance(text, str):
             raise InputError(f"{what}[{i}] is {text!r} ({type(text).__name__}), expected a string")
     return checked
+
+
+def _check_options(method: str, rerank: Rerank | None, n_texts: int, near_duplicate: float) -> None:
+    if method not in get_args(Method):
+        raise InputError(f"Unknown method {method!r}: give one of {', '.join(get_args(Method))}")
+    if (method == "tracin") != (rerank is not None):
+        raise InputError("method='tracin' and rerank go together: make one with influence.tracin_scorer(...)")
+    if n_texts < 1:
+        raise InputError(f"n_texts={n_texts}: give at least 1")
+    if not 0 < near_duplicate <= 1:
+        raise InputError(
+            f"near_duplicate={near_duplicate}: give a cosine in (0, 1]; 1 drops exact duplicates only"
+        )
+
+
+def _scores(
+    method: str,
+    candidates: NDArray[np.int64],
+    corpus: Sequence[str],
+    seeds: Sequence[str],
+    vectors: NDArray[np.float32] | None,
+    seed_vectors: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    dense = vectors @ seed_vectors.mean(0) if vectors is not None else np.zeros(len(corpus), np.float32)
+    if method in ("dense", "tracin") or len(candidates) == 0:
+        return dense
+    lexical = np.zeros(len(corpus), np.float32)
+    lexical[candidates] = LexicalIndex([corpus[i] for i in candidates]).scores(seeds)
+    if method == "bm25":
+        return lexical
+    fused = np.zeros(len(corpus), np.float32)
+    fused[candidates] = fuse_ranks(dense[candidates], lexical[candidates])
+    return fused
 
 
 def _subsample(texts: list[str], n: int, random_state: int | None) -> list[str]:

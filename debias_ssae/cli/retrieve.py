@@ -1,0 +1,185 @@
+"""``debias-ssae retrieve``: index a corpus, look into it, select a subdomain."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from debias_ssae.exceptions import InputError
+
+if TYPE_CHECKING:
+    from debias_ssae.retrieval import RetrievedTexts
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group()
+def retrieve() -> None:
+    """Find the subdomain of a corpus that matters."""
+
+
+@retrieve.command()
+@click.option("--corpus", required=True, help="A .txt, csv, jsonl or parquet file, or a hub data set.")
+@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@click.option("--out", required=True, type=_FOLDER, help="The index's folder; one that is there grows.")
+@click.option("--embedder", help="A sentence-transformers model [default: minilm, or the index's].")
+@click.option(
+    "--max-length", type=click.IntRange(min=3), help="Tokens a text [default: 128, or the index's]."
+)
+@click.option("--ivfpq", is_flag=True, help="Also build IVF-PQ codes, for more than a million texts.")
+def index(
+    corpus: str, column: str, out: Path, embedder: str | None, max_length: int | None, ivfpq: bool
+) -> None:
+    """Add a corpus to an index on disk; interrupted, the same command goes on."""
+    from debias_ssae.corpora import stream_texts
+    from debias_ssae.retrieval import ApproximateIndex, CorpusIndex, build_approximate
+
+    known = (out / "index.json").exists()
+    corpus_index = CorpusIndex(
+        out, embedder=embedder if known or embedder else "minilm", max_length=max_length
+    )
+    added = corpus_index.add(stream_texts(corpus, column=column), _endless(Path(corpus).name), progress=True)
+    click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")
+    if ivfpq:
+        import numpy as np
+
+        settings = build_approximate(corpus_index)
+        picks = np.random.default_rng(0).choice(len(corpus_index), min(50, len(corpus_index)), replace=False)
+        recall = ApproximateIndex(corpus_index).recall(corpus_index.vectors(np.sort(picks)), k=100)
+        click.echo(
+            f"IVF-PQ: {settings['n_lists']} lists, recall@100 against exact search {recall:.3f} (50 texts)"
+        )
+
+
+@retrieve.command()
+@click.argument("directory", type=_FOLDER)
+@click.option("--query", help="What to look for.")
+@click.option("--seed-texts", help="A file of texts; their mean vector is the query.")
+@click.option("--n", default=10, show_default=True, type=click.IntRange(min=1))
+def query(directory: Path, query: str | None, seed_texts: str | None, n: int) -> None:
+    """Print the texts of an index that are nearest to a query or to seeds."""
+    from debias_ssae.retrieval import CorpusIndex
+
+    corpus_index = CorpusIndex(directory)
+    vector = corpus_index.embed(_seeds(query, seed_texts)).mean(0, keepdims=True)
+    hits = corpus_index.search(vector, min(n, max(1, len(corpus_index))))
+    ids, scores = hits.ids[0][hits.ids[0] >= 0], hits.scores[0]
+    for (text, _), score in zip(corpus_index.texts(ids), scores, strict=False):
+        click.echo(f"{score:.3f}  {' '.join(text.split())[:160]}")
+
+
+@retrieve.command()
+@click.option("--corpus", help="A .txt, csv, jsonl or parquet file, or a hub data set.")
+@click.option("--index", "directory", type=_FOLDER, help="An index instead of a corpus.")
+@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@click.option("--source", "source_column", help="A column of the corpus that names where a text is from.")
+@click.option("--seed-texts", help="A file of seed texts.")
+@click.option("--query", help="A query in place of seed texts.")
+@click.option("--held-out", help="A file of texts that must not be retrieved.")
+@click.option("--n", "n_texts", default=20_000, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--method",
+    default="dense",
+    show_default=True,
+    type=click.Choice(["dense", "bm25", "hybrid", "tracin"]),
+)
+@click.option(
+    "--near-duplicate", default=0.95, show_default=True, type=float, help="Cosine above which texts are one."
+)
+@click.option("--embedder", default="minilm", show_default=True)
+@click.option("--encoder", default="minilm", show_default=True, help="tracin: the language model.")
+@click.option("--sae", help="tracin: a saved sparse autoencoder.")
+@click.option("--hookpoint", default="embeddings", show_default=True, help="tracin: where the SAE reads.")
+@click.option("--cache-dir", type=_FOLDER, help="Where vectors are kept for later runs.")
+@click.option("--seed", "random_state", default=0, show_default=True, help="For subsampling the seeds.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A parquet file.")
+def select(out: Path, **options: Any) -> None:
+    """Write the texts nearest to the seeds, and a report beside them (.json)."""
+    import pandas as pd
+
+    if not out.parent.is_dir():
+        raise InputError(f"There is no folder {out.parent}: make it first")
+    found, sources = _select(**options)
+    table = pd.DataFrame({"text": found.texts, "score": found.scores, "corpus_id": found.corpus_ids})
+    if sources is not None:
+        table["source"] = [sources[i] for i in found.corpus_ids]
+    table.to_parquet(out, index=False)
+    out.with_suffix(".json").write_text(
+        json.dumps(found.report, indent=1, ensure_ascii=False), encoding="utf-8"
+    )
+    for name, value in found.report.items():
+        if not isinstance(value, dict | list):
+            click.echo(f"{name}: {value}")
+    for name, count in found.report["sources"].items():
+        click.echo(f"source {name}: {count}")
+    click.echo(f"{out} and {out.with_suffix('.json')} written")
+
+
+def _select(
+    *,
+    corpus: str | None,
+    directory: Path | None,
+    column: str,
+    source_column: str | None,
+    seed_texts: str | None,
+    query: str | None,
+    held_out: str | None,
+    method: str,
+    encoder: str,
+    sae: str | None,
+    hookpoint: str,
+    **options: Any,
+) -> tuple["RetrievedTexts", list[str] | None]:
+    from debias_ssae.retrieval import CorpusIndex, retrieve
+
+    if (corpus is None) == (directory is None):
+        raise InputError("Give either --corpus or --index")
+    seeds = _seeds(query, seed_texts)
+    sources: list[str] | None = None
+    if directory is not None:
+        corpus_index = CorpusIndex(directory)
+        pairs = corpus_index.texts(range(len(corpus_index)))
+        texts, sources = [text for text, _ in pairs], [source for _, source in pairs]
+        options |= {
+            "embedder": corpus_index.settings["embedder"],
+            "max_length": corpus_index.settings["max_length"],
+        }
+        options["vectors"] = corpus_index.all_vectors()
+    else:
+        texts = _texts(str(corpus), column)
+        sources = _texts(str(corpus), source_column) if source_column is not None else None
+    rerank = _rerank(encoder, sae, hookpoint, seeds) if method == "tracin" else None
+    avoid = _texts(held_out, column) if held_out is not None else []
+    found = retrieve(
+        seeds, texts, method=method, held_out=avoid, rerank=rerank, sources=sources, progress=True, **options
+    )
+    return found, sources
+
+
+def _rerank(encoder: str, sae: str | None, hookpoint: str, seeds: list[str]) -> Any:
+    from debias_ssae.activations import load_model
+    from debias_ssae.influence import tracin_scorer
+    from debias_ssae.sae.formats import load_sae
+
+    if sae is None:
+        raise InputError("--method tracin needs --sae, a saved sparse autoencoder of the encoder's rows")
+    return tracin_scorer(load_model(encoder), load_sae(sae), seeds, hookpoint=hookpoint, progress=True)
+
+
+def _seeds(query: str | None, seed_texts: str | None) -> list[str]:
+    if (query is None) == (seed_texts is None):
+        raise InputError("Give either --query or --seed-texts")
+    return [query] if query is not None else _texts(str(seed_texts), "text")
+
+
+def _texts(source: str, column: str) -> list[str]:
+    from debias_ssae.corpora import stream_texts
+
+    return [text if isinstance(text, str) else "" for text in stream_texts(source, column=column)]
+
+
+def _endless(name: str) -> Any:
+    from itertools import repeat
+
+    return repeat(name)

@@ -1,0 +1,220 @@
+"""The index grows, resumes, finds what an exact search finds, and the command line drives it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from debias_ssae.cli import main
+from debias_ssae.exceptions import InputError
+from debias_ssae.retrieval import ApproximateIndex, CorpusIndex, build_approximate
+from debias_ssae.retrieval.approximate import exact_search
+
+WORDS = [
+    "nurse",
+    "surgeon",
+    "match",
+    "cup",
+    "senate",
+    "vote",
+    "river",
+    "rain",
+    "opera",
+    "violin",
+    "tax",
+    "bank",
+]
+
+
+def corpus(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, 6)) + f" {seed} {i}" for i in range(n)]
+
+
+class Vectors:
+    """Stands for the embedder: a random direction a word, so that no model runs."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.words = {word: rng.standard_normal(16) for word in WORDS}
+        self.n_texts = 0
+
+    def __call__(self, texts, *args, **kwargs):
+        self.n_texts += len(texts)
+        rows = [
+            sum((self.words.get(w, 0) for w in t.split()), np.zeros(16))
+            + 0.3 * np.random.default_rng(len(t)).random(16)
+            for t in texts
+        ]
+        x = np.asarray(rows, np.float32).reshape(-1, 16)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def embedder(monkeypatch):
+    vectors = Vectors()
+    monkeypatch.setattr("debias_ssae.retrieval.index.embed_texts", vectors)
+    monkeypatch.setattr("debias_ssae.retrieval.index.PART_TEXTS", 100)
+    return vectors
+
+
+def test_it_grows_and_holds_each_text_once(tmp_path, embedder):
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    texts = corpus(250)
+    assert index.add([*texts, texts[0].upper() + "!", "", None], ["a"] * 253) == 250
+    assert index.sizes == [100, 100, 50]
+    again = CorpusIndex(tmp_path / "i")
+    assert again.add([*texts, "a new one"]) == 1
+    assert len(again) == 251
+    assert again.texts([250, 0, 101]) == [("a new one", ""), (texts[0], "a"), (texts[101], "a")]
+    np.testing.assert_array_equal(again.vectors(np.asarray([101, 3])), again.all_vectors()[[101, 3]])
+    np.testing.assert_allclose(again.all_vectors()[:250], embedder(texts), atol=1e-6)
+
+
+def test_interrupted_growth_goes_on(tmp_path, embedder):
+    texts = corpus(250)
+
+    def broken():
+        yield from texts[:150]
+        raise KeyboardInterrupt
+
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    with pytest.raises(KeyboardInterrupt):
+        index.add(broken())
+    (tmp_path / "i" / "part-00001.parquet").write_text("half a part, without its record")
+    embedder.n_texts = 0
+    assert CorpusIndex(tmp_path / "i").add(texts) == 150
+    assert embedder.n_texts == 150
+    assert [t for t, _ in CorpusIndex(tmp_path / "i").texts(range(250))] == texts
+
+
+def test_exact_search_over_parts_equals_one_product(tmp_path, embedder):
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    index.add(corpus(250))
+    queries = embedder(corpus(5, seed=9))
+    hits = index.search(queries, 7)
+    scores = queries @ index.all_vectors().T
+    np.testing.assert_allclose(hits.scores, -np.sort(-scores, axis=1)[:, :7], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(scores, hits.ids, 1), hits.scores, atol=1e-5)
+    few = exact_search([(0, index.all_vectors()[:3])], queries, 5)
+    assert (few.ids[:, 3:] == -1).all()
+    assert np.isneginf(few.scores[:, 3:]).all()
+
+
+def test_ivfpq_with_rerank_finds_the_exact_neighbours_and_new_rows(tmp_path, embedder):
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    index.add(corpus(3000))
+    with pytest.raises(InputError, match="no IVF-PQ codes"):
+        index.search(embedder(["nurse"]), 3, exact=False)
+    settings = build_approximate(index, code_bytes=8, n_lists=16)
+    assert settings["n_rows"] == 3000
+    queries = embedder(corpus(10, seed=5))
+    approximate = ApproximateIndex(index)
+    assert approximate.recall(queries, 50, n_probe=16) > 0.95
+    assert approximate.recall(queries, 50, n_candidates=50, n_probe=1) < 0.95
+    before = index.search(queries, 5, exact=False)
+    np.testing.assert_allclose(
+        before.scores, np.take_along_axis(queries @ index.all_vectors().T, before.ids, 1), atol=1e-5
+    )
+    index.add(["surgeon surgeon surgeon late arrival"])
+    late = index.search(embedder(["surgeon surgeon surgeon late arrival"]), 1, exact=False)
+    assert late.ids[0, 0] == 3000
+
+
+def test_bad_indices_are_named(tmp_path, embedder):
+    with pytest.raises(InputError, match="holds no index"):
+        CorpusIndex(tmp_path / "none")
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    assert index.all_vectors().shape == (0, 0)
+    assert index.vectors(np.zeros(0, np.int64)).shape == (0, 0)
+    with pytest.raises(InputError, match="IVF-PQ needs at least 256"):
+        build_approximate(index)
+    with pytest.raises(InputError, match="made with embedder='minilm', not 'other'"):
+        CorpusIndex(tmp_path / "i", embedder="other")
+    with pytest.raises(InputError, match="made with max_length=128, not 64"):
+        CorpusIndex(tmp_path / "i", max_length=64)
+
+
+TEXTS = [
+    "The nurse treats a patient.",
+    "A surgeon operates.",
+    "The team won the cup.",
+    "It rained on the match.",
+]
+
+
+def test_command_line(tmp_path):
+    def run(*arguments):
+        done = CliRunner().invoke(main, ["retrieve", *map(str, arguments)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    (tmp_path / "c.txt").write_text("\n".join(TEXTS))
+    (tmp_path / "seeds.txt").write_text("Doctors and nurses care for the sick.\n")
+    (tmp_path / "held.txt").write_text(TEXTS[1])
+    pd.DataFrame({"text": TEXTS, "origin": ["m", "m", "s", "s"]}).to_parquet(tmp_path / "c.parquet")
+
+    assert "4 texts added, 4 in all" in run("index", "--corpus", tmp_path / "c.txt", "--out", tmp_path / "i")
+    assert "0 texts added, 4 in all" in run(
+        "index", "--corpus", tmp_path / "c.parquet", "--out", tmp_path / "i"
+    )
+    assert "nurse" in run("query", tmp_path / "i", "--query", "hospital care", "--n", 2).splitlines()[0]
+
+    seeds = ["--seed-texts", tmp_path / "seeds.txt", "--n", 2]
+    out = tmp_path / "s.parquet"
+    shown = run("select", "--corpus", tmp_path / "c.parquet", "--source", "origin", *seeds, "--out", out)
+    assert "source m: 2" in shown
+    table = pd.read_parquet(out)
+    assert table.text.tolist() == TEXTS[:2]
+    assert table.source.tolist() == ["m", "m"]
+    assert json.loads(out.with_suffix(".json").read_text())["n_retrieved"] == 2
+
+    run("select", "--index", tmp_path / "i", *seeds, "--held-out", tmp_path / "held.txt", "--out", out)
+    table = pd.read_parquet(out)
+    assert TEXTS[0] in table.text.tolist()
+    assert TEXTS[1] not in table.text.tolist()
+    assert table.source.tolist() == ["c.txt", "c.txt"]
+
+
+def test_command_line_tracin_and_errors(tmp_path):
+    from debias_ssae.config import SAEConfig
+    from debias_ssae.sae.formats import save_sae
+    from debias_ssae.sae.model import SparseAutoencoder
+
+    (tmp_path / "c.txt").write_text("\n".join(TEXTS))
+    save_sae(SparseAutoencoder(SAEConfig(d_in=384, d_sae=16, k=4), random_state=0), tmp_path / "sae")
+    base = ["retrieve", "select", "--corpus", str(tmp_path / "c.txt"), "--out", str(tmp_path / "s.parquet")]
+    query = ["--query", "nurse"]
+    done = CliRunner().invoke(
+        main, [*base, *query, "--method", "tracin", "--sae", str(tmp_path / "sae"), "--n", "2"]
+    )
+    assert done.exit_code == 0, done.output
+    assert len(pd.read_parquet(tmp_path / "s.parquet")) == 2
+    for arguments, message in [
+        ([*base, *query, "--method", "tracin"], "needs --sae"),
+        ([*base, *query, "--index", str(tmp_path)], "either --corpus or --index"),
+        (base, "either --query or --seed-texts"),
+        ([*base[:-1], str(tmp_path / "no" / "s.parquet"), *query], "There is no folder"),
+        (["retrieve", "query", str(tmp_path), "--query", "x"], "holds no index"),
+    ]:
+        failed = CliRunner().invoke(main, arguments)
+        assert failed.exit_code == 2
+        assert message in failed.output.strip().splitlines()[-1]
+
+
+def test_command_line_ivfpq(tmp_path, embedder):
+    (tmp_path / "c.txt").write_text("\n".join(corpus(400)))
+    arguments = [
+        "retrieve",
+        "index",
+        "--corpus",
+        str(tmp_path / "c.txt"),
+        "--out",
+        str(tmp_path / "i"),
+        "--ivfpq",
+    ]
+    build = CliRunner().invoke(main, arguments)
+    assert build.exit_code == 0, build.output
+    assert "recall@100" in build.output
