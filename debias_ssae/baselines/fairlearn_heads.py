@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
@@ -17,7 +18,8 @@ from debias_ssae.exceptions import InputError
 class _TwoClassHead(ClassifierMixin, BaseEstimator):
     def _check(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return standardised rows, 0/1 targets and attribute codes of the rows that have an attribute."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
         z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         self.classes_ = np.unique(y)
         if len(self.classes_) != 2:

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
@@ -27,7 +28,8 @@ class GroupHead(ClassifierMixin, BaseEstimator):
 
         Raises InputError without the attribute, with one value only, with one class only and when lengths differ.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
         z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         X, y, z = X[z >= 0], y[z >= 0], z[z >= 0]
         encoder = LabelEncoder().fit(y)

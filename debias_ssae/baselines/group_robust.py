@@ -53,8 +53,8 @@ class GroupDRO(GroupHead):
             optimiser.zero_grad()
             ((log_q.exp() * by_cell).sum() + self.penalty / 2 * weight.square().sum()).backward()
             optimiser.step()
-        self.coef_, self.intercept_ = (
-            weight.detach().numpy().astype(float),
-            bias.detach().numpy().astype(float),
-        )
+        coef, intercept = weight.detach().numpy().astype(float), bias.detach().numpy().astype(float)
+        two = len(coef) == 2
+        self.coef_ = coef[1:] - coef[:1] if two else coef
+        self.intercept_ = intercept[1:] - intercept[:1] if two else intercept
         self.cell_weights_ = log_q.exp().numpy()

@@ -1,0 +1,233 @@
+"""Methods that start from texts: scrubbing, augmentation, token mask, counterfactual subspace, concept scrubbing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from debias_ssae.activations import harvest
+from debias_ssae.baselines import (
+    HOSPITAL_WORDS,
+    ConceptBottleneck,
+    CounterfactualEraser,
+    TextScrubber,
+    TokenMask,
+    augment_with_twins,
+    counterfactual_subspace,
+    scrub_blocks,
+    token_mask,
+)
+from debias_ssae.concept import Concept
+from debias_ssae.datasets import synthetic_biographies
+from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.exceptions import InputError
+
+GENDER = Concept.load("gender")
+SHORT = [
+    "He finished his work.",
+    "She met her friends in the park.",
+    "The bridge was closed because of fog.",
+    "Mr. Jones told the actress that Ms. Smith had left.",
+]
+
+
+def test_scrubber_takes_names_only_when_asked() -> None:
+    texts = ["Mary gave her book away."]
+    assert TextScrubber().fit(texts).transform(texts) == ["Mary gave their book away."]
+    assert TextScrubber(optional=("names",)).transform(texts) == ["Alex gave their book away."]
+    assert TextScrubber(GENDER.subset("kinship")).fit(texts).transform(texts) == texts
+    assert make_pipeline(TextScrubber()).fit_transform(texts) == ["Mary gave their book away."]
+
+
+def test_augmentation_adds_the_swapped_copies() -> None:
+    augmented = augment_with_twins(SHORT, [0, 1, 2, 3], GENDER)
+    assert augmented.texts[:4] == SHORT
+    assert augmented.texts[4:6] == ["She finished her work.", "He met his friends in the park."]
+    assert augmented.y.tolist() == [0, 1, 2, 3, 0, 1, 3]
+    assert augmented.source.tolist() == [0, 1, 2, 3, 0, 1, 3]
+    assert augmented.is_twin.tolist() == [False] * 4 + [True] * 3
+    with pytest.raises(InputError, match="must agree"):
+        augment_with_twins(SHORT, [0], GENDER)
+    with pytest.raises(InputError, match="none of the 1 texts"):
+        augment_with_twins(SHORT[2:3], [0], GENDER)
+
+
+def test_token_mask_makes_twins_equal_and_leaves_other_texts_alone(encoder: ActivationEncoder) -> None:
+    pairs = ["He finished his work.", "She finished her work."]
+    plain, masked = encoder.encode(pairs), token_mask(encoder, pairs, GENDER)
+    assert np.abs(plain[0] - plain[1]).max() > 0.01
+    np.testing.assert_allclose(masked[0], masked[1], atol=1e-5)
+    np.testing.assert_array_equal(token_mask(encoder, SHORT[2:3], GENDER), encoder.encode(SHORT[2:3]))
+    np.testing.assert_array_equal(encoder.encode(pairs), plain)  # nothing stays behind in the model
+
+
+def test_token_mask_agrees_with_a_reference_forward_pass(encoder: ActivationEncoder) -> None:
+    model, text = encoder.language_model, "Mr. Jones told the actress that she had left."
+    tokens = model.tokenizer(text, return_tensors="pt", return_offsets_mapping=True)
+    vectors = model.module.get_input_embeddings().weight
+    embedded = vectors[tokens["input_ids"][0]].clone()
+    for i, (start, end) in enumerate(tokens["offset_mapping"][0].tolist()):
+        if text[start:end].lower() in ("mr", "actress", "she"):
+            embedded[i] = vectors.mean(0)
+    with torch.no_grad():
+        states = model.module(inputs_embeds=embedded[None], attention_mask=tokens["attention_mask"])
+    expected = states.last_hidden_state[0, 1:-1].mean(0)
+    np.testing.assert_allclose(token_mask(encoder, [text], GENDER)[0], expected.numpy(), atol=1e-4)
+
+
+def test_token_mask_tells_texts_with_equal_tokens_apart(encoder: ActivationEncoder) -> None:
+    texts = [
+        "Ms Smith runs.",
+        "ms Smith runs.",
+    ]  # one sequence for an uncased model; only the first holds a title
+    masked, plain = token_mask(encoder, texts, GENDER), encoder.encode(texts)
+    np.testing.assert_allclose(plain[0], plain[1], atol=1e-6)
+    assert np.abs(masked[0] - plain[0]).max() > 1e-3
+    np.testing.assert_allclose(masked[1], plain[1], atol=1e-6)
+
+
+def test_token_mask_takes_the_mean_of_the_texts_it_was_fitted_on(encoder: ActivationEncoder) -> None:
+    fitted = TokenMask(encoder, "gender").fit(["fog"])
+    fog = encoder.language_model.tokenizer("fog")["input_ids"][1]
+    np.testing.assert_allclose(
+        fitted.mean_.numpy(),
+        encoder.language_model.module.get_input_embeddings().weight[fog].numpy(),
+        atol=1e-6,
+    )
+    other = token_mask(encoder, SHORT[:1], GENDER, reference=["fog"])
+    np.testing.assert_allclose(other, fitted.transform(SHORT[:1]), atol=1e-6)
+    assert np.abs(other - token_mask(encoder, SHORT[:1], GENDER)).max() > 1e-4
+
+
+def make_twins(n: int = 400, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two wordings that differ in a plane, by a shift whose size depends on the text."""
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(n, d))
+    return a, a + np.abs(rng.normal(size=(n, 1)) + 2) * np.eye(d)[0] + rng.normal(size=(n, 1)) * np.eye(d)[1]
+
+
+def test_counterfactual_eraser_finds_the_plane_and_makes_wordings_equal() -> None:
+    a, b = make_twins()
+    eraser = CounterfactualEraser(random_state=0).fit(a, twins=b)
+    probe = LogisticRegression(C=100.0)
+    both, wording = np.vstack([a, b]), np.repeat([0, 1], len(a))
+    assert probe.fit(both, wording).score(both, wording) > 0.7
+    assert eraser.probe_accuracies_[len(eraser.components_)] < 0.55
+    two = CounterfactualEraser(2).fit(a, twins=b)
+    np.testing.assert_allclose(two.transform(a), two.transform(b), atol=1e-8)
+    np.testing.assert_allclose(two.transform(both).mean(axis=0), both.mean(axis=0), atol=1e-8)
+    np.testing.assert_allclose(two.transform(two.transform(a)), two.transform(a), atol=1e-8)
+    assert np.linalg.matrix_rank(two.transform(a) - a, tol=1e-8) == 2
+
+
+def test_counterfactual_eraser_takes_the_most_components_where_none_is_enough() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(200, 6))
+    eraser = CounterfactualEraser(random_state=0).fit(a, twins=a + 5 + rng.normal(size=a.shape))
+    assert len(eraser.components_) in eraser.probe_accuracies_
+    shifted = CounterfactualEraser(random_state=0).fit(np.tile(a, 2), twins=np.tile(a, 2) * 3 + 5)
+    assert max(shifted.probe_accuracies_) == len(shifted.components_)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "words"),
+    [
+        ({}, {}, "other wording"),
+        ({}, {"twins": np.zeros((3, 2))}, "must agree"),
+        ({}, {"twins": "same"}, "no twin differs"),
+        ({"n_components": 0}, {"twins": "other"}, "positive integer"),
+        ({"n_components": "all"}, {"twins": "other"}, "positive integer"),
+    ],
+)
+def test_counterfactual_eraser_bad_input(
+    parameters: dict[str, Any], arguments: dict[str, Any], words: str
+) -> None:
+    a, b = make_twins(50)
+    named = {"same": a, "other": b}
+    if isinstance(arguments.get("twins"), str):
+        arguments = {"twins": named[arguments["twins"]]}
+    with pytest.raises(InputError, match=words):
+        CounterfactualEraser(**parameters).fit(a, **arguments)
+
+
+def test_counterfactual_subspace_from_texts(encoder: ActivationEncoder) -> None:
+    texts = synthetic_biographies(60, correlation=0.0, n_professions=2, random_state=0)["text"].tolist()
+    eraser = counterfactual_subspace(encoder, texts, GENDER, n_components=10, max_texts=40, random_state=0)
+    twins = GENDER.twins(texts[:20])
+    a, b = (encoder.encode([getattr(t, side) for t in twins]) for side in ("text_a", "text_b"))
+    left = np.linalg.norm(eraser.transform(a) - eraser.transform(b)) / np.linalg.norm(a - b)
+    assert left < 0.6
+    with pytest.raises(InputError, match="need two"):
+        counterfactual_subspace(encoder, SHORT[2:3], GENDER)
+
+
+def test_concept_scrubbing_makes_token_means_equal_at_every_edited_hookpoint(
+    encoder: ActivationEncoder,
+) -> None:
+    model = encoder.language_model
+    table = synthetic_biographies(60, correlation=0.0, n_professions=2, random_state=0)
+    texts, z = table["text"].tolist(), table["gender"].to_numpy(dtype=object)
+    z[0] = None
+    edits = scrub_blocks(model, texts, z, hookpoints=["blocks.1", "embeddings"])
+    assert list(edits) == ["embeddings", "blocks.1"]
+
+    def gap(hookpoint: str, **kwargs: Any) -> float:
+        rows = harvest(model, texts[1:], hookpoint, **kwargs)
+        owner = z[1:][rows.text_ids.numpy()]
+        x = rows.x.double().numpy()
+        return float(np.abs(x[owner == "male"].mean(axis=0) - x[owner == "female"].mean(axis=0)).max())
+
+    assert gap("blocks.1") > 0.01
+    assert gap("embeddings", edits={"embeddings": edits["embeddings"]}) < 1e-4
+    assert gap("blocks.1", edits=edits) < 1e-4
+    assert edits["embeddings"].fingerprint != edits["blocks.1"].fingerprint
+    again = scrub_blocks(model, texts, z, hookpoints=["embeddings"])
+    assert again["embeddings"].fingerprint == edits["embeddings"].fingerprint
+
+
+def test_concept_scrubbing_defaults_and_bad_input(encoder: ActivationEncoder) -> None:
+    model, texts = encoder.language_model, SHORT[:2] * 4
+    z, y = [0, 1] * 4, [0, 0, 1, 1] * 2
+    edits = scrub_blocks(model, texts, z, y, conditional=True)
+    assert list(edits) == ["embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))]
+    assert np.isfinite(encoder.encode(texts, edits)).all()
+    with pytest.raises(InputError, match="Unknown hookpoints"):
+        scrub_blocks(model, texts, z, hookpoints=["cellar"])
+    with pytest.raises(InputError, match="must agree"):
+        scrub_blocks(model, texts, z, y[:-1])
+
+
+def test_bottleneck_gives_one_cosine_a_word(encoder: ActivationEncoder) -> None:
+    texts = ["A surgical technique for transplants.", "Home care and medication."]
+    X = encoder.encode([*texts, *SHORT])
+    bottleneck = ConceptBottleneck(encoder).fit(X)
+    out = bottleneck.transform(X)
+    assert out.shape == (6, len(HOSPITAL_WORDS)) == (6, 20)
+    assert np.abs(out).max() <= 1 + 1e-5
+    assert out[1, HOSPITAL_WORDS.index("home care")] > out[0, HOSPITAL_WORDS.index("home care")]
+    assert len(bottleneck.get_feature_names_out()) == 20
+    with pytest.raises(InputError, match="columns"):
+        ConceptBottleneck(encoder).fit(X[:, :5])
+
+
+class _Counterfactual(CounterfactualEraser):
+    def fit(self, X: Any, y: Any = None, *, twins: Any = None) -> Any:
+        try:
+            rows = np.asarray(X, dtype=float)
+            twins = rows + (np.arange(rows.shape[1]) == 0)
+        except (TypeError, ValueError, IndexError):
+            twins = np.zeros((2, 2))
+        return super().fit(X, y, twins=twins)
+
+
+CHECKED = list(parametrize_with_checks([_Counterfactual(1), _Counterfactual(random_state=0)]).args[1])
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
+@pytest.mark.parametrize(("estimator", "check"), CHECKED)
+def test_scikit_learn_conformance(estimator: Any, check: Any) -> None:
+    check(estimator)
