@@ -1,0 +1,362 @@
+"""Training speed, memory and quality of debias_ssae.sae beside SAELens, dictionary_learning and sparsify.
+
+    python benchmarks/sae_training.py --quick         # ratios, within 5 minutes
+    python benchmarks/sae_training.py                 # all architectures, memory, final FVU
+    python benchmarks/sae_training.py --device cuda   # the size for a GPU
+
+Rounds are interleaved: every engine takes a few steps in turn, and ratios are taken within a round. Time is
+CPU-seconds of the process on one thread (GPU: wall seconds); wall on two threads stands beside it. Rows are
+MiniLM's residual after its fourth block on general_corpus where DEBIAS_SSAE_DATA names the folder, else random.
+Writes benchmarks/results/sae_training[_quick|_cuda].json. Peers that are not installed are left out, saying so.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_peers import PEERS, PIP, Settings, present
+from torch import Tensor
+
+from debias_ssae.config import SAEConfig, TrainConfig
+from debias_ssae.sae import SparseAutoencoder, shuffled_batches, train_sae
+
+RESULTS = Path(__file__).parent / "results"
+OURS = "debias_ssae"
+WARM_STEPS = 3
+
+
+class Clocked(Iterator[Tensor]):
+    """Hands out batches and notes when each was asked for: the differences are the steps' times."""
+
+    def __init__(self, batches: list[Tensor], clock: Callable[[], float]) -> None:
+        self.batches, self.clock, self.times = batches, clock, list[float]()
+
+    def __next__(self) -> Tensor:
+        self.times.append(self.clock())
+        return self.batches[len(self.times) % len(self.batches)]
+
+    def seconds(self) -> float:
+        """Return the median step after the warm ones."""
+        steps = [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
+        return statistics.median(steps[WARM_STEPS:])
+
+
+def our_steps(
+    settings: Settings, architecture: str, *, init: SparseAutoencoder | None = None, **knobs: Any
+) -> Callable[[list[Tensor], Callable[[], float]], float]:
+    """Return a function that trains a few steps and returns the seconds of one."""
+    cfg = SAEConfig(
+        d_in=settings.d_in,
+        d_sae=settings.d_sae,
+        k=settings.k,
+        architecture=architecture,  # type: ignore[arg-type]
+        widths=(settings.d_sae // 4, settings.d_sae // 2, settings.d_sae)
+        if architecture == "matryoshka"
+        else (),
+    )
+    given = {"matmul_dtype": "float32", "device": settings.device, "init_batches": 1} | knobs
+
+    def run(batches: list[Tensor], clock: Callable[[], float]) -> float:
+        stream = Clocked(batches, clock)
+        steps = WARM_STEPS + settings.n_steps + 1
+        train = TrainConfig(n_steps=steps, batch_size=settings.batch_size, log_every=10**6, **given)
+        train_sae(stream, cfg, train, init=init, random_state=0)
+        return stream.seconds()
+
+    return run
+
+
+def peer_steps(
+    build: Callable[[Tensor, Settings], Any], settings: Settings
+) -> Callable[[list[Tensor], Callable[[], float]], float]:
+    """Return the same for a peer."""
+
+    def run(batches: list[Tensor], clock: Callable[[], float]) -> float:
+        engine = build(batches[0], settings)
+        stream = Clocked(batches, clock)
+        for _ in range(WARM_STEPS + settings.n_steps):
+            engine.step(next(stream))
+        stream.times.append(clock())
+        return stream.seconds()
+
+    return run
+
+
+def gemm(settings: Settings) -> Callable[[list[Tensor], Callable[[], float]], float]:
+    """Return seconds of the encoder's product: 2 n d F operations."""
+
+    def run(batches: list[Tensor], clock: Callable[[], float]) -> float:
+        W = torch.randn(settings.d_sae, settings.d_in, device=settings.device)
+        times = []
+        for x in batches[:8]:
+            start = clock()
+            x @ W.T
+            times.append(clock() - start)
+        return statistics.median(times)
+
+    return run
+
+
+def with_dead_latents(settings: Settings, n_dead: int, batches: list[Tensor]) -> SparseAutoencoder:
+    """Return an SAE of which ``n_dead`` latents are on everywhere, but too weakly to be chosen."""
+    cfg = SAEConfig(d_in=settings.d_in, d_sae=settings.d_sae, k=settings.k, architecture="topk")
+    sae = SparseAutoencoder(cfg, random_state=0)
+    with torch.no_grad():
+        sae.b_dec.copy_(batches[0].mean(0))
+        sae.W_enc[:n_dead] *= 1e-3
+        sae.b_enc[:n_dead] = 1e-3 * float(batches[0].std())
+    return sae
+
+
+def cpu_clock() -> float:
+    return time.process_time()
+
+
+def wall_clock() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure_speed(
+    engines: dict[str, Callable[..., float]], batches: list[Tensor], clock: Callable[[], float], rounds: int
+) -> dict[str, list[float]]:
+    """Return, for each engine, the seconds of a step in each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for number in range(rounds):
+        for name, run in engines.items():
+            seconds[name].append(run(batches, clock))
+            print(f"  round {number + 1}: {name:34s} {1e3 * seconds[name][-1]:8.1f} ms", flush=True)
+    return seconds
+
+
+def compare(seconds: dict[str, list[float]], ours: str, other: str) -> float | None:
+    """Return how many times faster ``ours`` is: the median over the rounds of the ratio in one round."""
+    if other not in seconds or ours not in seconds:
+        return None
+    return round(statistics.median(b / a for a, b in zip(seconds[ours], seconds[other], strict=True)), 3)
+
+
+def speed_table(settings: Settings, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Return rows per second, ratios to the peers and shares of the rooflines."""
+    rows = {name: round(settings.batch_size / statistics.median(values)) for name, values in seconds.items()}
+    ratios = {}
+    for name in seconds:
+        library, _, architecture = name.partition(" ")
+        if library in PEERS:
+            ratios[f"{architecture} over {library}"] = compare(seconds, f"{OURS} {architecture}", name)
+    gemm_seconds = statistics.median(seconds["gemm"])
+    sparse = (2 * settings.d_in * settings.d_sae + 8 * settings.d_in * settings.k) / (
+        2 * settings.d_in * settings.d_sae
+    )
+    shares = {"topk of the sparse roofline": compare(seconds, f"{OURS} topk", "gemm")}
+    shares = {name: None if value is None else round(value * sparse, 3) for name, value in shares.items()}
+    relu = compare(seconds, f"{OURS} relu", "gemm")
+    shares["relu of the dense roofline"] = None if relu is None else round(5 * relu, 3)
+    for name, base in (("topk bfloat16", "topk"), ("topk aux 1000 dead", "topk no aux")):
+        if f"{OURS} {name}" in seconds:
+            ratios[f"{name} over {base}"] = compare(seconds, f"{OURS} {name}", f"{OURS} {base}")
+    flops = 2 * settings.batch_size * settings.d_in * settings.d_sae
+    return {
+        "rows_per_second": rows,
+        "ratios": ratios,
+        "roofline_shares": shares,
+        "gemm_gflops": round(flops / gemm_seconds / 1e9, 1),
+        "seconds_per_step": seconds,
+    }
+
+
+def all_engines(
+    settings: Settings, batches: list[Tensor], *, quick: bool, absent: dict[str, str]
+) -> dict[str, Any]:
+    """Return what is measured; ``absent`` gets the peers that cannot be imported."""
+    names = (
+        ("topk", "batchtopk", "relu") if quick else ("topk", "batchtopk", "matryoshka", "relu", "jumprelu")
+    )
+    engines: dict[str, Any] = {"gemm": gemm(settings)}
+    for name in names:
+        engines[f"{OURS} {name}"] = our_steps(settings, name)
+    engines[f"{OURS} topk bfloat16"] = our_steps(settings, "topk", matmul_dtype="bfloat16")
+    weak = with_dead_latents(settings, 1000, batches)
+    engines[f"{OURS} topk no aux"] = our_steps(settings, "topk", init=weak, aux_coefficient=0.0, lr=1e-9)
+    engines[f"{OURS} topk aux 1000 dead"] = our_steps(settings, "topk", init=weak, dead_steps=1, lr=1e-9)
+    for library, (module, builders) in PEERS.items():
+        reason = present(module)
+        if reason is not None:
+            absent[library] = reason
+            print(f"{library} is left out ({reason}); to measure it: {PIP}")
+            continue
+        for name, build in builders.items():
+            if name in names:
+                engines[f"{library} {name}"] = peer_steps(build, settings)
+    return engines
+
+
+def peak_memory(settings: Settings, names: list[str]) -> dict[str, float]:
+    """Return MiB by which a process's peak grows over 5 steps, each engine in a process of its own."""
+    peaks = {}
+    for name in names:
+        command = [sys.executable, __file__, "--memory-of", name, "--d-sae", str(settings.d_sae)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            peaks[name] = float(done.stdout.strip().splitlines()[-1])
+    return peaks
+
+
+def memory_of(name: str, settings: Settings) -> None:
+    """Print how far the peak of this process rises over a few steps."""
+    batches = list(torch.randn(2 * settings.batch_size, settings.d_in).split(settings.batch_size))
+    engines = all_engines(settings, batches, quick=False, absent={})
+    engines["gemm"](batches, cpu_clock)
+    page = os.sysconf("SC_PAGE_SIZE")
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * page
+    engines[name](batches, cpu_clock)
+    print(round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20, 1))
+
+
+def final_fvu(rows: Tensor, settings: Settings, n_steps: int, rates: list[float | None]) -> dict[str, Any]:
+    """Return the FVU on held-out rows after equal steps on equal batches, for each library and learning rate."""
+    test, train = rows[:20_000], rows[20_000:]
+    variance = float((test - test.mean(0)).square().sum())
+    found: dict[str, Any] = {}
+    for dtype in ("float32", "bfloat16"):
+        cfg = SAEConfig(d_in=settings.d_in, d_sae=settings.d_sae, k=settings.k, architecture="topk")
+        knobs = TrainConfig(n_steps=n_steps, batch_size=settings.batch_size, matmul_dtype=dtype)
+        sae = train_sae(shuffled_batches(train, settings.batch_size, 0), cfg, knobs, random_state=0).sae
+        with torch.no_grad():
+            error = float((test - sae(test).x_hat).square().sum())
+            dead = float((sae.encode(test) > 0).any(0).logical_not().double().mean())
+        found[f"{OURS} topk {dtype} lr default"] = error / variance
+        found[f"{OURS} topk {dtype} dead share"] = dead
+        print(f"  {OURS} topk {dtype}: FVU {error / variance:.4f}, dead {dead:.4f}", flush=True)
+    for library, (module, builders) in PEERS.items():
+        if present(module) is not None or "topk" not in builders:
+            continue
+        for rate in rates:
+            own = Settings(**{**vars(settings), "n_steps": n_steps, "lr": rate})
+            stream = shuffled_batches(train, settings.batch_size, 0)
+            engine = builders["topk"](train[: 4 * settings.batch_size], own)
+            for _ in range(n_steps):
+                engine.step(next(stream))
+            share = float((test - engine.reconstruct(test)).square().sum()) / variance
+            found[f"{library} topk lr {rate or 'default'}"] = share
+            print(f"  {library} topk lr {rate or 'default'}: FVU {share:.4f}", flush=True)
+    return found
+
+
+def real_rows(n_rows: int) -> tuple[Tensor, str]:
+    """Return rows of MiniLM after its fourth block on general_corpus, or random ones, and what they are."""
+    kept = os.environ.get("SAE_TRAINING_ROWS")
+    if kept:
+        return torch.load(kept, weights_only=True)[:n_rows].float(), f"rows of {Path(kept).name}"
+    folder = os.environ.get("DEBIAS_SSAE_DATA")
+    if not folder:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(n_rows, 384, generator=generator), "random normal"
+    from debias_ssae.activations import load_model, stream_rows
+    from debias_ssae.datasets import load_corpus
+
+    texts = load_corpus(Path(folder) / "general_corpus" / "data.parquet")
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
+    parts, found = [], 0
+    for part in stream_rows(load_model("minilm"), [texts[i] for i in order], "blocks.3"):
+        parts.append(part)
+        found += len(part)
+        if found >= n_rows:
+            break
+    return torch.cat(parts)[:n_rows], "MiniLM blocks.3 on general_corpus"
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers were measured on."""
+    versions = {}
+    for name in ("debias-ssae", "torch", "numpy", "sae-lens", "dictionary-learning", "eai-sparsify"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "absent"
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = lines[0].partition(":")[2].strip() if lines else cpu
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    load = os.getloadavg()
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "load": load,
+        "versions": versions,
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three architectures, no memory, no final FVU")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, help="default 3 with --quick, else 5")
+    parser.add_argument("--fvu-steps", type=int, default=400, help="0 leaves the final FVU out")
+    parser.add_argument("--d-sae", type=int, default=3072)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    settings = Settings(d_sae=arguments.d_sae, n_steps=5)
+    torch.set_num_threads(1)
+    if arguments.memory_of:
+        memory_of(arguments.memory_of, settings)
+        return
+    rounds = arguments.rounds or (3 if arguments.quick else 5)
+    result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    if arguments.device == "cuda":
+        settings = Settings(2048, 65_536, 64, 8192, n_steps=5, device="cuda")
+        rows, source = torch.randn(8 * settings.batch_size, settings.d_in, device="cuda"), "random normal"
+    else:
+        rows, source = real_rows(32_768 if arguments.quick else 250_000)
+    batches = [part.clone() for part in rows[: 16 * settings.batch_size].split(settings.batch_size)]
+    result |= {"rows": source, "settings": vars(settings), "rounds": rounds, "absent": {}}
+    engines = all_engines(settings, batches, quick=arguments.quick, absent=result["absent"])
+    clock = wall_clock if arguments.device == "cuda" else cpu_clock
+    print(f"one thread, CPU-seconds; {source}" if arguments.device == "cpu" else "GPU, wall seconds")
+    result["one_thread_cpu" if arguments.device == "cpu" else "gpu_wall"] = speed_table(
+        settings, measure_speed(engines, batches, clock, rounds)
+    )
+    if arguments.device == "cpu" and not arguments.quick:
+        torch.set_num_threads(2)
+        print("two threads, wall seconds")
+        result["two_threads_wall"] = speed_table(settings, measure_speed(engines, batches, wall_clock, 3))
+        torch.set_num_threads(1)
+        result["peak_mib"] = peak_memory(settings, [name for name in engines if name != "gemm"])
+        if arguments.fvu_steps:
+            print(f"final FVU after {arguments.fvu_steps} steps, topk")
+            result["final_fvu"] = final_fvu(rows, settings, arguments.fvu_steps, [None, 2e-3])
+            result["final_fvu_steps"] = arguments.fvu_steps
+    suffix = "_cuda" if arguments.device == "cuda" else "_quick" if arguments.quick else ""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"sae_training{suffix}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    shown = {key: value for key, value in result.items() if key not in ("machine", "settings")}
+    for part in ("one_thread_cpu", "two_threads_wall", "gpu_wall"):
+        if part in shown:
+            shown[part] = {key: value for key, value in shown[part].items() if key != "seconds_per_step"}
+    print(json.dumps(shown, indent=1))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
