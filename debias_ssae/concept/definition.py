@@ -111,8 +111,10 @@ class Concept:
 
         A third word of a pair is the neutral one; without it, scrubbing removes the word. Raises InputError.
         """
-        rows = [[str(word) for word in words]] if len(words) and isinstance(words[0], str) else list(words)
-        if not rows or not all(not isinstance(row, str) and len(row) in (2, 3) for row in rows):
+        listed = list(words)
+        flat = bool(listed) and all(isinstance(word, str) for word in listed)
+        rows = [listed] if flat else listed
+        if not rows or any(isinstance(row, str) or len(row) not in (2, 3) for row in rows):
             raise InputError(f"from_words takes two words or a list of pairs of words, got {words!r}")
         pairs = tuple(SwapPair(row[0], row[1], *row[2:3]) for row in rows)  # type: ignore[arg-type]
         return cls(pairs=pairs, values=values, name=name)

@@ -13,7 +13,7 @@ from debias_ssae.exceptions import InputError
 
 
 def _read_jsonl(path: Path, **kwargs: Any) -> pd.DataFrame:
-    return pd.read_json(path, lines=True, dtype=False, convert_dates=False, **kwargs)
+    return pd.read_json(path, lines=True, dtype=False, **kwargs)
 
 
 _READERS: dict[str, Callable[..., pd.DataFrame]] = {
@@ -135,7 +135,7 @@ def _check_texts(texts: "pd.Series[Any]", where: str) -> None:
     if not strings.all():
         first = _first(~strings)
         raise InputError(
-            f"{where}: {int((~strings).sum())} rows are no text; row {first} holds {texts.iloc[first]!r}"
+            f"{where}: {int((~strings).sum())} rows are no text; row {first} holds {texts.tolist()[first]!r}"
         )
     blank = ~texts.map(lambda value: bool(value.strip()))
     if blank.any():
