@@ -20,6 +20,8 @@ from debias_ssae.intervals import critical_value, mean_of_shares
 Probe = Literal["linear", "mlp", "boosted"]
 PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
 _LINEAR_C = (1e-3, 1e-2, 1e-1, 1.0)
+_BOOSTED_COLUMNS = 64
+_MLP_ROWS = 40_000  # rows the network sees in all, 600 steps of 64
 # shares of the rows after which the online code retrains its probe (Voita and Titov 2020, section 2.2)
 _MDL_STEPS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
@@ -220,6 +222,7 @@ def _folds(z: Rows, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Ro
 
 
 def _fit(probe: Probe, x: NDArray[np.float32], z: Rows, rng: np.random.Generator) -> Any:
+    from sklearn.pipeline import make_pipeline
     from sklearn.utils.class_weight import compute_sample_weight
 
     seed, weight = int(rng.integers(2**31)), compute_sample_weight("balanced", z)
@@ -227,13 +230,23 @@ def _fit(probe: Probe, x: NDArray[np.float32], z: Rows, rng: np.random.Generator
         return _tuned_linear(x, z, weight, seed)
     if probe == "mlp":
         from sklearn.neural_network import MLPClassifier
-        from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        # few epochs and no early stopping: a tenth of a small fold is too little to stop on
-        mlp = MLPClassifier((64,), alpha=1.0, max_iter=30, random_state=seed, tol=0.0, n_iter_no_change=30)
+        # a number of steps rather than early stopping: a tenth of a small fold is too little to stop on
+        epochs = int(np.clip(_MLP_ROWS // len(z), 8, 100))
+        mlp = MLPClassifier(
+            (64,),
+            alpha=1.0,
+            batch_size=min(64, len(z)),
+            learning_rate_init=3e-3,
+            max_iter=epochs,
+            n_iter_no_change=epochs,
+            tol=0.0,
+            random_state=seed,
+        )
         return _quiet_fit(make_pipeline(StandardScaler(), mlp), x, z, mlpclassifier__sample_weight=weight)
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.feature_selection import SelectKBest, f_classif
 
     boosted = HistGradientBoostingClassifier(
         max_iter=40,
@@ -244,7 +257,10 @@ def _fit(probe: Probe, x: NDArray[np.float32], z: Rows, rng: np.random.Generator
         early_stopping=False,
         random_state=seed,
     )
-    return boosted.fit(x, z, sample_weight=weight)
+    # trees on hundreds of columns take minutes; the columns are screened inside the training rows
+    screen = SelectKBest(f_classif, k=min(_BOOSTED_COLUMNS, x.shape[1]))
+    model = make_pipeline(screen, boosted)
+    return model.fit(x, z, histgradientboostingclassifier__sample_weight=weight)
 
 
 def _linear(C: float) -> Any:
@@ -289,6 +305,18 @@ def _code_length(
     return CodeLength(bits, _online_bits(x, rng.permutation(z), n_values), len(z) * float(np.log2(n_values)))
 
 
+def _coder(x: NDArray[np.float32], z: Rows) -> Any:
+    """A linear probe of the rows sent so far; C by the code length of their last fifth."""
+    C, cut = 1e-2, len(z) * 4 // 5
+    if len(z) >= 40 and len(np.unique(z[:cut])) == len(np.unique(z)):
+        models = [_quiet_fit(_linear(c), x[:cut], z[:cut]) for c in _LINEAR_C]
+        rows, held = np.arange(len(z) - cut), x[cut:]
+        # classes are sorted, so a value's place is where it would be inserted
+        p = [m.predict_proba(held)[rows, np.searchsorted(m.classes_, z[cut:])] for m in models]
+        C = _LINEAR_C[int(np.argmax([np.log(np.maximum(one, 1e-9)).sum() for one in p]))]
+    return _quiet_fit(_linear(C), x, z)
+
+
 def _online_bits(x: NDArray[np.float32], z: Rows, n_values: int) -> float:
     """Bits to send z when each block is coded by a linear probe fitted on the blocks before (Voita, Titov
     2020, eq. 3).
@@ -303,7 +331,7 @@ def _online_bits(x: NDArray[np.float32], z: Rows, n_values: int) -> float:
         if (counts > 0).sum() < 2:
             p = np.broadcast_to((counts + 1) / (counts + 1).sum(), (end - start, n_values))
         else:
-            model = _quiet_fit(_linear(0.01), x[:start], z[:start])
+            model = _coder(x[:start], z[:start])
             p = np.full((end - start, n_values), 0.0)
             p[:, model.classes_] = model.predict_proba(x[start:end])
             p = 0.999 * p + 0.001 / n_values  # one confident mistake must not cost infinitely many bits

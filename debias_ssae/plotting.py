@@ -24,6 +24,7 @@ _WIDTH = 5.0  # inches at 96 px: 480 px, still legible when scaled down to a pho
 _MARKERS = "osD^vP"
 _LONGEST_LABEL = 26
 _INCH_ROW = 0.27
+_AROUND = ((6, 5), (-11, 5), (6, -11), (-11, -11))  # where a number stands beside its dot, in points
 
 
 class Series(NamedTuple):
@@ -84,7 +85,9 @@ def dot_plot(
 
 def pareto_plot(points: Sequence[Point], *, title: str, x_label: str, y_label: str) -> str:
     """Scatter of a trade-off, with the front of points that none beats on both axes. Returns an SVG."""
-    figure, axes = _figure(3.5)
+    few = len(points) <= 3
+    height = 3.5 if few else 3.5 + 0.19 * (-(-len(points) // 3))
+    figure, axes = _figure(height)
     names = list(dict.fromkeys(p.series for p in points))
     for i, p in enumerate(points):
         colour = _SERIES[names.index(p.series) % len(_SERIES)]
@@ -92,16 +95,21 @@ def pareto_plot(points: Sequence[Point], *, title: str, x_label: str, y_label: s
             draw(p.y if draw == axes.hlines else p.x, *interval, color=colour, linewidth=1.4, alpha=0.45)
         marker = _MARKERS[names.index(p.series) % 6]
         axes.plot([p.x], [p.y], marker, color=colour, markersize=6.5)
-        side = 1 if i % 2 else -1
         axes.annotate(
-            _short(p.name),
+            _short(p.name) if few else str(i + 1),
             (p.x, p.y),
-            xytext=(6 * side, 5),
+            xytext=(6, 5) if few else _AROUND[i % 4],
             textcoords="offset points",
             fontsize=8.5,
             color=_INK,
-            ha="left" if side > 0 else "right",
         )
+    if not few:
+        # names would lie upon each other: numbers beside the dots, a key below
+        key = [f"{i} {_short(p.name)}" for i, p in enumerate(points, 1)]
+        rows = ["    ".join(key[i : i + 3]) for i in range(0, len(key), 3)]
+        figure.text(0.01, 0.0, "\n".join(rows), fontsize=8.5, color=_INK, va="bottom")
+        share = (0.19 * len(rows) + 0.1) / height
+        figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))
     front = _front(points)
     axes.plot(
         [p.x for p in front], [p.y for p in front], color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0

@@ -184,9 +184,11 @@ def _gap(
 ) -> Row:
     """The widest of several gaps between groups, where it is, and the same for groups dealt at random."""
     value = values[metric]
-    gaps = [float(spread(share.value)) for _, share in family]
     if np.isnan(value):
-        return _row(part, metric, value, (NAN, NAN), note="fewer than two groups have rows that count")
+        return _row(
+            part, metric, value, (NAN, NAN), note="fewer than two groups have rows to compute it from"
+        )
+    gaps = [float(spread(share.value)) for _, share in family]
     widest = int(np.nanargmax(gaps))
     label, share = family[widest]
     found = _widest([share for _, share in family])
@@ -231,10 +233,8 @@ def _tpr_rms(part: Slice, values: dict[str, float]) -> list[Row]:
     hits, n = (v.T for v in share.effective)
     found = rms_gap(hits, n)
     left_out = [str(part.classes[c]) for c in np.flatnonzero((share.n > 0).sum(axis=0) < 2)]
-    formula = "sqrt(mean over classes of the mean over pairs of groups of (TPR - TPR)^2)"
     named = f"{len(part.classes) - len(left_out)} of {len(part.classes)} classes"
     named += f", without {', '.join(left_out[:10])}" if left_out else ""
-    noisy = "noise alone makes this positive; the interval is for the true gap and may lie below the value"
     ends, outcome = (found.low, found.high), _gap_outcome(float(found.low), float(found.high), part.tolerance)
     method = "inverted test, normal noise"
     return [
@@ -245,7 +245,7 @@ def _tpr_rms(part: Slice, values: dict[str, float]) -> list[Row]:
             ends,
             named,
             method,
-            note=f"{formula}; {noisy}",
+            note="biased upwards by noise",
             outcome=outcome,
         ),
         _row(
@@ -255,7 +255,7 @@ def _tpr_rms(part: Slice, values: dict[str, float]) -> list[Row]:
             ends,
             named,
             method,
-            note="the same with the expected square of the noise taken away",
+            note="the expected square of the noise taken away",
             outcome=outcome,
         ),
     ]
@@ -284,18 +284,16 @@ def _impact_ratio(part: Slice, values: dict[str, float], selection: Share) -> Ro
 
 
 def _odds(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: np.random.Generator) -> Row:
-    family = [
-        (f"{name} of {label}", share)
-        for name in ("true_positive_rate", "false_positive_rate")
-        for label, share in _of_classes(part, rates, name)
-    ]
-    short = [
-        (name.replace("true_positive_rate", "TPR").replace("false_positive_rate", "FPR"), s)
-        for name, s in family
-    ]
+    family: Family = []
+    for label in part.labels:
+        both = [rates[name].of(label) for name in ("true_positive_rate", "false_positive_rate")]
+        if not np.isnan([float(spread(share.value)) for share in both]).any():
+            family += [
+                (f"{name} of {part.classes[label]}", s) for name, s in zip(("TPR", "FPR"), both, strict=True)
+            ]
     # with two classes the TPR's and the FPR's rows are disjoint; with more, classes share rows
     disjoint = len(part.classes) == 2
     note = "the larger of the TPR and FPR differences" + (
         "" if disjoint else " over all classes, one against the rest"
     )
-    return _gap(part, values, "equalized_odds_difference", short, rng, disjoint=disjoint, note=note)
+    return _gap(part, values, "equalized_odds_difference", family, rng, disjoint=disjoint, note=note)

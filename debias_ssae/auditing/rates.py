@@ -175,7 +175,8 @@ def summary_values(counts: Counts, positive: int, counted: NDArray[np.bool_]) ->
         )
     recall = cell_accuracy(counts.pooled()).value[..., 0, :]
     cell = np.where(counted, cells.value, np.nan)
-    odds = np.concatenate([gaps("true_positive_rate", labels), gaps("false_positive_rate", labels)], axis=-1)
+    # undefined where either part is: half of the odds do not make them equal
+    odds = np.maximum(gaps("true_positive_rate", labels), gaps("false_positive_rate", labels))
     return {
         "accuracy": accuracy(counts.pooled()).value[..., 0],
         "balanced_accuracy": _nan_over("mean", recall),

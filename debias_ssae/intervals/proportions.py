@@ -115,8 +115,9 @@ def sign_test(wins_a: ArrayLike, wins_b: ArrayLike) -> Array:
     a, b = np.broadcast_arrays(np.asarray(wins_a, dtype=float), np.asarray(wins_b, dtype=float))
     n, low = a + b, np.minimum(a, b)
     # scipy.special, because scipy.stats takes seconds to import
-    below = np.where(low > 0, bdtr(np.maximum(low - 1, 0), n, 0.5), 0.0)
-    exact = bdtr(low, n, 0.5) + below
+    trials = np.rint(n).astype(np.int64)
+    below = np.where(low > 0, bdtr(np.maximum(low - 1, 0), trials, 0.5), 0.0)
+    exact = bdtr(low, trials, 0.5) + below
     with np.errstate(invalid="ignore", divide="ignore"):
         limit = 2 * ndtr(-np.abs(a - b) / np.sqrt(n))
     p = np.where(n > 1000, limit, exact)

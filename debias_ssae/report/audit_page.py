@@ -18,6 +18,7 @@ from debias_ssae.report.page import (
     TableRow,
     count_cell,
     number_cell,
+    p_cell,
     render,
     trusted,
     write_text,
@@ -40,6 +41,11 @@ LIMITS = (
     " say” is an"
     " outcome, not a pass.",
     "The numbers describe these rows and rows drawn like them, not other populations or other times.",
+)
+RMS_FORMULA = (
+    "the square root of the mean over classes of the mean over pairs of groups of (TPR - TPR)²; the class"
+    " set is in the"
+    " table. Noise alone makes it positive: the interval is for the true gap and may lie below the value"
 )
 HOW = (
     "Intervals have 95% confidence. Cells and group rates: Wilson. Worst cell, widest gap and lowest"
@@ -74,11 +80,11 @@ def audit_html(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
     ]
     more = len(lines) - MOST_LINES
     models = f"{len(report.models)} model{'s' if len(report.models) > 1 else ''} ({', '.join(report.models)})"
+    sections = ", ".join(report.sections[:6]) + (" and more" if len(report.sections) > 6 else "")
     context = {
         "title": "Fairness audit",
         "eyebrow": "Audit report",
-        "lede": f"{report.n_rows:,} rows, {len(report.classes)} classes, {models}, by"
-        " {', '.join(report.sections[:6])}.",
+        "lede": f"{report.n_rows:,} rows, {len(report.classes)} classes, {models}, by {sections}.",
         "limits": LIMITS,
         "verdict": lines[:MOST_LINES],
         "verdict_note": f"{more} more findings of lesser weight are in the tables." if more > 0 else "",
@@ -152,7 +158,11 @@ def _models(report: AuditReport) -> list[Block]:
         figure,
         Figure(trusted(differences), "Paired differences; an interval across 0 shows no difference."),
     ]
-    return [Block("models", "Models side by side", figures, [_comparisons(report.comparisons)])]
+    rest = report.comparisons[report.comparisons["section"] != section]
+    tables = [_comparisons(chosen, f"Models in pairs by {section}, on the same rows")]
+    if len(rest):
+        tables.append(_comparisons(rest, "Models in pairs, the other sections", folded=True))
+    return [Block("models", "Models side by side", figures, tables)]
 
 
 def _section(report: AuditReport, index: int, section: str) -> Block:
@@ -161,7 +171,7 @@ def _section(report: AuditReport, index: int, section: str) -> Block:
 
     cells, groups = of(report.cells), of(report.by_group)
     figures = [_cell_figure(report, cells, index), *_rate_figures(report, groups, index)]
-    figures += _confusion_figures(report, of(report.confusion), index)
+    small = _confusion_figures(report, of(report.confusion), index)
     tables = [
         _measures(of(report.measures), section),
         _cells(cells, section, len(cells) > 60),
@@ -171,7 +181,7 @@ def _section(report: AuditReport, index: int, section: str) -> Block:
     undefined = of(report.undefined)
     if len(undefined):
         tables.insert(1, _undefined(undefined, section))
-    return Block(f"section-{index + 1}", f"By {section}", figures, tables)
+    return Block(f"section-{index + 1}", f"By {section}", figures, tables, small_figures=small)
 
 
 def _cell_figure(report: AuditReport, cells: pd.DataFrame, index: int) -> Figure:
@@ -236,8 +246,8 @@ def _measures(table: pd.DataFrame, section: str) -> Table:
                 Cell(r["metric"].replace("_", " ")),
                 Cell(r["model"]),
                 number_cell(r["value"], r["ci_low"], r["ci_high"]),
-                Cell(r["outcome"]),
-                Cell(r["where"]),
+                Cell(r["outcome"], wrap=True),
+                Cell(r["where"], wrap=True),
                 number_cell(r["p_permutation"])
                 if r["p_permutation"] == r["p_permutation"]
                 else Cell("–", ""),
@@ -247,7 +257,8 @@ def _measures(table: pd.DataFrame, section: str) -> Table:
         )
         for r in _dicts(table)
     ]
-    return Table(f"Measures by {section}", _columns(names, ("value", "p (groups at random)")), rows)
+    columns = _columns(names, ("value", "p (groups at random)"))
+    return Table(f"Measures by {section}", columns, rows, note=f"TPR gap RMS: {RMS_FORMULA}.")
 
 
 def _flag(outcome: str) -> str:
@@ -307,7 +318,7 @@ def _contrasts(table: pd.DataFrame, section: str) -> Table:
                 Cell(r["metric"].replace("_", " ")),
                 Cell(r["label"]),
                 number_cell(r["difference"], r["ci_low"], r["ci_high"]),
-                number_cell(r["p_holm"]),
+                p_cell(r["p_holm"]),
             ],
             "bad" if r["p_holm"] < 0.05 else "",
         )
@@ -317,7 +328,7 @@ def _contrasts(table: pd.DataFrame, section: str) -> Table:
     return _cut(Table(f"Groups against each other by {section}, signed", columns, rows, folded=True))
 
 
-def _comparisons(table: pd.DataFrame) -> Table:
+def _comparisons(table: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
     names = ("difference of", "models", "section", "difference", "finding", "p", "method")
     rows = [
         TableRow(
@@ -327,13 +338,13 @@ def _comparisons(table: pd.DataFrame) -> Table:
                 Cell(r["section"]),
                 number_cell(r["difference"], r["ci_low"], r["ci_high"]),
                 Cell(_finding(r)),
-                number_cell(r["p"]) if r["p"] == r["p"] else Cell("–", ""),
-                Cell(r["method"]),
+                p_cell(r["p"]),
+                Cell(r["method"], wrap=True),
             ]
         )
         for r in _dicts(table)
     ]
-    return _cut(Table("Models in pairs, on the same rows", _columns(names, ("difference", "p")), rows))
+    return _cut(Table(caption, _columns(names, ("difference", "p")), rows, folded=folded))
 
 
 def _finding(row: Mapping[str, Any]) -> str:

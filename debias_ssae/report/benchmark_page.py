@@ -109,15 +109,11 @@ _BLOCK_KEYS = ("setting", "representation", "head", "head_model", "C_rule")
 
 def _blocks(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """A block of figures and a table for each way of evaluating: only comparable rows stand together."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row.get(k) for k in _BLOCK_KEYS), []).append(row)
-    return [_block(i, key, members) for i, (key, members) in enumerate(groups.items())]
+    return [_block(i, title, members) for i, (title, members) in enumerate(_blocks_of(rows))]
 
 
-def _block(index: int, key: tuple[Any, ...], rows: list[Mapping[str, Any]]) -> Block:
+def _block(index: int, title: str, rows: list[Mapping[str, Any]]) -> Block:
     rows = sorted(rows, key=lambda r: -_or(value_of(r, METRICS[0])[0], -1.0))
-    title = _evaluation(key)
     names = [_method(r, rows) for r in rows]
     shown = list(zip(rows, names, strict=True))[:_FIGURE_ROWS]
     worst = [value_of(r, METRICS[0]) for r, _ in shown]
@@ -176,7 +172,8 @@ def _evaluation(key: tuple[Any, ...]) -> str:
     ]
     parts += [f"{head} head" if head else "", str(head_model or "")]
     parts += [{"cv": "C cross-validated", "fixed": "C fixed"}.get(str(rule), "")]
-    return ", ".join(p for p in parts if p) or "Results"
+    title = ", ".join(p for p in parts if p) or "results"
+    return title[0].upper() + title[1:]
 
 
 def _method(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -232,7 +229,7 @@ def _blocks_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mappin
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(k) for k in _BLOCK_KEYS), []).append(row)
-    return [(_evaluation(key).capitalize(), members) for key, members in groups.items()]
+    return [(_evaluation(key), members) for key, members in groups.items()]
 
 
 def _said(value: float, low: float, high: float) -> str:

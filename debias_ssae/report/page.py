@@ -73,6 +73,8 @@ class Block(NamedTuple):
     tables: Sequence[Table] = ()
     text: Sequence[str] = ()
     cards: Sequence[Card] = ()
+    small_figures: Sequence[Figure] = ()
+    """Shown folded, several beside each other."""
 
 
 def number_cell(value: float | None, low: float | None = None, high: float | None = None) -> Cell:
@@ -82,6 +84,13 @@ def number_cell(value: float | None, low: float | None = None, high: float | Non
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return Cell(f"{value:.3f}", f"{value:.9g}")
     return Cell(f"{value:.3f}", f"{value:.9g}", f"{low:.3f} to {high:.3f}")
+
+
+def p_cell(value: float) -> Cell:
+    """A p value; a dash where no test was made."""
+    if math.isnan(value):
+        return Cell("–", "")
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", f"{value:.9g}")
 
 
 def count_cell(value: float | None) -> Cell:

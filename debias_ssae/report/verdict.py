@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from debias_ssae.auditing import AuditReport
 
 MOST_LINES = 14
+_RANK = {"Difference": 0, "Fails a group": 0, "Below four fifths": 0, "Undefined": 1, "Too few to say": 4}
 _DECIDED = ("a better", "b better")
 
 
@@ -31,8 +32,20 @@ def verdict_lines(report: AuditReport) -> list[Line]:
         if row["metric"] in ("worst_group_accuracy", "accuracy", "tpr_gap_rms"):
             lines.append(_comparison({str(k): v for k, v in row.items()}))
     lines += _extras(report)
-    rank = {"bad": 0, "warn": 1, "": 2, "good": 3}
-    return sorted(lines, key=lambda line: rank[line.kind])
+    return sorted(_merged(lines), key=lambda line: _RANK.get(line.tag, 2 if line.kind != "good" else 5))
+
+
+def _merged(lines: list[Line]) -> list[Line]:
+    """What is too few to say, in one sentence a section and model: many such lines would bury the rest."""
+    heads: dict[str, list[str]] = {}
+    for line in lines:
+        if line.tag == "Too few to say":
+            head, _, rest = line.text.partition(": ")
+            heads.setdefault(head, []).append(rest.removesuffix("."))
+    kept = [line for line in lines if line.tag != "Too few to say"]
+    return kept + [
+        Line("warn", "Too few to say", f"{head}: {'; '.join(rest)}.") for head, rest in heads.items()
+    ]
 
 
 def share(value: float) -> str:
@@ -95,7 +108,7 @@ def _gap(row: Mapping[str, Any], head: str) -> Line:
     }[row["metric"]]
     text = f"{head} {name} is {100 * row['value']:.1f} points ({row['where']}; {_interval(row)})"
     chance = row["chance_95"]
-    if not math.isnan(chance):
+    if not math.isnan(chance) and row["outcome"] != "too few to say":
         text += f"; groups dealt at random stay below {100 * chance:.1f} points 19 times in 20"
     if row["outcome"] == "difference found":
         return Line("bad", "Difference", f"{text}.")
@@ -111,7 +124,7 @@ def _ratio(row: Mapping[str, Any], head: str) -> Line:
     )
     kind = {"below four fifths": "bad", "too few to say": "warn"}.get(row["outcome"], "good")
     tag = {"bad": "Below four fifths", "warn": "Too few to say", "good": "Four fifths"}[kind]
-    return Line(kind, tag, f"{text}: {row['outcome']}.")
+    return Line(kind, tag, f"{text}." if kind == "warn" else f"{text}: {row['outcome']}.")
 
 
 def _comparison(row: Mapping[str, Any]) -> Line:
