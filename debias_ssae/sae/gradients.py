@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from debias_ssae.config import SAEConfig
 from debias_ssae.sae import selection
@@ -66,7 +67,9 @@ class Step:
     errors: Tensor
     """[n]: squared error of each row divided by d_in."""
     fired: Tensor
-    """[d_sae]: on how many rows each latent was active."""
+    """[d_sae] int64: above 0 for each latent that was active on some row."""
+    n_active: int
+    """Active latents over all rows."""
     threshold: float = 0.0
     """The smallest selected pre-activation of all ranks (batchtopk, matryoshka)."""
     aux_loss: float = 0.0
@@ -95,39 +98,44 @@ def compute_step(
     """
     centred = x - weights.b_dec
     target = centred if base is None else centred - base
-    pre = pre_activations(weights, centred, bfloat16=knobs.bfloat16)
+    latents = None
+    if dead is not None and knobs.aux_coefficient > 0 and bool(dead.any()):
+        latents = dead.nonzero().squeeze(1)
     if knobs.cfg.architecture in ("relu", "jumprelu"):
-        step, error = _thresholded_step(weights, centred, target, pre, knobs, weigh)
+        step, error, dead_pre = _thresholded_step(weights, centred, target, knobs, weigh, latents)
     else:
-        step, error = _selected_step(weights, centred, target, pre, knobs, weigh)
-    if dead is not None and knobs.aux_coefficient > 0:
-        step.aux_loss = _add_aux(step.gradient, weights, centred, pre, -error, dead, knobs)
+        step, error, dead_pre = _selected_step(weights, centred, target, knobs, weigh, latents)
+    if latents is not None and dead_pre is not None:
+        step.aux_loss = _add_aux(step.gradient, weights, centred[::2], dead_pre, -error[::2], latents, knobs)
     return step
 
 
 def _selected_step(
-    weights: Weights, centred: Tensor, target: Tensor, pre: Tensor, knobs: Knobs, weigh: Weigh
-) -> tuple[Step, Tensor]:
-    """The step of topk, batchtopk and matryoshka; also returns the error x_hat - x, [n, d_in]."""
-    active, values, threshold = _select(weights, centred, pre, knobs)
+    weights: Weights, centred: Tensor, target: Tensor, knobs: Knobs, weigh: Weigh, dead: Tensor | None
+) -> tuple[Step, Tensor, Tensor | None]:
+    """The step of topk, batchtopk and matryoshka; with the error x_hat - x [n, d_in] and AuxK's input."""
+    active, values, threshold, dead_pre = _select(weights, centred, knobs, dead)
     widths = nested_widths(knobs.cfg)
     groups = _split(active, values, widths)
     slopes, errors, error = _nested_errors(groups, weights.W_dec, target, weigh)
-    to_values = torch.empty_like(values)
-    for (part, mask, _), slope in zip(groups, slopes, strict=True):
-        to_values[mask] = sampled_dot(part, slope, weights.W_dec)
+    if len(groups) == 1:
+        to_values = sampled_dot(active, slopes[0], weights.W_dec)
+    else:
+        to_values = torch.empty_like(values)
+        for (part, mask, _), slope in zip(groups, slopes, strict=True):
+            to_values[mask] = sampled_dot(part, slope, weights.W_dec)
     gradient = _sparse_gradient(weights, centred, active, values, to_values, slopes, widths)
     gradient.b_dec += slopes[0].sum(0)
     fired = torch.bincount(active.columns, minlength=knobs.cfg.d_sae)
-    return Step(gradient, errors, fired, threshold), error
+    return Step(gradient, errors, fired, len(values), threshold), error, dead_pre
 
 
-def pre_activations(weights: Weights, centred: Tensor, *, bfloat16: bool) -> Tensor:
-    """Return the pre-activations [n, d_sae] of centred rows, in bfloat16 if asked."""
+def pre_activations(weights: Weights, centred: Tensor, *, bfloat16: bool = False) -> selection.PreActs:
+    """Return a function from bounds of rows to their pre-activations, in bfloat16 if asked."""
     W, b, x = weights.W_enc, weights.b_enc, centred
     if bfloat16:
         W, b, x = W.bfloat16(), b.bfloat16(), x.bfloat16()
-    return torch.addmm(b, x, W.T)
+    return lambda start, end: linear(x[start:end], W, b)
 
 
 def nested_widths(cfg: SAEConfig) -> list[int]:
@@ -137,26 +145,29 @@ def nested_widths(cfg: SAEConfig) -> list[int]:
     return list(cfg.widths) or sorted({max(1, cfg.d_sae // part) for part in (8, 4, 2, 1)})
 
 
-def _select(weights: Weights, centred: Tensor, pre: Tensor, knobs: Knobs) -> tuple[Active, Tensor, float]:
-    """Return the active latents, their values in full precision and the smallest chosen one of a batch."""
-    cfg = knobs.cfg
-    n_active = int(knobs.processes.total(len(pre))) * cfg.k
+def _select(
+    weights: Weights, centred: Tensor, knobs: Knobs, dead: Tensor | None
+) -> tuple[Active, Tensor, float, Tensor | None]:
+    """Return the active latents, their values, the smallest chosen one of a batch, and AuxK's input."""
+    cfg, n = knobs.cfg, len(centred)
+    pre = pre_activations(weights, centred, bfloat16=knobs.bfloat16)
     if cfg.architecture == "topk":
-        active = selection.topk_candidates(pre, cfg.k)
+        found = selection.topk_candidates(pre, n, cfg.k, dead)
+        values = _exact_values(weights, centred, found, knobs)
+        chosen, threshold = selection.keep_topk(found.active, values, cfg.k), 0.0
     else:
-        active = selection.batch_topk_candidates(pre, n_active, knobs.processes)
-    values = _exact_values(weights, centred, pre, active)
-    if cfg.architecture == "topk":
-        chosen, threshold = selection.keep_topk(active, values, cfg.k), 0.0
-    else:
+        n_active = int(knobs.processes.total(n)) * cfg.k
+        found = selection.batch_topk_candidates(pre, n, n_active, knobs.processes, dead)
+        values = _exact_values(weights, centred, found, knobs)
         chosen, threshold = selection.keep_batch_topk(values, n_active, knobs.processes)
-    return *selection.narrow(active, values, chosen), threshold
+    return *selection.narrow(found.active, values, chosen), threshold, found.dead_pre_acts
 
 
-def _exact_values(weights: Weights, centred: Tensor, pre: Tensor, active: Active) -> Tensor:
-    if pre.dtype == torch.bfloat16:
-        return sampled_dot(active, centred, weights.W_enc) + weights.b_enc[active.columns]
-    return pre[active.rows, active.columns]
+def _exact_values(weights: Weights, centred: Tensor, found: selection.Candidates, knobs: Knobs) -> Tensor:
+    """Return the candidates' values in full precision: bfloat16 only proposes, for its ties and its error."""
+    if not knobs.bfloat16:
+        return found.values
+    return sampled_dot(found.active, centred, weights.W_enc) + weights.b_enc[found.active.columns]
 
 
 Group = tuple[Active, Tensor | slice, Tensor]
@@ -176,11 +187,13 @@ def _nested_errors(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Return, for each group, d loss / d its part of x_hat; the rows' errors; and the full error [n, d]."""
     d_in = target.shape[1]
-    error, errors, losses = -target, [], []
+    error, losses = target, []
+    errors: list[Tensor] = []
     for part, _, values in groups:
-        error = error + combine(part, values, W_dec)
+        rebuilt = combine(part, values, W_dec)
+        error = rebuilt.sub_(target) if not errors else rebuilt.add_(error)
         errors.append(error)
-        losses.append(error.square().sum(1) / d_in)
+        losses.append(_row_losses(error))
     weights = weigh(torch.stack(losses).mean(0) if len(losses) > 1 else losses[0])
     factor = (weights * (2.0 / (d_in * len(groups)))).unsqueeze(1)
     slopes = [error * factor for error in errors]
@@ -217,21 +230,30 @@ def _sparse_gradient(
     )
 
 
+def _row_losses(error: Tensor) -> Tensor:
+    """Return the squared norm of each row over d_in."""
+    return torch.linalg.vector_norm(error, dim=1).square_().div_(error.shape[1])
+
+
 def _thresholded_step(
-    weights: Weights, centred: Tensor, target: Tensor, pre: Tensor, knobs: Knobs, weigh: Weigh
-) -> tuple[Step, Tensor]:
-    """The step of relu and jumprelu, whose latents may be many (early) or few (later); and the error."""
+    weights: Weights, centred: Tensor, target: Tensor, knobs: Knobs, weigh: Weigh, dead: Tensor | None
+) -> tuple[Step, Tensor, Tensor | None]:
+    """The step of relu and jumprelu, whose latents may be many (early) or few (later)."""
+    pre = pre_activations(weights, centred)(0, len(centred))
+    dead_pre = None if dead is None else pre[::2].index_select(1, dead)
     theta = None if weights.log_threshold is None else weights.log_threshold.exp()
     lowest = 0.0 if theta is None else (theta - knobs.bandwidth / 2).clamp_min(0.0)
     mask = pre > lowest
-    if int(mask.sum()) > DENSE_SHARE * mask.numel():
-        return _dense_step(weights, centred, target, pre, theta, knobs, weigh)
-    active = selection.select_where(mask)
-    near = pre[active.rows, active.columns]
+    n_near = selection.count(mask)
+    if n_near > DENSE_SHARE * mask.numel():
+        return *_dense_step(weights, centred, target, pre, theta, knobs, weigh, n_near), dead_pre
+    flat = selection.where(mask)
+    active = selection.active_at(flat, *pre.shape)
+    near = pre.flatten()[flat]
     near_theta = None if theta is None else theta[active.columns]
     values = near if near_theta is None else torch.where(near > near_theta, near, 0.0)
     error = combine(active, values, weights.W_dec) - target
-    losses = error.square().sum(1) / target.shape[1]
+    losses = _row_losses(error)
     slope = error * (weigh(losses) * (2.0 / target.shape[1])).unsqueeze(1)
     to_values = sampled_dot(active, slope, weights.W_dec)
     n_firing = int((values > 0).sum())
@@ -243,7 +265,7 @@ def _thresholded_step(
     if theta is not None and to_theta is not None:
         gradient.log_threshold = torch.zeros_like(theta).index_add_(0, active.columns, to_theta) * theta
     fired = torch.bincount(active.columns[values > 0], minlength=knobs.cfg.d_sae)
-    return Step(gradient, losses, fired, penalty=penalty), error
+    return Step(gradient, losses, fired, n_firing, penalty=penalty), error, dead_pre
 
 
 def _dense_step(
@@ -254,17 +276,15 @@ def _dense_step(
     theta: Tensor | None,
     knobs: Knobs,
     weigh: Weigh,
+    n_near: int,
 ) -> tuple[Step, Tensor]:
-    values = torch.threshold(pre, 0.0, 0.0) if theta is None else torch.where(pre > theta, pre, 0.0)
+    values = pre.relu_() if theta is None else torch.where(pre > theta, pre, 0.0)
+    n_firing = n_near if theta is None else selection.count(values > 0)
     error = torch.addmm(target, values, weights.W_dec, beta=-1.0)
-    losses = error.square().sum(1) / target.shape[1]
+    losses = _row_losses(error)
     slope = error * (weigh(losses) * (2.0 / target.shape[1])).unsqueeze(1)
-    firing = values > 0
-    fired = firing.sum(0)
     to_values = slope @ weights.W_dec.T
-    to_pre, to_theta, penalty = _through_threshold(
-        pre, theta, values, to_values, int(fired.sum()), knobs, len(pre)
-    )
+    to_pre, to_theta, penalty = _through_threshold(pre, theta, values, to_values, n_firing, knobs, len(pre))
     b_enc = to_pre.sum(0)
     gradient = Weights(
         W_enc=to_pre.T @ centred,
@@ -274,7 +294,8 @@ def _dense_step(
     )
     if theta is not None and to_theta is not None:
         gradient.log_threshold = to_theta.sum(0) * theta
-    return Step(gradient, losses, fired, penalty=penalty), error
+    fired = (values.amax(0) > 0).long()
+    return Step(gradient, losses, fired, n_firing, penalty=penalty), error
 
 
 def _through_threshold(
@@ -296,7 +317,9 @@ def _through_threshold(
     if theta is None:
         price = knobs.sparsity / (n * pre_scale(knobs.cfg))
         penalty = price * processes.total(float(values.sum()))
-        to_pre = torch.ops.aten.threshold_backward(to_values.add_(price), values, 0.0)
+        if price > 0:
+            to_values.add_(price)
+        to_pre = torch.ops.aten.threshold_backward.grad_input(to_values, values, 0.0, grad_input=to_values)
         return to_pre, None, penalty
     excess = processes.total(n_firing) / (n * knobs.cfg.k) - 1.0
     to_count = 2.0 * knobs.sparsity * excess / (n * knobs.cfg.k)
@@ -314,26 +337,22 @@ def _add_aux(
     gradient: Weights,
     weights: Weights,
     centred: Tensor,
-    pre: Tensor,
+    pre_acts: Tensor,
     target: Tensor,
-    dead: Tensor,
+    latents: Tensor,
     knobs: Knobs,
 ) -> float:
-    """Add AuxK's gradient: dead latents reconstruct the error ``target`` [n, d], in units of its square.
+    """Add AuxK's gradient: dead latents reconstruct the error ``target``, in units of its square.
 
-    Gao et al. 2024, section 2.4; the number of active dead latents a row is k_aux. Returns the loss.
+    Gao et al. 2024, section 2.4, on every second row of the batch, which halves its cost: ``target`` and
+    ``centred`` are [n / 2, d_in], ``pre_acts`` is [n / 2, n_dead]. Returns the loss.
     """
-    latents = dead.nonzero().squeeze(1)
-    if len(latents) == 0:
-        return 0.0
     scale = max(knobs.processes.total(float(target.square().sum())), 1e-30)
     part = Weights(weights.W_enc[latents], weights.b_enc[latents], weights.W_dec[latents], weights.b_dec)
     k = min(knobs.k_aux, len(latents))
-    some = pre[:, latents]
-    active = selection.topk_candidates(some, k)
-    values = _exact_values(part, centred, some, active)
+    active, values, _ = selection.topk_candidates(lambda low, high: pre_acts[low:high], len(centred), k)
     active, values = selection.narrow(active, values, selection.keep_topk(active, values, k))
-    error = combine(active, values, part.W_dec) - target
+    error = combine(active, values, part.W_dec).sub_(target)
     slope = error * (2.0 * knobs.aux_coefficient / scale)
     to_values = sampled_dot(active, slope, part.W_dec)
     inner = _sparse_gradient(part, centred, active, values, to_values, [slope], [len(latents)])

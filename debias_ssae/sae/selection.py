@@ -1,8 +1,11 @@
 """Which latents are active: candidates by a cheap bound on the pre-activations, then the exact choice.
 
-Candidates may come from pre-activations in bfloat16; the choice is made on values computed in full.
-Latents that are not above zero are never active: they would add nothing.
+Pre-activations exist a chunk of rows at a time. Latents that are not above zero are never active: they would
+add nothing.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,38 +14,105 @@ from torch import Tensor
 from debias_ssae.sae.processes import Processes
 from debias_ssae.sae.sparse_ops import Active, keep, offsets_from_counts
 
-SAMPLED_ROWS = 32
-"""Rows from which the bound of a batch is guessed; a bad guess costs a second look, never a wrong choice."""
+SAMPLED_BLOCKS = 16
+"""Blocks of 4 rows from which the bound of a batch is guessed; a bad guess costs a second look, no more."""
+CHUNK_ROWS = 256
+"""Rows of pre-activations that exist at a time on the CPU, where they then stay in its cache."""
+
+PreActs = Callable[[int, int], Tensor]
+"""From the bounds of some rows to their pre-activations [rows, d_sae]."""
 
 
-def select_where(mask: Tensor) -> Active:
-    """Return the true entries of ``mask`` [n, d_sae]."""
-    n, width = mask.shape
+class Candidates(NamedTuple):
+    """Latents that may be active, row after row."""
+
+    active: Active
+    values: Tensor
+    """[m]: their pre-activations, in float32 or finer."""
+    dead_pre_acts: Tensor | None
+    """[n / 2, n_dead]: every second row's pre-activations of the dead latents, where they were asked for."""
+
+
+def topk_candidates(pre_acts: PreActs, n: int, k: int, dead: Tensor | None = None) -> Candidates:
+    """Return, for each of ``n`` rows, its ``k`` largest positive entries and perhaps some more."""
+    return _collect(pre_acts, n, lambda ordered: _row_bound(ordered, k), dead)
+
+
+def batch_topk_candidates(
+    pre_acts: PreActs, n: int, n_active: int, processes: Processes, dead: Tensor | None = None
+) -> Candidates:
+    """Return the ``n_active`` largest positive entries over the rows of all ranks, and some more.
+
+    ``n`` rows are this rank's. The bound is the quantile of a sample of them, lowered until enough pass.
+    """
+    step = max(1, n // SAMPLED_BLOCKS)
+    sample = torch.cat([pre_acts(i, min(i + 4, n)) for i in range(0, n, step)][:SAMPLED_BLOCKS])
+    width = sample.shape[1]
+    flat = (sample if sample.dtype == torch.float64 else sample.float()).flatten()
+    share = n_active / (processes.total(n) * width)
+    margin = 1.25
+    while True:
+        rank = int(share * margin * len(flat)) + 1
+        guess = float(flat.kthvalue(len(flat) - rank + 1).values) if rank <= len(flat) else 0.0
+        bound = processes.lowest(max(guess, 0.0))
+        limit = _sortable(torch.tensor([[bound]], dtype=sample.dtype, device=sample.device))
+        found = _collect(pre_acts, n, lambda ordered, limit=limit: limit, dead)  # type: ignore[misc]
+        if bound == 0.0 or processes.total(len(found.values)) >= n_active:
+            return found
+        margin *= 2
+
+
+def where(mask: Tensor) -> Tensor:
+    """Return the positions of the true entries of ``mask`` [n, width], in the order of its memory."""
     if mask.device.type == "cpu":
-        flat = torch.from_numpy(np.flatnonzero(mask.numpy()))
-    else:
-        flat = mask.flatten().nonzero().squeeze(1)
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def active_at(flat: Tensor, n: int, width: int) -> Active:
+    """Return the active latents at positions ``flat`` [m], rising, of a matrix [n, width]."""
     rows = flat.div(width, rounding_mode="floor")
     return Active(rows, flat - rows * width, offsets_from_counts(torch.bincount(rows, minlength=n)))
 
 
-def topk_candidates(pre_acts: Tensor, k: int) -> Active:
-    """Return, for each row of [n, d_sae], its ``k`` largest positive entries and perhaps some more.
+def count(mask: Tensor) -> int:
+    """Return how many entries are true."""
+    return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(mask.sum())
+
+
+def _collect(
+    pre_acts: PreActs, n: int, bound_of: Callable[[Tensor], Tensor], dead: Tensor | None
+) -> Candidates:
+    """Return the positive entries that reach ``bound_of`` their rows, chunk by chunk."""
+    flats, values, dead_parts, width, step = [], [], [], 0, CHUNK_ROWS
+    for start in range(0, n, step):
+        pre = pre_acts(start, min(start + step, n))
+        width = pre.shape[1]
+        ordered = _sortable(pre)
+        flat = where(ordered >= bound_of(ordered).clamp_min(_smallest_positive(ordered)))
+        chosen = pre.flatten()[flat]
+        values.append(chosen if chosen.dtype == torch.float64 else chosen.float())
+        flats.append(flat + start * width)
+        if dead is not None:
+            dead_parts.append(pre[::2].index_select(1, dead))
+    active = active_at(torch.cat(flats), n, width)
+    return Candidates(active, torch.cat(values), torch.cat(dead_parts) if dead_parts else None)
+
+
+def _row_bound(ordered: Tensor, k: int) -> Tensor:
+    """Return a bound [n, 1] that the k largest entries of each row reach.
 
     The latents are dealt into more than ``k`` groups. The k-th largest of the groups' maxima is reached by
-    k entries at least, so that everything below it cannot be among the k largest. One pass over the matrix
-    and a small sort take the place of a sort of every row.
+    k entries at least, so that nothing below it is among the k largest. One pass over the matrix and a small
+    sort take the place of a sort of every row.
     """
-    width = pre_acts.shape[1]
-    ordered = _sortable(pre_acts)
+    width = ordered.shape[1]
     size = width // (3 * k)
     if size < 2:
-        bound = ordered.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
-    else:
-        groups = width // size
-        maxima = ordered[:, : groups * size].unflatten(1, (size, groups)).amax(1)
-        bound = maxima.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
-    return select_where(ordered >= bound.clamp_min(_smallest_positive(ordered)))
+        return ordered.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    groups = width // size
+    maxima = ordered[:, : groups * size].unflatten(1, (size, groups)).amax(1)
+    return maxima.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
 
 
 def keep_topk(active: Active, values: Tensor, k: int) -> Tensor:
@@ -56,29 +126,6 @@ def keep_topk(active: Active, values: Tensor, k: int) -> Tensor:
     table[active.rows, torch.arange(len(values), device=values.device) - active.offsets[active.rows]] = values
     bound = table.topk(k, dim=1, sorted=False).values.amin(1)
     return (values >= bound[active.rows]) & positive
-
-
-def batch_topk_candidates(pre_acts: Tensor, n_active: int, processes: Processes) -> Active:
-    """Return the ``n_active`` largest positive entries over the whole batch of all ranks, and some more.
-
-    ``pre_acts`` [n, d_sae] are this rank's rows. The bound is the quantile of a sample of the rows, lowered
-    until enough entries pass.
-    """
-    n, width = pre_acts.shape
-    sample = pre_acts[:: max(1, n // SAMPLED_ROWS)].flatten()
-    sample = sample if sample.dtype == torch.float64 else sample.float()
-    share = n_active / (processes.total(n) * width)
-    margin = 1.25
-    ordered = _sortable(pre_acts)
-    while True:
-        rank = int(share * margin * len(sample)) + 1
-        bound = float(sample.kthvalue(len(sample) - rank + 1).values) if rank <= len(sample) else 0.0
-        bound = processes.lowest(max(bound, 0.0))
-        limit = _sortable(torch.tensor([[bound]], dtype=pre_acts.dtype, device=pre_acts.device))
-        mask = ordered >= limit.clamp_min(_smallest_positive(ordered))
-        if bound == 0.0 or processes.total(_count(mask)) >= n_active:
-            return select_where(mask)
-        margin *= 2
 
 
 def keep_batch_topk(values: Tensor, n_active: int, processes: Processes) -> tuple[Tensor, float]:
@@ -104,7 +151,3 @@ def _sortable(values: Tensor) -> Tensor:
 
 def _smallest_positive(ordered: Tensor) -> float:
     return 1 if ordered.dtype == torch.int16 else torch.finfo(ordered.dtype).tiny
-
-
-def _count(mask: Tensor) -> int:
-    return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(mask.sum())

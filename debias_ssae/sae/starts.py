@@ -7,7 +7,7 @@ from debias_ssae.config import SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.gradients import Weights
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.sae.selection import select_where
+from debias_ssae.sae.selection import active_at, where
 from debias_ssae.sae.sparse_ops import combine
 
 
@@ -92,8 +92,8 @@ def reconstruction(sae: SparseAutoencoder, x: Tensor) -> Tensor:
     with torch.no_grad():
         pre = sae.pre_acts(x)
         threshold = sae.threshold if sae.cfg.architecture != "relu" else torch.zeros_like(sae.threshold)
-        active = select_where(pre > threshold.clamp_min(0.0))
-        return combine(active, pre[active.rows, active.columns], sae.W_dec)
+        flat = where(pre > threshold.clamp_min(0.0))
+        return combine(active_at(flat, *pre.shape), pre.flatten()[flat], sae.W_dec)
 
 
 def joined(frozen: SparseAutoencoder, added: SparseAutoencoder) -> SparseAutoencoder:

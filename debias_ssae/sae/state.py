@@ -106,7 +106,7 @@ class Training:
             record |= {
                 "step": step,
                 "fvu": error / max(variance, 1e-30),
-                "l0": float(result.fired.sum()) / len(x),
+                "l0": self.processes.total(result.n_active) / len(x),
                 "dead_fraction": float((self.silent >= train.dead_steps).double().mean()),
                 "aux_loss": result.aux_loss,
                 "penalty": result.penalty,

@@ -119,7 +119,8 @@ def test_aux_gradient_equals_autograd(architecture):
         error = x - sae.decode(torch.where(pre >= bound, pre, 0.0).relu()).detach()
     else:
         error = (x - sae(x).x_hat).detach()
-    centred = x - sae.b_dec.detach()
+    error = error[::2]
+    centred = (x - sae.b_dec.detach())[::2]
     pre = centred @ sae.W_enc[dead].T + sae.b_enc[dead]
     top, where = pre.topk(2)
     latents = torch.zeros_like(pre).scatter(1, where, top.relu())
@@ -143,7 +144,7 @@ def test_aux_without_dead_latents_changes_nothing():
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka"])
-def test_bfloat16_proposes_and_float32_decides(architecture):
+def test_bfloat16_gives_nearly_the_same_gradient(architecture):
     sae, x = random_sae(architecture, d_sae=400, k=8), planted_rows(300) - 5
     weigh = lambda losses: torch.full_like(losses, 1 / len(losses))  # noqa: E731
     exact = compute_step(weights_of(sae), x, Knobs(sae.cfg), weigh)
