@@ -254,6 +254,12 @@ def test_faulty_files_are_told_in_one_line(tmp_path: Path, content: str, words: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_word_alone_is_no_pair() -> None:
+    for bad in (("he", "she"), (("he",),)):
+        with pytest.raises(InputError, match="not a pair of words"):
+            Concept(pairs=bad)  # type: ignore[arg-type]
+
+
 def test_unknown_names_and_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="known: gender"):
         Concept.load("species")

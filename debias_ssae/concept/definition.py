@@ -41,8 +41,8 @@ class Concept:
         def store(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        store("pairs", tuple(SwapPair(*pair) for pair in self.pairs))
-        store("optional", tuple(SwapPair(*pair) for pair in self.optional))
+        store("pairs", tuple(map(_as_pair, self.pairs)))
+        store("optional", tuple(map(_as_pair, self.optional)))
         store("ignore", tuple(self.ignore))
         store("values", tuple(self.values))
         store("not_possessed", frozenset(word.casefold() for word in self.not_possessed))
@@ -224,6 +224,14 @@ class Concept:
             return text
         found = self._matcher.find(text)
         return rewrite(text, [(f.start, f.scrub_end(text), f.cased(f.pair.neutral)) for f in found])
+
+
+def _as_pair(pair: Any) -> SwapPair:
+    if isinstance(pair, str) or not 2 <= len(pair) <= len(SwapPair._fields):
+        raise InputError(
+            f"{pair!r} is not a pair of words; give (word of a, word of b) or (a, b, neutral word)"
+        )
+    return SwapPair(*pair)
 
 
 def _check(concept: Concept) -> None:

@@ -1,15 +1,18 @@
 """Laws of the linear erasers: guardedness with a control, idempotence, rank, means; and scikit-learn's checks."""
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from debias_ssae.baselines import INLP, LEACE, SPLINCE, AttributeErasure, CorrelationRemoval, MeanDifference
-from debias_ssae.exceptions import InputError
+from debias_ssae.exceptions import InputError, MissingExtraError
 
 N, D = 1200, 16
 
@@ -167,6 +170,31 @@ def test_conditional_needs_a_target(eraser: AttributeErasure) -> None:
     X, _, z = make_data()
     with pytest.raises(InputError, match="needs y"):
         eraser.fit(X, sensitive_features=z)
+
+
+def test_attribute_is_routed_through_a_pipeline() -> None:
+    X, y, z = make_data()
+    with config_context(enable_metadata_routing=True):
+        eraser = LEACE().set_fit_request(sensitive_features=True)
+        pipeline = make_pipeline(eraser, LogisticRegression()).fit(X, y, sensitive_features=z)
+        assert pipeline.predict(X).shape == (N,)
+    direct = LEACE().fit(X, y, sensitive_features=z)
+    np.testing.assert_allclose(pipeline[0].left_, direct.left_)
+
+
+def test_an_attribute_that_nothing_depends_on_leaves_splince_idle() -> None:
+    X = np.vstack([np.eye(4)[[0, 1, 2, 3]]] * 2)
+    z, y = np.repeat([0, 1], 4), np.tile([0, 0, 1, 1], 2)
+    eraser = SPLINCE().fit(X, y, sensitive_features=z)
+    assert eraser.rank_ == 0
+    np.testing.assert_array_equal(eraser.transform(X), X)
+
+
+def test_leace_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "concept_erasure", None)
+    X, y, z = make_data()
+    with pytest.raises(MissingExtraError, match="baselines"):
+        LEACE().fit(X, y, sensitive_features=z)
 
 
 def test_float32_stays_float32() -> None:

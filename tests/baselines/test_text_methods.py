@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from debias_ssae.activations import harvest
@@ -41,6 +42,12 @@ def test_scrubber_takes_names_only_when_asked() -> None:
     assert TextScrubber(optional=("names",)).transform(texts) == ["Alex gave their book away."]
     assert TextScrubber(GENDER.subset("kinship")).fit(texts).transform(texts) == texts
     assert make_pipeline(TextScrubber()).fit_transform(texts) == ["Mary gave their book away."]
+
+
+def test_text_methods_tell_scikit_learn_that_they_take_strings(encoder: ActivationEncoder) -> None:
+    for estimator in (TextScrubber(), TokenMask(encoder)):
+        tags = get_tags(estimator).input_tags
+        assert (tags.string, tags.two_d_array) == (True, False)
 
 
 def test_augmentation_adds_the_swapped_copies() -> None:
