@@ -249,7 +249,7 @@ MIDDLES = (
     "{He} taught {himself} much of what {he} knows about {topic}.",
     "In {year}, {he} moved to {city}, where {his} reputation for {topic} grew.",
     "{His} week begins with {doing} and ends with {doing2}.",
-    "Those who know {him} praise {his} {topic} and {his} sense of humour.",
+    "Those who know {him} mention {topic} first, then {his} sense of humour.",
     "What {he} likes best is {doing}.",
     "{He} has written about {topic} for {his} local newspaper.",
 )
