@@ -260,7 +260,7 @@ def _fit(probe: Probe, x: NDArray[np.float32], z: Rows, rng: np.random.Generator
     # trees on hundreds of columns take minutes; the columns are screened inside the training rows
     screen = SelectKBest(f_classif, k=min(_BOOSTED_COLUMNS, x.shape[1]))
     model = make_pipeline(screen, boosted)
-    return model.fit(x, z, histgradientboostingclassifier__sample_weight=weight)
+    return _quiet_fit(model, x, z, histgradientboostingclassifier__sample_weight=weight)
 
 
 def _linear(C: float) -> Any:
@@ -286,13 +286,14 @@ def _tuned_linear(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], 
 
 
 def _quiet_fit(model: Any, x: NDArray[np.float32], z: Rows, **fit_params: Any) -> Any:
-    """Fit; a probe that stops before full convergence is still a probe."""
+    """Fit; a probe that stops before full convergence or meets constant columns is still a probe."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="Features .* are constant|invalid value encountered in")
         return model.fit(x, z, **fit_params)
 
 
