@@ -304,6 +304,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Keep what is measured so far."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
@@ -336,20 +342,24 @@ def main() -> None:
     result["one_thread_cpu" if arguments.device == "cpu" else "gpu_wall"] = speed_table(
         settings, measure_speed(engines, batches, clock, rounds)
     )
+    suffix = "_cuda" if arguments.device == "cuda" else "_quick" if arguments.quick else ""
+    path = RESULTS / f"sae_training{suffix}.json"
+    write(path, result)
     if arguments.device == "cpu" and not arguments.quick:
         torch.set_num_threads(2)
         print("two threads, wall seconds")
-        result["two_threads_wall"] = speed_table(settings, measure_speed(engines, batches, wall_clock, 3))
+        result["two_threads_wall"] = speed_table(
+            settings, measure_speed(engines, batches, wall_clock, min(rounds, 3))
+        )
         torch.set_num_threads(1)
+        write(path, result)
         result["peak_mib"] = peak_memory(settings, [name for name in engines if name != "gemm"])
+        write(path, result)
         if arguments.fvu_steps:
             print(f"final FVU after {arguments.fvu_steps} steps, topk")
             result["final_fvu"] = final_fvu(rows, settings, arguments.fvu_steps, [None, 2e-3])
             result["final_fvu_steps"] = arguments.fvu_steps
-    suffix = "_cuda" if arguments.device == "cuda" else "_quick" if arguments.quick else ""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"sae_training{suffix}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write(path, result)
     shown = {key: value for key, value in result.items() if key not in ("machine", "settings")}
     for part in ("one_thread_cpu", "two_threads_wall", "gpu_wall"):
         if part in shown:

@@ -27,6 +27,10 @@ DENSE_SHARE = 0.15
 """Above this share of active latents dense products cost less than sparse ones (measured on CPU)."""
 
 
+SAMPLED_ROWS = 128
+"""Rows by which a step is found to be dense or sparse."""
+
+
 @dataclass
 class Weights:
     """The trained tensors, or their gradients; one contiguous row a latent."""
@@ -57,6 +61,8 @@ class Knobs:
     """Width of the window in which jumprelu's threshold feels a pre-activation."""
     aux_coefficient: float = 0.0
     k_aux: int = 64
+    measure: bool = True
+    """Whether the step's numbers are wanted, or only its gradient."""
 
 
 @dataclass
@@ -69,7 +75,7 @@ class Step:
     fired: Tensor
     """[d_sae] int64: above 0 for each latent that was active on some row."""
     n_active: int
-    """Active latents over all rows."""
+    """Active latents over all rows; 0 in a dense step of relu that is not measured."""
     threshold: float = 0.0
     """The smallest selected pre-activation of all ranks (batchtopk, matryoshka)."""
     aux_loss: float = 0.0
@@ -243,11 +249,10 @@ def _thresholded_step(
     dead_pre = None if dead is None else pre[::2].index_select(1, dead)
     theta = None if weights.log_threshold is None else weights.log_threshold.exp()
     lowest = 0.0 if theta is None else (theta - knobs.bandwidth / 2).clamp_min(0.0)
-    mask = pre > lowest
-    n_near = selection.count(mask)
-    if n_near > DENSE_SHARE * mask.numel():
-        return *_dense_step(weights, centred, target, pre, theta, knobs, weigh, n_near), dead_pre
-    flat = selection.where(mask)
+    sample = pre[:: max(1, len(pre) // SAMPLED_ROWS)] > lowest
+    if selection.count(sample) > DENSE_SHARE * sample.numel():
+        return *_dense_step(weights, centred, target, pre, theta, knobs, weigh), dead_pre
+    flat = selection.where(pre > lowest)
     active = selection.active_at(flat, *pre.shape)
     near = pre.flatten()[flat]
     near_theta = None if theta is None else theta[active.columns]
@@ -276,10 +281,9 @@ def _dense_step(
     theta: Tensor | None,
     knobs: Knobs,
     weigh: Weigh,
-    n_near: int,
 ) -> tuple[Step, Tensor]:
     values = pre.relu_() if theta is None else torch.where(pre > theta, pre, 0.0)
-    n_firing = n_near if theta is None else selection.count(values > 0)
+    n_firing = selection.count(values > 0) if knobs.measure or theta is not None else 0
     error = torch.addmm(target, values, weights.W_dec, beta=-1.0)
     losses = _row_losses(error)
     slope = error * (weigh(losses) * (2.0 / target.shape[1])).unsqueeze(1)

@@ -83,6 +83,7 @@ class Training:
             None if self.frozen is None else starts.reconstruction(self.frozen, own / self.scale) * self.scale
         )
         record: dict[str, float] = {}
+        self.knobs.measure = measure
         dead = self.silent >= train.dead_steps
         result = compute_step(
             self.weights,
