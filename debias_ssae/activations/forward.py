@@ -64,9 +64,11 @@ def iter_states(
     for sequences in token_batches(tokens.lengths, token_budget):
         batch = _make_batch(model, tokens, sequences)
         with torch.no_grad(), _hooks(model, hookpoints, edits, last, batch), _autocast(model):
+            # without a mask attention takes its fast causal path; what padding gives is never read
+            mask = None if model.is_causal else batch.attention
             kwargs = {"use_cache": False} if model.accepts_use_cache else {}
             with suppress(_StopForwardError):
-                model.module(input_ids=batch.ids, attention_mask=batch.attention, **kwargs)
+                model.module(input_ids=batch.ids, attention_mask=mask, **kwargs)
         yield batch
 
 

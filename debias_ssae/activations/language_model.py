@@ -48,6 +48,12 @@ class LanguageModel:
         return "use_cache" in inspect.signature(self.module.forward).parameters
 
     @cached_property
+    def is_causal(self) -> bool:
+        """Whether no token attends to a later one, so that padding on the right needs no mask."""
+        flags = [m.is_causal for block in self.blocks for m in block.modules() if hasattr(m, "is_causal")]
+        return bool(flags) and all(flag is True for flag in flags)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal id of name, revision, precision, weights and tokenizer; equal ids give equal rows."""
         digest = hashlib.sha256(f"{self.name}\0{self.revision}\0{self.dtype}".encode())
