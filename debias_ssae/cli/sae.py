@@ -13,6 +13,10 @@ from debias_ssae.exceptions import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from debias_ssae.config import TrainConfig
+
+Source = tuple[int, "Iterator[Tensor]", dict[str, Any]]
+"""Width of a row, the batches, and where they come from."""
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -64,23 +68,46 @@ def train(
     **knobs: Any,
 ) -> None:
     """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
+    if (activations is None) == (encoder is None or corpus is None):
+        raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
+    sae_values, train_values = _settings(config, knobs, others)
+    if activations is not None:
+        source = _from_store(activations, hookpoint, train_values.batch_size, seed)
+    else:
+        texts = (str(encoder), str(corpus), column)
+        source = _from_corpus(*texts, hookpoint, rows, train_values.batch_size, seed)
+    _train_and_save(
+        source,
+        sae_values,
+        train_values,
+        out,
+        init=init,
+        frozen_latents=frozen_latents,
+        checkpoints=checkpoints or out / "checkpoints",
+        resume=resume,
+        seed=seed,
+    )
+
+
+def _train_and_save(
+    source: Source,
+    sae_values: dict[str, Any],
+    train_values: "TrainConfig",
+    out: Path,
+    *,
+    init: Path | None,
+    frozen_latents: bool,
+    checkpoints: Path,
+    resume: bool,
+    seed: int,
+) -> None:
     import torch
 
     from debias_ssae.sae import load_sae, save_sae, train_sae
 
-    if (activations is None) == (encoder is None or corpus is None):
-        raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
-    sae_values, train_values = _settings(config, knobs, others)
-    first = int(os.environ.get("RANK", "0")) == 0
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    batch_size = train_values.batch_size
-    if activations is not None:
-        width, stream, about = _from_store(activations, hookpoint, batch_size, seed)
-    else:
-        width, stream, about = _from_corpus(
-            str(encoder), str(corpus), column, hookpoint, rows, batch_size, seed
-        )
+    width, stream, about = source
     start = None if init is None else load_sae(init)
     if start is not None and not frozen_latents:
         sae_values = {"d_sae": start.cfg.d_sae, "k": start.cfg.k} | sae_values
@@ -93,10 +120,10 @@ def train(
         frozen_latents=frozen_latents,
         random_state=seed,
         progress=True,
-        checkpoint_dir=checkpoints or out / "checkpoints",
+        checkpoint_dir=checkpoints,
         resume=resume,
     )
-    if first:
+    if int(os.environ.get("RANK", "0")) == 0:
         last = result.history[-1]
         recipe = {
             "train": train_values.model_dump(mode="json"),
@@ -204,9 +231,7 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _from_store(
-    directory: Path, hookpoint: str | None, batch_size: int, seed: int
-) -> "tuple[int, Iterator[Tensor], dict[str, Any]]":
+def _from_store(directory: Path, hookpoint: str | None, batch_size: int, seed: int) -> Source:
     from debias_ssae.store import ActivationStore
 
     store = ActivationStore(directory)
@@ -220,7 +245,7 @@ def _from_store(
 
 def _from_corpus(
     encoder: str, corpus: str, column: str, hookpoint: str | None, n_rows: int, batch_size: int, seed: int
-) -> "tuple[int, Iterator[Tensor], dict[str, Any]]":
+) -> Source:
     import torch
 
     from debias_ssae.activations import load_model, stream_rows
