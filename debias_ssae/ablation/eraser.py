@@ -61,7 +61,7 @@ class LatentEraser:
         if mode == "mean" and means is None:
             raise InputError('mode="mean" needs the mean activation of each latent; pass means=')
         index = torch.tensor(chosen, dtype=torch.long)
-        part = sae.slice(index) if sae.is_elementwise or not chosen else sae
+        part = sae.slice(index) if chosen and sae.is_elementwise else sae
         kept_means = means[index].clone() if means is not None else None
         return cls(part, chosen, float(alpha), mode, kept_means)
 

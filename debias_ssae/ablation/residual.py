@@ -1,5 +1,6 @@
 """Linear erasers for pooled representations: what is left after the edit inside the model."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +52,10 @@ def leace(x: np.ndarray, z: np.ndarray) -> LinearEraser:
     """
     try:
         import torch
-        from concept_erasure import LeaceEraser
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it compiles a function on import
+            from concept_erasure import LeaceEraser
     except ImportError as error:
         raise MissingExtraError("concept-erasure", "baselines") from error
     one_hot = np.eye(int(z.max()) + 1)[z]

@@ -18,14 +18,14 @@ def encode_attribute(sensitive_features: Any, n: int) -> tuple[np.ndarray, tuple
     if len(table) != n:
         raise InputError(f"sensitive_features has {len(table)} rows, but X has {n}; they must agree")
     known = table.notna().all(axis=1).to_numpy()
-    names = table.astype(str).agg(",".join, axis=1).to_numpy(dtype=object)
-    values, inverse = np.unique(names[known].astype(str), return_inverse=True)
+    names = [",".join(map(str, row)) for row in table[known].itertuples(index=False)]
+    values, inverse = np.unique(np.array(names, dtype=str), return_inverse=True)
     if len(values) < 2:
-        held = f"only the value {values[0]!r}" if len(values) else "no known value"
+        held = f"only the value {str(values[0])!r}" if len(values) else "no known value"
         raise InputError(f"sensitive_features holds {held}; two are needed to see what differs between them")
     codes = np.full(n, -1)
     codes[known] = inverse
-    return codes, tuple(map(str, values))
+    return codes, tuple(values.tolist())
 
 
 def class_conditional_contrast(

@@ -196,7 +196,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _fit_matrix(self, X: Any, y: np.ndarray | None, z: Any) -> Self:
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         self._check_lengths(len(X), y, z)
-        x = torch.as_tensor(np.ascontiguousarray(X), dtype=torch.float32)
+        x = _tensor(X)
         learned = learn_from_rows(
             x, self._config(), general=self._load_sae(), random_state=self._seed(), progress=self.verbose
         )
@@ -257,7 +257,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
         if not self.eraser_.latents or self.alpha == 0:
             return X
-        return self.eraser_(torch.as_tensor(X, dtype=torch.float32)).numpy().astype(X.dtype)
+        return self.eraser_(_tensor(X)).numpy().astype(X.dtype)
 
     def _erase_residual(self, x: np.ndarray) -> np.ndarray:
         return x if self.residual_ is None else self.residual_(x)
@@ -361,3 +361,8 @@ def _known(x: np.ndarray, z: Any) -> tuple[np.ndarray, np.ndarray]:
     """The rows whose attribute is known, with its codes."""
     codes, _ = encode_attribute(z, len(x))
     return x[codes >= 0], codes[codes >= 0]
+
+
+def _tensor(X: np.ndarray) -> torch.Tensor:
+    """A float32 copy, so that read-only input stays untouched."""
+    return torch.from_numpy(np.array(X, dtype=np.float32, order="C"))

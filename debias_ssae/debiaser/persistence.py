@@ -136,7 +136,9 @@ def _restore(debiaser: Any, saved: dict[str, Any], arrays: dict[str, np.ndarray]
         debiaser.n_features_in_ = saved["n_features_in"]
     debiaser.scores_ = None
     if saved["scores"] is not None:
-        words: dict[str, Any] = saved["scores"] | {k: tuple(saved["scores"][k]) for k in ("values", "classes")}
+        words: dict[str, Any] = saved["scores"] | {
+            k: tuple(saved["scores"][k]) for k in ("values", "classes")
+        }
         words |= {name: arrays[f"scores.{name}"] for name in _SCORE_ARRAYS}
         debiaser.scores_ = LatentScores(**words)
     residual = {name.split(".")[1]: a for name, a in arrays.items() if name.startswith("residual.")}

@@ -1,0 +1,110 @@
+"""Laws of the latent eraser."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from debias_ssae.ablation import LatentEraser
+from debias_ssae.activations import Activations
+from debias_ssae.config import SAEConfig
+from debias_ssae.exceptions import InputError
+from debias_ssae.sae.model import SparseAutoencoder
+
+D, M, N = 8, 24, 40
+
+
+def sae_of(architecture: str = "relu", seed: int = 0) -> SparseAutoencoder:
+    return SparseAutoencoder(SAEConfig(d_in=D, d_sae=M, k=4, architecture=architecture), random_state=seed)
+
+
+def rows(seed: int = 0) -> torch.Tensor:
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
+def test_subtracts_what_the_latents_write(architecture: str) -> None:
+    sae, x, chosen = sae_of(architecture), rows(), [3, 17, 5]
+    with torch.no_grad():
+        f = sae.encode(x)
+        expected = x - f[:, chosen] @ sae.W_dec[chosen]
+    assert torch.allclose(LatentEraser.cut(sae, chosen)(x), expected, atol=1e-5)
+
+
+@given(st.lists(st.integers(0, M - 1), unique=True), st.floats(0, 2), st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_pooling_identity(latents: list[int], alpha: float, seed: int) -> None:
+    """pool(edit(x)) == pool(x) - alpha * pool(f)[:, S] @ W_dec[S] (DESIGN 3.1)."""
+    sae, x = sae_of(seed=seed), rows(seed)
+    ids = torch.sort(torch.randint(0, 6, (N,), generator=torch.Generator().manual_seed(seed))).values
+
+    def pool(values: torch.Tensor) -> torch.Tensor:
+        blank = torch.zeros(N, 2, dtype=torch.long)
+        return Activations(values, ids, torch.zeros(N, dtype=torch.long), blank, 6).pool()
+
+    with torch.no_grad():
+        f = sae.encode(x)
+        expected = pool(x) - alpha * pool(f)[:, latents] @ sae.W_dec[latents]
+    assert torch.allclose(pool(LatentEraser.cut(sae, latents, alpha=alpha)(x)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("latents", "alpha"), [([], 1.0), ([1, 2], 0.0)])
+def test_nothing_removed_means_the_same_bits(latents: list[int], alpha: float) -> None:
+    x = rows()
+    assert LatentEraser.cut(sae_of(), latents, alpha=alpha)(x) is x
+
+
+def test_row_order_does_not_matter() -> None:
+    x, order = rows(), torch.randperm(N, generator=torch.Generator().manual_seed(1))
+    eraser = LatentEraser.cut(sae_of(), [1, 2, 3])
+    assert torch.allclose(eraser(x)[order], eraser(x[order]), atol=1e-6)
+
+
+def test_mean_mode_keeps_the_mean() -> None:
+    sae, x = sae_of(), rows()
+    with torch.no_grad():
+        means = sae.encode(x).mean(0)
+    edited = LatentEraser.cut(sae, [1, 2, 3], mode="mean", means=means)(x)
+    assert torch.allclose(edited.mean(0), x.mean(0), atol=1e-5)
+    assert not torch.allclose(edited, x)
+
+
+def test_project_removes_the_encoder_span_once() -> None:
+    sae, x = sae_of(), rows()
+    eraser = LatentEraser.cut(sae, [4, 9], mode="project")
+    once = eraser(x)
+    assert torch.allclose(once @ sae.W_enc[[4, 9]].T, torch.zeros(N, 2), atol=1e-4)
+    assert torch.allclose(eraser(once), once, atol=1e-5)
+
+
+def test_eraser_keeps_only_its_rows_where_it_can() -> None:
+    assert LatentEraser.cut(sae_of("batchtopk"), [1, 2]).sae.cfg.d_sae == 2
+    assert LatentEraser.cut(sae_of("topk"), [1, 2]).sae.cfg.d_sae == M
+
+
+def test_fingerprint_names_the_edit() -> None:
+    sae = sae_of()
+    same = LatentEraser.cut(sae, [1, 2]).fingerprint
+    assert same == LatentEraser.cut(sae_of(), [1, 2]).fingerprint
+    others = [
+        LatentEraser.cut(sae, [1, 3]),
+        LatentEraser.cut(sae, [1, 2], alpha=0.5),
+        LatentEraser.cut(sae, [1, 2], mode="project"),
+        LatentEraser.cut(sae_of(seed=1), [1, 2]),
+    ]
+    assert same not in {other.fingerprint for other in others}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"latents": [M]}, "but the SAE has"),
+        ({"latents": [-1]}, "but the SAE has"),
+        ({"latents": [1, 1]}, "twice"),
+        ({"latents": [1], "mode": "median"}, "expected one of zero, mean, project"),
+        ({"latents": [1], "mode": "mean"}, "pass means="),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LatentEraser.cut(sae_of(), **arguments)

@@ -1,0 +1,56 @@
+"""The protocol's three sets: disjoint, balanced, and without repeated texts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from debias_ssae.benchmark.splits import drop_duplicates, majority_values, make_split
+from debias_ssae.exceptions import InputError
+
+SIZES = {("nurse", "F"): 90, ("nurse", "M"): 40, ("surgeon", "F"): 50, ("surgeon", "M"): 100}
+Y = np.repeat([c for c, _ in SIZES], list(SIZES.values()))
+Z = np.repeat([g for _, g in SIZES], list(SIZES.values()))
+
+
+def cells(rows: np.ndarray) -> dict[tuple[str, str], int]:
+    return pd.Series(list(zip(Y[rows], Z[rows], strict=True))).value_counts().to_dict()
+
+
+def test_confounded_split() -> None:
+    split = make_split(Y, Z, n_test=15, n_attribute=20, max_head=60, random_state=0)
+    assert cells(split.test) == dict.fromkeys(SIZES, 15)
+    assert cells(split.attribute) == dict.fromkeys(SIZES, 20)
+    assert cells(split.head) == {("nurse", "F"): 55, ("surgeon", "M"): 60}
+    rows = np.concatenate([split.head, split.attribute, split.test])
+    assert len(set(rows)) == len(rows)
+
+
+def test_natural_split_keeps_the_correlation() -> None:
+    split = make_split(Y, Z, setting="natural", n_test=15, n_attribute=15, random_state=0)
+    held = cells(split.head)
+    assert set(held) == set(SIZES)
+    assert held["surgeon", "M"] > 2 * held["surgeon", "F"]
+
+
+def test_seeds_differ_and_repeat() -> None:
+    first, again, other = (make_split(Y, Z, n_test=15, n_attribute=15, random_state=s).test for s in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_majority_is_relative_to_the_whole() -> None:
+    y = np.repeat(["a", "b"], 100)
+    z = np.array(["M"] * 90 + ["F"] * 10 + ["M"] * 60 + ["F"] * 40)
+    assert majority_values(y, z) == {"a": "M", "b": "F"}
+    with pytest.raises(InputError, match="same majority"):
+        majority_values(np.array(["a", "a"]), np.array(["M", "M"]))
+
+
+def test_too_small_cell_is_named() -> None:
+    with pytest.raises(InputError, match=r"nurse x M holds 40 texts.*--n-test"):
+        make_split(Y, Z, n_test=30, n_attribute=30)
+
+
+def test_duplicates_are_dropped_whatever_their_case_and_spacing() -> None:
+    table = pd.DataFrame({"text": ["A b", "a  B ", "c"], "target": [1, 2, 3]})
+    assert drop_duplicates(table).target.tolist() == [1, 3]

@@ -1,0 +1,195 @@
+"""fit, transform, benchmark, demo through the command line; bad input gives one line, code 2, and no file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from debias_ssae.cli import COMMANDS, main
+from debias_ssae.config import DebiasConfig, RetrievalConfig, SelectionConfig, TrainConfig, dump_config
+from debias_ssae.datasets import synthetic_biographies, synthetic_corpus
+
+SMALL = DebiasConfig(
+    d_sae=128,
+    k=16,
+    general=TrainConfig(n_steps=30, batch_size=256),
+    special=TrainConfig(n_steps=10, batch_size=256, lr=5e-4, tilt="auto"),
+    general_rows=5_000,
+    retrieval=RetrievalConfig(n_texts=20, max_seeds=20),
+    selection=SelectionConfig(n_latents=20, max_texts=60, min_cell=3),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    bios = synthetic_biographies(60, correlation=0.3, n_professions=2, random_state=0)
+    bios.to_csv(tmp_path / "train.csv", index=False)
+    pd.DataFrame({"text": synthetic_corpus(60, random_state=0)}).to_parquet(tmp_path / "pool.parquet")
+    (tmp_path / "small.yaml").write_text(dump_config(SMALL))
+    return tmp_path
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def fit(folder: Path, *more: object) -> tuple[int, str]:
+    given = ("--target", "profession", "--sensitive", "gender", "--config", folder / "small.yaml", "--quiet")
+    return invoke("fit", "--data", folder / "train.csv", "--out", folder / "model", *given, *more)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    code, output = invoke(command, "--help")
+    assert code == 0
+    assert "Usage" in output
+
+
+def test_unknown_command() -> None:
+    assert invoke("no-such-command")[0] == 2
+
+
+@pytest.mark.slow
+def test_fit_then_transform(minilm, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    code, output = fit(folder, "--corpus", folder / "pool.parquet")
+    assert code == 0, output
+    assert "20 of 128 latents are removed" in output
+    table = pd.read_csv(folder / "train.csv")[["text"]]
+    table.to_json(folder / "new.jsonl", orient="records", lines=True)
+    for name in ("X.parquet", "X.csv"):
+        code, output = invoke(
+            "transform", folder / "model", "--data", folder / "new.jsonl", "--out", folder / name, "--quiet"
+        )
+        assert code == 0, output
+    X = pd.read_parquet(folder / "X.parquet")
+    assert X.shape == (60, 384)
+    assert np.allclose(X, pd.read_csv(folder / "X.csv"), atol=1e-5)
+
+
+def test_fit_from_a_concept(minilm, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    code, output = invoke(
+        *("fit", "--data", folder / "train.csv", "--concept", "gender", "--config", folder / "small.yaml"),
+        *("--out", folder / "model", "--quiet"),
+    )
+    assert code == 0, output
+    assert json.loads((folder / "model" / "debiaser.json").read_text())["parameters"]["concept"] == "gender"
+
+
+@pytest.mark.slow
+def test_benchmark_on_a_users_table(minilm, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    table = synthetic_biographies(200, correlation=0.3, n_professions=2, random_state=0)
+    table.columns = ["bio", "job", "sex"]
+    table.to_csv(folder / "mine.csv.gz", index=False)
+    config = {"debias": SMALL.model_dump(mode="json"), "n_test": 8, "n_attribute": 10, "methods": ["erm", "ssae"]}
+    (folder / "protocol.yaml").write_text(yaml.safe_dump(config))
+    code, output = invoke(
+        *("benchmark", "table", "--data", folder / "mine.csv.gz", "--text", "bio", "--target", "job"),
+        *("--sensitive", "sex", "--config", folder / "protocol.yaml", "--seeds", 1),
+        *("--out", folder / "results", "--quiet"),
+    )
+    assert code == 0, output
+    assert "erm" in output
+    results = json.loads((folder / "results" / "results.json").read_text())
+    assert len(results["data"]["sha256"]) == 64
+    assert results["config"]["seeds"] == 1
+    assert "<html" in (folder / "results" / "report.html").read_text()
+
+
+def write(folder: Path, **columns: object) -> Path:
+    pd.DataFrame(columns).to_csv(folder / "bad.csv", index=False)
+    return folder / "bad.csv"
+
+
+BAD = {
+    "missing column": (lambda f: ("--data", f / "train.csv", "--text", "biography"), "no column 'biography'"),
+    "empty table": (lambda f: ("--data", write(f, text=[], profession=[], gender=[])), "no rows"),
+    "NaN target": (
+        lambda f: ("--data", write(f, text=["a", "b"], profession=["x", None], gender=["m", "f"])),
+        "targets are missing",
+    ),
+    "one group only": (
+        lambda f: ("--data", write(f, text=["a", "b"], profession=["x", "y"], gender=["m", "m"])),
+        "only the value 'm'",
+    ),
+    "unknown model": (lambda f: ("--data", f / "train.csv", "--encoder", "no/such"), "no/such"),
+    "unreadable file": (lambda f: ("--data", f / "nowhere.csv"), "nowhere.csv"),
+    "unknown setting": (lambda f: ("--data", f / "train.csv", "--config", write_config(f, d_size=3)), "d_size"),
+    "unknown concept": (lambda f: ("--data", f / "train.csv", "--concept", "klingon"), "klingon"),
+    "wrong n_latents": (lambda f: ("--data", f / "train.csv", "--n-latents", "many"), "whole number"),
+    "unwritable out": (lambda f: ("--data", f / "train.csv", "--out", f / "train.csv" / "model"), "--out"),
+}
+
+
+def write_config(folder: Path, **values: object) -> Path:
+    (folder / "bad.yaml").write_text(yaml.safe_dump(values))
+    return folder / "bad.yaml"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_code_2(name: str, minilm, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    arguments, message = BAD[name]
+    given = arguments(folder)
+    before = {p for p in folder.rglob("*")}
+    code, output = fit(folder, *given)
+    lines = [line for line in output.splitlines() if line.strip()]
+    assert code == 2, output
+    assert len(lines) == 1, output
+    assert lines[0].startswith("Error: ")
+    assert message in lines[0]
+    assert {p for p in folder.rglob("*")} == before
+
+
+def test_fit_needs_to_know_what_to_remove(folder: Path) -> None:
+    code, output = invoke("fit", "--data", folder / "train.csv", "--out", folder / "model")
+    assert code == 2
+    assert "--concept" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("transform", "nowhere", "--data", "train.csv", "--out", "X.txt"), "ends in .parquet or .csv"),
+        (("transform", "nowhere", "--data", "train.csv", "--out", "X.csv"), "no debiaser.json"),
+        (("benchmark", "table", "--out", "r"), "needs --data"),
+        (("benchmark", "--out", "r", "--professions", "nurse"), "at least two"),
+        (("benchmark", "--data", "train.csv", "--out", "r", "--seeds", "0"), "seeds"),
+        (("benchmark", "--data", "train.csv", "--out", "r", "--n-test", "900", "--quiet"), "fewer than"),
+        (("benchmark", "--data", "train.csv", "--out", "r", "--methods", "erm,magic", "--quiet"), "magic"),
+    ],
+)
+def test_other_commands_refuse_in_one_line(
+    arguments: tuple[str, ...], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    code, output = invoke(*arguments)
+    assert code == 2, output
+    assert message in output
+    assert len([line for line in output.splitlines() if line.strip()]) == 1
+    assert not (folder / "X.csv").exists()
+
+
+def test_no_network_names_data(folder: Path) -> None:
+    code, output = invoke("benchmark", "bias-in-bios", "--out", folder / "r", "--quiet")
+    assert code == 2
+    assert "--data" in output
+    assert not (folder / "r").exists()
+
+
+@pytest.mark.slow
+def test_demo(minilm, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from debias_ssae import config as room
+
+    tiny = room.DEMO.updated(debias=SMALL.model_dump(), n_test=5, n_attribute=5, max_head=15)
+    monkeypatch.setattr(room, "DEMO", tiny)
+    code, output = invoke("demo", "--out", folder / "demo", "--quiet")
+    assert code == 0, output
+    for name in ("erm", "ssae", "oracle", "report.html", "results.json"):
+        assert name in output
+    assert (folder / "demo" / "report.html").exists()

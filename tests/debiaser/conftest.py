@@ -1,0 +1,44 @@
+"""A small setting that keeps every stage real."""
+
+import pytest
+
+from debias_ssae import DebiasConfig, SSAEDebiaser, TrainConfig
+from debias_ssae.config import RetrievalConfig, SelectionConfig
+from debias_ssae.datasets import synthetic_biographies
+from debias_ssae.encoder import ActivationEncoder
+
+
+@pytest.fixture(scope="session")
+def small_config() -> DebiasConfig:
+    return DebiasConfig(
+        d_sae=256,
+        k=16,
+        general=TrainConfig(n_steps=60, batch_size=512),
+        special=TrainConfig(n_steps=20, batch_size=512, lr=5e-4, tilt="auto"),
+        general_rows=20_000,
+        retrieval=RetrievalConfig(n_texts=50, max_seeds=50),
+        selection=SelectionConfig(n_latents=30, max_texts=100, min_cell=5),
+    )
+
+
+@pytest.fixture(scope="session")
+def encoder(minilm):  # type: ignore[no-untyped-def]
+    made = ActivationEncoder(dtype="float32")
+    made.__dict__["language_model"] = minilm
+    return made
+
+
+@pytest.fixture(scope="session")
+def bios():  # type: ignore[no-untyped-def]
+    return synthetic_biographies(160, correlation=0.5, n_professions=2, random_state=0)
+
+
+@pytest.fixture(scope="session")
+def labelled(encoder, bios, small_config) -> SSAEDebiaser:  # type: ignore[no-untyped-def]
+    debiaser = SSAEDebiaser(encoder, config=small_config, random_state=0)
+    return debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender)
+
+
+@pytest.fixture(scope="session")
+def from_concept(encoder, bios, small_config) -> SSAEDebiaser:  # type: ignore[no-untyped-def]
+    return SSAEDebiaser(encoder, concept="gender", config=small_config, random_state=0).fit(bios.text)

@@ -1,0 +1,197 @@
+"""SSAEDebiaser on texts: laws, regimes, errors, pipelines, and what is cached."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+
+from debias_ssae import DebiasConfig, NothingRemovedWarning, SSAEDebiaser, worst_group_accuracy
+from debias_ssae.concept import Concept
+from debias_ssae.debiaser import specialise
+from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.exceptions import InputError
+
+
+def gender_gap(X: np.ndarray, bios: pd.DataFrame) -> float:
+    """Distance between the groups' means inside a profession, in units of the spread."""
+    gaps = []
+    for profession in bios.profession.unique():
+        rows = (bios.profession == profession).to_numpy()
+        female = (bios.gender == "female").to_numpy()
+        gaps.append(np.linalg.norm(X[rows & female].mean(0) - X[rows & ~female].mean(0)))
+    return float(np.mean(gaps) / X.std())
+
+
+@pytest.mark.parametrize("fixture", ["labelled", "from_concept"])
+def test_both_regimes_shrink_the_gap(fixture: str, request, encoder, bios) -> None:  # type: ignore[no-untyped-def]
+    debiaser = request.getfixturevalue(fixture)
+    X = debiaser.transform(bios.text)
+    assert X.shape == (len(bios), 384)
+    assert X.dtype == np.float32
+    assert 0 < len(debiaser.latents_) <= 30
+    assert gender_gap(X, bios) < 0.8 * gender_gap(encoder.transform(bios.text), bios)
+
+
+@pytest.mark.parametrize("change", [{"alpha": 0.0}, {"n_latents": 0}])
+def test_nothing_to_remove_is_the_plain_representation(change, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    debiaser = SSAEDebiaser(encoder, config=small_config, random_state=0, **change)
+    X = debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender).transform(bios.text[:20])
+    assert np.array_equal(X, encoder.transform(bios.text[:20]))
+
+
+def test_same_seed_same_bytes(labelled, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    again = SSAEDebiaser(encoder, config=small_config, random_state=0)
+    again.fit(bios.text.tolist(), bios.profession.to_numpy(), sensitive_features=bios.gender.tolist())
+    assert again.latents_.tolist() == labelled.latents_.tolist()
+    assert np.array_equal(again.transform(bios.text), labelled.transform(bios.text))
+    other = clone(again).set_params(random_state=np.random.RandomState(5))
+    assert other.fit(bios.text, bios.profession, sensitive_features=bios.gender).latents_.tolist() != again.latents_.tolist()
+
+
+def test_partly_labelled_rows_never_reach_selection(labelled, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    """The labels of the known rows decide alone: poison in the target of unknown rows changes nothing."""
+    known = np.arange(len(bios)) < 100
+    z = bios.gender.where(known, None)
+    fits = []
+    for poison in (bios.profession, bios.profession.where(known, "poison")):
+        debiaser = SSAEDebiaser(encoder, config=small_config, random_state=0)
+        fits.append(debiaser.fit(bios.text, poison, sensitive_features=z))
+    assert fits[0].latents_.tolist() == fits[1].latents_.tolist()
+    assert fits[0].sae_.fingerprint() == labelled.sae_.fingerprint()
+
+
+def test_concept_regime_reads_no_labels(from_concept, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    debiaser = SSAEDebiaser(encoder, concept=Concept.load("gender"), config=small_config, random_state=0)
+    debiaser.fit(bios.text, bios.profession, sensitive_features=bios.profession)
+    assert debiaser.latents_.tolist() == from_concept.latents_.tolist()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "message"),
+    [
+        ({}, {}, "neither sensitive_features nor a concept"),
+        ({}, {"z": "profession"}, "name a concept="),
+        ({"n_latents": -1}, {"z": "gender"}, 'expected "auto" or a whole number'),
+        ({"n_latents": True}, {"z": "gender"}, 'expected "auto" or a whole number'),
+        ({"residual": "magic"}, {"z": "gender"}, "expected None"),
+        ({"residual": "counterfactual"}, {"z": "gender"}, "needs concept="),
+        ({"residual": "leace", "concept": "gender"}, {}, "needs sensitive_features"),
+        ({"corpus": iter(["a"])}, {"z": "gender"}, "one-shot iterator"),
+        ({"hookpoint": "blocks.99"}, {"z": "gender"}, "blocks.99"),
+        ({"concept": "no-such-concept"}, {}, "no-such-concept"),
+    ],
+)
+def test_errors_name_the_cure(parameters, arguments, message, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    z = None if "z" not in arguments else bios[arguments["z"]]
+    with pytest.raises(InputError, match=message):
+        SSAEDebiaser(encoder, config=small_config, **parameters).fit(bios.text, bios.profession, sensitive_features=z)
+
+
+def test_lengths_must_agree(encoder, bios) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match="sensitive_features has 3"):
+        SSAEDebiaser(encoder).fit(bios.text, sensitive_features=["a", "b", "a"])
+    with pytest.raises(InputError, match="y has 3"):
+        SSAEDebiaser(encoder).fit(bios.text, [1, 2, 3], sensitive_features=bios.gender)
+    with pytest.raises(InputError, match="needs texts"):
+        SSAEDebiaser(concept="gender").fit(np.ones((4, 2)))
+
+
+def test_an_sae_of_another_width_is_refused(encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    from debias_ssae import SAEConfig, SparseAutoencoder
+
+    strange = SparseAutoencoder(SAEConfig(d_in=5, d_sae=8, k=2))
+    with pytest.raises(InputError, match="width 5"):
+        SSAEDebiaser(encoder, sae=strange, config=small_config).fit(bios.text, sensitive_features=bios.gender)
+
+
+@pytest.mark.parametrize("residual", ["counterfactual", "leace"])
+def test_residual_erasers_shrink_the_gap_further(residual, labelled, from_concept, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    plain = from_concept if residual == "counterfactual" else labelled
+    concept = "gender" if residual == "counterfactual" else None
+    debiaser = SSAEDebiaser(encoder, concept=concept, residual=residual, config=small_config, random_state=0)
+    X = debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender).transform(bios.text)
+    assert gender_gap(X, bios) < 0.9 * gender_gap(plain.transform(bios.text), bios)
+
+
+def test_corpus_is_retrieved_from(encoder, bios, small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from debias_ssae.datasets import synthetic_corpus
+
+    corpus = synthetic_corpus(300, random_state=0)
+    pd.DataFrame({"text": corpus}).to_parquet(tmp_path / "pool.parquet")
+    fits = [
+        SSAEDebiaser(encoder, corpus=c, config=small_config, random_state=0).fit(
+            bios.text, bios.profession, sensitive_features=bios.gender
+        )
+        for c in (corpus, tmp_path / "pool.parquet")
+    ]
+    assert fits[0].record_["retrieval"]["n_retrieved"] == 50
+    assert fits[0].latents_.tolist() == fits[1].latents_.tolist()
+
+
+def test_matrix_without_attribute_warns_and_changes_nothing(small_config) -> None:  # type: ignore[no-untyped-def]
+    X = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    with pytest.warns(NothingRemovedWarning, match="pass sensitive_features"):
+        debiaser = SSAEDebiaser(config=small_config).fit(X)
+    assert np.array_equal(debiaser.transform(X), X)
+
+
+def test_pickle_and_output(labelled, bios) -> None:  # type: ignore[no-untyped-def]
+    again = pickle.loads(pickle.dumps(labelled))
+    assert np.array_equal(again.eraser_.latents, labelled.eraser_.latents)
+    frame = pickle.loads(pickle.dumps(labelled)).set_output(transform="pandas")
+    frame.encoder_.__dict__["language_model"] = labelled.encoder_.language_model
+    out = frame.transform(bios.text[:3])
+    assert list(out.columns[:2]) == ["ssaedebiaser0", "ssaedebiaser1"]
+
+
+def test_transform_takes_no_attribute(labelled) -> None:  # type: ignore[no-untyped-def]
+    with sklearn.config_context(enable_metadata_routing=True):
+        assert not labelled.get_metadata_routing().transform.requests
+    with pytest.raises(TypeError):
+        labelled.transform(["a"], sensitive_features=["b"])
+
+
+def test_pipeline_without_routing(encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    pipe = make_pipeline(
+        SSAEDebiaser(encoder, config=small_config, random_state=0), LogisticRegression(max_iter=1000)
+    )
+    pipe.fit(bios.text, bios.profession, ssaedebiaser__sensitive_features=bios.gender)
+    assert pipe.score(bios.text, bios.profession) > 0.8
+
+
+@pytest.mark.slow
+def test_grid_search_trains_one_sae_a_fold(encoder, bios, small_config, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    trained = []
+    real = specialise.train_sae
+
+    def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
+        trained.append(kwargs.get("init") is not None)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(specialise, "train_sae", counted)
+    cached = ActivationEncoder(dtype="float32", cache_dir=tmp_path)
+    with sklearn.config_context(enable_metadata_routing=True), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        debiaser = SSAEDebiaser(cached, config=small_config, random_state=0, cache_dir=tmp_path)
+        pipe = make_pipeline(debiaser.set_fit_request(sensitive_features=True), LogisticRegression(max_iter=1000))
+        scorer = make_scorer(worst_group_accuracy).set_score_request(sensitive_features=True)
+        folds = StratifiedKFold(2)
+        grid = {"ssaedebiaser__n_latents": [0, 5, 30]}
+        search = GridSearchCV(pipe, grid, scoring=scorer, cv=folds, refit=False)
+        search.fit(bios.text.to_numpy(dtype=object), bios.profession.to_numpy(), sensitive_features=bios.gender.to_numpy())
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert sum(trained) == 2, "one specialised SAE for each of two folds"
+    assert len(trained) == 4, "and one general SAE each"
+
+
+def test_defaults_are_valid() -> None:
+    assert SSAEDebiaser().get_params()["config"] is None
+    assert DebiasConfig().selection.n_latents > 0

@@ -1,0 +1,59 @@
+"""What is saved comes back; what is damaged is named."""
+
+import json
+
+import numpy as np
+import pytest
+
+from debias_ssae import SSAEDebiaser
+from debias_ssae.exceptions import InputError
+
+
+@pytest.mark.parametrize("fixture", ["labelled", "from_concept"])
+def test_round_trip(fixture: str, request, bios, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    debiaser = request.getfixturevalue(fixture)
+    debiaser.save(tmp_path / "model")
+    again = SSAEDebiaser.load(tmp_path / "model")
+    assert np.array_equal(again.transform(bios.text[:20]), debiaser.transform(bios.text[:20]))
+    assert np.array_equal(again.scores_.score, debiaser.scores_.score)
+    assert again.get_feature_names_out().tolist() == debiaser.get_feature_names_out().tolist()
+    files = {p.suffix for p in (tmp_path / "model").rglob("*") if p.is_file()}
+    assert files <= {".json", ".safetensors"}
+
+
+def test_residual_and_matrix_round_trip(small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(0)
+    X, y, z = rng.normal(size=(200, 8)).astype(np.float32), rng.integers(0, 2, 200), rng.integers(0, 2, 200)
+    X[:, 0] += 3 * z
+    debiaser = SSAEDebiaser(config=small_config, residual="leace", random_state=0, n_latents=4)
+    debiaser.fit(X, y, sensitive_features=z).save(tmp_path / "model")
+    assert np.array_equal(SSAEDebiaser.load(tmp_path / "model").transform(X), debiaser.transform(X))
+
+
+def test_saving_twice_replaces_but_never_foreign_files(labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    labelled.save(tmp_path / "model")
+    labelled.save(tmp_path / "model")
+    assert not list(tmp_path.glob(".*partial"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="no debiaser"):
+        labelled.save(tmp_path / "other")
+    assert (tmp_path / "other" / "thesis.tex").read_text() == "mine"
+
+
+def test_damage_is_named(labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=r"no debiaser\.json"):
+        SSAEDebiaser.load(tmp_path)
+    labelled.save(tmp_path / "model")
+    file = tmp_path / "model" / "debiaser.json"
+    saved = json.loads(file.read_text())
+    file.write_text(json.dumps({**saved, "format": 99}))
+    with pytest.raises(InputError, match="format 99"):
+        SSAEDebiaser.load(tmp_path / "model")
+    file.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        SSAEDebiaser.load(tmp_path / "model")
+    file.write_text(json.dumps(saved))
+    (tmp_path / "model" / "arrays.safetensors").unlink()
+    with pytest.raises(InputError, match="damaged"):
+        SSAEDebiaser.load(tmp_path / "model")
