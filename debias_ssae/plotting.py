@@ -106,9 +106,9 @@ def pareto_plot(points: Sequence[Point], *, title: str, x_label: str, y_label: s
     if not few:
         # names would lie upon each other: numbers beside the dots, a key below
         key = [f"{i} {_short(p.name)}" for i, p in enumerate(points, 1)]
-        rows = ["    ".join(key[i : i + 3]) for i in range(0, len(key), 3)]
+        rows = [" · ".join(key[i : i + 3]) for i in range(0, len(key), 3)]
         figure.text(0.01, 0.0, "\n".join(rows), fontsize=8.5, color=_INK, va="bottom")
-        share = (0.19 * len(rows) + 0.1) / height
+        share = (0.17 * len(rows) + 0.03) / height
         figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))
     front = _front(points)
     axes.plot(

@@ -99,7 +99,8 @@ def test_tables_sort_both_ways_with_the_undefined_last(opened: tuple[Any, list[s
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     for column in range(table.locator("thead th").count()):
         head = table.locator("thead th").nth(column)
-        read = "(t, c) => [...t.tBodies[0].rows].map(r => r.cells[c]).map(x => x.dataset.key ?? x.textContent.trim())"
+        read = "(t, c) => [...t.tBodies[0].rows].map(r => r.cells[c])"
+        read += ".map(x => x.dataset.key ?? x.textContent.trim())"
         for direction in ("ascending", "descending"):
             head.locator("button").click()
             assert head.get_attribute("aria-sort") == direction

@@ -37,7 +37,7 @@ _KINDS = (".html", ".json", ".md", ".xml")
     multiple=True,
     help="Predictions on swapped texts, one for each --prediction.",
 )
-@click.option("--text", help="Column of texts, used with --with-texts only.")
+@click.option("--text", help="Column of texts; used with --with-texts only.")
 @click.option("--twin-text", help="Column of swapped texts, used with --with-texts only.")
 @click.option(
     "--with-texts", is_flag=True, help="Save example texts in the outputs (off: no text leaves the table)."
@@ -47,7 +47,9 @@ _KINDS = (".html", ".json", ".md", ".xml")
     "--representations", type=_PATH, help="[n, d] matrix (.npy) whose leakage is probed for each --sensitive."
 )
 @click.option(
-    "--debiaser", type=_PATH, help="Directory of a saved debiaser, whose removed latents are listed."
+    "--debiaser",
+    type=_PATH,
+    help="Saved debiaser whose removed latents are listed; with --text and --with-texts, with contexts.",
 )
 @click.option(
     "--out",
@@ -156,7 +158,7 @@ def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
     if options["representations"]:
         extras["leakage"] = _leakage(table, options)
     if options["debiaser"]:
-        extras["latents"] = _latents(options["debiaser"])
+        extras["latents"] = _latents(options["debiaser"], _contexts(table, options))
     return report.with_extras(**extras)
 
 
@@ -203,8 +205,20 @@ def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
     return probe_leakage(X, values, table[options["target"]], random_state=options["seed"], progress=True)
 
 
-def _latents(directory: Path) -> list[dict[str, Any]]:
-    """Cards from the files of a saved debiaser; no model is loaded."""
+def _contexts(table: "pd.DataFrame", options: dict[str, Any]) -> dict[int, list[str]] | None:
+    """Snippets around the strongest tokens of each latent; this loads the model, and only with --with-texts."""
+    if not (options["with_texts"] and options["text"]):
+        return None
+    from debias_ssae.debiaser import SSAEDebiaser
+    from debias_ssae.report import top_contexts
+
+    texts = table[options["text"]].dropna().astype(str).tolist()
+    debiaser = SSAEDebiaser.load(options["debiaser"])
+    return top_contexts(debiaser, texts, mask_names=options["mask_names"])
+
+
+def _latents(directory: Path, contexts: dict[int, list[str]] | None) -> list[dict[str, Any]]:
+    """Cards from the files of a saved debiaser."""
     import json
     from types import SimpleNamespace
 
@@ -220,7 +234,7 @@ def _latents(directory: Path) -> list[dict[str, Any]]:
         if saved["scores"] is not None:
             fields = {k.removeprefix("scores."): v for k, v in arrays.items() if k.startswith("scores.")}
             scores = SimpleNamespace(**fields, values=tuple(saved["scores"]["values"]))
-        return latent_cards(SimpleNamespace(latents_=arrays["latents"], scores_=scores))
+        return latent_cards(SimpleNamespace(latents_=arrays["latents"], scores_=scores), contexts=contexts)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{directory} is no saved debiaser: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from debias_ssae.report.audit_page import audit_html, write_audit_report
 from debias_ssae.report.benchmark_page import write_benchmark_report
+from debias_ssae.report.contexts import top_contexts
 from debias_ssae.report.page import write_text
 from debias_ssae.report.text_outputs import audit_json, audit_junit, audit_markdown
 
@@ -10,6 +11,7 @@ __all__ = [
     "audit_json",
     "audit_junit",
     "audit_markdown",
+    "top_contexts",
     "write_audit_report",
     "write_benchmark_report",
     "write_text",

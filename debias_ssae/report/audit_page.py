@@ -23,7 +23,7 @@ from debias_ssae.report.page import (
     trusted,
     write_text,
 )
-from debias_ssae.report.verdict import MOST_LINES, verdict_lines
+from debias_ssae.report.verdict import COMPARED_FIRST, MOST_LINES, verdict_lines
 
 MOST_ROWS = 300
 _FIGURE_ROWS = 30
@@ -158,10 +158,10 @@ def _models(report: AuditReport) -> list[Block]:
         figure,
         Figure(trusted(differences), "Paired differences; an interval across 0 shows no difference."),
     ]
-    rest = report.comparisons[report.comparisons["section"] != section]
-    tables = [_comparisons(chosen, f"Models in pairs by {section}, on the same rows")]
-    if len(rest):
-        tables.append(_comparisons(rest, "Models in pairs, the other sections", folded=True))
+    first = chosen["metric"].isin(COMPARED_FIRST)
+    tables = [_comparisons(chosen[first], f"Models in pairs by {section}, on the same rows")]
+    rest = pd.concat([chosen[~first], report.comparisons[report.comparisons["section"] != section]])
+    tables.append(_comparisons(rest, "Models in pairs, other measures and sections", folded=True))
     return [Block("models", "Models side by side", figures, tables)]
 
 

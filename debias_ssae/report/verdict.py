@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from debias_ssae.auditing import AuditReport
 
 MOST_LINES = 14
+COMPARED_FIRST = ("worst_group_accuracy", "accuracy", "tpr_gap_rms")
 _RANK = {"Difference": 0, "Fails a group": 0, "Below four fifths": 0, "Undefined": 1, "Too few to say": 4}
 _DECIDED = ("a better", "b better")
 
@@ -29,7 +30,7 @@ def verdict_lines(report: AuditReport) -> list[Line]:
         if line is not None:
             lines.append(line)
     for row in report.comparisons.to_dict("records"):
-        if row["metric"] in ("worst_group_accuracy", "accuracy", "tpr_gap_rms"):
+        if row["metric"] in COMPARED_FIRST[: 3 if len(report.models) == 2 else 1]:
             lines.append(_comparison({str(k): v for k, v in row.items()}))
     lines += _extras(report)
     return sorted(_merged(lines), key=lambda line: _RANK.get(line.tag, 2 if line.kind != "good" else 5))
