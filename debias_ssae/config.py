@@ -122,6 +122,12 @@ class RetrievalConfig(Settings):
     """How many texts to retrieve."""
     max_seeds: int = Field(default=2_000, ge=1)
     """Seed texts beyond this number are subsampled."""
+    method: Literal["dense", "bm25", "hybrid"] = "dense"
+    """How texts are scored; dense is the mean cosine with the seeds."""
+    near_duplicate: float = Field(default=0.95, gt=0, le=1)
+    """Cosine above which two texts count as one."""
+    max_length: int = Field(default=128, ge=3)
+    """Tokens a text for the embedder."""
 
 
 class ActivationConfig(Settings):
@@ -158,6 +164,8 @@ class DebiasConfig(Settings):
     """Fine-tuning of the SSAE, on the subdomain."""
     general_rows: int = Field(default=1_000_000, ge=1)
     """Activation rows (tokens) sampled from the corpus for the general SAE."""
+    recenter: bool = True
+    """Shift the output so that the training texts' mean stays in place; a deployed classifier needs that."""
     retrieval: RetrievalConfig = RetrievalConfig()
     activations: ActivationConfig = ActivationConfig()
     selection: SelectionConfig = SelectionConfig()
@@ -182,8 +190,8 @@ class BenchmarkConfig(Settings):
     """Texts of a cell in the attribute set A."""
     max_head: int = Field(default=2000, ge=1)
     """Texts of a majority cell that train the head, at most."""
-    n_draws: int = Field(default=5, ge=1)
-    """Draws of random latents."""
+    n_draws: int = Field(default=1, ge=1)
+    """Draws of random latents in each seed."""
     debias: DebiasConfig = DebiasConfig()
 
 

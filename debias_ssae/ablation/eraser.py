@@ -67,7 +67,7 @@ class LatentEraser:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return edited rows; ``x`` itself where nothing is to be removed."""
-        if not self.latents or self.alpha == 0:
+        if not self.changes_anything:
             return x
         with torch.no_grad():
             return x - self.alpha * self._written(x).to(x.dtype)
@@ -85,6 +85,11 @@ class LatentEraser:
 
     def _rows(self, weights: Tensor) -> Tensor:
         return weights if self.sae.is_elementwise else weights[list(self.latents)]
+
+    @property
+    def changes_anything(self) -> bool:
+        """False where the eraser returns its input."""
+        return bool(self.latents) and self.alpha != 0
 
     @property
     def fingerprint(self) -> str:

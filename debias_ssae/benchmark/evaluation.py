@@ -30,8 +30,9 @@ def evaluate(
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Yield a result row and its predictions for each head: retrained, and trained before the edit.
 
-    ``frozen`` are heads fitted on the plain representations of the head's texts. ERM and the oracle have no
-    edit, so for them there is only the one head.
+    ``frozen`` are heads fitted on the plain representations of the head's texts; they see every method's
+    output as it is, and shifted so that the mean of the head's texts stays where it was. ERM and the oracle
+    have no edit, so for them there is only the one head.
     """
     corpus, split = seed.corpus, seed.split
     y, z = corpus.y[split.test], corpus.z[split.test]
@@ -43,17 +44,20 @@ def evaluate(
         retrained = fit_heads(variant.X_head, corpus.y[split.head], random_state=seed.number)
     leak = leakage(variant, corpus.z[split.attribute], z, seed.number)
     majority = majority_values(corpus.y, corpus.z)
-    kinds = [("retrained", retrained)]
+    name = f"{corpus.config.pooling}({corpus.config.layer})"
+    kinds = [("retrained", name, retrained, variant.X_test)]
     if variant.method not in ("erm", "oracle"):
-        kinds.append(("frozen", frozen))
-    for kind, heads in kinds:
+        shift = seed.plain_head.mean(axis=0) - variant.X_head.mean(axis=0)
+        kinds.append(("frozen", name, frozen, variant.X_test))
+        kinds.append(("frozen", f"{name}, re-centred", frozen, variant.X_test + shift))
+    for kind, representation, heads, X_test in kinds:
         for head in heads:
-            y_pred = head.predict(variant.X_test)
+            y_pred = head.predict(X_test)
             row = {
                 "method": variant.method,
                 "setting": corpus.config.setting,
                 "regime": variant.regime,
-                "representation": f"{corpus.config.pooling}({corpus.config.layer})",
+                "representation": representation,
                 "head": kind,
                 "head_model": "logistic",
                 "C": head.C,

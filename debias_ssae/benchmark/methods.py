@@ -140,6 +140,11 @@ class Seed:
         return self._parts(X, (time.perf_counter() - start) / len(X))
 
     @property
+    def plain_head(self) -> np.ndarray:
+        """Plain representations of the head's texts."""
+        return self.corpus.fixed("plain")[0][self.split.head]
+
+    @property
     def _rows(self) -> np.ndarray:
         return np.concatenate([self.split.head, self.split.attribute, self.split.test])
 

@@ -173,8 +173,7 @@ def _run_seed(seed: Seed, parts: Path) -> tuple[list[dict[str, Any]], pd.DataFra
     rows_file, predictions_file = parts / f"{seed.number}.json", parts / f"{seed.number}.parquet"
     if rows_file.exists():
         return json.loads(rows_file.read_text(encoding="utf-8")), pd.read_parquet(predictions_file)
-    plain = seed.fixed("plain")["X_head"]
-    frozen = fit_heads(plain, seed.corpus.y[seed.split.head], random_state=seed.number)  # type: ignore[arg-type]
+    frozen = fit_heads(seed.plain_head, seed.corpus.y[seed.split.head], random_state=seed.number)
     runs, predictions = [], []
     bar = tqdm(
         seed.corpus.config.methods, desc=f"seed {seed.number}", disable=not seed.corpus.progress, leave=False

@@ -70,6 +70,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     latents_ : ndarray of int
         The removed latents, best first.
     eraser_ : LatentEraser
+    shift_ : ndarray or None
+        Added to the output so that the training mean stays where it was (``config.recenter``).
     record_ : dict
         What was retrieved and how training went.
 
@@ -80,6 +82,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     """
 
     residual_: LinearEraser | None
+    shift_: np.ndarray | None
 
     def __init__(
         self,
@@ -146,8 +149,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self)
         if self.encoder is None:
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-            return self._erase_residual(self._edit_matrix(X))
-        return self._erase_residual(self._represent(check_texts(X)))
+            return self._finish(self._edit_matrix(X))
+        return self._finish(self._represent(check_texts(X)))
 
     def save(self, directory: str | Path) -> None:
         """Write one directory of safetensors and JSON, whole or not at all."""
@@ -191,6 +194,10 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             scores = self._score_labelled(learned.sae, rows, y, z)
         self._keep(learned, scores, self.encoder_.fit(texts[:1]).n_features_out_)
         self._fit_residual(texts, concept, z)
+        if config.recenter and self.eraser_.changes_anything:
+            order = np.random.default_rng(seed).permutation(len(texts))[: config.selection.max_texts]
+            sample = [texts[i] for i in order]
+            self._recenter(self.encoder_.encode(sample), self._represent(sample))
         return self
 
     def _fit_matrix(self, X: Any, y: np.ndarray | None, z: Any) -> Self:
@@ -215,6 +222,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._keep(learned, self._score_labelled(learned.sae, rows, y, z), X.shape[1])
         if self.residual == "leace":
             self.residual_ = leace(*_known(self._edit_matrix(X), z))
+        if self._config().recenter and self.eraser_.changes_anything:
+            self._recenter(X, self._edit_matrix(X))
         return self
 
     def _score_labelled(
@@ -230,7 +239,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         n = self._config().selection.n_latents if self.n_latents == "auto" else int(self.n_latents)
         self.latents_ = np.array([], dtype=int) if scores is None else scores.top(n)
         self.eraser_ = LatentEraser.cut(self.sae_, self.latents_.tolist(), alpha=self.alpha)
-        self.residual_ = None
+        self.residual_, self.shift_ = None, None
         self.n_features_out_ = width
 
     def _fit_residual(self, texts: list[str], concept: Concept | None, z: Any) -> None:
@@ -251,16 +260,22 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _represent(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled representation with the edit inside the model, before any residual eraser."""
-        edits = {self.hookpoint: self.eraser_} if self.eraser_.latents and self.alpha != 0 else {}
+        edits = {self.hookpoint: self.eraser_} if self.eraser_.changes_anything else {}
         return self.encoder_.encode(texts, edits)
 
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
-        if not self.eraser_.latents or self.alpha == 0:
+        if not self.eraser_.changes_anything:
             return X
         return self.eraser_(_tensor(X)).numpy().astype(X.dtype)
 
-    def _erase_residual(self, x: np.ndarray) -> np.ndarray:
-        return x if self.residual_ is None else self.residual_(x)
+    def _recenter(self, plain: np.ndarray, edited: np.ndarray) -> None:
+        """Keep the training mean in place, so that a classifier already deployed keeps its intercept."""
+        self.shift_ = (plain.mean(axis=0) - self._finish(edited).mean(axis=0)).astype(plain.dtype)
+
+    def _finish(self, x: np.ndarray) -> np.ndarray:
+        """What follows the edit: the residual eraser, then the shift."""
+        x = x if self.residual_ is None else self.residual_(x)
+        return x if self.shift_ is None else x + self.shift_
 
     def _check_params(self) -> None:
         if self.n_latents != "auto" and (

@@ -68,6 +68,8 @@ def _arrays(debiaser: Any) -> dict[str, np.ndarray]:
         arrays |= {
             f"scores.{name}": np.ascontiguousarray(getattr(debiaser.scores_, name)) for name in _SCORE_ARRAYS
         }
+    if debiaser.shift_ is not None:
+        arrays["shift"] = debiaser.shift_
     if debiaser.residual_ is not None:
         arrays |= {
             f"residual.{name}": np.ascontiguousarray(a) for name, a in asdict(debiaser.residual_).items()
@@ -143,6 +145,7 @@ def _restore(debiaser: Any, saved: dict[str, Any], arrays: dict[str, np.ndarray]
         debiaser.scores_ = LatentScores(**words)
     residual = {name.split(".")[1]: a for name, a in arrays.items() if name.startswith("residual.")}
     debiaser.residual_ = LinearEraser(**residual) if residual else None
+    debiaser.shift_ = arrays.get("shift")
     if debiaser.encoder is not None:
         debiaser.encoder_ = debiaser._make_encoder()
 

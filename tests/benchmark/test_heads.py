@@ -16,7 +16,9 @@ y = np.where(X[:, 0] + 0.5 * rng.normal(size=300) > 0, "a", "b")
 def test_c_is_the_smallest_with_the_best_cross_validated_accuracy() -> None:
     folds = StratifiedKFold(5, shuffle=True, random_state=3)
     accuracy = [
-        cross_val_score(make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500)), X, y, cv=folds).mean()
+        cross_val_score(
+            make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500)), X, y, cv=folds
+        ).mean()
         for C in GRID
     ]
     chosen, fixed = fit_heads(X, y, random_state=3)

@@ -52,7 +52,9 @@ def table() -> pd.DataFrame:
 
 def run(table: pd.DataFrame, out: Path, **options) -> dict:  # type: ignore[no-untyped-def]
     config = CONFIG.updated(**options.pop("config", {}))
-    return run_benchmark(table, config, out, corpus=synthetic_corpus(80, random_state=0), splits=demo_splits, **options)
+    return run_benchmark(
+        table, config, out, corpus=synthetic_corpus(80, random_state=0), splits=demo_splits, **options
+    )
 
 
 def without_seconds(runs: list[dict]) -> list[dict]:
@@ -75,21 +77,32 @@ def test_schema(results: tuple[dict, Path]) -> None:
         assert set(run_) >= KEYS
         assert 0 <= run_["worst_group_accuracy"] <= run_["accuracy"] <= 1
     for row in written["summary"]:
-        assert row["worst_group_accuracy_ci_low"] <= row["worst_group_accuracy"] <= row["worst_group_accuracy_ci_high"]
+        assert (
+            row["worst_group_accuracy_ci_low"]
+            <= row["worst_group_accuracy"]
+            <= row["worst_group_accuracy_ci_high"]
+        )
     assert not list(out.glob("*.partial"))
     assert (out / "config.yaml").exists()
 
 
 def test_every_method_has_its_rows(results: tuple[dict, Path]) -> None:
     counts = pd.DataFrame(results[0]["runs"]).groupby("method").size().to_dict()
-    heads = {"erm": 1, "oracle": 1, "scrub": 2, "token_mask": 2, "random_latents": 2 * CONFIG.n_draws, "ssae": 4}
-    assert counts == {method: n * 2 * CONFIG.seeds for method, n in heads.items()}
+    heads = {
+        "erm": 1,
+        "oracle": 1,
+        "scrub": 3,
+        "token_mask": 3,
+        "random_latents": 3 * CONFIG.n_draws,
+        "ssae": 6,
+    }
+    assert counts == {method: n * 2 * CONFIG.seeds for method, n in heads.items()}, "heads x C rules x seeds"
 
 
 def test_predictions_give_the_same_accuracies(results: tuple[dict, Path]) -> None:
     found, out = results
     predictions = pd.read_parquet(out / "predictions.parquet")
-    keys = ["method", "regime", "head", "C_rule", "draw", "seed"]
+    keys = ["method", "regime", "representation", "head", "C_rule", "draw", "seed"]
     accuracy = (predictions.y == predictions.y_pred).groupby([predictions[k] for k in keys]).mean()
     for row in found["runs"]:
         assert accuracy[tuple(row[k] for k in keys)] == pytest.approx(row["accuracy"])

@@ -33,7 +33,9 @@ def test_natural_split_keeps_the_correlation() -> None:
 
 
 def test_seeds_differ_and_repeat() -> None:
-    first, again, other = (make_split(Y, Z, n_test=15, n_attribute=15, random_state=s).test for s in (0, 0, 1))
+    first, again, other = (
+        make_split(Y, Z, n_test=15, n_attribute=15, random_state=s).test for s in (0, 0, 1)
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 

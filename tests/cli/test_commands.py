@@ -87,7 +87,12 @@ def test_benchmark_on_a_users_table(minilm, folder: Path) -> None:  # type: igno
     table = synthetic_biographies(200, correlation=0.3, n_professions=2, random_state=0)
     table.columns = ["bio", "job", "sex"]
     table.to_csv(folder / "mine.csv.gz", index=False)
-    config = {"debias": SMALL.model_dump(mode="json"), "n_test": 8, "n_attribute": 10, "methods": ["erm", "ssae"]}
+    config = {
+        "debias": SMALL.model_dump(mode="json"),
+        "n_test": 8,
+        "n_attribute": 10,
+        "methods": ["erm", "ssae"],
+    }
     (folder / "protocol.yaml").write_text(yaml.safe_dump(config))
     code, output = invoke(
         *("benchmark", "table", "--data", folder / "mine.csv.gz", "--text", "bio", "--target", "job"),
@@ -120,7 +125,10 @@ BAD = {
     ),
     "unknown model": (lambda f: ("--data", f / "train.csv", "--encoder", "no/such"), "no/such"),
     "unreadable file": (lambda f: ("--data", f / "nowhere.csv"), "nowhere.csv"),
-    "unknown setting": (lambda f: ("--data", f / "train.csv", "--config", write_config(f, d_size=3)), "d_size"),
+    "unknown setting": (
+        lambda f: ("--data", f / "train.csv", "--config", write_config(f, d_size=3)),
+        "d_size",
+    ),
     "unknown concept": (lambda f: ("--data", f / "train.csv", "--concept", "klingon"), "klingon"),
     "wrong n_latents": (lambda f: ("--data", f / "train.csv", "--n-latents", "many"), "whole number"),
     "unwritable out": (lambda f: ("--data", f / "train.csv", "--out", f / "train.csv" / "model"), "--out"),
@@ -136,14 +144,14 @@ def write_config(folder: Path, **values: object) -> Path:
 def test_bad_input_is_one_line_and_code_2(name: str, minilm, folder: Path) -> None:  # type: ignore[no-untyped-def]
     arguments, message = BAD[name]
     given = arguments(folder)
-    before = {p for p in folder.rglob("*")}
+    before = set(folder.rglob("*"))
     code, output = fit(folder, *given)
     lines = [line for line in output.splitlines() if line.strip()]
     assert code == 2, output
     assert len(lines) == 1, output
     assert lines[0].startswith("Error: ")
     assert message in lines[0]
-    assert {p for p in folder.rglob("*")} == before
+    assert set(folder.rglob("*")) == before
 
 
 def test_fit_needs_to_know_what_to_remove(folder: Path) -> None:

@@ -40,6 +40,15 @@ def test_both_regimes_shrink_the_gap(fixture: str, request, encoder, bios) -> No
     assert gender_gap(X, bios) < 0.8 * gender_gap(encoder.transform(bios.text), bios)
 
 
+@pytest.mark.parametrize("fixture", ["labelled", "from_concept"])
+def test_training_mean_stays_in_place(fixture: str, request, encoder, bios) -> None:  # type: ignore[no-untyped-def]
+    debiaser = request.getfixturevalue(fixture)
+    order = np.random.default_rng(0).permutation(len(bios))[:100]
+    X, plain = debiaser.transform(bios.text.iloc[order]), encoder.transform(bios.text.iloc[order])
+    assert np.allclose(X.mean(0), plain.mean(0), atol=1e-4)
+    assert not np.allclose(X, plain, atol=1e-2)
+
+
 @pytest.mark.parametrize("change", [{"alpha": 0.0}, {"n_latents": 0}])
 def test_nothing_to_remove_is_the_plain_representation(change, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
     debiaser = SSAEDebiaser(encoder, config=small_config, random_state=0, **change)
@@ -53,7 +62,10 @@ def test_same_seed_same_bytes(labelled, encoder, bios, small_config) -> None:  #
     assert again.latents_.tolist() == labelled.latents_.tolist()
     assert np.array_equal(again.transform(bios.text), labelled.transform(bios.text))
     other = clone(again).set_params(random_state=np.random.RandomState(5))
-    assert other.fit(bios.text, bios.profession, sensitive_features=bios.gender).latents_.tolist() != again.latents_.tolist()
+    assert (
+        other.fit(bios.text, bios.profession, sensitive_features=bios.gender).latents_.tolist()
+        != again.latents_.tolist()
+    )
 
 
 def test_partly_labelled_rows_never_reach_selection(labelled, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
@@ -92,7 +104,9 @@ def test_concept_regime_reads_no_labels(from_concept, encoder, bios, small_confi
 def test_errors_name_the_cure(parameters, arguments, message, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
     z = None if "z" not in arguments else bios[arguments["z"]]
     with pytest.raises(InputError, match=message):
-        SSAEDebiaser(encoder, config=small_config, **parameters).fit(bios.text, bios.profession, sensitive_features=z)
+        SSAEDebiaser(encoder, config=small_config, **parameters).fit(
+            bios.text, bios.profession, sensitive_features=z
+        )
 
 
 def test_lengths_must_agree(encoder, bios) -> None:  # type: ignore[no-untyped-def]
@@ -113,7 +127,9 @@ def test_an_sae_of_another_width_is_refused(encoder, bios, small_config) -> None
 
 
 @pytest.mark.parametrize("residual", ["counterfactual", "leace"])
-def test_residual_erasers_shrink_the_gap_further(residual, labelled, from_concept, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+def test_residual_erasers_shrink_the_gap_further(
+    residual, labelled, from_concept, encoder, bios, small_config
+) -> None:  # type: ignore[no-untyped-def]
     plain = from_concept if residual == "counterfactual" else labelled
     concept = "gender" if residual == "counterfactual" else None
     debiaser = SSAEDebiaser(encoder, concept=concept, residual=residual, config=small_config, random_state=0)
@@ -181,12 +197,18 @@ def test_grid_search_trains_one_sae_a_fold(encoder, bios, small_config, tmp_path
     with sklearn.config_context(enable_metadata_routing=True), warnings.catch_warnings():
         warnings.simplefilter("error")
         debiaser = SSAEDebiaser(cached, config=small_config, random_state=0, cache_dir=tmp_path)
-        pipe = make_pipeline(debiaser.set_fit_request(sensitive_features=True), LogisticRegression(max_iter=1000))
+        pipe = make_pipeline(
+            debiaser.set_fit_request(sensitive_features=True), LogisticRegression(max_iter=1000)
+        )
         scorer = make_scorer(worst_group_accuracy).set_score_request(sensitive_features=True)
         folds = StratifiedKFold(2)
         grid = {"ssaedebiaser__n_latents": [0, 5, 30]}
         search = GridSearchCV(pipe, grid, scoring=scorer, cv=folds, refit=False)
-        search.fit(bios.text.to_numpy(dtype=object), bios.profession.to_numpy(), sensitive_features=bios.gender.to_numpy())
+        search.fit(
+            bios.text.to_numpy(dtype=object),
+            bios.profession.to_numpy(),
+            sensitive_features=bios.gender.to_numpy(),
+        )
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert sum(trained) == 2, "one specialised SAE for each of two folds"
     assert len(trained) == 4, "and one general SAE each"
