@@ -51,7 +51,7 @@ def make_model() -> tuple[transformers.GPTNeoXForCausalLM, Any]:
     vocabulary = {"<|endoftext|>": 0} | {f"w{i}": i + 1 for i in range(50_000)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|endoftext|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {k: "<|endoftext|>" for k in ("unk_token", "pad_token", "bos_token", "eos_token")}
+    special = dict.fromkeys(("unk_token", "pad_token", "bos_token", "eos_token"), "<|endoftext|>")
     return transformers.GPTNeoXForCausalLM(config).eval(), transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, **special
     )
