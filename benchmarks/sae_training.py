@@ -293,13 +293,11 @@ def machine() -> dict[str, Any]:
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].partition(":")[2].strip() if lines else cpu
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    load = os.getloadavg()
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
         "gpu": gpu,
         "python": platform.python_version(),
-        "load": load,
         "versions": versions,
     }
 
@@ -310,57 +308,75 @@ def write(path: Path, result: dict[str, Any]) -> None:
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="three architectures, no memory, no final FVU")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, help="default 3 with --quick, else 5")
-    parser.add_argument("--fvu-steps", type=int, default=400, help="0 leaves the final FVU out")
-    parser.add_argument("--d-sae", type=int, default=3072)
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    settings = Settings(d_sae=arguments.d_sae, n_steps=5)
-    torch.set_num_threads(1)
-    if arguments.memory_of:
-        memory_of(arguments.memory_of, settings)
-        return
+def measure(arguments: argparse.Namespace, parts: list[str], path: Path) -> dict[str, Any]:
+    """Measure the wanted parts; those that ``path`` holds from an earlier run stay."""
     rounds = arguments.rounds or (3 if arguments.quick else 5)
-    result: dict[str, Any] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() and arguments.parts else {}
+    settings = Settings(d_sae=arguments.d_sae, n_steps=5)
     if arguments.device == "cuda":
         settings = Settings(2048, 65_536, 64, 8192, n_steps=5, device="cuda")
         rows, source = torch.randn(8 * settings.batch_size, settings.d_in, device="cuda"), "random normal"
     else:
         rows, source = real_rows(32_768 if arguments.quick else 250_000)
     batches = [part.clone() for part in rows[: 16 * settings.batch_size].split(settings.batch_size)]
-    result |= {"rows": source, "settings": vars(settings), "rounds": rounds, "absent": {}}
+    result |= {"machine": machine(), "rows": source, "settings": vars(settings), "absent": {}}
     engines = all_engines(settings, batches, quick=arguments.quick, absent=result["absent"])
-    clock = wall_clock if arguments.device == "cuda" else cpu_clock
-    print(f"one thread, CPU-seconds; {source}" if arguments.device == "cpu" else "GPU, wall seconds")
-    result["one_thread_cpu" if arguments.device == "cpu" else "gpu_wall"] = speed_table(
-        settings, measure_speed(engines, batches, clock, rounds)
-    )
-    suffix = "_cuda" if arguments.device == "cuda" else "_quick" if arguments.quick else ""
-    path = RESULTS / f"sae_training{suffix}.json"
-    write(path, result)
-    if arguments.device == "cpu" and not arguments.quick:
+    print(f"rows: {source}")
+
+    def keep(name: str, value: Any, **about: Any) -> None:
+        about |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load_average": os.getloadavg()}
+        result[name] = {"measured": about} | value
+        write(path, result)
+
+    if "speed" in parts and arguments.device == "cuda":
+        speed = speed_table(settings, measure_speed(engines, batches, wall_clock, rounds))
+        keep("gpu_wall", speed, rounds=rounds)
+    elif "speed" in parts:
+        print("one thread, CPU-seconds")
+        speed = speed_table(settings, measure_speed(engines, batches, cpu_clock, rounds))
+        keep("one_thread_cpu", speed, rounds=rounds)
+    if "wall" in parts:
         torch.set_num_threads(2)
         print("two threads, wall seconds")
-        result["two_threads_wall"] = speed_table(
-            settings, measure_speed(engines, batches, wall_clock, min(rounds, 3))
-        )
+        speed = speed_table(settings, measure_speed(engines, batches, wall_clock, min(rounds, 3)))
+        keep("two_threads_wall", speed, rounds=min(rounds, 3))
         torch.set_num_threads(1)
-        write(path, result)
-        result["peak_mib"] = peak_memory(settings, [name for name in engines if name != "gemm"])
-        write(path, result)
-        if arguments.fvu_steps:
-            print(f"final FVU after {arguments.fvu_steps} steps, topk")
-            result["final_fvu"] = final_fvu(rows, settings, arguments.fvu_steps, [None, 2e-3])
-            result["final_fvu_steps"] = arguments.fvu_steps
-    write(path, result)
-    shown = {key: value for key, value in result.items() if key not in ("machine", "settings")}
+    if "memory" in parts:
+        keep("peak_mib", peak_memory(settings, [name for name in engines if name != "gemm"]))
+    if "fvu" in parts:
+        print(f"final FVU after {arguments.fvu_steps} steps, topk")
+        keep(
+            "final_fvu",
+            final_fvu(rows, settings, arguments.fvu_steps, [None, 2e-3]),
+            steps=arguments.fvu_steps,
+        )
+    return result
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three architectures and the speed only")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument(
+        "--parts", help="of speed,wall,memory,fvu; the other parts of the JSON stay as they are"
+    )
+    parser.add_argument("--rounds", type=int, help="default 3 with --quick, else 5")
+    parser.add_argument("--fvu-steps", type=int, default=400)
+    parser.add_argument("--d-sae", type=int, default=3072)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.memory_of:
+        memory_of(arguments.memory_of, Settings(d_sae=arguments.d_sae, n_steps=5))
+        return
+    brief = arguments.quick or arguments.device == "cuda"
+    parts = (arguments.parts or ("speed" if brief else "speed,wall,memory,fvu")).split(",")
+    suffix = "_cuda" if arguments.device == "cuda" else "_quick" if arguments.quick else ""
+    path = RESULTS / f"sae_training{suffix}.json"
+    shown = {key: value for key, value in measure(arguments, parts, path).items() if key != "settings"}
     for part in ("one_thread_cpu", "two_threads_wall", "gpu_wall"):
         if part in shown:
             shown[part] = {key: value for key, value in shown[part].items() if key != "seconds_per_step"}
