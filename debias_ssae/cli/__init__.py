@@ -1,5 +1,6 @@
 """The command line. Each command lives in its own module, imported only when it is called."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -52,3 +53,6 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="debias-ssae", prog_name="debias-ssae")
 def main() -> None:
     """Remove spurious attributes from text representations, and audit the result."""
+    # read when torch starts: threads that spin while idle take the processor from those that work
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,5 +1,6 @@
 """``benchmark``: the protocol on Bias in Bios, or on the user's own table."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,34 +81,31 @@ def benchmark(
     show(results, Path(out))
 
 
-def show(results: dict[str, Any], out: Path) -> None:
-    """Write the report and print the table and where things lie."""
+def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = None) -> None:
+    """Write the report and print the table and where things lie; ``names`` are other words for methods."""
     from rich.console import Console
     from rich.table import Table
 
     from debias_ssae.exceptions import MissingExtraError
 
-    table = Table(title="Worst-group accuracy, mean and 95% interval over seeds")
+    table = Table(
+        title="Worst-group accuracy: mean and 95% interval over seeds; C by cross-validation", caption=_NOTE
+    )
     for name in (
         "method",
         "regime",
         "head",
-        "C",
-        "worst group",
         "worst-group accuracy",
+        "at C=0.1",
+        "C",
         "accuracy",
         "leakage",
+        "worst group",
     ):
-        table.add_column(
-            name, justify="right" if name in ("C", "accuracy", "leakage") else "left", no_wrap=True
-        )
-    for row in results["summary"]:
-        low, high = row["worst_group_accuracy_ci_low"], row["worst_group_accuracy_ci_high"]
-        interval = f"{row['worst_group_accuracy']:.3f} ({max(low, 0):.3f} to {min(high, 1):.3f})"
-        rule = f"{row['C']:.3g} {'' if row['C_rule'] == 'cv' else 'fixed'}".strip()
-        cells = [row["method"], row["regime"], row["head"], rule, row["worst_group"], interval]
-        table.add_row(*cells, f"{row['accuracy']:.3f}", f"{row['leakage']:.3f}")
-    Console(width=None if Console().is_terminal else 140).print(table)
+        table.add_column(name, justify="left" if name in _TEXT else "right", no_wrap=True)
+    for method, *cells in table_rows(results["summary"]):
+        table.add_row((names or {}).get(method, method), *cells)
+    Console(width=None if Console().is_terminal else 150).print(table)
     try:
         from debias_ssae.report import write_benchmark_report
 
@@ -116,6 +114,36 @@ def show(results: dict[str, Any], out: Path) -> None:
     except MissingExtraError as error:
         click.echo(f"No report.html: {error}", err=True)
     click.echo(f"Results: {out / 'results.json'}")
+
+
+_NOTE = "leakage: balanced accuracy of a linear attribute probe on the representation"
+_TEXT = ("method", "regime", "head", "worst group")
+
+
+def table_rows(summary: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Yield the cells of one line for each method, regime and head; the fixed C stands beside the chosen one."""
+    keys = ("method", "regime", "head", "representation")
+    fixed = {
+        tuple(row[k] for k in keys): row["worst_group_accuracy"]
+        for row in summary
+        if row["C_rule"] == "fixed"
+    }
+    for row in summary:
+        if row["C_rule"] != "cv":
+            continue
+        low, high = max(row["worst_group_accuracy_ci_low"], 0), min(row["worst_group_accuracy_ci_high"], 1)
+        recentred = ", re-centred" if "re-centred" in row["representation"] else ""
+        yield [
+            row["method"],
+            row["regime"],
+            row["head"] + recentred,
+            f"{row['worst_group_accuracy']:.3f} ({low:.3f} to {high:.3f})",
+            f"{fixed[tuple(row[k] for k in keys)]:.3f}",
+            f"{row['C']:.2g}",
+            f"{row['accuracy']:.3f}",
+            f"{row['leakage']:.3f}",
+            row["worst_group"],
+        ]
 
 
 def _from_hub(professions: str) -> tuple[Any, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """``demo``: the whole road on synthetic biographies, offline, in minutes."""
 
-
 import click
 
 
@@ -41,4 +40,4 @@ def demo(out: str, correlation: float, seeds: int, encoder: str, quiet: bool) ->
         splits=demo_splits,
         progress=not quiet,
     )
-    show(results, directory)
+    show(results, directory, {"erm": "before (erm)", "ssae": "after (ssae)", "oracle": "oracle"})
