@@ -4,6 +4,7 @@ from debias_ssae.activations.embedding import Pooling, embed
 from debias_ssae.activations.forward import Edit
 from debias_ssae.activations.harvesting import Activations, harvest, harvest_many, stream_rows
 from debias_ssae.activations.language_model import LanguageModel, load_model, wrap_model
+from debias_ssae.activations.tuning import tune_token_budget
 
 __all__ = [
     "Activations",
@@ -15,5 +16,6 @@ __all__ = [
     "harvest_many",
     "load_model",
     "stream_rows",
+    "tune_token_budget",
     "wrap_model",
 ]

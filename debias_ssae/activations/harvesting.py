@@ -104,9 +104,10 @@ def stream_rows(
     max_length: int | None = None,
     token_budget: int = 2048,
     window: bool = False,
+    device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Iterator[Tensor]:
-    """Yield rows [n, d] float32 (CPU) chunk by chunk in text order, for corpora larger than memory.
+    """Yield rows [n, d] float32 on ``device`` chunk by chunk in text order, for corpora larger than memory.
 
     ``texts`` may be any iterable, read lazily. Each item holds the rows of the next 2,048 texts.
     """
@@ -116,9 +117,8 @@ def stream_rows(
     with tqdm(desc="activations", unit="text", disable=not progress) as bar:
         while chunk := list(islice(source, CHUNK_TEXTS)):
             tokens = tokenize(model.tokenizer, check_texts(chunk), length, window=window)
-            yield _harvest_chunk(model, tokens, len(chunk), [hookpoint], edits, token_budget, bar)[
-                hookpoint
-            ].x
+            found = _harvest_chunk(model, tokens, len(chunk), [hookpoint], edits, token_budget, bar, device)
+            yield found[hookpoint].x
 
 
 def check_max_length(model: LanguageModel, max_length: int | None) -> int:
@@ -136,17 +136,18 @@ def _harvest_chunk(
     edits: Mapping[str, Edit] | None,
     token_budget: int,
     bar: Any,
+    device: str | torch.device = "cpu",
 ) -> dict[str, Activations]:
     real = np.flatnonzero(~tokens.special)
     row_of = np.cumsum(~tokens.special) - 1
-    x = {h: torch.empty(len(real), model.d_model) for h in hookpoints}
+    x = {h: torch.empty(len(real), model.d_model, device=device) for h in hookpoints}
     for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=token_budget):
         mask = batch.real
         starts = torch.from_numpy(tokens.starts[batch.sequences])
         position = (starts[:, None] + torch.arange(mask.shape[1])[None, :])[mask.cpu()]
         rows = torch.from_numpy(row_of)[position]
         for h in hookpoints:
-            x[h][rows] = batch.states[h][mask].float().cpu()
+            x[h][rows.to(device)] = batch.states[h][mask].float().to(device)
         bar.update(len(batch.sequences))
     text_ids = torch.from_numpy(np.repeat(tokens.text_ids, tokens.lengths)[real])
     ids, spans = torch.from_numpy(tokens.ids[real]), torch.from_numpy(tokens.spans[real])

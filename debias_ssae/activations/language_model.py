@@ -145,27 +145,21 @@ def wrap_model(
         hookpoints=hookpoint_names(blocks),
         d_model=int(text_config.hidden_size),
         dtype=dtype,
-        max_length=_longest(text_config, tokenizer),
+        max_length=_longest(module, text_config, tokenizer),
     )
 
 
-def _longest(config: Any, tokenizer: Any) -> int:
-    limits = [512 if config is None else 10**9]
+def _longest(module: nn.Module, config: Any, tokenizer: Any) -> int:
+    limits = [10**6, int(getattr(tokenizer, "model_max_length", 10**6))]
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if positions:
-        # RoBERTa and MPNet count positions from the padding index on
-        offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
-        limits.append(int(positions) - offset)
-    limits.append(int(getattr(tokenizer, "model_max_length", 10**9)))
+        limits.append(int(positions))
+    for name, layer in module.named_modules():
+        # some families (RoBERTa, MPNet) count positions from behind the padding index
+        if (
+            isinstance(layer, nn.Embedding)
+            and "position_embeddings" in name
+            and layer.padding_idx is not None
+        ):
+            limits.append(layer.num_embeddings - layer.padding_idx - 1)
     return min(limits)
-
-
-_OFFSET_POSITIONS = {
-    "roberta",
-    "mpnet",
-    "camembert",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "longformer",
-    "data2vec-text",
-}

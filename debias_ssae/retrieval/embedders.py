@@ -140,5 +140,9 @@ def _load(file: Path) -> NDArray[np.float32] | None:
 
 def _save(file: Path, vectors: NDArray[np.float32]) -> None:
     with NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
-        np.save(temporary, vectors)
-    os.replace(temporary.name, file)
+        try:
+            np.save(temporary, vectors)
+            os.replace(temporary.name, file)
+        except OSError:
+            os.unlink(temporary.name)
+            raise

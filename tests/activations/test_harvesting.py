@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import D_MODEL, sentences, small_model, small_tokenizer
 
-from debias_ssae.activations import embed, harvest, harvest_many, load_model, stream_rows
+from debias_ssae.activations import embed, harvest, harvest_many, load_model, stream_rows, tune_token_budget
 from debias_ssae.activations.tokens import check_texts, tokenize
 from debias_ssae.exceptions import InputError
 
@@ -41,6 +41,18 @@ def test_order_duplicates_and_budget_do_not_change_a_text(texts, budget):
         alone = harvest(BERT, [text], "blocks.1")
         torch.testing.assert_close(found.x[found.text_ids == i], alone.x, atol=1e-5, rtol=1e-4)
         assert (found.token_ids[found.text_ids == i] == alone.token_ids).all()
+
+
+def test_the_fastest_budget_is_found(monkeypatch):
+    def slow_unless_64(model, texts, *, layer, token_budget):
+        if token_budget == 7:
+            raise torch.cuda.OutOfMemoryError
+        clock[0] += 1.0 if token_budget == 64 else 2.0
+
+    clock = [0.0]
+    monkeypatch.setattr("debias_ssae.activations.tuning.embed", slow_unless_64)
+    monkeypatch.setattr("debias_ssae.activations.tuning.time.process_time", lambda: clock[0])
+    assert tune_token_budget(BERT, TEXTS, budgets=(7, 32, 64, 128)) == 64
 
 
 def test_equal_texts_run_once():
@@ -252,6 +264,13 @@ def test_fingerprint_follows_weights_precision_and_name():
     changed = small_model("bert")
     next(changed.module.parameters()).view(-1)[0] += 1
     assert changed.fingerprint != BERT.fingerprint
+
+
+@pytest.mark.parametrize(("family", "longest"), [("bert", 40), ("roberta", 39), ("mpnet", 38), ("llama", 40)])
+def test_the_longest_sequence_runs(family, longest):
+    model = small_model(family)
+    assert model.max_length == longest
+    assert len(harvest(model, ["he " * 100], "blocks.0").x) == longest - (2 if family != "llama" else 0)
 
 
 def test_check_texts_keeps_lengths():
