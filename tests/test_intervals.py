@@ -30,6 +30,7 @@ from debias_ssae.intervals import (
     sign_test,
     two_share_test,
     widest_gap,
+    widest_gap_difference,
     wilson,
 )
 
@@ -265,6 +266,25 @@ def test_a_model_against_itself_differs_by_nothing(seed: int) -> None:
     found = lowest_share_difference(np.zeros(5), np.zeros(5), both, n, n_draws=200)
     assert found.value == 0
     assert found.low <= 0 <= found.high
+
+
+def test_gap_differences_have_the_gaps_values_and_signs() -> None:
+    n = np.full((2, 2), 200)
+    both, only_a, only_b = (
+        np.array([[140, 80], [150, 150]]),
+        np.array([[20, 0], [0, 0]]),
+        np.array([[0, 60], [0, 0]]),
+    )
+    found = widest_gap_difference(only_a, only_b, both, n)
+    assert found.value == pytest.approx(0.4)
+    assert 0 < found.low < found.value < found.high
+    mirrored = widest_gap_difference(only_b, only_a, both, n)
+    assert mirrored.value == pytest.approx(-found.value)
+    assert mirrored.high < 0
+    same = widest_gap_difference(np.zeros((2, 2)), np.zeros((2, 2)), both, n)
+    assert same.value == 0
+    assert same.low <= 0 <= same.high
+    assert np.isnan(widest_gap_difference([[1, 0]], [[0, 0]], [[1, 0]], [[3, 0]]).value)
 
 
 @pytest.mark.slow

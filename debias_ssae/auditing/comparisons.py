@@ -16,6 +16,7 @@ from debias_ssae.intervals import (
     paired_difference,
     row_draws,
     sign_test,
+    widest_gap_difference,
 )
 
 COMPARED = (
@@ -27,6 +28,10 @@ COMPARED = (
     "demographic_parity_difference",
     "equalized_odds_difference",
 )
+_GAPS = ("tpr_gap_max", "demographic_parity_difference", "equalized_odds_difference")
+_DELTA = "directional delta, paired"
+MOST_GROUPS = 60
+"""Beyond, the pairs of groups are too many for the directional method."""
 
 
 class Rows(NamedTuple):
@@ -42,22 +47,36 @@ class Rows(NamedTuple):
     min_cell: int
 
 
-def comparison_rows(rows: Rows, n_bootstrap: int, rng: np.random.Generator) -> list[Row]:
-    """One row a pair of models x measure: ``model_a - model_b``.
+def comparison_rows(rows: Rows, measures: list[Row], n_bootstrap: int, rng: np.random.Generator) -> list[Row]:
+    """One row a pair of models x measure: ``model_a - model_b``; ``measures`` are the section's rows of all
+    models.
 
-    Accuracy and worst-group accuracy have intervals of their own (Bonett and Price; directional delta). The
-    rest is bootstrapped with rows paired; because gaps are biased under resampling the interval is the union
-    of the percentile and the reflected one. Weighted rows are bootstrapped one by one, and the method says
-    so.
+    Accuracy and worst-group accuracy have intervals of their own (Bonett and Price; directional delta). Gaps
+    are biased under resampling, so theirs joins the two models' intervals (MOVER, Zou 2008), with the
+    correlation that a bootstrap of the same rows shows. Balanced accuracy, and weighted accuracies, are
+    bootstrapped: the union of the percentile and the reflected interval. Weighted rows are bootstrapped one
+    by one, and the method says so.
     """
     if len(rows.predicted) < 2:
         return []
     points, draws = _values(rows, n_bootstrap, rng)
+    single = {(r["model"], r["metric"]): r for r in measures}
+    kind = "count bootstrap" if rows.weights is None else "row bootstrap"
     table = []
     for a, b in combinations(rows.predicted, 2):
         for metric in COMPARED:
             value = float(points[a][metric] - points[b][metric])
-            low, high, method = _ends(draws[a][metric] - draws[b][metric], value, rows.weights is not None)
+            if rows.weights is None and metric in ("accuracy", "worst_group_accuracy"):
+                found = _closed_form(rows, a, b, metric)
+            elif metric in _GAPS and rows.weights is None and len(rows.attribute.groups) <= MOST_GROUPS:
+                gap = widest_gap_difference(*paired_counts(rows, a, b, metric))
+                found = {"ci_low": float(gap.low), "ci_high": float(gap.high), "method": _DELTA}
+            elif metric in _GAPS or metric == "tpr_gap_rms":
+                low, high = _joined(single, draws, a, b, metric)
+                found = {"ci_low": low, "ci_high": high, "method": f"MOVER, correlation from a {kind}"}
+            else:
+                low, high = _ends(draws[a][metric] - draws[b][metric], value)
+                found = {"ci_low": low, "ci_high": high, "method": kind}
             row: Row = {
                 "section": rows.section,
                 "model_a": a,
@@ -65,12 +84,36 @@ def comparison_rows(rows: Rows, n_bootstrap: int, rng: np.random.Generator) -> l
                 "metric": metric,
                 "difference": value,
             }
-            row |= {"ci_low": low, "ci_high": high, "p": float("nan"), "method": method}
-            if rows.weights is None and metric in ("accuracy", "worst_group_accuracy"):
-                row |= _closed_form(rows, a, b, metric)
+            row |= {"p": float("nan"), **found}
             row["outcome"] = _outcome(row["ci_low"], row["ci_high"], metric)
             table.append(row)
     return table
+
+
+def _joined(
+    single: Mapping[tuple[str, str], Row],
+    draws: Mapping[str, Mapping[str, Array]],
+    a: str,
+    b: str,
+    metric: str,
+) -> tuple[float, float]:
+    """Ends of the difference of two gaps from each one's own interval; the RMS is centred without its bias."""
+    centre_of = "tpr_gap_rms_corrected" if metric == "tpr_gap_rms" else metric
+    one, two = single[a, centre_of], single[b, centre_of]
+    x, y = draws[a][metric], draws[b][metric]
+    defined = ~(np.isnan(x) | np.isnan(y))
+    x, y = x[defined], y[defined]
+    r = float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.std() > 0 and y.std() > 0 else 0.0
+    # shared rows tighten the difference; where a gap may be 0 its noise is folded, and the ends simply add up
+    r = min(max(r, 0.0), 1.0) if min(one["ci_low"], two["ci_low"]) > 0 else -1.0
+    difference = one["value"] - two["value"]
+    down = _hypotenuse(one["value"] - one["ci_low"], two["ci_high"] - two["value"], r)
+    up = _hypotenuse(one["ci_high"] - one["value"], two["value"] - two["ci_low"], r)
+    return float(difference - down), float(difference + up)
+
+
+def _hypotenuse(a: float, b: float, r: float) -> float:
+    return float(np.sqrt(np.maximum(a * a + b * b - 2 * r * a * b, 0.0)))
 
 
 def _outcome(low: float, high: float, metric: str) -> str:
@@ -82,13 +125,12 @@ def _outcome(low: float, high: float, metric: str) -> str:
     return "a better" if (low > 0) == higher_is_better else "b better"
 
 
-def _ends(draws: Array, value: float, weighted: bool) -> tuple[float, float, str]:
-    method = "row bootstrap" if weighted else "count bootstrap"
+def _ends(draws: Array, value: float) -> tuple[float, float]:
     draws = draws[~np.isnan(draws)]
     if np.isnan(value) or len(draws) < 2:
-        return float("nan"), float("nan"), method
+        return float("nan"), float("nan")
     low, high = np.quantile(draws, [0.025, 0.975])
-    return float(min(low, 2 * value - high)), float(max(high, 2 * value - low)), method
+    return float(min(low, 2 * value - high)), float(max(high, 2 * value - low))
 
 
 def _closed_form(rows: Rows, a: str, b: str, metric: str) -> Row:
@@ -106,7 +148,30 @@ def _closed_form(rows: Rows, a: str, b: str, metric: str) -> Row:
         return {"ci_low": float(low), "ci_high": float(high), "p": p, "method": "Bonett-Price; McNemar mid-p"}
     counted = n >= max(1, rows.min_cell)
     found = lowest_share_difference(only_a[counted], only_b[counted], both[counted], n[counted])
-    return {"ci_low": float(found.low), "ci_high": float(found.high), "method": "directional delta, paired"}
+    return {"ci_low": float(found.low), "ci_high": float(found.high), "method": _DELTA}
+
+
+def paired_counts(rows: Rows, a: str, b: str, metric: str) -> tuple[Array, Array, Array, Array]:
+    """[n_families, n_groups] rows hit by a alone, by b alone, by both, and all rows, for the rates behind a
+    gap.
+    """
+    labels = (
+        [rows.positive] if rows.n_classes == 2 and metric != "tpr_gap_max" else list(range(rows.n_classes))
+    )
+    families = []
+    for label in labels:
+        labelled = rows.truth == label
+        every = {"tpr_gap_max": [labelled], "demographic_parity_difference": [np.ones_like(labelled)]}
+        for inside in every.get(metric, [labelled, ~labelled]):
+            hit_a, hit_b = rows.predicted[a] == label, rows.predicted[b] == label
+            masks = (hit_a & ~hit_b, hit_b & ~hit_a, hit_a & hit_b, np.ones_like(hit_a))
+            families.append([_by_group(rows, inside & mask) for mask in masks])
+    counts = np.array(families).transpose(1, 0, 2)
+    return counts[0], counts[1], counts[2], counts[3]
+
+
+def _by_group(rows: Rows, mask: NDArray[np.bool_]) -> Array:
+    return np.bincount(rows.attribute.codes[mask], minlength=len(rows.attribute.groups)).astype(float)
 
 
 def _values(

@@ -166,7 +166,8 @@ def _audit_section(
         inputs.positive,
         options.min_cell,
     )
-    rows["comparisons"] += comparison_rows(compared, options.n_bootstrap, rng)
+    mine = [r for r in rows["measures"] if r["section"] == section.name]
+    rows["comparisons"] += comparison_rows(compared, mine, options.n_bootstrap, rng)
 
 
 def _prepared(y_true: Any, y_pred: Any, y_score: Any, sample_weight: Any, pos_label: Any) -> _Inputs:

@@ -1,7 +1,7 @@
 """Intervals and tests: shares, extremes over cells, gaps, several seeds. Arrays in, arrays out."""
 
 from debias_ssae.intervals.clusters import Interval, clustered_interval
-from debias_ssae.intervals.comparing import lowest_share_difference
+from debias_ssae.intervals.comparing import lowest_share_difference, widest_gap_difference
 from debias_ssae.intervals.extremes import Extreme, lowest_ratio, lowest_share, widest_gap
 from debias_ssae.intervals.gaps import RmsGap, rms_gap
 from debias_ssae.intervals.proportions import (
@@ -40,5 +40,6 @@ __all__ = [
     "sign_test",
     "two_share_test",
     "widest_gap",
+    "widest_gap_difference",
     "wilson",
 ]
