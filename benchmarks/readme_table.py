@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bias_in_bios.json"
@@ -22,29 +23,43 @@ def table(results: dict) -> str:
     """Return the table as markdown, with what it was made from."""
     data, versions = results["data"], results["versions"]
     seeds = sorted({run["seed"] for run in results["runs"]})
-    lines = [
-        f"{data['n']:,} real biographies, surgeon against nurse; the head learns from male surgeons and female nurses only and is",
-        f"tested on all four groups, {results['config']['n_test']} texts each. {len(seeds)} seeds of the whole pipeline, all-MiniLM-L6-v2, logistic regression,",
-        "C by 5-fold average accuracy on the head's own data. Worst-group accuracy, mean and 95% interval (bootstrap",
-        "clustered by text, plus the variance between seeds):",
-        "",
+    before = (
+        f"{data['n']:,} real biographies, surgeon against nurse; the head learns from male surgeons and female nurses "
+        f"only and is tested on all four groups, {results['config']['n_test']} texts each. {len(seeds)} seeds of the "
+        "whole pipeline, all-MiniLM-L6-v2, logistic regression, C by 5-fold average accuracy on the head's own data. "
+        "Worst-group accuracy, mean and 95% interval (bootstrap clustered by text, plus the variance between seeds):"
+    )
+    after = (
+        "`erm`: no debiasing; `oracle`: head trained on 480 balanced texts; `scrub`: the concept's words replaced in "
+        "the text; `token_mask`: their embeddings replaced by the mean, no SAE; `random_latents`: as many others, "
+        "matched in firing rate and mass. A *frozen* head was trained before the edit; *re-centred*: the output "
+        "shifted so that the training mean stays where it was, which `SSAEDebiaser` does by itself."
+    )
+    source = (
+        f"Data SHA-256 `{data['sha256'][:16]}`, torch {versions['torch']}, scikit-learn {versions['scikit-learn']}; "
+        "made by the second command above, kept in "
+        "[benchmarks/results/bias_in_bios.json](benchmarks/results/bias_in_bios.json)."
+    )
+    head = [
         "| method | regime | head | worst-group accuracy | at C=0.1 | balanced accuracy | leakage |",
         "|---|---|---|---|---|---|---|",
+    ]
+    lines = [
+        fill(before, 120),
+        "",
+        *head,
         *rows(results["summary"]),
         "",
-        "`erm`: no debiasing; `oracle`: head trained on 480 balanced texts; `scrub`: the concept's words replaced in the text;",
-        "`token_mask`: their embeddings replaced by the mean, no SAE; `random_latents`: as many others, matched in firing",
-        "rate and mass. A *frozen* head was trained before the edit; *re-centred*: the output shifted so that the training",
-        "mean stays where it was, which `SSAEDebiaser` does by itself.",
+        fill(after, 120),
         "",
-        f"Data SHA-256 `{data['sha256'][:16]}`, torch {versions['torch']}, scikit-learn {versions['scikit-learn']}; made by the second command above,",
-        "kept in [benchmarks/results/bias_in_bios.json](benchmarks/results/bias_in_bios.json).",
+        fill(source, 120),
     ]
     return "\n".join(lines) + "\n"
 
 
 def rows(summary: list[dict]) -> Iterator[str]:
     """Yield a line for each method, regime and head; the row at C=0.1 is a column."""
+
     def key(row: dict) -> tuple:
         return row["method"], row["regime"], row["head"], row["representation"]
 
@@ -54,15 +69,15 @@ def rows(summary: list[dict]) -> Iterator[str]:
         for row in chosen:
             if (row["head"], "re-centred" in row["representation"]) == kind:
                 low, high = row["worst_group_accuracy_ci_low"], row["worst_group_accuracy_ci_high"]
-                yield (
-                    f"| {row['method']} | {row['regime']} | {HEADS[kind]} | {row['worst_group_accuracy']:.3f} "
-                    f"({max(low, 0):.3f} to {min(high, 1):.3f}) | {fixed[key(row)]:.3f} | {row['balanced_accuracy']:.3f} "
-                    f"| {row['leakage']:.3f} |"
-                )
+                worst = f"{row['worst_group_accuracy']:.3f} ({max(low, 0):.3f} to {min(high, 1):.3f})"
+                cells = [row["method"], row["regime"], HEADS[kind], worst, f"{fixed[key(row)]:.3f}"]
+                yield f"| {' | '.join(cells)} | {row['balanced_accuracy']:.3f} | {row['leakage']:.3f} |"
 
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
     made = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    readme.write_text(MARKS.sub(lambda m: m[1] + made + m[2], readme.read_text(encoding="utf-8")), encoding="utf-8")
+    readme.write_text(
+        MARKS.sub(lambda m: m[1] + made + m[2], readme.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     print(made)

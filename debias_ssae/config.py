@@ -178,8 +178,9 @@ class BenchmarkConfig(Settings):
     hookpoint: str = "embeddings"
     layer: str = "final"
     pooling: str = "mean"
-    concept: str = "gender"
-    """Shipped name or file of the concept for the concept regime, scrubbing and the token mask."""
+    concept: str | None = "gender"
+    """Shipped name or file of the concept for the concept regime, scrubbing and the token mask; None goes
+    without them, for attributes that no list of words describes."""
     setting: Literal["confounded", "natural"] = "confounded"
     methods: tuple[str, ...] = ("erm", "oracle", "scrub", "token_mask", "random_latents", "ssae")
     seeds: int = Field(default=5, ge=1)

@@ -23,7 +23,9 @@ def test_the_example_runs(minilm, capsys: pytest.CaptureFixture[str]) -> None:  
     debiased = float(capsys.readouterr().out.split()[-1])
     train, test = namespace["train"], namespace["test"]
     encoder = namespace["pipe"][0].encoder_
-    plain = namespace["LogisticRegression"](max_iter=1000).fit(encoder.transform(train.text), train.profession)
+    plain = namespace["LogisticRegression"](max_iter=1000).fit(
+        encoder.transform(train.text), train.profession
+    )
     before = namespace["worst_group_accuracy"](
         test.profession, plain.predict(encoder.transform(test.text)), sensitive_features=test.gender
     )
@@ -31,7 +33,11 @@ def test_the_example_runs(minilm, capsys: pytest.CaptureFixture[str]) -> None:  
 
 
 def test_commands_and_their_options_exist() -> None:
-    lines = [line.split("#")[0] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()]
+    lines = [
+        line.split("#")[0]
+        for block in re.findall(r"```console\n(.*?)```", README, re.S)
+        for line in block.splitlines()
+    ]
     commands = [c.split() for line in lines for c in line.split(";") if c.strip().startswith("debias-ssae")]
     assert len(commands) >= 6
     for _, name, *rest in commands:

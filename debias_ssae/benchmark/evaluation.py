@@ -10,7 +10,6 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from debias_ssae.auditing import worst_group_accuracy
 from debias_ssae.benchmark.heads import Head, fit_heads
 from debias_ssae.benchmark.methods import Seed, Variant
-from debias_ssae.benchmark.splits import majority_values
 
 PREDICTION_KEYS = (
     "method",
@@ -43,7 +42,7 @@ def evaluate(
     else:
         retrained = fit_heads(variant.X_head, corpus.y[split.head], random_state=seed.number)
     leak = leakage(variant, corpus.z[split.attribute], z, seed.number)
-    majority = majority_values(corpus.y, corpus.z)
+    majority = corpus.majority
     name = f"{corpus.config.pooling}({corpus.config.layer})"
     kinds = [("retrained", name, retrained, variant.X_test)]
     if variant.method not in ("erm", "oracle"):
@@ -72,7 +71,12 @@ def evaluate(
                 "seconds_transform": variant.seconds_transform,
             }
             keys = {key: row[key] for key in PREDICTION_KEYS}
-            yield row, pd.DataFrame({**keys, "text_id": split.test, "y": y, "z": z, "y_pred": y_pred})
+            yield (
+                row,
+                pd.DataFrame(
+                    {**keys, "text_id": corpus.text_ids[split.test], "y": y, "z": z, "y_pred": y_pred}
+                ),
+            )
 
 
 def scores(y: np.ndarray, y_pred: np.ndarray, z: np.ndarray, majority: dict[str, str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig
 from debias_ssae.debiaser import learn_ssae
 from debias_ssae.encoder import ActivationEncoder, Edit
+from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 
 
@@ -49,12 +50,16 @@ class Corpus:
     """What all seeds share: the texts with labels, the model, the pool, and one pass for each fixed edit."""
 
     texts: list[str]
+    text_ids: np.ndarray
+    """Row of each text in the table without repeated texts."""
     y: np.ndarray
     z: np.ndarray
+    majority: dict[str, str]
+    """Each class's over-represented attribute value, in the whole table."""
     pool: list[str] | None
     config: BenchmarkConfig
     encoder: ActivationEncoder
-    concept: Concept
+    concept: Concept | None
     cache_dir: str | None = None
     progress: bool = False
     _passes: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict)
@@ -63,12 +68,12 @@ class Corpus:
         """Representations of all texts, and seconds a text, for an edit that does not depend on the seed."""
         if name not in self._passes:
             start = time.perf_counter()
-            if name == "scrub":
-                X = self.encoder.encode([self.concept.scrub(text) for text in self.texts])
-            elif name == "token_mask":
-                X = token_mask(self.encoder, self.texts, self.concept)
-            else:
+            if name == "plain" or self.concept is None:
                 X = self.encoder.encode(self.texts)
+            elif name == "scrub":
+                X = self.encoder.encode([self.concept.scrub(text) for text in self.texts])
+            else:
+                X = token_mask(self.encoder, self.texts, self.concept)
             self._passes[name] = X, (time.perf_counter() - start) / len(self.texts)
         return self._passes[name]
 
@@ -81,8 +86,15 @@ class Seed:
         self.seconds: dict[str, float] = {}
 
     def variants(self, method: str) -> Iterator[Variant]:
-        """Yield the method's rows: one, or one a regime, or one a draw."""
+        """Yield the method's rows: one, or one a regime, or one a draw; none where it needs a concept."""
+        if self.corpus.concept is None and method in NEED_CONCEPT:
+            return iter(())
         return _METHODS[method](self)
+
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        """Ways to find latents that this run has."""
+        return ("labelled",) if self.corpus.concept is None else ("labelled", "concept")
 
     @cached_property
     def sae(self) -> SparseAutoencoder:
@@ -117,6 +129,8 @@ class Seed:
     def concept(self) -> LatentScores:
         """Scores from the head's texts and the concept; no attribute labels."""
         corpus, sae = self.corpus, self.sae
+        if corpus.concept is None:
+            raise InputError("the concept regime needs a concept; set concept= in the protocol")
         with self._timed("concept"):
             return counterfactual_contrast(
                 corpus.encoder.language_model,
@@ -178,19 +192,20 @@ def _fixed(method: str, source: str, regime: str) -> Callable[[Seed], Iterator[V
 
 def _ssae(seed: Seed) -> Iterator[Variant]:
     n = seed.corpus.config.debias.selection.n_latents
-    for regime in ("labelled", "concept"):
+    for regime in seed.regimes:
         scores: LatentScores = getattr(seed, regime)
         seconds = seed.seconds["sae"] + seed.seconds[regime]
         yield seed.erased("ssae", regime, scores.top(n), seconds_fit=seconds)
 
 
 def _random_latents(seed: Seed) -> Iterator[Variant]:
-    scores = seed.concept
+    regime = seed.regimes[-1]
+    scores: LatentScores = getattr(seed, regime)
     chosen = scores.top(seed.corpus.config.debias.selection.n_latents)
     for draw in range(seed.corpus.config.n_draws):
         state = 1000 * seed.number + draw
         latents = matched_random_latents(chosen, scores.firing_rate, scores.mass, random_state=state)
-        yield seed.erased("random_latents", "concept", latents, draw=draw)
+        yield seed.erased("random_latents", regime, latents, draw=draw)
 
 
 _METHODS: dict[str, Callable[[Seed], Iterator[Variant]]] = {
@@ -202,3 +217,4 @@ _METHODS: dict[str, Callable[[Seed], Iterator[Variant]]] = {
     "ssae": _ssae,
 }
 METHODS = tuple(_METHODS)
+NEED_CONCEPT = ("scrub", "token_mask")

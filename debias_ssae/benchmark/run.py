@@ -6,18 +6,20 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from debias_ssae.benchmark.evaluation import evaluate
 from debias_ssae.benchmark.heads import fit_heads
 from debias_ssae.benchmark.methods import METHODS, Corpus, Seed
-from debias_ssae.benchmark.splits import Split, drop_duplicates, make_split
+from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
 from debias_ssae.benchmark.summary import summarise
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, dump_config
@@ -61,9 +63,11 @@ def run_benchmark(
     shared = _prepare(table, config, corpus, cache_dir, progress)
     # before any work: a cell that is too small ends the run here
     parts_of_seeds = splits(table) if splits is not None else _protocol_splits(shared)
+    n_texts, key = len(shared.texts), _key(shared, config)
+    shared, parts_of_seeds = _only_used(shared, parts_of_seeds)
     out = writable_directory(out)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    parts = out / "seeds" / _key(shared, config)
+    parts = out / "seeds" / key
     parts.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []
     predictions = []
@@ -72,11 +76,12 @@ def run_benchmark(
         runs += seed_runs
         predictions.append(seed_predictions)
     every = pd.concat(predictions, ignore_index=True)
+    concept = shared.concept
     results = {
         "config": config.model_dump(mode="json"),
         "versions": {name: version(name) for name in _PACKAGES},
-        "data": {**(data or {}), "n": len(shared.texts)},
-        "concept": {"name": shared.concept.name, "sha256": shared.concept.sha256},
+        "data": {**(data or {}), "n": n_texts},
+        "concept": None if concept is None else {"name": concept.name, "sha256": concept.sha256},
         "runs": runs,
         "summary": summarise(runs, every),
     }
@@ -138,6 +143,15 @@ def _protocol_splits(shared: Corpus) -> list[Split]:
     ]
 
 
+def _only_used(shared: Corpus, splits: list[Split]) -> tuple[Corpus, list[Split]]:
+    """Leave out texts that no seed uses, so that a large data set costs no more than a small one."""
+    used = np.unique(np.concatenate([rows for split in splits for rows in split]))
+    kept = replace(
+        shared, texts=[shared.texts[i] for i in used], y=shared.y[used], z=shared.z[used], text_ids=used
+    )
+    return kept, [Split(*(np.searchsorted(used, rows) for rows in split)) for split in splits]
+
+
 def _prepare(
     table: pd.DataFrame,
     config: BenchmarkConfig,
@@ -155,14 +169,18 @@ def _prepare(
         token_budget=activations.token_budget,
         verbose=progress,
     )
+    y = table["target"].astype(str).to_numpy(dtype=object).astype(str)
+    z = table["sensitive"].astype(str).to_numpy(dtype=object).astype(str)
     return Corpus(
         texts=table["text"].tolist(),
-        y=table["target"].astype(str).to_numpy(dtype=object).astype(str),
-        z=table["sensitive"].astype(str).to_numpy(dtype=object).astype(str),
+        text_ids=np.arange(len(table)),
+        y=y,
+        z=z,
+        majority=majority_values(y, z),
         pool=None if corpus is None else list(corpus),
         config=config,
         encoder=encoder,
-        concept=Concept.load(config.concept),
+        concept=None if config.concept is None else Concept.load(config.concept),
         cache_dir=None if cache_dir is None else str(cache_dir),
         progress=progress,
     )

@@ -1,7 +1,6 @@
 """Who trains the head, who describes the attribute, who is tested."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,7 @@ from debias_ssae.exceptions import InputError
 Setting = Literal["confounded", "natural"]
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """Row numbers of three disjoint sets."""
 
     head: np.ndarray
@@ -24,17 +22,9 @@ class Split:
 
 
 def majority_values(y: np.ndarray, z: np.ndarray) -> dict[str, str]:
-    """For each class, the attribute value that is most over-represented in it.
-
-    Raises InputError when all classes share it: then nothing is confounded.
-    """
+    """For each class, the attribute value that is most over-represented in it."""
     share = pd.crosstab(y, z, normalize="index") / pd.Series(z).value_counts(normalize=True)
-    majority = {str(c): str(g) for c, g in share.idxmax(axis=1).items()}
-    if len(set(majority.values())) < 2:
-        raise InputError(
-            f"every class has the same majority attribute value {next(iter(majority.values()))!r}"
-        )
-    return majority
+    return {str(c): str(g) for c, g in share.idxmax(axis=1).items()}
 
 
 def make_split(
@@ -50,10 +40,15 @@ def make_split(
     """Draw the three sets; ``n_test`` and ``n_attribute`` texts from every cell, ``max_head`` from a head's cell.
 
     In setting "natural" the head's set is a plain sample of the rest, as large as the confounded one.
-    Raises InputError for a cell that is too small, naming it.
+    Raises InputError for a cell that is too small, naming it, and when all classes share their majority value:
+    then nothing is confounded.
     """
     rng = np.random.default_rng(random_state)
     majority = majority_values(y, z)
+    if len(set(majority.values())) < 2:
+        raise InputError(
+            f"every class has the same majority attribute value {next(iter(majority.values()))!r}"
+        )
     head, attribute, test, rest = [], [], [], []
     for c in np.unique(y):
         for g in np.unique(z):

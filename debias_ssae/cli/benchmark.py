@@ -28,7 +28,7 @@ from debias_ssae.exceptions import InputError
 @click.option("--seeds", type=int, help="Number of seeds.  [default: 5]")
 @click.option("--methods", help="Comma-separated; default all.")
 @click.option("--setting", type=click.Choice(["confounded", "natural"]), help="Who trains the head.")
-@click.option("--concept", help="Shipped concept or file.  [default: gender]")
+@click.option("--concept", help="Shipped concept, file, or none.  [default: gender]")
 @click.option("--encoder", help="Hugging Face model.  [default: minilm]")
 @click.option("--n-test", type=int, help="Test texts of a cell.  [default: 120]")
 @click.option("--n-attribute", type=int, help="Texts of a cell in the attribute set.  [default: 120]")
@@ -53,6 +53,8 @@ def benchmark(
 
     names = ("seeds", "setting", "concept", "encoder", "n_test", "n_attribute")
     given = {name: options[name] for name in names if options[name] is not None}
+    if given.get("concept") == "none":
+        given["concept"] = None
     if options["methods"]:
         given["methods"] = tuple(options["methods"].split(","))
     settings = load_config(BenchmarkConfig, config, given) if config else make_config(BenchmarkConfig, given)

@@ -154,6 +154,21 @@ def test_no_test_text_and_no_head_label_reaches_selection(
     assert chosen[0] == chosen[1]
 
 
+@pytest.mark.slow
+def test_without_a_concept_the_labelled_regime_stands_alone(
+    minilm, table: pd.DataFrame, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    found = run(table, tmp_path, config={"concept": None, "seeds": 1, "n_draws": 1})
+    rows = {(row["method"], row["regime"]) for row in found["summary"]}
+    assert rows == {
+        ("erm", "none"),
+        ("oracle", "labelled"),
+        ("random_latents", "labelled"),
+        ("ssae", "labelled"),
+    }
+    assert found["concept"] is None
+
+
 def test_unknown_method_and_small_cells_end_before_any_work(table: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown methods magic"):
         run(table, tmp_path / "out", config={"methods": ("erm", "magic")})

@@ -45,7 +45,7 @@ def test_majority_is_relative_to_the_whole() -> None:
     z = np.array(["M"] * 90 + ["F"] * 10 + ["M"] * 60 + ["F"] * 40)
     assert majority_values(y, z) == {"a": "M", "b": "F"}
     with pytest.raises(InputError, match="same majority"):
-        majority_values(np.array(["a", "a"]), np.array(["M", "M"]))
+        make_split(np.array(["a", "a"]), np.array(["M", "M"]), n_test=1, n_attribute=1)
 
 
 def test_too_small_cell_is_named() -> None:
