@@ -14,9 +14,6 @@ from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_wei
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.processes import Processes
 
-MEMORY = 0.99
-"""Of the running means of the loss and the threshold, per step."""
-
 
 class Training:
     """Weights, optimiser and running means, in units where the centred data has variance 1 a dimension."""
@@ -44,6 +41,8 @@ class Training:
             aux_coefficient=train.aux_coefficient,
             k_aux=train.k_aux,
         )
+        # running means forget over 100 steps, or over a tenth of a shorter training
+        self.memory = 1.0 - min(1.0, max(0.01, 10 / train.n_steps))
         self.scale, self.mean_loss, self.threshold, self.threshold_known = 1.0, math.nan, 0.0, False
         self.center = torch.zeros(cfg.d_in, device=self.device, dtype=self.dtype)
         self.silent = torch.zeros(cfg.d_sae, dtype=torch.long, device=self.device)
@@ -99,7 +98,8 @@ class Training:
         self.silent = torch.where(result.fired > 0, 0, self.silent + 1)
         if self.cfg.architecture in ("batchtopk", "matryoshka"):
             old = self.threshold if self.threshold_known else result.threshold
-            self.threshold, self.threshold_known = MEMORY * old + (1 - MEMORY) * result.threshold, True
+            self.threshold = self.memory * old + (1 - self.memory) * result.threshold
+            self.threshold_known = True
         lr = self._update(result.gradient, step)
         if measure:
             variance = float((x.to(self.device) - self.center).double().square().sum()) * self.scale**2
@@ -132,7 +132,8 @@ class Training:
             raise InputError(
                 f"The loss of step {step} is {mean}; lower lr={train.lr} or look at the activations"
             )
-        self.mean_loss = mean if math.isnan(self.mean_loss) else MEMORY * self.mean_loss + (1 - MEMORY) * mean
+        old = mean if math.isnan(self.mean_loss) else self.mean_loss
+        self.mean_loss = self.memory * old + (1 - self.memory) * mean
         relative = everyone / max(self.mean_loss, 1e-12)
         t = tilt_for_ess(relative, train.tilt_ess) if train.tilt == "auto" else train.tilt
         t *= _rise(step, train.tilt_warmup_fraction, train)
