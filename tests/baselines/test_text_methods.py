@@ -162,9 +162,9 @@ def test_counterfactual_eraser_bad_input(
 
 
 def test_counterfactual_subspace_from_texts(encoder: ActivationEncoder) -> None:
-    texts = synthetic_biographies(60, correlation=0.0, n_professions=2, random_state=0)["text"].tolist()
-    eraser = counterfactual_subspace(encoder, texts, GENDER, n_components=10, max_texts=40, random_state=0)
-    twins = GENDER.twins(texts[:20])
+    texts = synthetic_biographies(40, correlation=0.0, n_professions=2, random_state=0)["text"].tolist()
+    eraser = counterfactual_subspace(encoder, texts, GENDER, n_components=10, max_texts=30, random_state=0)
+    twins = GENDER.twins(texts[:10])
     a, b = (encoder.encode([getattr(t, side) for t in twins]) for side in ("text_a", "text_b"))
     left = np.linalg.norm(eraser.transform(a) - eraser.transform(b)) / np.linalg.norm(a - b)
     assert left < 0.6
@@ -176,7 +176,7 @@ def test_concept_scrubbing_makes_token_means_equal_at_every_edited_hookpoint(
     encoder: ActivationEncoder,
 ) -> None:
     model = encoder.language_model
-    table = synthetic_biographies(60, correlation=0.0, n_professions=2, random_state=0)
+    table = synthetic_biographies(30, correlation=0.0, n_professions=2, random_state=0)
     texts, z = table["text"].tolist(), table["gender"].to_numpy(dtype=object)
     z[0] = None
     edits = scrub_blocks(model, texts, z, hookpoints=["blocks.1", "embeddings"])
