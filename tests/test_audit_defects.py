@@ -60,7 +60,7 @@ def test_removing_the_rows_of_a_failing_cell_does_not_pass() -> None:
 def test_the_interval_of_a_gap_can_contain_zero() -> None:
     rng = np.random.default_rng(0)
     excluded, ours_excluded = 0, 0
-    for _ in range(10):
+    for _ in range(6):
         y, group = rng.integers(0, 2, 200), np.repeat(["f", "m"], 100)
         predicted = np.where(rng.random(200) < 0.8, y, 1 - y)
         frame = MetricFrame(
@@ -68,14 +68,14 @@ def test_the_interval_of_a_gap_can_contain_zero() -> None:
             y_true=y,
             y_pred=predicted,
             sensitive_features=group,
-            n_boot=50,
+            n_boot=40,
             ci_quantiles=[0.025, 0.975],
             random_state=0,
         )
         excluded += frame.difference_ci()[0] > 0
         ours_excluded += _audit(y, predicted, group).measure_row("accuracy_gap")["ci_low"] > 0
-    assert excluded == 10
-    assert ours_excluded <= 2
+    assert excluded == 6
+    assert ours_excluded <= 1
 
 
 def test_many_classes_are_not_class_one() -> None:
