@@ -2,6 +2,9 @@
 
 import click
 
+N_CORPUS = 4000
+"""Unlabelled texts of the pool."""
+
 
 @click.command()
 @click.option(
@@ -34,7 +37,7 @@ def demo(out: str, correlation: float, seeds: int, encoder: str, quiet: bool) ->
         demo_table(config, correlation),
         config,
         directory,
-        corpus=synthetic_corpus(4000, random_state=seeds),
+        corpus=synthetic_corpus(N_CORPUS, random_state=seeds),
         data={"path": f"synthetic biographies, correlation {correlation:g}"},
         cache_dir=directory / "cache",
         splits=demo_splits,

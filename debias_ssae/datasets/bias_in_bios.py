@@ -16,6 +16,7 @@ PROFESSIONS = (
 )  # fmt: skip
 GENDERS = ("male", "female")
 COLUMNS = ("hard_text", "profession", "gender")
+REVISION = "052f01de644dba841176e0449528b41f27d94a61"
 # The published sizes: what a revision must hold to be the data that results are compared on.
 SPLIT_SIZES = {"train": 257_478, "test": 99_069, "dev": 39_642}
 
@@ -24,7 +25,7 @@ def load_bias_in_bios(
     professions: Sequence[str] | None = ("professor", "nurse"),
     *,
     split: Literal["train", "test", "dev"] = "train",
-    revision: str = "main",
+    revision: str = REVISION,
 ) -> pd.DataFrame:
     """Load one split as columns text (the biography without its first sentence), profession, gender.
 

@@ -79,38 +79,26 @@ def learn_ssae(
     """Fine-tune ``general`` with TERM on ``texts`` and on what they retrieve from ``corpus``.
 
     Without ``general`` one is trained on the corpus first; without a corpus, on the texts alone, which the log
-    says. ``held_out`` texts are never retrieved.
+    says. ``held_out`` texts are never retrieved nor trained on.
     """
+    options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
     record: dict[str, Any] = {"n_training_texts": len(texts)}
     subdomain = list(texts)
     if corpus is None:
         logger.info("no corpus given: the SAE is trained on the %d training texts alone", len(texts))
     else:
-        found = retrieve(
-            texts,
-            corpus,
-            held_out=held_out,
-            cache_dir=cache_dir,
-            random_state=random_state,
-            progress=progress,
-            **config.retrieval.model_dump(),
-        )
+        found = retrieve(texts, corpus, held_out=held_out, **options, **config.retrieval.model_dump())
         record["retrieval"] = found.report
         subdomain += found.texts
     if general is None:
-        base = train_general_sae(
-            model,
-            texts if corpus is None else corpus,
-            hookpoint,
-            config,
-            random_state=random_state,
-            cache_dir=cache_dir,
-            progress=progress,
-        )
+        unseen = set(held_out)
+        pool = texts if corpus is None else [text for text in corpus if text not in unseen]
+        base = train_general_sae(model, pool, hookpoint, config, **options)
         general, record["general"] = base.sae, base.record
     elif general.cfg.d_in != model.d_model:
         raise InputError(
-            f"the SAE reads rows of width {general.cfg.d_in}, but {model.name} gives {model.d_model}"
+            f"the SAE reads rows of width {general.cfg.d_in}, but {model.name} gives {model.d_model}; "
+            "give an SAE of this model and hookpoint"
         )
     start: SparseAutoencoder = general
     key = [

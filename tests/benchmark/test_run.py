@@ -143,12 +143,14 @@ def test_no_test_text_and_no_head_label_reaches_selection(
     from debias_ssae.benchmark.methods import Seed
 
     poisoned = table.copy()
-    test, head = (poisoned.part == "test").to_numpy(), (poisoned.part == "head").to_numpy()
+    test, head = (((poisoned.part == part) & (poisoned.seed == 0)).to_numpy() for part in ("test", "head"))
     poisoned.loc[test, "text"] = [f"poison {i} she he her his" for i in range(test.sum())]
     poisoned.loc[test | head, "sensitive"] = np.roll(poisoned.loc[test | head, "sensitive"].to_numpy(), 1)
     chosen = []
     for data in (table, poisoned):
-        shared = room._prepare(data, CONFIG, synthetic_corpus(80, random_state=0), None, False)
+        # the pool holds the test texts too: they must not be learnt from there either
+        pool = synthetic_corpus(80, random_state=0) + data.text[test].tolist()
+        shared = room._prepare(data, CONFIG, pool, None, False)
         seed = Seed(shared, demo_splits(data)[0], 0)
         chosen.append((seed.sae.fingerprint(), seed.labelled.top(20).tolist(), seed.concept.top(20).tolist()))
     assert chosen[0] == chosen[1]

@@ -196,6 +196,7 @@ def test_demo(minilm, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  #
 
     tiny = room.DEMO.updated(debias=SMALL.model_dump(), n_test=5, n_attribute=5, max_head=15)
     monkeypatch.setattr(room, "DEMO", tiny)
+    monkeypatch.setattr("debias_ssae.cli.demo.N_CORPUS", 100)
     code, output = invoke("demo", "--out", folder / "demo", "--quiet")
     assert code == 0, output
     for name in ("erm", "ssae", "oracle", "report.html", "results.json"):
