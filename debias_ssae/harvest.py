@@ -1,9 +1,9 @@
 """A model's activations on a corpus, into a store; interrupted or shared between processes, the same bytes."""
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.activations import Activations, LanguageModel, harvest_many
+from debias_ssae.activations.harvesting import check_max_length
+from debias_ssae.activations.structure import check_hookpoints
 from debias_ssae.exceptions import InputError
 from debias_ssae.store import ActivationStore, StoreWriter
 from debias_ssae.store.shards import chunks, texts_sha256
-
-logger = logging.getLogger(__name__)
 
 
 def harvest_to_store(
@@ -48,24 +48,23 @@ def harvest_to_store(
         raise InputError(f"texts_per_shard={texts_per_shard}: give at least 1")
     rank = int(os.environ.get("RANK", "0")) if rank is None else rank
     world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
-    length = model.max_length if max_length is None else min(max_length, model.max_length)
+    length = check_max_length(model, max_length)
+    check_hookpoints(hookpoints, model.hookpoints)
+    pieces = chunks(texts, texts_per_shard)
+    first = next(pieces, None)  # a corpus that cannot be read leaves no folder behind
+    if first is None:
+        raise InputError("The corpus holds no texts")
     settings = {
-        "model": model.name,
-        "revision": model.revision,
-        "fingerprint": model.fingerprint,
-        "tokenizer_sha256": model.tokenizer_sha256,
-        "hookpoints": list(hookpoints),
-        "d_model": model.d_model,
         "dtype": str(model.dtype).removeprefix("torch.") if store_dtype == "auto" else store_dtype,
         "max_length": length,
         "window": window,
         "token_budget": token_budget,
         "texts_per_shard": texts_per_shard,
     }
-    writer = StoreWriter(directory, settings)
+    writer = StoreWriter(directory, _model_settings(model, hookpoints) | settings)
     hashes = []
     with tqdm(desc=f"harvest (rank {rank})", unit="text", disable=not progress) as bar:
-        for number, chunk in enumerate(chunks(texts, texts_per_shard)):
+        for number, chunk in enumerate(chain([first], pieces)):
             hashes.append(texts_sha256(text if isinstance(text, str) else None for text in chunk))
             if number % world_size == rank and not writer.is_done(number, hashes[-1]):
                 clean = [text if isinstance(text, str) else "" for text in chunk]
@@ -75,12 +74,9 @@ def harvest_to_store(
                 record = _record(chunk, clean, found[hookpoints[0]], length, hashes[-1], window)
                 writer.write(number, _tensors(found, number * texts_per_shard), record)
             bar.update(len(chunk))
-    if not hashes:
-        raise InputError("The corpus holds no texts")
     _wait(world_size)
     if rank == 0:
-        manifest = writer.finish(len(hashes))
-        logger.info("%s", summary(manifest["totals"]))
+        writer.finish(len(hashes))
     _wait(world_size)
     return ActivationStore(directory)
 
@@ -92,6 +88,17 @@ def summary(totals: Mapping[str, int]) -> str:
         f"{totals['n_empty']} without tokens, {totals['n_cut']} cut at the length limit, "
         f"{totals['n_repaired']} with broken characters replaced"
     )
+
+
+def _model_settings(model: LanguageModel, hookpoints: Sequence[str]) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "revision": model.revision,
+        "fingerprint": model.fingerprint,
+        "tokenizer_sha256": model.tokenizer_sha256,
+        "hookpoints": list(hookpoints),
+        "d_model": model.d_model,
+    }
 
 
 def _tensors(found: Mapping[str, Activations], first_text: int) -> dict[str, Tensor]:

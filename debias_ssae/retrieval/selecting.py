@@ -69,17 +69,16 @@ def retrieve(
     candidates = new_texts(corpus, [*seeds, *held_out])
     used = _subsample([seed for seed in seeds if seed.strip()], max_seeds, random_state)
 
-    def embedded(texts: Sequence[str], bar: bool = False) -> NDArray[np.float32]:
-        return embed_texts(texts, embedder, max_length=max_length, cache_dir=cache_dir, progress=bar)
+    def embedded(some: Sequence[str], bar: bool = False) -> NDArray[np.float32]:
+        return embed_texts(some, embedder, max_length=max_length, cache_dir=cache_dir, progress=bar)
 
     seed_vectors = embedded(used)
     if vectors is None and method != "bm25":
         vectors = embedded(corpus, progress)
     scores = _scores(method, candidates, corpus, used, vectors, seed_vectors)
     ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
-    if rerank is not None and method == "tracin":
+    if rerank is not None:
         ranked = ranked[: 3 * n_texts if n_candidates is None else n_candidates]
-        scores = scores.copy()
         scores[ranked] = np.asarray(rerank([corpus[i] for i in ranked]), np.float32)
         ranked = ranked[np.argsort(-scores[ranked], kind="stable")]
 
@@ -88,19 +87,12 @@ def retrieve(
 
     known = np.concatenate([seed_vectors, embedded(held_out)]) if held_out else seed_vectors
     kept, near = drop_near(ranked, vectors_of, known, min(n_texts, len(ranked)), near_duplicate)
-    counts = {
-        "method": method,
-        "n_corpus": len(corpus),
-        "n_seeds": len(seeds),
-        "n_seeds_used": len(used),
-        "n_exact_duplicates": len(corpus) - len(candidates),
-        "n_near_duplicates": near,
-        "n_retrieved": len(kept),
-    }
-    texts = [corpus[i] for i in kept]
-    chosen = scores[kept].astype(np.float32)
+    counts = {"method": method, "n_corpus": len(corpus), "n_seeds": len(seeds), "n_seeds_used": len(used)}
+    counts |= {"n_exact_duplicates": len(corpus) - len(candidates), "n_near_duplicates": near}
+    texts, chosen = [corpus[i] for i in kept], scores[kept].astype(np.float32)
     named = None if sources is None else [sources[i] for i in kept]
-    return RetrievedTexts(texts, kept, chosen, counts | describe(texts, chosen, named))
+    report = counts | {"n_retrieved": len(kept)} | describe(texts, chosen, named)
+    return RetrievedTexts(texts, kept, chosen, report)
 
 
 def describe(

@@ -162,8 +162,12 @@ def test_command_line_harvest_and_info(tmp_path):
     assert shown.exit_code == 0
     for piece in ("model: minilm", "hookpoints: embeddings, blocks.0", "all checksums right", "5 texts"):
         assert piece in shown.output
+    arguments[-1] = str(tmp_path / "new")
     again = CliRunner().invoke(main, [*arguments, "--hookpoint", "blocks.9"])
     assert again.exit_code == 2
+    arguments[3] = str(tmp_path / "none.txt")
+    assert CliRunner().invoke(main, arguments).exit_code == 2
+    assert not (tmp_path / "new").exists()
     assert again.output.strip().splitlines()[-1].startswith("Error: ")
     nothing = CliRunner().invoke(main, ["activations", "info", str(tmp_path)])
     assert nothing.exit_code == 2
