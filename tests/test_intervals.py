@@ -229,6 +229,18 @@ def test_seeds_that_repeat_the_same_texts_and_answers_are_no_new_evidence() -> N
     assert thrice == pytest.approx(once)
 
 
+def test_the_lowest_of_equal_cells_is_expected_to_read_low() -> None:
+    rng = np.random.default_rng(0)
+    cells = np.arange(800) % 8
+    right = [(rng.random(800) < 0.8).astype(float) for _ in range(5)]
+    found = clustered_interval(
+        right, [np.arange(s, s + 800) for s in range(0, 4000, 800)], [cells] * 5, random_state=0
+    )
+    assert found.value < 0.78
+    assert found.low < 0.8 < found.high
+    assert found.high - found.value > 1.5 * (found.value - found.low)
+
+
 def test_differences_between_seeds_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     calm = clustered_interval(*_seeds(rng, 5)[:2], statistic="mean", random_state=0)

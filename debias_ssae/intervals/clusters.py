@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.intervals.proportions import critical_value
+from debias_ssae.intervals.proportions import wilson
 
 Statistic = Literal["worst_cell", "mean", "balanced"]
 _CHUNK_CELLS = 4_000_000  # text weights held at once
@@ -50,16 +50,16 @@ def clustered_interval(
     the lists' lengths differ or a cell statistic lacks ``cells``.
     """
     seeds, strata = _checked(values, text_ids, cells, baseline, statistic)
-    point = np.array([_statistic(seed, np.ones((1, len(strata))), statistic)[0] for seed in seeds])
-    draws = np.concatenate(
+    plans = [_Plan.of(seed, statistic) for seed in seeds]
+    point = np.array([plan.value for plan in plans])
+    moved = np.concatenate(
         [
-            np.stack([_statistic(seed, weights, statistic) for seed in seeds])
+            np.stack([plan.moved(seed, weights, statistic) for plan, seed in zip(plans, seeds, strict=True)])
             for weights in _text_weights(strata, n_bootstrap, random_state)
         ],
         axis=1,
     )
-    value, half = _combine(point, draws, confidence)
-    return Interval(value, value - half, value + half)
+    return _combine(point, moved, confidence)
 
 
 def _checked(
@@ -110,37 +110,90 @@ def _text_weights(
         yield weights
 
 
-def _statistic(seed: _Seed, weights: NDArray[np.float64], statistic: Statistic) -> NDArray[np.float64]:
-    """[n_draws] value of the statistic (method minus baseline) under text weights [n_draws, n_texts]."""
-    w = weights[:, seed.texts]
-    size = w @ seed.onehot
-    results = []
-    for column in seed.values.T:
-        total = w @ (seed.onehot * column[:, None])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = np.where(size > 0, total / size, np.nan)
+class _Plan(NamedTuple):
+    """One seed's observed cell means, and under each reading which of them make the statistic.
+
+    A minimum over nearly equal cells reads low, and a bootstrap of it cannot know how low. So there are two
+    readings: the cell observed lowest is the lowest, and every cell that could be the lowest is tied with it.
+    """
+
+    value: float
+    means: list[NDArray[np.float64]]
+    chosen: list[list[NDArray[np.bool_]]]  # [method, baseline][reading] -> cells
+
+    @classmethod
+    def of(cls, seed: _Seed, statistic: Statistic) -> "_Plan":
+        every = np.ones((1, len(seed.texts)))
+        means = [m[0] for m in _cell_means(seed, every)]
+        n = seed.onehot.sum(axis=0)
+        statistics = [_statistic(m[None], n[None], statistic)[0] for m in means]
+        chosen = [[n > 0] * 2 if statistic != "worst_cell" else _lowest_cells(m, n) for m in means]
+        value = statistics[0] - (statistics[1] if len(statistics) > 1 else 0.0)
+        return cls(float(value), means, chosen)
+
+    def moved(self, seed: _Seed, weights: NDArray[np.float64], statistic: Statistic) -> NDArray[np.float64]:
+        """[n_draws, 2 readings] by how much resampled texts move the statistic."""
+        w = weights[:, seed.texts]
+        size = w @ seed.onehot
+        sides = []
+        for drawn, observed, chosen in zip(_cell_means(seed, w), self.means, self.chosen, strict=True):
             if statistic == "worst_cell":
-                results.append(np.nanmin(means, axis=1))
-            elif statistic == "balanced":
-                results.append(np.nanmean(means, axis=1))
+                shift = np.where(np.isnan(drawn), 0.0, drawn - observed)
+                side = [np.where(cells, shift, np.inf).min(axis=1) for cells in chosen]
             else:
-                results.append(total.sum(axis=1) / size.sum(axis=1))
-    return results[0] if len(results) == 1 else results[0] - results[1]
+                n = seed.onehot.sum(axis=0)[None]
+                side = [_statistic(drawn, size, statistic) - _statistic(observed[None], n, statistic)] * 2
+            sides.append(np.stack(side, axis=1))
+        return sides[0] if len(sides) == 1 else sides[0] - sides[1]
 
 
-def _combine(
-    point: NDArray[np.float64], draws: NDArray[np.float64], confidence: float
-) -> tuple[float, float]:
-    """Mean over seeds and half-width from text sampling plus what differs between seeds beyond it."""
+def _cell_means(seed: _Seed, w: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """[n_draws, n_cells] for the method, then for what it is compared with; NaN where a draw left a cell
+    empty.
+    """
+    size = w @ seed.onehot
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return [
+            np.where(size > 0, (w @ (seed.onehot * column[:, None])) / size, np.nan)
+            for column in seed.values.T
+        ]
+
+
+def _lowest_cells(means: NDArray[np.float64], n: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
+    low, high = wilson(np.clip(np.nan_to_num(means), 0, 1) * n, n)
+    observed = np.arange(len(means)) == int(np.nanargmin(means))
+    return [observed, np.asarray(low <= np.nanmin(high))]
+
+
+def _statistic(
+    means: NDArray[np.float64], size: NDArray[np.float64], statistic: Statistic
+) -> NDArray[np.float64]:
+    """[n_draws] from cell means and cell sizes [n_draws, n_cells]."""
+    filled = ~np.isnan(means)
+    if statistic == "worst_cell":
+        return np.where(filled, means, np.inf).min(axis=1)
+    known = np.where(filled, means, 0.0)
+    if statistic == "balanced":
+        return known.sum(axis=1) / filled.sum(axis=1)
+    return (known * size).sum(axis=1) / size.sum(axis=1)
+
+
+def _combine(point: NDArray[np.float64], moved: NDArray[np.float64], confidence: float) -> Interval:
+    """Mean over seeds; its ends from text sampling under both readings, widened by what else differs between
+    seeds.
+
+    ``moved`` is [n_seeds, n_draws, 2].
+    """
     from scipy.special import stdtrit
 
-    text_variance = float(draws.mean(axis=0).var())
-    half2 = critical_value(confidence) ** 2 * text_variance
-    n_seeds = len(point)
+    value, tail, n_seeds = float(point.mean()), (1 - confidence) / 2, len(point)
+    ends = np.quantile(moved.mean(axis=0), [1 - tail, tail], axis=0)
+    down, up = max(0.0, float(ends[0].max())), max(0.0, float(-ends[1].min()))
+    extra = 0.0
     if n_seeds > 1:
-        moved = draws - point[:, None]
-        explained = float(moved.var(axis=0, ddof=1).mean())
+        explained = float(moved[..., 0].var(axis=0, ddof=1).mean())
         between = max(0.0, float(point.var(ddof=1)) - explained)
-        t = float(stdtrit(n_seeds - 1, 0.5 + confidence / 2))
-        half2 += t * t * between / n_seeds
-    return float(point.mean()), float(np.sqrt(half2))
+        extra = float(stdtrit(n_seeds - 1, 0.5 + confidence / 2)) ** 2 * between / n_seeds
+    return Interval(
+        value, value - float(np.hypot(down, np.sqrt(extra))), value + float(np.hypot(up, np.sqrt(extra)))
+    )
