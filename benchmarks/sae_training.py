@@ -226,12 +226,14 @@ def memory_of(name: str, settings: Settings) -> None:
     print(round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20, 1))
 
 
-def final_fvu(rows: Tensor, settings: Settings, n_steps: int, rates: list[float | None]) -> dict[str, Any]:
-    """Return the FVU on held-out rows after equal steps on equal batches, for each library and learning rate."""
+def final_fvu(
+    rows: Tensor, settings: Settings, n_steps: int, rates: list[float | None], libraries: list[str]
+) -> dict[str, Any]:
+    """Return the FVU on held-out rows after equal steps on equal batches, by library and learning rate."""
     test, train = rows[:20_000], rows[20_000:]
     variance = float((test - test.mean(0)).square().sum())
     found: dict[str, Any] = {}
-    for dtype in ("float32", "bfloat16"):
+    for dtype in ("float32", "bfloat16") if OURS in libraries else ():
         cfg = SAEConfig(d_in=settings.d_in, d_sae=settings.d_sae, k=settings.k, architecture="topk")
         knobs = TrainConfig(n_steps=n_steps, batch_size=settings.batch_size, matmul_dtype=dtype)
         sae = train_sae(shuffled_batches(train, settings.batch_size, 0), cfg, knobs, random_state=0).sae
@@ -242,7 +244,7 @@ def final_fvu(rows: Tensor, settings: Settings, n_steps: int, rates: list[float 
         found[f"{OURS} topk {dtype} dead share"] = dead
         print(f"  {OURS} topk {dtype}: FVU {error / variance:.4f}, dead {dead:.4f}", flush=True)
     for library, (module, builders) in PEERS.items():
-        if present(module) is not None or "topk" not in builders:
+        if library not in libraries or present(module) is not None:
             continue
         for rate in rates:
             own = Settings(**{**vars(settings), "n_steps": n_steps, "lr": rate})
@@ -342,14 +344,12 @@ def measure(arguments: argparse.Namespace, parts: list[str], path: Path) -> dict
         keep("two_threads_wall", speed, rounds=min(rounds, 3))
         torch.set_num_threads(1)
     if "memory" in parts:
-        keep("peak_mib", peak_memory(settings, [name for name in engines if name != "gemm"]))
+        keep("peak_mib", peak_memory(settings, [name for name in engines if name.endswith(" topk")]))
     if "fvu" in parts:
         print(f"final FVU after {arguments.fvu_steps} steps, topk")
-        keep(
-            "final_fvu",
-            final_fvu(rows, settings, arguments.fvu_steps, [None, 2e-3]),
-            steps=arguments.fvu_steps,
-        )
+        rates = [None if rate == "default" else float(rate) for rate in arguments.fvu_rates.split(",")]
+        found = final_fvu(rows, settings, arguments.fvu_steps, rates, arguments.fvu_of.split(","))
+        keep("final_fvu", found, steps=arguments.fvu_steps)
     return result
 
 
@@ -365,6 +365,8 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, help="default 3 with --quick, else 5")
     parser.add_argument("--fvu-steps", type=int, default=400)
+    parser.add_argument("--fvu-rates", default="default,2e-3", help="learning rates of the peers")
+    parser.add_argument("--fvu-of", default=",".join([OURS, *PEERS]), help="libraries")
     parser.add_argument("--d-sae", type=int, default=3072)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

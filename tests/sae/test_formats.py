@@ -2,7 +2,7 @@
 
 import json
 import math
-import pickle  # noqa: TID251 - to write what must be refused
+import pickle
 
 import numpy as np
 import pytest

@@ -1,0 +1,32 @@
+"""The bars on real activations: MiniLM's embedding output on a general corpus."""
+
+import pytest
+import torch
+
+from debias_ssae.activations import load_model, stream_rows
+from debias_ssae.config import SAEConfig, TrainConfig
+from debias_ssae.datasets import load_corpus
+from debias_ssae.sae import shuffled_batches, train_sae
+from debias_ssae.sae.metrics import evaluate
+
+
+@pytest.fixture(scope="module")
+def rows(data_dir):
+    texts = load_corpus(data_dir / "general_corpus" / "data.parquet")[::40]
+    return torch.cat(list(stream_rows(load_model("minilm"), texts, "embeddings")))
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_few_latents_die_and_bfloat16_costs_nothing(rows):
+    test, train = rows[:10_000], rows[10_000:]
+    cfg = SAEConfig(d_in=384, d_sae=768, k=32)
+    measured = {}
+    for dtype in ("float32", "bfloat16"):
+        settings = TrainConfig(n_steps=200, batch_size=1024, matmul_dtype=dtype, device="cpu")
+        sae = train_sae(shuffled_batches(train, 1024, 0), cfg, settings, random_state=0).sae
+        measured[dtype] = evaluate(sae, test)
+        assert measured[dtype]["dead_fraction"] < 0.01
+        assert measured[dtype]["l0"] == pytest.approx(32, rel=0.1)
+        assert measured[dtype]["fvu"] < 0.3
+    assert measured["bfloat16"]["fvu"] == pytest.approx(measured["float32"]["fvu"], rel=0.01)
