@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,15 @@ from debias_ssae.attribution import (
     matched_random_latents,
     pooled_latents,
 )
-from debias_ssae.baselines import token_mask
+from debias_ssae.baselines import (
+    INLP,
+    LEACE,
+    SPLINCE,
+    AttributeErasure,
+    MeanDifference,
+    counterfactual_subspace,
+    token_mask,
+)
 from debias_ssae.benchmark.splits import Split
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig
@@ -103,11 +112,11 @@ class Seed:
         with self._timed("sae"):
             return learn_ssae(
                 corpus.encoder.language_model,
-                self._texts(self.split.head),
+                self.texts(self.split.head),
                 corpus.config.hookpoint,
                 corpus.config.debias,
                 corpus=corpus.pool,
-                held_out=self._texts(self.split.test),
+                held_out=self.texts(self.split.test),
                 random_state=self.number,
                 cache_dir=corpus.cache_dir,
                 progress=corpus.progress,
@@ -118,7 +127,7 @@ class Seed:
         """Scores from the attribute set A."""
         corpus, rows, sae = self.corpus, self.split.attribute, self.sae
         with self._timed("labelled"):
-            activations = harvest(corpus.encoder.language_model, self._texts(rows), corpus.config.hookpoint)
+            activations = harvest(corpus.encoder.language_model, self.texts(rows), corpus.config.hookpoint)
             z, values = encode_attribute(corpus.z[rows], len(rows))
             min_cell = corpus.config.debias.selection.min_cell
             return class_conditional_contrast(
@@ -135,7 +144,7 @@ class Seed:
             return counterfactual_contrast(
                 corpus.encoder.language_model,
                 sae,
-                self._texts(self.split.head),
+                self.texts(self.split.head),
                 corpus.concept,
                 hookpoint=corpus.config.hookpoint,
                 max_texts=corpus.config.debias.selection.max_texts,
@@ -150,7 +159,7 @@ class Seed:
     def edited(self, edits: Mapping[str, Edit]) -> dict[str, np.ndarray | float]:
         """Run the split's texts through the edited model."""
         start = time.perf_counter()
-        X = self.corpus.encoder.encode(self._texts(self._rows), edits)
+        X = self.corpus.encoder.encode(self.texts(self._rows), edits)
         return self._parts(X, (time.perf_counter() - start) / len(X))
 
     @property
@@ -173,7 +182,8 @@ class Seed:
         parts = self.edited({self.corpus.config.hookpoint: eraser})
         return Variant(method, regime, **parts, d_sae=self.sae.cfg.d_sae, n_latents=len(latents), **facts)  # type: ignore[arg-type]
 
-    def _texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+    def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The texts of these rows."""
         return [self.corpus.texts[i] for i in rows]
 
     @contextmanager
@@ -208,13 +218,48 @@ def _random_latents(seed: Seed) -> Iterator[Variant]:
         yield seed.erased("random_latents", regime, latents, draw=draw)
 
 
+def _linear(method: str, make: Callable[[], AttributeErasure]) -> Callable[[Seed], Iterator[Variant]]:
+    """A linear eraser of the pooled vectors, fitted on the attribute set A."""
+
+    def variants(seed: Seed) -> Iterator[Variant]:
+        parts, rows, corpus = seed.fixed("plain"), seed.split.attribute, seed.corpus
+        start = time.perf_counter()
+        eraser = make().fit(parts["X_attribute"], corpus.y[rows], sensitive_features=corpus.z[rows])
+        seconds = time.perf_counter() - start
+        yield Variant(method, "labelled", **_applied(eraser.transform, parts), seconds_fit=seconds)  # type: ignore[arg-type]
+
+    return variants
+
+
+def _counterfactual_subspace(seed: Seed) -> Iterator[Variant]:
+    corpus = seed.corpus
+    if corpus.concept is None:
+        raise InputError("counterfactual_subspace needs a concept; set concept= in the protocol")
+    start = time.perf_counter()
+    texts = seed.texts(seed.split.head)
+    eraser = counterfactual_subspace(corpus.encoder, texts, corpus.concept, random_state=seed.number)
+    seconds = time.perf_counter() - start
+    parts = _applied(eraser.transform, seed.fixed("plain"))
+    yield Variant("counterfactual_subspace", "concept", **parts, seconds_fit=seconds)  # type: ignore[arg-type]
+
+
+def _applied(edit: Callable[[np.ndarray], np.ndarray], parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: edit(value) if name.startswith("X_") else value for name, value in parts.items()}
+
+
 _METHODS: dict[str, Callable[[Seed], Iterator[Variant]]] = {
     "erm": _fixed("erm", "plain", "none"),
     "oracle": _fixed("oracle", "plain", "labelled"),
     "scrub": _fixed("scrub", "scrub", "concept"),
     "token_mask": _fixed("token_mask", "token_mask", "concept"),
+    "mean_diff": _linear("mean_diff", MeanDifference),
+    "leace": _linear("leace", LEACE),
+    "leace_conditional": _linear("leace_conditional", lambda: LEACE(conditional=True)),
+    "inlp": _linear("inlp", INLP),
+    "splince": _linear("splince", SPLINCE),
+    "counterfactual_subspace": _counterfactual_subspace,
     "random_latents": _random_latents,
     "ssae": _ssae,
 }
 METHODS = tuple(_METHODS)
-NEED_CONCEPT = ("scrub", "token_mask")
+NEED_CONCEPT = ("scrub", "token_mask", "counterfactual_subspace")

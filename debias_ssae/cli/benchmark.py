@@ -26,7 +26,9 @@ from debias_ssae.exceptions import InputError
 )
 @click.option("--config", type=click.Path(dir_okay=False), help="YAML of the protocol (BenchmarkConfig).")
 @click.option("--seeds", type=int, help="Number of seeds.  [default: 5]")
-@click.option("--methods", help="Comma-separated; default all.")
+@click.option(
+    "--methods", help="Comma-separated; the linear erasers leace, inlp, ... are there for the asking."
+)
 @click.option("--setting", type=click.Choice(["confounded", "natural"]), help="Who trains the head.")
 @click.option("--concept", help="Shipped concept, file, or none.  [default: gender]")
 @click.option("--encoder", help="Hugging Face model.  [default: minilm]")
