@@ -177,3 +177,22 @@ def test_an_unreadable_or_empty_table_is_one_line(data: Path, tmp_path: Path) ->
         result = _run(path, "--out", str(tmp_path / "a.html"))
         assert result.exit_code == 2
         assert message in result.output
+
+
+def test_contexts_of_latents_need_the_texts_to_be_asked_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import debias_ssae.report
+    from debias_ssae.debiaser import SSAEDebiaser
+
+    saved = tmp_path / "model"
+    saved.mkdir()
+    save_file({"latents": np.array([2])}, saved / "arrays.safetensors")
+    (saved / "debiaser.json").write_text(json.dumps({"scores": None}), encoding="utf-8")
+    monkeypatch.setattr(SSAEDebiaser, "load", lambda directory: None)
+    monkeypatch.setattr(debias_ssae.report, "top_contexts", lambda d, texts, mask_names: {2: [texts[0]]})
+    out = data.with_suffix(".json")
+    for given, contexts in (((), []), (("--with-texts",), ["she is Anna"])):
+        result = _run(data, "--debiaser", str(saved), "--text", "text", "--out", str(out), *given)
+        assert result.exit_code == 0, result.output
+        assert json.loads(out.read_text(encoding="utf-8"))["latents"][0]["contexts"] == contexts

@@ -1,5 +1,6 @@
 """``debias-ssae audit``: from a table of predictions to a page, a verdict and an exit code."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -106,6 +107,8 @@ def _check_outs(outs: Sequence[Path]) -> None:
             raise InputError(f"--out {out}: unknown kind of file; use one of {', '.join(_KINDS)}")
         if not out.parent.is_dir():
             raise InputError(f"--out {out}: there is no directory {out.parent}; make it first")
+        if not os.access(out.parent, os.W_OK):
+            raise InputError(f"--out {out}: the directory {out.parent} is not writable; give another")
 
 
 def _read(options: dict[str, Any]) -> "pd.DataFrame":
