@@ -80,7 +80,7 @@ def measure_rows(part: Slice, rng: np.random.Generator) -> list[Row]:
         _gap(part, values, "accuracy_gap", [("", accuracy(part.counts))], rng),
         _tpr_gap(part, values, rates, rng),
         *_tpr_rms(part, values),
-        _gap(part, values, "demographic_parity_difference", _of_classes(part, rates, "selection_rate"), rng),
+        _parity(part, values, rates, rng),
         _impact_ratio(part, values, rates["selection_rate"]),
         _odds(part, values, rates, rng),
     ]
@@ -218,6 +218,15 @@ def _dealt(part: Slice, family: Family, rng: np.random.Generator, disjoint: bool
     tests = np.array([gap_permutation_test(s.hits, s.n, rng=rng) for _, s in family])
     p = float(np.nanmin(tests[:, 0])) if not np.isnan(tests[:, 0]).all() else NAN
     return min(1.0, p * len(family)), float(tests[0, 1]) if len(family) == 1 else NAN
+
+
+def _parity(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: np.random.Generator) -> Row:
+    labels = np.array([float(spread(share.value)) for _, share in _of_classes(part, rates, "base_rate")])
+    note = ""
+    if not np.isnan(labels).all():
+        note = f"the labels themselves differ by {100 * np.nanmax(labels):.1f} points between groups"
+    family = _of_classes(part, rates, "selection_rate")
+    return _gap(part, values, "demographic_parity_difference", family, rng, note=note)
 
 
 def _tpr_gap(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: np.random.Generator) -> Row:

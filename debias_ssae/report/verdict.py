@@ -108,6 +108,8 @@ def _gap(row: Mapping[str, Any], head: str) -> Line:
         "demographic_parity_difference": "the largest difference in how often a label is predicted",
     }[row["metric"]]
     text = f"{head} {name} is {100 * row['value']:.1f} points ({row['where']}; {_interval(row)})"
+    if row["metric"] == "demographic_parity_difference" and row["note"]:
+        text += f"; {row['note']}"
     chance = row["chance_95"]
     if not math.isnan(chance) and row["outcome"] != "too few to say":
         text += f"; groups dealt at random stay below {100 * chance:.1f} points 19 times in 20"
