@@ -24,7 +24,23 @@ _PUBLIC = {
     "worst_group_accuracy": "auditing",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "ActivationEncoder",
+    "AuditReport",
+    "Concept",
+    "DebiasConfig",
+    "InputError",
+    "NothingRemovedWarning",
+    "SAEConfig",
+    "SSAEDebiaser",
+    "SparseAutoencoder",
+    "TrainConfig",
+    "audit",
+    "load_sae",
+    "probe_leakage",
+    "train_sae",
+    "worst_group_accuracy",
+]
 
 if TYPE_CHECKING:
     from debias_ssae.auditing import AuditReport, audit, worst_group_accuracy
