@@ -18,7 +18,9 @@ METHODS = ("erm", "scrub", "leace", "ssae concept", "ssae labelled")
 
 def wide_predictions(predictions: pd.DataFrame, head: str = "retrained", rule: str = "cv") -> pd.DataFrame:
     """One row a text: y, gender and one column a method (with its regime for ssae)."""
-    rows = predictions[(predictions["head"] == head) & (predictions["C_rule"] == rule) & (predictions["draw"] == 0)]
+    rows = predictions[
+        (predictions["head"] == head) & (predictions["C_rule"] == rule) & (predictions["draw"] == 0)
+    ]
     name = rows["method"].where(rows["method"] != "ssae", rows["method"] + " " + rows["regime"])
     rows = rows.assign(name=name).sort_values("seed", kind="stable")
     first = rows.groupby("text_id")["seed"].transform("first")
@@ -40,7 +42,8 @@ def main() -> None:
     command = ["audit", "--data", str(options.table), "--target", "profession", "--sensitive", "gender"]
     for method in table.columns[2:]:
         command += ["--prediction", method]
-    subprocess.run([str(Path(sys.executable).with_name("debias-ssae")), *command, "--out", str(options.out)], check=True)
+    program = Path(sys.executable).with_name("debias-ssae")
+    subprocess.run([str(program), *command, "--out", str(options.out)], check=True)
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, {len(table):,} texts")
 
 
