@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -220,10 +219,16 @@ def memory_of(name: str, settings: Settings) -> None:
     batches = list(torch.randn(2 * settings.batch_size, settings.d_in).split(settings.batch_size))
     engines = all_engines(settings, batches, quick=False, absent={})
     engines["gemm"](batches, cpu_clock)
-    page = os.sysconf("SC_PAGE_SIZE")
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * page
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = resident("VmRSS")
     engines[name](batches, cpu_clock)
-    print(round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20, 1))
+    print(round((resident("VmHWM") - before) / 1024, 1))
+
+
+def resident(field: str) -> int:
+    """Return a field of /proc/self/status in KiB: VmRSS, what is resident, or VmHWM, its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def final_fvu(
