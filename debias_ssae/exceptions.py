@@ -9,7 +9,9 @@ class MissingExtraError(ImportError):
     """An optional dependency is not installed; the message holds the pip command that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"This needs the package {package!r}. Install it with: pip install 'debias-ssae[{extra}]'")
+        super().__init__(
+            f"This needs the package {package!r}. Install it with: pip install 'debias-ssae[{extra}]'"
+        )
 
 
 class NothingRemovedWarning(UserWarning):
