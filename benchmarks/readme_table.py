@@ -1,4 +1,4 @@
-"""Write the benchmark's table into README.md, from benchmarks/results/bias_in_bios.json.
+"""Write the benchmark's table into README.md, from benchmarks/results/bias_in_bios.json and ..._linear.json.
 
 python benchmarks/readme_table.py            # rewrites the part between the two results marks
 """
@@ -11,6 +11,7 @@ from textwrap import fill
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bias_in_bios.json"
+LINEAR = RESULTS.with_name("bias_in_bios_linear.json")
 MARKS = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.S)
 HEADS = {
     ("retrained", False): "retrained",
@@ -19,8 +20,17 @@ HEADS = {
 }
 
 
-def table(results: dict) -> str:
-    """Return the table as markdown, with what it was made from."""
+def table(results: dict, linear: dict) -> str:
+    """Return the table as markdown, with what it was made from.
+
+    Raises ValueError where the two runs do not share data and protocol.
+    """
+    for key in ("seeds", "n_test", "n_attribute", "max_head", "encoder", "layer", "pooling", "setting"):
+        if (
+            results["config"][key] != linear["config"][key]
+            or results["data"]["sha256"] != linear["data"]["sha256"]
+        ):
+            raise ValueError(f"the two runs differ in {key} or in their data")
     data, versions = results["data"], results["versions"]
     seeds = sorted({run["seed"] for run in results["runs"]})
     before = (
@@ -33,12 +43,14 @@ def table(results: dict) -> str:
         "`erm`: no debiasing; `oracle`: head trained on 480 balanced texts; `scrub`: the concept's words replaced in "
         "the text; `token_mask`: their embeddings replaced by the mean, no SAE; `random_latents`: as many others, "
         "matched in firing rate and mass. A *frozen* head was trained before the edit; *re-centred*: the output "
-        "shifted so that the training mean stays where it was, which `SSAEDebiaser` does by itself."
+        "shifted so that the training mean stays where it was, which `SSAEDebiaser` does by itself. The linear erasers "
+        "work on the pooled vectors: from the labels of the 480 balanced texts, or (`counterfactual_subspace`) from "
+        "swapped words."
     )
     source = (
         f"Data SHA-256 `{data['sha256'][:16]}`, torch {versions['torch']}, scikit-learn {versions['scikit-learn']}; "
-        "made by the second command above, kept in "
-        "[benchmarks/results/bias_in_bios.json](benchmarks/results/bias_in_bios.json)."
+        "made by the second command above and, for the linear erasers, by the same one with `--methods "
+        f"{','.join(linear['config']['methods'])}`; both are kept in [benchmarks/results](benchmarks/results)."
     )
     head = [
         "| method | regime | head | worst-group accuracy | at C=0.1 | balanced accuracy | leakage |",
@@ -48,7 +60,7 @@ def table(results: dict) -> str:
         fill(before, 120),
         "",
         *head,
-        *rows(results["summary"]),
+        *rows(results["summary"] + linear["summary"]),
         "",
         fill(after, 120),
         "",
@@ -76,7 +88,7 @@ def rows(summary: list[dict]) -> Iterator[str]:
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
-    made = table(json.loads(RESULTS.read_text(encoding="utf-8")))
+    made = table(*(json.loads(file.read_text(encoding="utf-8")) for file in (RESULTS, LINEAR)))
     readme.write_text(
         MARKS.sub(lambda m: m[1] + made + m[2], readme.read_text(encoding="utf-8")), encoding="utf-8"
     )

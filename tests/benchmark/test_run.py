@@ -88,7 +88,7 @@ def test_schema(results: tuple[dict, Path]) -> None:
 
 def test_every_method_has_its_rows(results: tuple[dict, Path]) -> None:
     counts = pd.DataFrame(results[0]["runs"]).groupby("method").size().to_dict()
-    heads = dict.fromkeys(METHODS, 3) | {
+    heads = dict.fromkeys(CONFIG.methods, 3) | {
         "erm": 1,
         "oracle": 1,
         "random_latents": 3 * CONFIG.n_draws,
