@@ -112,7 +112,7 @@ def _check_outs(outs: Sequence[Path]) -> None:
 
 
 def _read(options: dict[str, Any]) -> "pd.DataFrame":
-    from debias_ssae.datasets.loading import _read as read_table
+    from debias_ssae.datasets import read_table
     from debias_ssae.exceptions import InputError
 
     table = read_table(options["data"])

@@ -35,7 +35,7 @@ def load_table(
     of the target. The attribute may have missing values: such rows are unlabelled.
     """
     path = Path(path)
-    table = _read(path)
+    table = read_table(path)
     if table.empty:
         raise InputError(f"{path} holds no rows")
     roles = {"text": text, "target": target, "sensitive": sensitive}
@@ -69,7 +69,7 @@ def load_corpus(path: str | Path, *, column: str = "text") -> list[str]:
     if path.name.endswith((".txt", ".txt.gz")):
         texts = _read_lines(path)
     else:
-        table = _read(path, columns=column)
+        table = read_table(path, columns=column)
         if column not in table.columns:
             raise InputError(f"{path} has no column {column!r}; it has {', '.join(map(str, table.columns))}")
         texts = [text for text in table[column].tolist() if isinstance(text, str)]
@@ -91,7 +91,12 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, columns: str | None = None) -> pd.DataFrame:
+def read_table(path: str | Path, columns: str | None = None) -> pd.DataFrame:
+    """Read a csv, csv.gz, jsonl, jsonl.gz or parquet file, of parquet only the column ``columns`` where given.
+
+    Raises InputError for an unknown ending, a file that is not there or cannot be read, and an empty one.
+    """
+    path = Path(path)
     ending = next((known for known in _READERS if path.name.lower().endswith(known)), None)
     if ending is None:
         raise InputError(f"{path}: unknown kind of file; known endings: {', '.join([*_READERS, '.txt'])}")
