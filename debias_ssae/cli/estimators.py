@@ -29,24 +29,35 @@ from debias_ssae.exceptions import InputError
 @click.option(
     "--pooling", default="mean", show_default=True, type=click.Choice(["mean", "cls", "last", "max"])
 )
-@click.option("--n-latents", default="auto", show_default=True, help="How many latents to remove.")
+@click.option(
+    "--n-latents", default="auto", show_default=True, help="How many latents to remove, at most; auto: 150."
+)
 @click.option("--alpha", default=1.0, show_default=True, help="Share of their writing that is removed.")
 @click.option(
     "--residual", type=click.Choice(["counterfactual", "leace"]), help="Linear eraser on the output, too."
 )
 @click.option("--sae", type=click.Path(), help="A general SAE to fine-tune.")
 @click.option("--cache", type=click.Path(file_okay=False), help="Directory that keeps embeddings and SAEs.")
-@click.option("--config", type=click.Path(dir_okay=False), help="YAML of further settings (DebiasConfig).")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="YAML of further settings, e.g. 'd_sae: 4096' (docs/debiaser.md).",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def fit(data: str, text: str, target: str | None, sensitive: str | None, out: str, **options: Any) -> None:
     """Fit a debiaser on a table of texts and save it.
 
-    Give --sensitive (labels), or --concept (no labels). The model is a directory of safetensors and JSON.
+    Give --sensitive (labels; any number of values), or --concept (no labels). The model is a directory of
+    safetensors and JSON.
     """
     if sensitive is None and options["concept"] is None:
         raise InputError(
             "neither --sensitive nor --concept was given, so there is nothing to remove; give one"
+        )
+    if sensitive is not None and options["concept"] is not None and options["residual"] != "leace":
+        raise InputError(
+            "--sensitive and --concept were both given, but only one of them would be used; give one"
         )
     from debias_ssae.benchmark import writable_directory
     from debias_ssae.config import DebiasConfig, load_config
@@ -104,6 +115,8 @@ def transform(model: str, data: str, text: str, out: str, quiet: bool) -> None:
     goal = Path(out)
     if goal.suffix not in (".parquet", ".csv"):
         raise InputError(f"--out is {out}; expected a name that ends in .parquet or .csv")
+    if goal.exists() and Path(data).exists() and goal.samefile(data):
+        raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
     debiaser = SSAEDebiaser.load(model)
     debiaser.verbose = debiaser.encoder_.verbose = not quiet
     table = load_table(data, text=text)

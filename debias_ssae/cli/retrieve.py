@@ -98,6 +98,8 @@ def select(out: Path, **options: Any) -> None:
     """Write the texts nearest to the seeds, and a report beside them (.json)."""
     import pandas as pd
 
+    if out.suffix != ".parquet":
+        raise InputError(f"--out is {out}; expected a name that ends in .parquet")
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent}: make it first")
     found, sources = _select(**options)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
 
 from debias_ssae import __version__
 from debias_ssae.ablation import LatentEraser, LinearEraser
@@ -30,7 +31,8 @@ def save(debiaser: Any, directory: Path) -> None:
     partial.mkdir(parents=True)
     save_sae(debiaser.sae_, partial / "sae")
     arrays = _arrays(debiaser)
-    save_file(arrays, partial / "arrays.safetensors")
+    # not save_file, whose files only the owner may read
+    (partial / "arrays.safetensors").write_bytes(to_bytes(arrays))
     text = json.dumps(_description(debiaser), indent=1, ensure_ascii=False)
     (partial / "debiaser.json").write_text(text, encoding="utf-8")
     if directory.exists():

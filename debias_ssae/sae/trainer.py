@@ -182,7 +182,9 @@ class _Run:
         """Continue from the newest sound checkpoint, if asked; refuse to mix with another run's."""
         if not resume:
             if checkpoint_files(directory):
-                raise InputError(f"{directory} holds checkpoints; pass resume=True or give another directory")
+                raise InputError(
+                    f"{directory} holds checkpoints; continue with resume=True (--resume) or give another directory"
+                )
             return
         found = newest_checkpoint(directory)
         if found is None:

@@ -6,8 +6,8 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
+from uuid import uuid4
 
 from debias_ssae.exceptions import InputError
 
@@ -17,20 +17,17 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises InputError when the disk is full or the folder cannot be written; nothing is left behind then.
     """
-    temporary = None
+    # not tempfile's, which only the owner may read
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        with NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
+        with suppress(OSError):
+            temporary.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(
                 f"The disk is full: {path} was not written. Free some space and run the same command again;"

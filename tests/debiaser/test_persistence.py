@@ -19,6 +19,8 @@ def test_round_trip(fixture: str, request, bios, tmp_path) -> None:  # type: ign
     assert again.get_feature_names_out().tolist() == debiaser.get_feature_names_out().tolist()
     files = {p.suffix for p in (tmp_path / "model").rglob("*") if p.is_file()}
     assert files <= {".json", ".safetensors"}
+    modes = {p.stat().st_mode & 0o777 for p in (tmp_path / "model").rglob("*") if p.is_file()}
+    assert len(modes) == 1, "a model that one user may read in part is of no use to another"
 
 
 def test_residual_and_matrix_round_trip(small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
