@@ -1,6 +1,7 @@
 """Linear erasers with one closed form each: mean difference, LEACE, SPLINCE. All edit ``x - (x - c) R^T L``."""
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,7 @@ from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.exceptions import InputError, MissingExtraError
 
 
-class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     """What all linear erasers share: checks, the fitted map, transform.
 
     Subclasses implement ``_directions(X, Z, y)``, which returns ``left [k, d]`` and ``right [k, d]`` so that
@@ -59,10 +60,11 @@ class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """How many directions are removed."""
         return len(self.left_)
 
+    @abstractmethod
     def _directions(
         self, X: np.ndarray, Z: np.ndarray, y: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
+        """Return left and right ``[k, d]`` for rows, one-hot attribute and classes."""
 
 
 class MeanDifference(AttributeErasure):

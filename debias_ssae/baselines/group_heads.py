@@ -1,5 +1,6 @@
 """Heads that use group labels in training only: reweighting, subsampling, last-layer retraining."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.exceptions import InputError
 
 
-class GroupHead(ClassifierMixin, BaseEstimator):
+class GroupHead(ClassifierMixin, BaseEstimator, ABC):
     """What the group heads share: checks, one scaler, a linear model, predictions without the attribute.
 
     Subclasses implement ``_learn(X, y, cell)`` on standardised rows, class codes and cell codes (class x
@@ -57,8 +58,9 @@ class GroupHead(ClassifierMixin, BaseEstimator):
         labels: np.ndarray = self.classes_[codes]
         return labels
 
+    @abstractmethod
     def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
-        raise NotImplementedError
+        """Set ``coef_`` and ``intercept_`` from standardised rows, class codes and cell codes."""
 
 
 class GroupReweighting(GroupHead):
