@@ -183,7 +183,7 @@ class _Run:
         if not resume:
             if checkpoint_files(directory):
                 raise InputError(
-                    f"{directory} holds checkpoints; continue with resume=True (--resume) or give another directory"
+                    f"{directory} holds checkpoints; pass resume=True (--resume) or give another directory"
                 )
             return
         found = newest_checkpoint(directory)
