@@ -143,7 +143,7 @@ def test_an_error_in_the_stream_keeps_the_last_good_checkpoint(tmp_path):
 
 def test_checkpoints_of_another_run_are_not_mixed_in(tmp_path):
     run(tmp_path)
-    with pytest.raises(InputError, match="resume=True .--resume. or give another"):
+    with pytest.raises(InputError, match=r"resume=True \(--resume\) or give another"):
         run(tmp_path)
     with pytest.raises(InputError, match="another configuration"):
         run(tmp_path, cfg=CFG.updated(k=5), resume=True)
