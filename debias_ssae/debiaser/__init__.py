@@ -1,6 +1,14 @@
 """``SSAEDebiaser``: the whole way from texts to debiased representations, as one estimator."""
 
 from debias_ssae.debiaser.estimator import SSAEDebiaser
+from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
 
-__all__ = ["SSAEDebiaser", "learn_ssae", "train_general_sae"]
+__all__ = [
+    "Found",
+    "SSAEDebiaser",
+    "find_from_concept",
+    "find_from_labels",
+    "learn_ssae",
+    "train_general_sae",
+]

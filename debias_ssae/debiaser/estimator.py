@@ -13,17 +13,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from debias_ssae.ablation import CounterfactualSubspace, LatentEraser, LinearEraser, leace
 from debias_ssae.activations import Activations, harvest
-from debias_ssae.attribution import (
-    LatentScores,
-    class_conditional_contrast,
-    counterfactual_contrast,
-    encode_attribute,
-    pooled_latents,
-)
+from debias_ssae.attribution import encode_attribute
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig
 from debias_ssae.datasets import load_corpus
 from debias_ssae.debiaser import persistence
+from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
 from debias_ssae.debiaser.specialise import LearnedSAE, learn_from_rows, learn_ssae
 from debias_ssae.encoder import ActivationEncoder, check_texts
 from debias_ssae.exceptions import InputError, NothingRemovedWarning
@@ -178,21 +173,22 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             progress=self.verbose,
         )
         concept = self._load_concept()
+        options: dict[str, Any] = {"n_latents": self.n_latents, "random_state": seed}
         if concept is not None:
-            scores = counterfactual_contrast(
+            found = find_from_concept(
                 model,
                 learned.sae,
                 texts,
                 concept,
+                config.selection,
                 hookpoint=self.hookpoint,
-                max_texts=config.selection.max_texts,
-                random_state=seed,
                 progress=self.verbose,
+                **options,
             )
         else:
             rows = harvest(model, texts, self.hookpoint, progress=self.verbose)
-            scores = self._score_labelled(learned.sae, rows, y, z)
-        self._keep(learned, scores, self.encoder_.fit(texts[:1]).n_features_out_)
+            found = find_from_labels(learned.sae, rows, y, z, config.selection, **options)
+        self._keep(learned, found, self.encoder_.fit(texts[:1]).n_features_out_)
         self._fit_residual(texts, concept, z)
         if config.recenter and self.eraser_.changes_anything:
             order = np.random.default_rng(seed).permutation(len(texts))[: config.selection.max_texts]
@@ -219,25 +215,26 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         n = len(x)
         blank = torch.zeros(n, 2, dtype=torch.long)
         rows = Activations(x, torch.arange(n), torch.zeros(n, dtype=torch.long), blank, n)
-        self._keep(learned, self._score_labelled(learned.sae, rows, y, z), X.shape[1])
+        found = find_from_labels(
+            learned.sae,
+            rows,
+            y,
+            z,
+            self._config().selection,
+            n_latents=self.n_latents,
+            random_state=self._seed(),
+        )
+        self._keep(learned, found, X.shape[1])
         if self.residual == "leace":
             self.residual_ = leace(*_known(self._edit_matrix(X), z))
         if self._config().recenter and self.eraser_.changes_anything:
             self._recenter(X, self._edit_matrix(X))
         return self
 
-    def _score_labelled(
-        self, sae: SparseAutoencoder, rows: Activations, y: np.ndarray | None, z: Any
-    ) -> LatentScores:
-        codes, values = encode_attribute(z, rows.n_texts)
-        latents, firing_rate = pooled_latents(sae, rows)
-        min_cell = self._config().selection.min_cell
-        return class_conditional_contrast(latents, firing_rate, codes, values, y, min_cell=min_cell)
-
-    def _keep(self, learned: LearnedSAE, scores: LatentScores | None, width: int) -> None:
-        self.sae_, self.record_, self.scores_ = learned.sae, learned.record, scores
-        n = self._config().selection.n_latents if self.n_latents == "auto" else int(self.n_latents)
-        self.latents_ = np.array([], dtype=int) if scores is None else scores.top(n)
+    def _keep(self, learned: LearnedSAE, found: Found | None, width: int) -> None:
+        self.sae_, self.record_ = learned.sae, learned.record
+        self.scores_ = None if found is None else found.scores
+        self.latents_ = np.array([], dtype=int) if found is None else found.latents
         self.eraser_ = LatentEraser.cut(self.sae_, self.latents_.tolist(), alpha=self.alpha)
         self.residual_, self.shift_ = None, None
         self.n_features_out_ = width
