@@ -4,15 +4,23 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
+from debias_ssae.config import SAEConfig
 from debias_ssae.exceptions import InputError
+from debias_ssae.sae.files import write_atomically
 from debias_ssae.sae.model import SparseAutoencoder
 
 Mode = Literal["zero", "mean", "project"]
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -69,22 +77,75 @@ class LatentEraser:
         """Return edited rows; ``x`` itself where nothing is to be removed."""
         if not self.changes_anything:
             return x
-        with torch.no_grad():
-            return x - self.alpha * self._written(x).to(x.dtype)
-
-    def _written(self, x: Tensor) -> Tensor:
-        """What is to be subtracted at full strength ``[n, d_in]``."""
         sae = self.sae.to(x.device)
-        if self.mode == "project":
-            basis = torch.linalg.qr(self._rows(sae.W_enc).T.double()).Q.to(x.dtype)
-            return (x @ basis) @ basis.T
-        f = sae.encode(x) if sae.is_elementwise else sae.encode(x)[:, list(self.latents)]
-        if self.mode == "mean" and self.means is not None:
-            f = f - self.means.to(f)
-        return f @ self._rows(sae.W_dec)
+        with torch.no_grad():
+            rows = x.to(sae.W_enc.dtype)
+            if self.mode == "project":
+                basis = torch.linalg.qr(self._rows(sae.W_enc).T.double()).Q.to(rows.dtype)
+                return torch.addmm(rows, rows @ basis, basis.T, alpha=-self.alpha).to(x.dtype)
+            f = self._activations(rows)
+            if self.mode == "mean" and self.means is not None:
+                f = f - self.means.to(f)
+            return torch.addmm(rows, f, self._rows(sae.W_dec), alpha=-self.alpha).to(x.dtype)
+
+    def _activations(self, x: Tensor) -> Tensor:
+        """The chosen latents ``[n, m]``."""
+        sae = self.sae
+        if not sae.is_elementwise:
+            return sae.encode(x)[:, list(self.latents)]
+        if x.dim() != 2 or x.shape[1] != sae.cfg.d_in:
+            return sae.encode(x)  # which says what is wrong
+        pre = torch.addmm(self._bias.to(x.device), x, sae.W_enc.T)
+        if self._floor is not None:
+            return torch.threshold_(pre, self._floor, 0.0)
+        return torch.where(pre > sae.threshold, pre, 0.0).relu_()
+
+    @cached_property
+    def _bias(self) -> Tensor:
+        """``b_enc`` with what taking ``b_dec`` off the rows does to it, so that no row is ever copied."""
+        with torch.no_grad():
+            return self.sae.b_enc - self.sae.W_enc @ self.sae.b_dec
+
+    @cached_property
+    def _floor(self) -> float | None:
+        """The one value that an activation must exceed; None where each latent has its own."""
+        if self.sae.cfg.architecture == "relu":
+            return 0.0
+        return max(0.0, float(self.sae.threshold)) if self.sae.threshold.dim() == 0 else None
 
     def _rows(self, weights: Tensor) -> Tensor:
         return weights if self.sae.is_elementwise else weights[list(self.latents)]
+
+    def save(self, file: str | Path) -> None:
+        """Write the eraser alone, without the SAE it was cut from, as one safetensors file; atomically.
+
+        Raises OSError where ``file`` cannot be written.
+        """
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.sae.state_dict().items()}
+        if self.means is not None:
+            tensors["means"] = self.means.cpu().contiguous()
+        about = {"format": FORMAT, "cfg": self.sae.cfg.model_dump(mode="json"), "latents": self.latents}
+        about |= {"alpha": self.alpha, "mode": self.mode}
+        write_atomically(Path(file), save(tensors, {"latent_eraser": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, file: str | Path) -> "LatentEraser":
+        """Read what ``save`` wrote; raises InputError for a file that is missing, damaged or something else."""
+        try:
+            data = Path(file).read_bytes()
+            tensors = load(data)
+            # the header's length in 8 bytes, then the header: the reader above does not hand out its metadata
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            about = json.loads(header["__metadata__"]["latent_eraser"])
+            if about["format"] != FORMAT:
+                raise InputError(f"{file} has format {about['format']}; this version reads {FORMAT}")
+            sae = SparseAutoencoder(SAEConfig(**about["cfg"]), random_state=0)
+            means = tensors.pop("means", None)
+            sae.load_state_dict(tensors)
+            return cls(sae, tuple(about["latents"]), about["alpha"], about["mode"], means)
+        except (KeyError, TypeError, OSError, RuntimeError, SafetensorError, ValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{file} is no latent eraser, or is damaged: {reason}") from error
 
     @property
     def changes_anything(self) -> bool:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from debias_ssae.ablation import LatentEraser
 from debias_ssae.activations import Activations
@@ -108,3 +109,53 @@ def test_fingerprint_names_the_edit() -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         LatentEraser.cut(sae_of(), **arguments)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
+def test_thresholds_are_kept(architecture: str) -> None:
+    """Latents below the threshold write nothing, so they take nothing away."""
+    sae, x = sae_of(architecture), rows()
+    with torch.no_grad():
+        sae.b_dec.normal_(generator=torch.Generator().manual_seed(2))
+        sae.threshold += 0.7
+        expected = x - sae.encode(x)[:, [3, 17, 5]] @ sae.W_dec[[3, 17, 5]]
+    assert torch.allclose(LatentEraser.cut(sae, [3, 17, 5])(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
+@pytest.mark.parametrize("mode", ["zero", "mean", "project"])
+def test_saved_alone_it_does_the_same(architecture: str, mode: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    sae, x = sae_of(architecture), rows()
+    eraser = LatentEraser.cut(sae, [3, 17, 5], alpha=0.5, mode=mode, means=torch.arange(M).float())  # type: ignore[arg-type]
+    eraser.save(tmp_path / "eraser.safetensors")
+    again = LatentEraser.load(tmp_path / "eraser.safetensors")
+    assert torch.equal(again(x), eraser(x))
+    assert (again.fingerprint, again.latents) == (eraser.fingerprint, eraser.latents)
+    assert [p.name for p in tmp_path.iterdir()] == ["eraser.safetensors"]
+
+
+def test_an_eraser_of_200_latents_is_small(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    sae = SparseAutoencoder(SAEConfig(d_in=384, d_sae=2048, k=32), random_state=0)
+    LatentEraser.cut(sae, range(200)).save(tmp_path / "eraser.safetensors")
+    assert (tmp_path / "eraser.safetensors").stat().st_size < 2_000_000 / 3
+
+
+def test_damaged_erasers_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "eraser.safetensors"
+    with pytest.raises(InputError, match="is no latent eraser"):
+        LatentEraser.load(file)
+    eraser = LatentEraser.cut(sae_of(), [1])
+    eraser.save(file)
+    whole = file.read_bytes()
+    for wrong in (b"", whole[:-9], save({"x": torch.zeros(2)}), whole.replace(b"W_enc", b"W_abc")):
+        file.write_bytes(wrong)
+        with pytest.raises(InputError, match="is no latent eraser"):
+            LatentEraser.load(file)
+    file.write_bytes(whole.replace(rb"\"format\": 1", rb"\"format\": 9"))
+    with pytest.raises(InputError, match="format 9"):
+        LatentEraser.load(file)
+
+
+def test_rows_of_another_width_are_refused() -> None:
+    with pytest.raises(InputError, match="width 8"):
+        LatentEraser.cut(sae_of(), [1])(torch.zeros(3, D + 1))
