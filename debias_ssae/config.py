@@ -183,6 +183,8 @@ class BenchmarkConfig(Settings):
     without them, for attributes that no list of words describes."""
     setting: Literal["confounded", "natural"] = "confounded"
     methods: tuple[str, ...] = ("erm", "oracle", "scrub", "token_mask", "random_latents", "ssae")
+    regimes: tuple[str, ...] = ()
+    """Ways to find the attribute that are run; () is every one that can be."""
     seeds: int = Field(default=5, ge=1)
     """Each a new split, a new SAE and a new selection."""
     n_test: int = Field(default=120, ge=1)
@@ -193,6 +195,8 @@ class BenchmarkConfig(Settings):
     """Texts of a majority cell that train the head, at most."""
     n_draws: int = Field(default=1, ge=1)
     """Draws of random latents in each seed."""
+    quick: bool = False
+    """Marks a quick look (QUICK), and has the corpus sampled."""
     debias: DebiasConfig = DebiasConfig()
 
 
@@ -209,6 +213,23 @@ DEMO = BenchmarkConfig(
     ),
 )
 """Small enough for minutes on two cores; every stage is the real one."""
+
+QUICK = {
+    "quick": True,
+    "seeds": 2,
+    "n_test": 60,
+    "n_attribute": 60,
+    "max_head": 300,
+    "debias": {
+        "d_sae": 512,
+        "general": {"n_steps": 300},
+        "special": {"n_steps": 150, "lr": 5e-4, "tilt": "auto"},
+        "general_rows": 150_000,
+        "retrieval": {"n_texts": 1_000, "max_seeds": 500},
+        "selection": {"n_latents": 75, "max_texts": 600},
+    },
+}
+"""What --quick sets in the benchmark: a look at the shape of the result, in about five minutes on two cores."""
 
 
 def load_config(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:

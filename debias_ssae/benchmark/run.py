@@ -1,12 +1,12 @@
-"""The benchmark: every method on every seed, resumable seed by seed, to results.json and predictions.parquet."""
+"""The benchmark: every method on every seed, resumable, to results.json, predictions.parquet and table.md."""
 
 import json
 import logging
-import math
-import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
+from debias_ssae.benchmark.answers import Answers
+from debias_ssae.benchmark.comparisons import compare
 from debias_ssae.benchmark.evaluation import evaluate
 from debias_ssae.benchmark.heads import fit_heads
 from debias_ssae.benchmark.methods import METHODS, Corpus, Seed
+from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
 from debias_ssae.benchmark.summary import summarise
+from debias_ssae.benchmark.tables import markdown_table
+from debias_ssae.benchmark.workers import run_groups
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, dump_config
 from debias_ssae.encoder import ActivationEncoder
@@ -36,6 +40,8 @@ _PACKAGES = (
     "sentence-transformers",
     "numpy",
 )
+QUICK_POOL = 5_000
+"""Texts of the corpus that a quick look uses."""
 
 
 def run_benchmark(
@@ -47,75 +53,125 @@ def run_benchmark(
     data: dict[str, Any] | None = None,
     cache_dir: str | Path | None = None,
     splits: Callable[[pd.DataFrame], list[Split]] | None = None,
+    attribute_data: pd.DataFrame | None = None,
+    jobs: int | None = None,
+    command: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Run the protocol on ``table`` with columns text, target and sensitive; return what results.json holds.
 
     ``corpus`` is the pool for retrieval and the general SAE, ``data`` describes where the table came from
     (path, sha256). ``splits`` maps the table without its repeated texts to one split a seed; by default the
-    protocol's are drawn. Finished seeds are kept under ``out`` and not run again with the same settings and data.
+    protocol's are drawn. ``attribute_data`` (text, sensitive) serves the regime labelled_gap. ``jobs``: processes
+    over seeds, one thread each; None runs here with all threads. Finished (seed, method) pairs are kept under
+    ``out`` until the run ends, and not run again with the same settings and data. ``made`` in the results holds
+    what differs between two runs of the same seed: date, seconds, the command given.
     Raises InputError for unknown methods, cells that are too small, or a directory that cannot be written.
     """
+    started = time.monotonic()
     unknown = sorted(set(config.methods) - set(METHODS))
     if unknown:
         raise InputError(f"unknown methods {', '.join(unknown)}; there are {', '.join(METHODS)}")
-    table = _unique(table)
-    shared = _prepare(table, config, corpus, cache_dir, progress)
-    # before any work: a cell that is too small ends the run here
-    parts_of_seeds = splits(table) if splits is not None else _protocol_splits(shared)
-    n_texts, key = len(shared.texts), _key(shared, config)
-    shared, parts_of_seeds = _only_used(shared, parts_of_seeds)
+    ready = prepare(table, config, corpus, cache_dir, splits=splits, attribute_data=attribute_data)
+    seeds = range(len(ready.splits))
     out = writable_directory(out)
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    parts = out / "seeds" / key
-    parts.mkdir(parents=True, exist_ok=True)
-    runs: list[dict[str, Any]] = []
-    predictions = []
-    for number, split in enumerate(tqdm(parts_of_seeds, desc="seeds", disable=not progress)):
-        seed_runs, seed_predictions = _run_seed(Seed(shared, split, number), parts)
-        runs += seed_runs
-        predictions.append(seed_predictions)
-    every = pd.concat(predictions, ignore_index=True)
-    concept = shared.concept
+    parts = Parts(out / "seeds" / ready.key)
+    wanted = [(str(number), method) for number in seeds for method in config.methods]
+    run_groups(
+        _run_seed,
+        (ready, parts),
+        seeds,
+        jobs=jobs,
+        finished=lambda: sum(parts.has(*one) for one in wanted),
+        total=len(wanted),
+        progress=progress,
+        unit="method",
+    )
+    finished = [parts.read(*one) for one in wanted]
+    every = pd.concat([predictions for _, predictions in finished], ignore_index=True)
+    runs = [row for rows, _ in finished for row in rows]
+    answers = Answers(every)
+    summary = summarise(runs, answers)
     results = {
-        "config": config.model_dump(mode="json"),
-        "versions": {name: version(name) for name in _PACKAGES},
-        "data": {**(data or {}), "n": n_texts},
-        "concept": None if concept is None else {"name": concept.name, "sha256": concept.sha256},
+        **provenance(ready, data, command, started),
         "runs": runs,
-        "summary": summarise(runs, every),
+        "summary": summary,
+        "comparisons": compare(summary, answers),
     }
     write_json(out / "results.json", results)
     every.to_parquet(out / "predictions.parquet")
+    (out / "table.md").write_text(markdown_table(results), encoding="utf-8")
     shutil.rmtree(out / "seeds")
     return results
 
 
-def writable_directory(path: str | Path) -> Path:
-    """Make the directory; raises InputError where nothing can be written."""
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the directory {path}: {error.strerror}; give another --out") from error
-    if not os.access(path, os.W_OK):
-        raise InputError(f"the directory {path} is not writable; give another --out")
-    return path
+@dataclass(frozen=True)
+class Ready:
+    """A run about to begin."""
+
+    corpus: Corpus
+    splits: list[Split]
+    """One a seed; rows of ``corpus``."""
+    n_texts: int
+    """Distinct texts of the table; the corpus holds those that a seed uses."""
+    key: str
+    """Names settings and data: work is kept under it."""
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside the goal, then rename; what is undefined is null."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_defined(content), indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
+def _run_seed(shared: tuple[Ready, Parts], number: int, on_part: Callable[[], Any]) -> None:
+    """Run what is left of one seed."""
+    ready, parts = shared
+    left = [m for m in ready.corpus.config.methods if not parts.has(str(number), m)]
+    if not left:
+        return
+    seed = Seed(ready.corpus, ready.splits[number], number)
+    frozen = fit_heads(seed.plain_head, ready.corpus.y[seed.split.head], random_state=number)
+    for method in left:
+        found = [pair for variant in seed.variants(method) for pair in evaluate(seed, variant, frozen)]
+        predictions = [predicted for _, predicted in found]
+        parts.write(
+            str(number),
+            method,
+            [row for row, _ in found],
+            pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame(),
+        )
+        on_part()
 
 
-def _defined(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _defined(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+def prepare(
+    table: pd.DataFrame,
+    config: BenchmarkConfig,
+    corpus: Sequence[str] | None = None,
+    cache_dir: str | Path | None = None,
+    *,
+    splits: Callable[[pd.DataFrame], list[Split]] | None = None,
+    attribute_data: pd.DataFrame | None = None,
+) -> Ready:
+    """Return what all seeds share and each seed's split; texts that no seed uses are left out.
+
+    Raises InputError, before any work, for a cell that is too small.
+    """
+    table = _unique(table)
+    shared = _shared(table, config, _pool(corpus, config), cache_dir)
+    parts = splits(table) if splits is not None else _protocol_splits(shared)
+    return Ready(*_only_used(shared, parts), len(shared.texts), _key(shared, config))
+
+
+def provenance(
+    ready: Ready, data: dict[str, Any] | None, command: str | None, started: float
+) -> dict[str, Any]:
+    """What stands at the head of each results file; ``started`` is of the monotonic clock."""
+    config, concept = ready.corpus.config, ready.corpus.concept
+    made = {"date": datetime.now(UTC).date().isoformat(), "command": command}
+    return {
+        "quick": config.quick,
+        "config": config.model_dump(mode="json"),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "data": {**(data or {}), "n": ready.n_texts},
+        "concept": None if concept is None else {"name": concept.name, "sha256": concept.sha256},
+        "made": {**made, "seconds": round(time.monotonic() - started)},
+    }
 
 
 def _unique(table: pd.DataFrame) -> pd.DataFrame:
@@ -125,6 +181,15 @@ def _unique(table: pd.DataFrame) -> pd.DataFrame:
             "%d of %d rows dropped: repeated texts or unknown attribute", len(table) - len(kept), len(table)
         )
     return kept
+
+
+def _pool(corpus: Sequence[str] | None, config: BenchmarkConfig) -> list[str] | None:
+    if corpus is None:
+        return None
+    if not config.quick or len(corpus) <= QUICK_POOL:
+        return list(corpus)
+    picked = np.sort(np.random.default_rng(0).choice(len(corpus), QUICK_POOL, replace=False))
+    return [corpus[i] for i in picked]
 
 
 def _protocol_splits(shared: Corpus) -> list[Split]:
@@ -152,12 +217,11 @@ def _only_used(shared: Corpus, splits: list[Split]) -> tuple[Corpus, list[Split]
     return kept, [Split(*(np.searchsorted(used, rows) for rows in split)) for split in splits]
 
 
-def _prepare(
+def _shared(
     table: pd.DataFrame,
     config: BenchmarkConfig,
-    corpus: Sequence[str] | None,
+    pool: list[str] | None,
     cache_dir: str | Path | None,
-    progress: bool,
 ) -> Corpus:
     activations = config.debias.activations
     encoder = ActivationEncoder(
@@ -167,7 +231,6 @@ def _prepare(
         dtype=activations.dtype,
         max_length=activations.max_length,
         token_budget=activations.token_budget,
-        verbose=progress,
     )
     y = table["target"].astype(str).to_numpy(dtype=object).astype(str)
     z = table["sensitive"].astype(str).to_numpy(dtype=object).astype(str)
@@ -177,41 +240,20 @@ def _prepare(
         y=y,
         z=z,
         majority=majority_values(y, z),
-        pool=None if corpus is None else list(corpus),
+        pool=pool,
         config=config,
         encoder=encoder,
         concept=None if config.concept is None else Concept.load(config.concept),
         cache_dir=None if cache_dir is None else str(cache_dir),
-        progress=progress,
     )
-
-
-def _run_seed(seed: Seed, parts: Path) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """Run one seed, or read what a run that was cut off had finished."""
-    rows_file, predictions_file = parts / f"{seed.number}.json", parts / f"{seed.number}.parquet"
-    if rows_file.exists():
-        return json.loads(rows_file.read_text(encoding="utf-8")), pd.read_parquet(predictions_file)
-    frozen = fit_heads(seed.plain_head, seed.corpus.y[seed.split.head], random_state=seed.number)
-    runs, predictions = [], []
-    bar = tqdm(
-        seed.corpus.config.methods, desc=f"seed {seed.number}", disable=not seed.corpus.progress, leave=False
-    )
-    for method in bar:
-        bar.set_postfix_str(method)
-        for variant in seed.variants(method):
-            for row, predicted in evaluate(seed, variant, frozen):
-                runs.append(row)
-                predictions.append(predicted)
-    every = pd.concat(predictions, ignore_index=True)
-    every.to_parquet(predictions_file)
-    write_json(rows_file, runs)
-    return runs, every
 
 
 def _key(shared: Corpus, config: BenchmarkConfig) -> str:
-    """Seeds are shared between runs that differ in nothing but how many there are."""
-    digest = sha256(json.dumps(config.model_dump(mode="json", exclude={"seeds"})).encode())
+    """Parts are shared between runs that differ in nothing but how many seeds and which methods there are."""
+    settings = config.model_dump(mode="json", exclude={"seeds", "methods"})
+    digest = sha256(json.dumps(settings).encode())
     for text, y, z in zip(shared.texts, shared.y, shared.z, strict=True):
         digest.update(f"{text}\0{y}\0{z}\0".encode("utf-8", "surrogatepass"))
-    digest.update(str(None if shared.pool is None else len(shared.pool)).encode())
+    for text in shared.pool or ():
+        digest.update(f"{text}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]

@@ -1,62 +1,107 @@
-"""Means over seeds with intervals from a bootstrap clustered by text."""
+"""One row for each method and way of evaluating: means over seeds, with intervals."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from debias_ssae.intervals import clustered_interval
+from debias_ssae.benchmark.answers import KEYS, STATISTICS, Answers
+from debias_ssae.intervals import Moves, gap_closed
 
-METRICS = ("accuracy", "balanced_accuracy", "worst_group_accuracy", "attribute_accuracy", "leakage")
-_STATISTIC = {"accuracy": "mean", "balanced_accuracy": "balanced", "worst_group_accuracy": "worst_cell"}
-_KEYS = ["method", "setting", "regime", "representation", "head", "head_model", "C_rule"]
+SKYLINES = ("oracle", "oracle_large", "majority")
+"""Rows that are no methods: never ranked."""
+_FACTS = ("C", "d_sae", "n_latents", "seconds_fit", "seconds_transform", "parameters", "n_parameters")
+_NOT_METRICS = {*KEYS, *_FACTS, "draw", "seed", "worst_group", "needs_attribute", "n"}
 
 
-def summarise(runs: list[dict[str, Any]], predictions: pd.DataFrame) -> list[dict[str, Any]]:
+def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
     """Return one flat row for each method, regime, head and C rule; draws count as part of their seed.
 
     Each metric has its mean and ``_ci_low``, ``_ci_high``: for the accuracies a bootstrap of the test texts, a
     text drawn with all its seeds, plus the variance between seeds; for the others Student's t over seeds.
+    ``gap_closed`` is (WGA - WGA of erm) / (WGA of oracle - WGA of erm), same bootstrap. ``rank`` orders the
+    worst-group accuracies of rows evaluated alike; a method that needs the attribute when used has none.
     """
     table = pd.DataFrame(runs)
+    metrics = [name for name in table.columns if name not in _NOT_METRICS and _is_number(table[name])]
     rows = []
-    for key, group in table.groupby(_KEYS, sort=False):
-        mine = predictions[(predictions[_KEYS] == list(key)).all(axis=1)]
-        row: dict[str, Any] = dict(zip(_KEYS, key, strict=True))
-        row |= {name: _mean(group[name]) for name in ("C", "d_sae", "n_latents")}
+    for key, group in table.groupby(KEYS, sort=False, dropna=False):
+        row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
+        row |= {name: _mean(group[name]) for name in _FACTS if name in table}
         row["n_seeds"] = int(group["seed"].nunique())
+        row["needs_attribute"] = "needs_attribute" in group and bool(group["needs_attribute"].any())
         row["worst_group"] = group["worst_group"].mode()[0]
-        for metric in METRICS:
-            mean, low, high = _interval(metric, group, mine)
-            row |= {metric: mean, f"{metric}_ci_low": low, f"{metric}_ci_high": high}
-        row |= {name: _mean(group[name]) for name in ("seconds_fit", "seconds_transform")}
+        row["cells"] = answers.cells(key)
+        for metric in metrics:
+            if metric in STATISTICS:
+                row |= _named(metric, answers.moves(key, metric))
+            else:
+                row |= _student(metric, group.groupby("seed")[metric].mean().dropna().to_numpy())
         rows.append(row)
+    _add_gap_closed(rows, answers)
+    _add_ranks(rows)
     return rows
 
 
-def _interval(metric: str, group: pd.DataFrame, predictions: pd.DataFrame) -> tuple[float, float, float]:
-    by_seed = group.groupby("seed")[metric].mean()
-    if metric not in _STATISTIC:
-        return _student(by_seed.to_numpy())
-    parts = [part for _, part in predictions.groupby(["seed", "draw"])]
-    interval = clustered_interval(
-        [(p["y"] == p["y_pred"]).to_numpy(dtype=float) for p in parts],
-        [p["text_id"].to_numpy() for p in parts],
-        [(p["y"] + "\0" + (p["z"] if metric == "worst_group_accuracy" else "")).to_numpy() for p in parts],
-        statistic=_STATISTIC[metric],  # type: ignore[arg-type]
-        random_state=0,
-    )
-    return float(by_seed.mean()), interval.low, interval.high
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """The row's key in ``Answers``."""
+    return tuple(row[key] for key in KEYS)
 
 
-def _student(values: np.ndarray) -> tuple[float, float, float]:
+def evaluated_alike(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What two rows must share to stand side by side."""
+    return tuple(row[k] for k in ("setting", "head_model", "C_rule", "head", "representation"))
+
+
+def _add_gap_closed(rows: list[dict[str, Any]], answers: Answers) -> None:
+    ends: dict[Any, dict[str, Moves]] = {}
+    for row in rows:
+        if row["method"] in ("erm", "oracle"):
+            alike = tuple(row[k] for k in ("setting", "head_model", "C_rule"))
+            ends.setdefault(alike, {})[row["method"]] = answers.moves(key_of(row), "worst_group_accuracy")
+    for row in rows:
+        between = ends.get(tuple(row[k] for k in ("setting", "head_model", "C_rule")), {})
+        share = None
+        if len(between) == 2:
+            own = answers.moves(key_of(row), "worst_group_accuracy")
+            if len({len(m.point) for m in (own, *between.values())}) == 1:
+                share = gap_closed(own, between["erm"], between["oracle"])
+        nothing = {"gap_closed": None, "gap_closed_ci_low": None, "gap_closed_ci_high": None}
+        row |= nothing if share is None else _named("gap_closed", share)
+
+
+def _add_ranks(rows: list[dict[str, Any]]) -> None:
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        row["rank"] = None
+        if not row["needs_attribute"] and row["method"] not in SKYLINES:
+            groups.setdefault(evaluated_alike(row), []).append(row)
+    for members in groups.values():
+        ordered = sorted(members, key=lambda row: -row["worst_group_accuracy"])
+        for place, row in enumerate(ordered, 1):
+            row["rank"] = place
+
+
+def _named(metric: str, moves: Moves) -> dict[str, float]:
+    value, low, high = moves.interval()
+    return {metric: value, f"{metric}_ci_low": low, f"{metric}_ci_high": high}
+
+
+def _student(metric: str, values: np.ndarray) -> dict[str, float]:
     from scipy.stats import t
 
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, float("nan"), float("nan")
-    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return mean, mean - half, mean + half
+    mean = float(values.mean()) if len(values) else float("nan")
+    half = float("nan")
+    if len(values) > 1:
+        half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return {metric: mean, f"{metric}_ci_low": mean - half, f"{metric}_ci_high": mean + half}
+
+
+def _is_number(values: pd.Series) -> bool:
+    known = values.dropna()
+    return len(known) > 0 and all(
+        isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in known
+    )
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -4,6 +4,7 @@ from debias_ssae.intervals.clusters import Interval, clustered_interval
 from debias_ssae.intervals.comparing import lowest_share_difference, widest_gap_difference
 from debias_ssae.intervals.extremes import Extreme, lowest_ratio, lowest_share, widest_gap
 from debias_ssae.intervals.gaps import RmsGap, rms_gap
+from debias_ssae.intervals.joint import JointBootstrap, Moves, gap_closed
 from debias_ssae.intervals.proportions import (
     critical_value,
     holm,
@@ -21,6 +22,8 @@ from debias_ssae.intervals.resampling import count_draws, gap_permutation_test, 
 __all__ = [
     "Extreme",
     "Interval",
+    "JointBootstrap",
+    "Moves",
     "RmsGap",
     "clustered_interval",
     "count_draws",

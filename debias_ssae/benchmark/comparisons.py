@@ -1,0 +1,81 @@
+"""The SSAE against a family of methods fixed beforehand: paired, corrected, with what could have been seen."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from debias_ssae.benchmark.answers import Answers
+from debias_ssae.benchmark.summary import key_of
+from debias_ssae.intervals import critical_value, holm
+
+OTHERS = ("scrub", "token_mask", "counterfactual_subspace", "best linear eraser", "gsae")
+"""What the ssae is compared with; fixed before the first run."""
+LINEAR_ERASERS = ("mean_diff", "leace", "leace_conditional", "leace_blocks", "inlp", "splince")
+"""Among which the best is chosen, by the mean worst-group accuracy that is then compared: to our loss."""
+MARGIN = 0.03
+"""Non-inferior: the interval's lower end lies above minus this."""
+_POWER = critical_value(0.6)  # the normal quantile of 80%
+HEADS = ("retrained", "frozen", "frozen, re-centred")
+
+
+def compare(summary: Sequence[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
+    """Return a record for each regime of ssae, head kind and member of the family that was run.
+
+    Logistic heads with C by cross-validation. A member is taken in ssae's own regime where it has one, else in
+    the regime that it has. Difference in worst-group accuracy, ssae minus other, with a 95% interval, p value,
+    Holm's p over the members of that regime and head, whether ssae is non-inferior at ``MARGIN``, and the
+    smallest difference that this test would find with 80% power.
+    """
+    rows = [row for row in summary if (row["head_model"], row["C_rule"]) == ("logistic", "cv")]
+    records = []
+    for regime in dict.fromkeys(row["regime"] for row in rows if row["method"] == "ssae"):
+        for head in HEADS:
+            alike = [row for row in rows if head_kind(row) == head]
+            ours = [row for row in alike if (row["method"], row["regime"]) == ("ssae", regime)]
+            if ours:
+                records += _family(ours[0], alike, answers)
+    return records
+
+
+def head_kind(row: dict[str, Any]) -> str:
+    """``retrained``, ``frozen`` or ``frozen, re-centred``."""
+    return str(row["head"]) + (", re-centred" if "re-centred" in str(row["representation"]) else "")
+
+
+def _family(ours: dict[str, Any], alike: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
+    found = [(name, _member(name, ours, alike)) for name in OTHERS]
+    members = [(name, row) for name, row in found if row is not None]
+    records = [_record(name, ours, row, answers) for name, row in members]
+    for record, p in zip(records, holm([r["p_value"] for r in records]), strict=True):
+        record["p_holm"] = float(p)
+    return records
+
+
+def _member(name: str, ours: dict[str, Any], alike: list[dict[str, Any]]) -> dict[str, Any] | None:
+    names = LINEAR_ERASERS if name == "best linear eraser" else (name,)
+    rows = [row for row in alike if row["method"] in names and row["setting"] == ours["setting"]]
+    same = [row for row in rows if row["regime"] == ours["regime"]]
+    full = [row for row in rows if row["regime"] in ("concept", "labelled")]
+    candidates = [row for row in same or full if row["n_seeds"] == ours["n_seeds"]]
+    return max(candidates, key=lambda row: row["worst_group_accuracy"], default=None)
+
+
+def _record(name: str, ours: dict[str, Any], other: dict[str, Any], answers: Answers) -> dict[str, Any]:
+    a, b = (answers.moves(key_of(row), "worst_group_accuracy") for row in (ours, other))
+    difference = a.minus(b)
+    value, low, high = difference.interval()
+    half = (high - low) / 2
+    return {
+        "setting": ours["setting"],
+        "head": head_kind(ours),
+        "regime": ours["regime"],
+        "against": name,
+        "method": other["method"],
+        "method_regime": other["regime"],
+        "difference": value,
+        "ci_low": low,
+        "ci_high": high,
+        "p_value": difference.p_value(),
+        "non_inferior": low > -MARGIN,
+        "smallest_detectable": half * (1 + _POWER / critical_value(0.95)),
+        "n_seeds": ours["n_seeds"],
+    }

@@ -1,0 +1,75 @@
+"""What a run has finished, on disk: rows and predictions of one method in one seed, whole or not at all."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from debias_ssae.exceptions import InputError
+
+
+class Parts:
+    """A directory of finished parts; each has a group (a seed, or a setting and a seed) and a name."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+
+    def has(self, group: str, name: str) -> bool:
+        """Whether this part was finished, here or in a run that was cut off."""
+        return self._rows(group, name).exists()
+
+    def read(self, group: str, name: str) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+        """Its rows, and its predictions (none where it wrote none)."""
+        rows = json.loads(self._rows(group, name).read_text(encoding="utf-8"))
+        file = self._predictions(group, name)
+        return rows, pd.read_parquet(file) if file.exists() else pd.DataFrame()
+
+    def write(self, group: str, name: str, rows: list[dict[str, Any]], predictions: pd.DataFrame) -> None:
+        """Keep a part; its rows come last, so that a part with rows is whole."""
+        if len(predictions):
+            goal = self._predictions(group, name)
+            partial = goal.with_name(goal.name + ".partial")
+            predictions.to_parquet(partial)
+            partial.replace(goal)
+        write_json(self._rows(group, name), rows)
+
+    def count(self) -> int:
+        """How many parts are finished."""
+        return sum(1 for _ in self.directory.glob("*.json"))
+
+    def _rows(self, group: str, name: str) -> Path:
+        return self.directory / f"{group}--{name}.json"
+
+    def _predictions(self, group: str, name: str) -> Path:
+        return self.directory / f"{group}--{name}.parquet"
+
+
+def writable_directory(path: str | Path) -> Path:
+    """Make the directory; raises InputError where nothing can be written."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the directory {path}: {error.strerror}; give another --out") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"the directory {path} is not writable; give another --out")
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON beside the goal, then rename; what is undefined is null."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_defined(content), indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _defined(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

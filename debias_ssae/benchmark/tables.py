@@ -1,0 +1,100 @@
+"""The results in a table that fits a page: one line a method and regime, the three heads side by side."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from debias_ssae.benchmark.comparisons import HEADS, head_kind
+
+LEAKAGE = ("leakage_given_y", "leakage")
+"""Shown where a run has it, the first of these."""
+COLUMNS = (
+    "method",
+    "regime",
+    "retrained",
+    "frozen",
+    "frozen, re-centred",
+    "balanced accuracy",
+    "leakage given y",
+    "gap closed",
+)
+
+
+def headline_rows(
+    summary: Sequence[Mapping[str, Any]], *, head_model: str = "logistic", c_rule: str = "cv"
+) -> Iterator[list[str]]:
+    """Yield the cells of COLUMNS; worst-group accuracy with its interval for each head, then what the
+    retrained head has."""
+    lines: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in summary:
+        if (row["head_model"], row["C_rule"]) == (head_model, c_rule):
+            heads = lines.setdefault((row["method"], row["regime"]), {})
+            heads.setdefault(head_kind(dict(row)), row)
+    for (method, regime), heads in lines.items():
+        shown = heads.get("retrained") or next(iter(heads.values()))
+        note = " †" if shown.get("needs_attribute") else ""
+        leakage = next((shown[name] for name in LEAKAGE if shown.get(name) is not None), None)
+        yield [
+            method + note,
+            regime,
+            *(_with_interval(heads.get(head), "worst_group_accuracy") for head in HEADS),
+            _number(shown.get("balanced_accuracy")),
+            _number(leakage),
+            _number(shown.get("gap_closed")),
+        ]
+
+
+def markdown_table(results: Mapping[str, Any]) -> str:
+    """The headline table, and the comparisons, as markdown."""
+    rows = list(headline_rows(results["summary"]))
+    lines = ["**Quick look: few texts, small SAE; no measurement.**", ""] if results.get("quick") else []
+    lines += ["Worst-group accuracy, mean and 95% interval, by head:", ""]
+    lines += _markdown(COLUMNS, rows)
+    if any("†" in row[0] for row in rows):
+        lines += ["", "† needs the attribute of each text when used; never ranked."]
+    if results.get("comparisons"):
+        lines += ["", "ssae minus the other, worst-group accuracy:", ""]
+        lines += _markdown(COMPARED, comparison_rows(results["comparisons"]))
+    return "\n".join(lines) + "\n"
+
+
+COMPARED = (
+    "head",
+    "regime",
+    "against",
+    "difference",
+    "p (Holm)",
+    "non-inferior at 0.03",
+    "smallest detectable",
+)
+
+
+def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Yield the cells of COMPARED."""
+    for one in comparisons:
+        name = one["against"] if one["against"] == one["method"] else f"{one['against']}: {one['method']}"
+        if one["method_regime"] != one["regime"]:
+            name += f" ({one['method_regime']})"
+        difference = f"{one['difference']:+.3f} ({one['ci_low']:+.3f} to {one['ci_high']:+.3f})"
+        p = "< 0.01" if one["p_holm"] < 0.01 else f"{one['p_holm']:.2f}"
+        yes = "yes" if one["non_inferior"] else "no"
+        yield [one["head"], one["regime"], name, difference, p, yes, f"{one['smallest_detectable']:.3f}"]
+
+
+def _markdown(columns: Sequence[str], rows: Any) -> list[str]:
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _with_interval(row: Mapping[str, Any] | None, metric: str) -> str:
+    if row is None or row.get(metric) is None:
+        return "–"
+    low, high = row.get(f"{metric}_ci_low"), row.get(f"{metric}_ci_high")
+    text = _number(row[metric])
+    if low is None or high is None or math.isnan(low):
+        return text
+    return f"{text} ({max(low, 0):.3f} to {min(high, 1):.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,104 @@
+"""Groups of work in processes of one thread each; the same functions run in this process without them."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from debias_ssae.exceptions import InputError
+
+Work = Callable[[Any, Any, Callable[[], Any]], None]
+"""``work(shared, group, on_part)``: does a group, calls on_part after each part, keeps results on disk."""
+_LOOK_SECONDS = 1.0
+_mine: dict[str, Any] = {}
+
+
+def run_groups(
+    work: Work,
+    shared: Any,
+    groups: Sequence[Any],
+    *,
+    jobs: int | None,
+    finished: Callable[[], int],
+    total: int,
+    progress: bool,
+    unit: str = "part",
+) -> None:
+    """Do every group; ``finished`` counts parts on disk, for the bar with the time left.
+
+    ``jobs=None``: here, with all threads. ``jobs=1``: here, one thread; more: that many processes, one thread
+    each, so that results do not depend on ``jobs``. ``work`` and ``shared`` must then be picklable. Raises what
+    a group raises, and InputError when a process dies (mostly of memory).
+    """
+    with tqdm(total=total, initial=finished(), disable=not progress, unit=unit, smoothing=0.05) as bar:
+        if jobs is None or jobs == 1 or len(groups) < 2:
+            with one_thread(jobs is not None):
+                for group in groups:
+                    work(shared, group, bar.update)
+        else:
+            _in_processes(work, shared, groups, jobs, lambda: bar.update(finished() - bar.n))
+
+
+@contextmanager
+def one_thread(wanted: bool = True) -> Iterator[None]:
+    """Hold BLAS, OpenMP and torch to one thread; do nothing unless ``wanted``."""
+    if not wanted:
+        yield
+        return
+    # torch is slow to import, and --help imports this room
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _in_processes(work: Work, shared: Any, groups: Sequence[Any], jobs: int, look: Callable[[], Any]) -> None:
+    # spawn: forking a process that has torch threads may hang
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        min(jobs, len(groups)), mp_context=context, initializer=_begin, initargs=(work, shared)
+    )
+    try:
+        futures = {pool.submit(_do, group) for group in groups}
+        while futures:
+            done, futures = wait(futures, timeout=_LOOK_SECONDS, return_when=FIRST_EXCEPTION)
+            look()
+            for future in done:
+                future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process of the benchmark died, mostly for want of memory; run the same command again with "
+            "fewer --jobs: what was finished is kept"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(work: Work, shared: Any) -> None:
+    _mine.update(work=work, shared=shared)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A parent killed outright must not leave workers that write on beside the run that resumes it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _do(group: Any) -> None:
+    with one_thread():
+        _mine["work"](_mine["shared"], group, lambda: None)
