@@ -10,7 +10,11 @@ from debias_ssae.exceptions import InputError, MissingExtraError
 
 @dataclass(frozen=True)
 class LinearEraser:
-    """``x -> x - (x - center) @ left.T @ right`` on rows ``[n, d]``; ``left`` and ``right`` are ``[k, d]``."""
+    """``x -> x - (x - center) @ left.T @ right`` on rows ``[n, d]``; ``left`` and ``right`` are ``[k, d]``, float64.
+
+    They are fitted on standardised columns and hold the scale: a column of tiny spread would else be left with
+    nothing but the rounding of the others.
+    """
 
     left: np.ndarray
     right: np.ndarray
@@ -18,31 +22,39 @@ class LinearEraser:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return edited rows in the dtype that came in."""
-        return x - ((x - self.center) @ self.left.T @ self.right).astype(x.dtype)
+        return (x - (x - self.center) @ self.left.T @ self.right).astype(x.dtype)
+
+
+def spread(rows: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column ``[d]``; 1 where a column is constant."""
+    scale = rows.astype(np.float64).std(axis=0)
+    return np.where(scale > 0, scale, 1.0)
 
 
 class CounterfactualSubspace:
     """Projects out the principal directions of (twin - text) differences, re-centred on the training mean."""
 
     @staticmethod
-    def fit(differences: np.ndarray, center: np.ndarray, n_components: int | None = None) -> LinearEraser:
-        """Fit on ``differences [n, d]`` between representations of counterfactual twins.
+    def fit(a: np.ndarray, b: np.ndarray, n_components: int | None = None) -> LinearEraser:
+        """Fit on the representations ``[n, d]`` of counterfactual twins: the texts in both wordings.
 
-        ``center [d]`` is the training mean, kept in place so that a deployed classifier keeps its intercept.
-        ``n_components`` defaults to as many as hold 95% of the differences' energy.
+        Their mean is kept in place, so that a deployed classifier keeps its intercept. ``n_components`` defaults
+        to as many as hold 95% of the differences' energy.
 
         Raises InputError when there is no difference to learn from.
         """
-        if not len(differences) or not np.any(differences):
+        if not len(a) or np.array_equal(a, b):
             raise InputError(
                 "no twin differs from its text: the concept's words do not occur in the training texts"
             )
-        _, s, directions = np.linalg.svd(differences.astype(np.float64), full_matrices=False)
+        both = np.vstack([a, b])
+        center, scale = both.mean(axis=0, dtype=np.float64), spread(both)
+        _, s, directions = np.linalg.svd((b.astype(np.float64) - a) / scale, full_matrices=False)
         if n_components is None:
             energy = np.cumsum(s**2) / np.sum(s**2)
             n_components = int(np.searchsorted(energy, 0.95) + 1)
-        basis = directions[:n_components].astype(np.float32)
-        return LinearEraser(basis, basis, center.astype(np.float32))
+        basis = directions[:n_components]
+        return LinearEraser(basis / scale, basis * scale, center)
 
 
 def leace(x: np.ndarray, z: np.ndarray) -> LinearEraser:
@@ -59,7 +71,8 @@ def leace(x: np.ndarray, z: np.ndarray) -> LinearEraser:
     except ImportError as error:
         raise MissingExtraError("concept-erasure", "baselines") from error
     one_hot = np.eye(int(z.max()) + 1)[z]
-    fitted = LeaceEraser.fit(torch.as_tensor(x, dtype=torch.float64), torch.as_tensor(one_hot))
+    center, scale = x.mean(axis=0, dtype=np.float64), spread(x)
+    # the package's tolerance counts singular values that are not small as noise, and leaves them in
+    fitted = LeaceEraser.fit(torch.as_tensor((x - center) / scale), torch.as_tensor(one_hot), svd_tol=1e-6)
     left, right = fitted.proj_right.numpy(), fitted.proj_left.numpy().T
-    center = fitted.bias.numpy() if fitted.bias is not None else np.zeros(x.shape[1])
-    return LinearEraser(left.astype(np.float32), right.astype(np.float32), center.astype(np.float32))
+    return LinearEraser(left / scale, right * scale, center)

@@ -10,6 +10,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
+from debias_ssae.ablation import spread
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
@@ -18,7 +19,7 @@ GRID = (1, 2, 5, 10, 20, 40, 60, 80, 120, 160, 240)
 
 
 class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Project out the principal directions of (one wording - the other); no attribute labels.
+    """Project out the principal directions of (one wording - the other), of standardised columns; no labels.
 
     Parameters
     ----------
@@ -31,8 +32,9 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     Attributes
     ----------
     components_ : ndarray (k, d)
-    center_ : ndarray (d,)
-        Mean over both wordings; the edit leaves it in place.
+        In units of the columns' spread.
+    center_, scale_ : ndarray (d,)
+        Mean and spread over both wordings; the edit leaves the mean in place.
     probe_accuracies_ : dict of int to float
         Balanced accuracy of the probe for each number tried by "auto".
     """
@@ -65,16 +67,19 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         if np.allclose(a, b):
             raise InputError("no twin differs from its text: the concept's words do not occur in the texts")
         self.probe_accuracies_: dict[int, float] = {}
+        both = np.vstack([a, b])
+        self.center_, self.scale_ = both.mean(axis=0), spread(both)
+        a, b = (a - self.center_) / self.scale_, (b - self.center_) / self.scale_
         count = self._choose(a, b) if n == "auto" else min(int(n), X.shape[1])
-        self.components_ = _directions(b - a)[:count].astype(X.dtype)
-        self.center_ = ((a.mean(axis=0) + b.mean(axis=0)) / 2).astype(X.dtype)
+        self.components_ = _directions(b - a)[:count]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the edited rows ``(n, d)``."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        edited: np.ndarray = X - (X - self.center_) @ self.components_.T @ self.components_
+        along = (X - self.center_) / self.scale_ @ self.components_.T
+        edited: np.ndarray = (X - along @ self.components_ * self.scale_).astype(X.dtype)
         return edited
 
     def _choose(self, a: np.ndarray, b: np.ndarray) -> int:
@@ -137,6 +142,5 @@ def _probe(a: np.ndarray, b: np.ndarray, basis: np.ndarray, train: np.ndarray, t
 
     left = np.vstack([erased(a[train]), erased(b[train])])
     held = np.vstack([erased(a[test]), erased(b[test])])
-    scale = left.std() or 1.0
-    model = LogisticRegression(C=1.0, max_iter=200).fit(left / scale, np.repeat([0, 1], len(train)))
-    return float(model.score(held / scale, np.repeat([0, 1], len(test))))
+    model = LogisticRegression(C=1.0, max_iter=200).fit(left, np.repeat([0, 1], len(train)))
+    return float(model.score(held, np.repeat([0, 1], len(test))))

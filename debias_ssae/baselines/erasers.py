@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from debias_ssae.ablation import spread
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.exceptions import InputError, MissingExtraError
 
@@ -17,8 +18,9 @@ from debias_ssae.exceptions import InputError, MissingExtraError
 class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     """What all linear erasers share: checks, the fitted map, transform.
 
-    Subclasses implement ``_directions(X, Z, y)``, which returns ``left [k, d]`` and ``right [k, d]`` so that
-    ``x -> x - (x - center) right^T left`` erases.
+    Subclasses implement ``_directions(X, Z, y)`` for standardised rows, which returns ``left [k, d]`` and
+    ``right [k, d]`` so that ``x -> x - (x - center) right^T left`` erases. Columns are standardised first:
+    all-MiniLM-L6-v2 has some of spread 1e-33, where the rounding of a plain projection would be all that is left.
 
     Attributes
     ----------
@@ -43,16 +45,16 @@ class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, AB
         Z = np.eye(len(self.values_))[z[known]]
         labels = None if y is None else np.asarray(y)[known]
         rows = X[known].astype(np.float64)
-        left, right = self._directions(rows, Z, labels)
-        self.left_, self.right_ = left.astype(X.dtype), right.astype(X.dtype)
-        self.center_ = rows.mean(axis=0).astype(X.dtype)
+        self.center_, scale = rows.mean(axis=0), spread(rows)
+        left, right = self._directions((rows - self.center_) / scale, Z, labels)
+        self.left_, self.right_ = left * scale, right / scale
         return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the edited rows ``(n, d)``; the attribute is not needed."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        edited: np.ndarray = X - ((X - self.center_) @ self.right_.T @ self.left_).astype(X.dtype)
+        edited: np.ndarray = (X - (X - self.center_) @ self.right_.T @ self.left_).astype(X.dtype)
         return edited
 
     @property
@@ -68,7 +70,7 @@ class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, AB
 
 
 class MeanDifference(AttributeErasure):
-    """Project out the differences between the attribute's group means (orthogonally).
+    """Project out the differences between the attribute's group means (orthogonally, of standardised columns).
 
     Parameters
     ----------
@@ -211,7 +213,8 @@ def _cross_covariance(X: np.ndarray, Z: np.ndarray) -> np.ndarray:
 def _orthonormal(columns: np.ndarray, tol: float = 1e-6) -> np.ndarray:
     """An orthonormal basis ``[d, r]`` of the columns' span."""
     u, s, _ = np.linalg.svd(columns, full_matrices=False)
-    basis: np.ndarray = u[:, s > tol * max(float(s.max(initial=0.0)), np.finfo(float).tiny)]
+    # columns are standardised: less than 1e-12 is rounding
+    basis: np.ndarray = u[:, s > max(tol * float(s.max(initial=0.0)), 1e-12)]
     return basis
 
 

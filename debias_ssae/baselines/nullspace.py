@@ -43,10 +43,7 @@ class INLP(AttributeErasure):
     ) -> tuple[np.ndarray, np.ndarray]:
         z = Z.argmax(axis=1)
         majority = np.bincount(z).max() / len(z)
-        rows = X - X.mean(axis=0)
-        # one scale for all directions: the penalty then means the same for every representation
-        scale = rows.std() or 1.0
-        rows = rows / scale
+        rows = X
         basis = np.zeros((0, X.shape[1]))
         self.accuracies_: list[float] = []
         with threadpool_limits(1), warnings.catch_warnings():

@@ -253,7 +253,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             a, b = (
                 self._represent(side) for side in zip(*((t.text_a, t.text_b) for t in twins), strict=True)
             )
-            self.residual_ = CounterfactualSubspace.fit(b - a, center=(a + b).mean(axis=0) / 2)
+            self.residual_ = CounterfactualSubspace.fit(a, b)
 
     def _represent(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled representation with the edit inside the model, before any residual eraser."""

@@ -258,3 +258,13 @@ CHECKED = list(parametrize_with_checks([_MeanDifference(), _LEACE(), _INLP(max_i
 @pytest.mark.parametrize(("estimator", "check"), CHECKED)
 def test_scikit_learn_conformance(estimator: Any, check: Any) -> None:
     check(estimator)
+
+
+@pytest.mark.parametrize("eraser", [LEACE(), LEACE(conditional=True), SPLINCE(), INLP(), MeanDifference()])
+def test_columns_of_tiny_spread_are_erased_like_any_other(eraser: AttributeErasure) -> None:
+    X, y, z = make_data()
+    scale = np.where(np.arange(D) < 3, 1e-33, 1.0)
+    tiny = (X * scale).astype(np.float32)
+    expected = eraser.fit(X, y, sensitive_features=z).transform(X)
+    edited = eraser.fit(tiny, y, sensitive_features=z).transform(tiny)
+    assert np.allclose(edited / scale, expected, atol=2e-3)
