@@ -28,6 +28,7 @@ __all__ = [
     "clustered_interval",
     "count_draws",
     "critical_value",
+    "gap_closed",
     "gap_permutation_test",
     "holm",
     "lowest_ratio",
