@@ -53,13 +53,13 @@ def embed(
             tokens = tokenize(model.tokenizer, chunk, length, window=window)
             vectors = torch.zeros(len(tokens.text_ids), model.d_model)
             for batch in iter_states(model, tokens, [layer], edits=edits, token_budget=token_budget):
-                vectors[torch.from_numpy(batch.sequences)] = _pool(batch, layer, pooling).cpu()
+                vectors[torch.from_numpy(batch.sequences)] = pool(batch, layer, pooling).cpu()
                 bar.update(len(batch.sequences))
             out[start : start + len(chunk)] = _join_windows(vectors, tokens, len(chunk), pooling).numpy()
     return out[[place[text] for text in checked]] if len(unique) != len(checked) else out
 
 
-def _pool(batch: Batch, layer: str, pooling: str) -> Tensor:
+def pool(batch: Batch, layer: str, pooling: str) -> Tensor:
     states, real = batch.states[layer].float(), batch.real
     counts = real.sum(1)
     if pooling == "mean":

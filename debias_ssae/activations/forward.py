@@ -52,6 +52,15 @@ def iter_states(
     comes after the last hookpoint read and so would change nothing.
     """
     edits = dict(edits or {})
+    last_hookpoint(model, hookpoints, edits)
+    for sequences in token_batches(tokens.lengths, token_budget):
+        batch = make_batch(model, tokens, sequences)
+        run_batch(model, batch, hookpoints, edits)
+        yield batch
+
+
+def last_hookpoint(model: LanguageModel, hookpoints: Sequence[str], edits: Mapping[str, Edit]) -> str:
+    """Return where the pass may stop. Raises InputError for an unknown hookpoint or an edit behind that."""
     check_hookpoints([*hookpoints, *edits], model.hookpoints)
     order = {name: i for i, name in enumerate(model.hookpoints)}
     last = max(hookpoints, key=order.__getitem__)
@@ -60,19 +69,24 @@ def iter_states(
             raise InputError(
                 f"The edit at {name} comes after {last}, the last hookpoint read: it would do nothing"
             )
-    # hooks live only while a batch runs, so that a generator left half-read does not leave them behind
-    for sequences in token_batches(tokens.lengths, token_budget):
-        batch = _make_batch(model, tokens, sequences)
-        with torch.no_grad(), _hooks(model, hookpoints, edits, last, batch), _autocast(model):
-            # without a mask attention takes its fast causal path; what padding gives is never read
-            mask = None if model.is_causal else batch.attention
-            kwargs = {"use_cache": False} if model.accepts_use_cache else {}
-            with suppress(_StopForwardError):
-                model.module(input_ids=batch.ids, attention_mask=mask, **kwargs)
-        yield batch
+    return last
 
 
-def _make_batch(model: LanguageModel, tokens: TokenizedTexts, sequences: NDArray[np.int64]) -> Batch:
+def run_batch(
+    model: LanguageModel, batch: Batch, hookpoints: Sequence[str], edits: Mapping[str, Edit]
+) -> None:
+    """Run the model once and leave the states of ``hookpoints`` in ``batch.states``. Hooks do not outlive it."""
+    last = last_hookpoint(model, hookpoints, edits)
+    with torch.no_grad(), _hooks(model, hookpoints, edits, last, batch), _autocast(model):
+        # without a mask attention takes its fast causal path; what padding gives is never read
+        mask = None if model.is_causal else batch.attention
+        kwargs = {"use_cache": False} if model.accepts_use_cache else {}
+        with suppress(_StopForwardError):
+            model.module(input_ids=batch.ids, attention_mask=mask, **kwargs)
+
+
+def make_batch(model: LanguageModel, tokens: TokenizedTexts, sequences: NDArray[np.int64]) -> Batch:
+    """Return the ``sequences`` padded to the longest of them, on the model's device."""
     starts, lengths = tokens.starts[sequences], tokens.lengths[sequences]
     columns = np.arange(int(lengths.max()))
     inside = columns[None, :] < lengths[:, None]
