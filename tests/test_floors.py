@@ -12,7 +12,7 @@ FLOORS = [
     {"corpora", "datasets", "retrieval", "activations", "store", "auditing", "leakage", "plotting", "sae"},
     {"attribution", "influence", "ablation", "encoder", "harvest"},
     {"debiaser", "baselines", "sae_evaluation"},
-    {"benchmark", "export"},
+    {"benchmark", "export", "review"},
     {"report"},
     {"cli"},
 ]

@@ -1,0 +1,175 @@
+"""The model card: what was removed, from which data, with which limits."""
+
+import json
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from debias_ssae.concept import Concept
+from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.models import MINILM_HUB_ID
+
+LIMITS = (
+    "“Removed” means that the chosen latents no longer write into the model. What other words, topics or"
+    " styles still tell about the attribute is not shown here: measure it on your own data (`probe_leakage`"
+    " and `debias-ssae audit`).",
+    "Latents were chosen on the texts described above. On other domains, languages or lengths of text they may"
+    " miss the attribute or take something else away.",
+    "A gender taken from words is a proxy with few values. It is not a person's identity, and parity on it can"
+    " hide harm to people in no group, or make another attribute worse.",
+    "Debiased vectors are not interchangeable with the plain model's: do not mix both in one index, and check"
+    " a classifier that was trained on the plain ones before using it on these.",
+    "The language model's own licence and limits stay in force.",
+)
+PACKAGES = ("debias-ssae", "torch", "transformers", "sentence-transformers")
+
+
+def model_card(debiaser: SSAEDebiaser, name: str) -> str:
+    """Return README.md in Markdown, with the front matter that model hubs read."""
+    base = _public_name(debiaser.encoder_.language_model.name)
+    front: dict[str, Any] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["sentence-transformers", "debias-ssae", "debiasing", "sparse-autoencoder"],
+    }
+    if "/" in base:
+        front["base_model"] = base
+    blocks = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {name}",
+        f"`{base}` with {_attribute(debiaser)} erased inside the model by debias-ssae: the latents of a"
+        " sparse autoencoder that carry it are taken out of the activations on the way, and the forward pass"
+        " goes on.",
+        _usage(name),
+        f"## What was removed\n\n{_table(_removed(debiaser))}",
+        f"## From which data\n\n{_table(_data(debiaser))}",
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in LIMITS),
+        f"## Made with\n\n{_table(_made())}",
+        _citation(),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _public_name(name: str) -> str:
+    """A hub id; of a local directory or file only its last part."""
+    if name == "minilm":
+        return MINILM_HUB_ID
+    return Path(name).name if Path(name).exists() else name
+
+
+def _attribute(debiaser: SSAEDebiaser) -> str:
+    concept = debiaser._load_concept()
+    if concept is not None:
+        return f"the concept “{_plain(concept.name)}”"
+    values = () if debiaser.scores_ is None else debiaser.scores_.values
+    return f"an attribute with the values {', '.join(_plain(v) for v in values)}"
+
+
+def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
+    scores = debiaser.scores_
+    rows: dict[str, Any] = {"attribute": _attribute(debiaser)}
+    concept = debiaser._load_concept()
+    if concept is not None:
+        rows |= _concept(concept)
+    elif scores is not None:
+        rows["values"] = ", ".join(_plain(v) for v in scores.values)
+    rows["found by"] = "nothing" if scores is None else scores.method.replace("_", " ")
+    for hookpoint, sae, latents in _parts(debiaser):
+        rows[f"at `{hookpoint}`"] = (
+            f"{len(latents)} of {sae.cfg.d_sae} latents; SAE {sae.cfg.architecture}, `{sae.fingerprint()[:16]}`"
+        )
+    rows["share of their writing that is removed"] = f"{debiaser.alpha:g}"
+    rows["linear eraser on the output"] = (
+        "none"
+        if debiaser.residual_ is None
+        else f"{debiaser.residual}, {len(debiaser.residual_.left)} directions"
+    )
+    rows["shift of the output"] = (
+        "none" if debiaser.shift_ is None else f"length {np.linalg.norm(debiaser.shift_):.3g}"
+    )
+    reviewed = debiaser.record_.get("review")
+    rows["reviewed by a person"] = f"yes, {reviewed['date']}" if reviewed else "no"
+    encoder = debiaser.encoder_
+    rows["representation"] = f"`{encoder.layer}`, {encoder.pooling} over the text's own tokens"
+    return rows
+
+
+def _concept(concept: Concept) -> dict[str, Any]:
+    words = list(concept.words)
+    shown = ", ".join(_plain(w) for w in words[:8]) + (", ..." if len(words) > 8 else "")
+    return {
+        "values": ", ".join(map(_plain, concept.values)),
+        "words that describe it": f"{len(words)}: {shown}",
+    }
+
+
+def _parts(debiaser: SSAEDebiaser) -> list[tuple[str, Any, Any]]:
+    parts = getattr(debiaser, "parts_", None)
+    if parts:
+        return [(h, part.sae, part.found.latents) for h, part in parts.items()]
+    return [(str(debiaser.hookpoint), debiaser.sae_, debiaser.latents_)]
+
+
+def _data(debiaser: SSAEDebiaser) -> dict[str, Any]:
+    """Every number of the record, as ``fit`` wrote it."""
+    rows: dict[str, Any] = {}
+    rows["corpus"] = "the training texts alone, or texts in memory"
+    if isinstance(debiaser.corpus, str):
+        rows["corpus"] = f"`{Path(debiaser.corpus).name}`"
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix} {key}".strip().replace("_", " "), inner)
+        elif prefix:
+            text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+            rows[prefix] = _plain(text if len(text) <= 200 else text[:200] + "...")
+
+    walk("", {k: v for k, v in debiaser.record_.items() if k != "review"})
+    return rows
+
+
+def _made() -> dict[str, str]:
+    return {"date": datetime.now(UTC).date().isoformat(), **{name: version(name) for name in PACKAGES}}
+
+
+def _table(rows: dict[str, Any]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _plain(text: Any) -> str:
+    """Text that neither ends a table's cell nor turns into a link, an image or HTML."""
+    escaped = " ".join(str(text).split())
+    for sign in "\\`*_[]|!":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _usage(name: str) -> str:
+    return f"""## Use
+
+Needs `pip install debias-ssae`, on whose class the model runs; the directory itself holds no code. From version 6,
+sentence-transformers wants to be told that classes of another package may be used:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{name}", trust_remote_code=True)
+vectors = model.encode(["She is a surgeon."])
+```
+
+or, without that leave, `debias_ssae.export.load_exported("{name}")`. The vectors are those of
+`SSAEDebiaser.transform`; they are not normalised (`normalize_embeddings=True` does that)."""
+
+
+def _citation() -> str:
+    return f"""## Citation
+
+The method follows "Decoding Dark Matter: Specialized Sparse Autoencoders for Interpreting Rare Concepts in Foundation
+Models" (Muhamed, Diab, Smith; [arXiv 2411.00743](https://arxiv.org/abs/2411.00743)) and SHIFT (Marks et al.;
+[arXiv 2403.19647](https://arxiv.org/abs/2403.19647)). Please cite these, the language model, and
+debias-ssae {version("debias-ssae")}."""

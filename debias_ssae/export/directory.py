@@ -1,0 +1,105 @@
+"""Writing and reading the exported directory."""
+
+import shutil
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from debias_ssae.ablation import LatentEraser
+from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.exceptions import InputError
+from debias_ssae.export.card import model_card
+
+PROBES = ("She worked as a nurse in the city.", "He is a surgeon.", "")
+TOLERANCE = 1e-3
+"""Of the largest value: batches of other sizes round differently in bfloat16, never by this much."""
+
+
+def export_sentence_transformers(
+    debiaser: SSAEDebiaser, directory: str | Path, *, reference: bool = False
+) -> None:
+    """Write a directory that sentence-transformers loads, and whose ``encode`` is ``debiaser.transform``.
+
+    It holds the erasers (not the SAE), the residual eraser, the shift, a model card and the language model; with
+    ``reference`` only that one's name. Written whole or not at all, and read back before it gets its name; an
+    earlier export in its place is replaced.
+
+    Raises InputError for a debiaser of a matrix, for a directory that holds something else, and when what was
+    written does not give the debiaser's vectors.
+    """
+    goal = Path(directory)
+    if debiaser.encoder is None:
+        raise InputError("this debiaser works on a matrix and has no encoder, so there is no model to export")
+    if goal.exists() and not goal.is_dir():
+        raise InputError(f"{goal} is a file; give a directory")
+    if goal.exists() and any(goal.iterdir()) and not (goal / "debias_ssae.json").exists():
+        raise InputError(f"{goal} holds something that is no exported debiaser; give another directory")
+    partial = goal.with_name(f".{goal.name}.{uuid4().hex}.partial")
+    try:
+        _write(debiaser, partial, goal.name, reference)
+        _check(debiaser, partial)
+        if goal.exists():
+            shutil.rmtree(goal)
+        partial.rename(goal)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_exported(directory: str | Path, **options: Any) -> Any:
+    """Return the SentenceTransformer in ``directory``; ``options`` (device, ...) are its own.
+
+    From version 6, ``SentenceTransformer(directory)`` imports classes of other packages only with
+    ``trust_remote_code=True``; this function names the class itself and needs no such leave. Raises InputError
+    for a directory that holds no export.
+    """
+    sentence_transformers: Any = import_module("sentence_transformers")
+    module = import_module("debias_ssae.export.module").DebiasedTransformer.load(str(directory))
+    return sentence_transformers.SentenceTransformer(modules=[module], **options)
+
+
+def erasers(debiaser: SSAEDebiaser) -> Mapping[str, LatentEraser]:
+    """The erasers by hookpoint; those that change nothing are left out."""
+    parts = getattr(debiaser, "parts_", None)
+    every = {h: part.eraser for h, part in parts.items()} if parts else {debiaser.hookpoint: debiaser.eraser_}
+    return {h: eraser for h, eraser in every.items() if eraser.changes_anything}
+
+
+def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from debias_ssae.export.module import DebiasedTransformer, reference_of
+
+    encoder = debiaser.encoder_
+    model = encoder.language_model
+    settings = {
+        "layer": encoder.layer,
+        "pooling": encoder.pooling,
+        "max_length": encoder.max_length,
+        "dtype": encoder.dtype,
+        "trust_remote_code": encoder.trust_remote_code,
+        "reference": reference_of(model) if reference else None,
+    }
+    module = DebiasedTransformer(
+        model, erasers(debiaser), settings, residual=debiaser.residual_, shift=debiaser.shift_
+    )
+    whole = SentenceTransformer(modules=[module], device=str(model.device))
+    whole.save(str(goal), create_model_card=False)
+    (goal / "README.md").write_text(model_card(debiaser, name), encoding="utf-8")
+    for file in goal.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+
+
+def _check(debiaser: SSAEDebiaser, directory: Path) -> None:
+    texts = list(PROBES)
+    wanted = debiaser.transform(texts)
+    found = load_exported(directory, device=str(debiaser.encoder_.language_model.device)).encode(texts)
+    difference = float(np.abs(found - wanted).max())
+    if not difference <= TOLERANCE * float(np.abs(wanted).max()):
+        raise InputError(
+            f"the exported model differs from the debiaser by {difference:.2g}; nothing was written. "
+            "Is the encoder's model still the one that the debiaser was fitted with?"
+        )

@@ -1,0 +1,170 @@
+"""The module of sentence-transformers that runs a language model with erasers inside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
+from sentence_transformers.base.modules import InputModule
+from torch import Tensor
+
+from debias_ssae.ablation import LatentEraser, LinearEraser
+from debias_ssae.activations import LanguageModel, load_model
+from debias_ssae.activations.embedding import pool
+from debias_ssae.activations.forward import Batch, make_batch, run_batch
+from debias_ssae.activations.tokens import check_texts, tokenize
+from debias_ssae.exceptions import InputError
+from debias_ssae.models import resolve_model_name
+
+CONFIG, WEIGHTS, ERASERS, MODEL = "debias_ssae.json", "output.safetensors", "erasers", "model"
+FORMAT = 1
+
+
+class DebiasedTransformer(InputModule):  # type: ignore[misc]
+    """Texts to debiased vectors: forward pass with erasers, pooling, residual eraser, shift.
+
+    It is the first and only module; training it is not supported. ``settings`` holds layer, pooling, max_length,
+    dtype and, for a model that is only named, its name and revision.
+    """
+
+    save_in_root = True
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        edits: Mapping[str, LatentEraser],
+        settings: Mapping[str, Any],
+        *,
+        residual: LinearEraser | None = None,
+        shift: np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self.language_model = model
+        self.module = model.module  # registered, so that the whole moves between devices
+        self.tokenizer = model.tokenizer
+        self.edits = dict(edits)
+        self.settings = dict(settings)
+        self.residual, self.shift = residual, shift
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens a text, special ones included; what is longer is cut."""
+        return min(self.settings["max_length"] or 10**9, self.language_model.max_length)
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the vectors."""
+        return self.language_model.d_model
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Tokenise texts: input_ids, attention_mask and real_tokens [b, t]. Raises InputError for anything else."""
+        texts = [(prompt or "") + text for text in check_texts(inputs)]
+        tokens = tokenize(self.tokenizer, texts, self.max_seq_length)
+        batch = make_batch(self.language_model, tokens, np.arange(len(texts)))
+        return {"input_ids": batch.ids, "attention_mask": batch.attention, "real_tokens": batch.real}
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Add token_embeddings [b, t, d] (after the erasers) and sentence_embedding [b, d]."""
+        n, layer = len(features["input_ids"]), self.settings["layer"]
+        batch = Batch(
+            np.arange(n), features["input_ids"], features["attention_mask"], features["real_tokens"]
+        )
+        run_batch(self.language_model, batch, [layer], self.edits)
+        x = pool(batch, layer, self.settings["pooling"])
+        return {
+            **features,
+            "token_embeddings": batch.states[layer].float(),
+            "sentence_embedding": self._finish(x),
+        }
+
+    def _finish(self, x: Tensor) -> Tensor:
+        if self.residual is None and self.shift is None:
+            return x
+        rows = x.cpu().numpy()
+        rows = rows if self.residual is None else self.residual(rows)
+        rows = rows if self.shift is None else rows + self.shift
+        return torch.from_numpy(rows).to(x)
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Write settings, erasers and, unless it is only named, the language model; JSON and safetensors."""
+        goal = Path(output_path)
+        (goal / ERASERS).mkdir(parents=True, exist_ok=True)
+        for hookpoint, eraser in self.edits.items():
+            eraser.save(goal / ERASERS / f"{hookpoint}.safetensors")
+        arrays = {} if self.shift is None else {"shift": self.shift}
+        if self.residual is not None:
+            names = ("left", "right", "center")
+            arrays |= {
+                f"residual.{n}": np.ascontiguousarray(getattr(self.residual, n), np.float64) for n in names
+            }
+        (goal / WEIGHTS).write_bytes(to_bytes(arrays))
+        about = {"format": FORMAT, **self.settings, "hookpoints": list(self.edits)}
+        (goal / CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        if self.settings["reference"] is None:
+            module: Any = full_precision(self.language_model).module
+            module.save_pretrained(goal / MODEL)
+            self.language_model.tokenizer.save_pretrained(goal / MODEL)
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Read what ``save`` wrote, from a directory or the hub. Raises InputError when it is damaged.
+
+        ``trust_remote_code`` reaches the language model only where the debiaser was fitted with it.
+        """
+        found = cls.load_dir_path(
+            model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
+        )
+        path = Path(found or model_name_or_path)
+        try:
+            settings = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+            if settings.pop("format") != FORMAT:
+                raise InputError(f"{path / CONFIG} has another format; this version reads {FORMAT}")
+            hookpoints = settings.pop("hookpoints")
+            arrays = load_file(path / WEIGHTS)
+            named = settings["reference"] or {"name": str(path / MODEL), "revision": None}
+            trusted = settings["trust_remote_code"] and bool(kwargs.get("trust_remote_code"))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} holds no exported debiaser, or a damaged one: {error}") from error
+        edits = {h: LatentEraser.load(path / ERASERS / f"{h}.safetensors") for h in hookpoints}
+        residual = {k.split(".")[1]: v for k, v in arrays.items() if k.startswith("residual.")}
+        model = load_model(**named, device="cpu", dtype=settings["dtype"], trust_remote_code=trusted)
+        return cls(
+            model,
+            edits,
+            settings,
+            residual=LinearEraser(**residual) if residual else None,
+            shift=arrays.get("shift"),
+        )
+
+
+def full_precision(model: LanguageModel) -> LanguageModel:
+    """Return the model with the weights it was published with: those in use may be lowered to bfloat16."""
+    if model.dtype == torch.float32:
+        return model
+    return load_model(model.name, device="cpu", dtype="float32", revision=model.revision or None)
+
+
+def reference_of(model: LanguageModel) -> dict[str, Any]:
+    """Return how to load the model by name. Raises InputError for a model that lies in a local directory."""
+    if model.name != "minilm" and Path(resolve_model_name(model.name)).exists():
+        raise InputError(
+            f"the encoder is the local directory {model.name}, which others do not have; leave --reference out"
+        )
+    return {"name": model.name, "revision": model.revision or None}

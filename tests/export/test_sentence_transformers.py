@@ -1,0 +1,176 @@
+"""The exported directory gives the debiaser's vectors, holds no code and no SAE, and is whole or absent."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from small_debiaser import CONFIG, make_texts
+
+from debias_ssae import SSAEDebiaser
+from debias_ssae.cli import main
+from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.exceptions import InputError
+from debias_ssae.export import export_sentence_transformers, load_exported
+
+sentence_transformers = pytest.importorskip("sentence_transformers")
+NEW = [*make_texts(40, seed=7), "", "nurse " * 60, "unseen words only"]
+
+
+def load(path: Path) -> Any:
+    return sentence_transformers.SentenceTransformer(str(path), device="cpu", trust_remote_code=True)
+
+
+def largest(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max())
+
+
+@pytest.fixture(scope="module")
+def exported(fitted: SSAEDebiaser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    goal = tmp_path_factory.mktemp("exports") / "debiased"
+    export_sentence_transformers(fitted, goal)
+    return goal
+
+
+def test_encode_is_transform(fitted: SSAEDebiaser, exported: Path) -> None:
+    model, wanted = load(exported), fitted.transform(NEW)
+    assert fitted.residual_ is not None
+    assert fitted.shift_ is not None
+    assert largest(model.encode(NEW), wanted) < 1e-5
+    assert largest(model.encode(NEW, batch_size=3), wanted) < 1e-5
+    assert largest(load_exported(exported).encode(NEW), wanted) < 1e-5
+    assert largest(fitted.encoder_.encode(NEW), wanted) > 1e-2, "the control: the plain model differs"
+    assert model.get_embedding_dimension() == 32
+    assert np.allclose(np.linalg.norm(model.encode(NEW[:5], normalize_embeddings=True), axis=1), 1)
+
+
+def test_no_flag_means_no_foreign_class(exported: Path) -> None:
+    """What version 6 says; load_exported is the way without the flag."""
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        sentence_transformers.SentenceTransformer(str(exported), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "options", [{"alpha": 0.5}, {"alpha": 0.0}, {"config": CONFIG.updated(recenter=False)}, {"n_latents": 0}]
+)
+def test_other_settings(
+    small_encoder: Path, texts: list[str], concept: Any, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    encoder = ActivationEncoder(
+        str(small_encoder), dtype="float32", pooling="max", layer="blocks.1", max_length=9
+    )
+    debiaser = SSAEDebiaser(encoder, concept=concept, random_state=0, **{"config": CONFIG, **options})
+    debiaser.fit(texts)
+    export_sentence_transformers(debiaser, tmp_path / "out")
+    assert largest(load(tmp_path / "out").encode(NEW), debiaser.transform(NEW)) < 1e-5
+
+
+def test_lowered_weights_are_exported_in_full(
+    small_encoder: Path, texts: list[str], concept: Any, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file
+
+    encoder = ActivationEncoder(str(small_encoder), dtype="bfloat16")
+    debiaser = SSAEDebiaser(encoder, concept=concept, config=CONFIG, random_state=0).fit(texts)
+    export_sentence_transformers(debiaser, tmp_path / "out")
+    wanted = debiaser.transform(NEW)
+    assert largest(load(tmp_path / "out").encode(NEW), wanted) < 0.02 * np.abs(wanted).max()
+    copied, original = (
+        load_file(p / "model.safetensors") for p in (tmp_path / "out" / "model", small_encoder)
+    )
+    assert all(np.array_equal(copied[name], original[name]) for name in copied)
+
+
+def test_what_is_inside(fitted: SSAEDebiaser, exported: Path) -> None:
+    files = [p for p in exported.rglob("*") if p.is_file()]
+    assert {p.suffix for p in files} <= {".json", ".safetensors", ".md", ".txt"}
+    assert all(p.stat().st_mode & 0o777 == 0o644 for p in files)
+    erasers = sum(p.stat().st_size for p in (exported / "erasers").iterdir())
+    assert erasers < 4 * 2.2 * 6 * 32 + 2000, "six latents, not the whole SAE"
+    card = (exported / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["library_name"] == "sentence-transformers"
+    for said in (
+        fitted.sae_.fingerprint()[:16],
+        f"{len(fitted.latents_)} of 64 latents",
+        "6: he, her, his",
+        "`embeddings`",
+        "counterfactual, ",
+        "n training texts | 200",
+        "arXiv 2411.00743",
+        "gender\\|of &lt;words&gt;",
+        "reviewed by a person | no",
+    ):
+        assert said in card, said
+    assert str(fitted.encoder.model) not in card, (
+        "a card is published; where files lie here is nobody's business"
+    )
+
+
+def test_saving_again_through_sentence_transformers(
+    fitted: SSAEDebiaser, exported: Path, tmp_path: Path
+) -> None:
+    load(exported).save(str(tmp_path / "again"), create_model_card=False)
+    assert largest(load(tmp_path / "again").encode(NEW), fitted.transform(NEW)) < 1e-5
+
+
+def test_an_earlier_export_is_replaced_and_foreign_files_never(fitted: SSAEDebiaser, tmp_path: Path) -> None:
+    export_sentence_transformers(fitted, tmp_path / "out")
+    export_sentence_transformers(fitted, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name, message in (("mine", "no exported debiaser"), ("file", "is a file")):
+        with pytest.raises(InputError, match=message):
+            export_sentence_transformers(fitted, tmp_path / name)
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "mine", "file"}
+
+
+def test_what_differs_is_not_written(
+    fitted: SSAEDebiaser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SSAEDebiaser, "transform", lambda self, X: np.ones((len(X), 32), np.float32))
+    with pytest.raises(InputError, match="differs from the debiaser"):
+        export_sentence_transformers(fitted, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_matrix_and_a_local_reference_are_refused(fitted: SSAEDebiaser, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="works on a matrix"):
+        export_sentence_transformers(SSAEDebiaser(), tmp_path / "out")
+    with pytest.raises(InputError, match="leave --reference out"):
+        export_sentence_transformers(fitted, tmp_path / "out", reference=True)
+
+
+def test_damage_is_named(fitted: SSAEDebiaser, tmp_path: Path) -> None:
+    export_sentence_transformers(fitted, tmp_path / "out")
+    file = tmp_path / "out" / "debias_ssae.json"
+    settings = json.loads(file.read_text())
+    for content, message in ((json.dumps({**settings, "format": 9}), "another format"), ("{", "damaged")):
+        file.write_text(content)
+        with pytest.raises(InputError, match=message):
+            load_exported(tmp_path / "out")
+    with pytest.raises(InputError, match="no exported debiaser"):
+        load_exported(tmp_path / "nowhere")
+
+
+def test_command(fitted: SSAEDebiaser, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "model")
+    arguments = ["export", str(tmp_path / "model"), "--to", "sentence-transformers", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "read back" in result.output
+    assert largest(load(tmp_path / "out").encode(NEW), fitted.transform(NEW)) < 1e-5
+
+
+@pytest.mark.slow
+def test_reference(minilm: Any, texts: list[str], concept: Any, tmp_path: Path) -> None:
+    encoder = ActivationEncoder(dtype="float32")
+    encoder.__dict__["language_model"] = minilm
+    debiaser = SSAEDebiaser(encoder, concept=concept, config=CONFIG, random_state=0).fit(texts)
+    export_sentence_transformers(debiaser, tmp_path / "out", reference=True)
+    assert largest(load(tmp_path / "out").encode(NEW), debiaser.transform(NEW)) < 1e-5
+    assert sum(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file()) < 200_000
