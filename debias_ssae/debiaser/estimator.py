@@ -189,11 +189,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             rows = harvest(model, texts, self.hookpoint, progress=self.verbose)
             found = find_from_labels(learned.sae, rows, y, z, config.selection, **options)
         self._keep(learned, found, self.encoder_.fit(texts[:1]).n_features_out_)
-        self._fit_residual(texts, concept, z)
-        if config.recenter and self.eraser_.changes_anything:
-            order = np.random.default_rng(seed).permutation(len(texts))[: config.selection.max_texts]
-            sample = [texts[i] for i in order]
-            self._recenter(self.encoder_.encode(sample), self._represent(sample))
+        self._fit_after_edit(texts, concept, z)
         return self
 
     def _fit_matrix(self, X: Any, y: np.ndarray | None, z: Any) -> Self:
@@ -238,6 +234,15 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.eraser_ = LatentEraser.cut(self.sae_, self.latents_.tolist(), alpha=self.alpha)
         self.residual_, self.shift_ = None, None
         self.n_features_out_ = width
+
+    def _fit_after_edit(self, texts: list[str], concept: Concept | None, z: Any) -> None:
+        """What is fitted on edited representations: the residual eraser, then the shift."""
+        config = self._config()
+        self._fit_residual(texts, concept, z)
+        if config.recenter and self.eraser_.changes_anything:
+            order = np.random.default_rng(self._seed()).permutation(len(texts))[: config.selection.max_texts]
+            sample = [texts[i] for i in order]
+            self._recenter(self.encoder_.encode(sample), self._represent(sample))
 
     def _fit_residual(self, texts: list[str], concept: Concept | None, z: Any) -> None:
         if self.residual == "leace":
