@@ -1,7 +1,7 @@
 """Pages and files for people: the audit's and the benchmark's HTML, markdown, JSON, JUnit."""
 
 from debias_ssae.report.audit_page import audit_html, write_audit_report
-from debias_ssae.report.benchmark_page import write_benchmark_report
+from debias_ssae.report.benchmark_page import report_directory, write_benchmark_report
 from debias_ssae.report.contexts import top_contexts
 from debias_ssae.report.page import write_text
 from debias_ssae.report.text_outputs import audit_json, audit_junit, audit_markdown
@@ -11,6 +11,7 @@ __all__ = [
     "audit_json",
     "audit_junit",
     "audit_markdown",
+    "report_directory",
     "top_contexts",
     "write_audit_report",
     "write_benchmark_report",

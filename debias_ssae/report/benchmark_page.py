@@ -7,23 +7,43 @@ from pathlib import Path
 from typing import Any
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.plotting import Point, Series, dot_plot, pareto_plot
+from debias_ssae.report.benchmark_blocks import (
+    comparison_blocks,
+    curve_blocks,
+    grid_blocks,
+    headline_blocks,
+    paper_blocks,
+)
 from debias_ssae.report.page import (
     Block,
     Cell,
     Column,
-    Figure,
     Table,
     TableRow,
     number_cell,
     render,
-    trusted,
     write_text,
 )
 
-METRICS = ("worst_group_accuracy", "accuracy", "balanced_accuracy", "attribute_accuracy", "leakage")
+METRICS = (
+    "worst_group_accuracy",
+    "accuracy",
+    "balanced_accuracy",
+    "gap_closed",
+    "attribute_accuracy",
+    "leakage",
+    "leakage_given_y",
+    "leakage_mlp",
+    "leakage_mlp_given_y",
+    "flips",
+    "flips_unlisted",
+    "tpr_gap_rms",
+    "demographic_parity_difference",
+    "equalized_odds_difference",
+    "seconds_fit",
+    "seconds_transform",
+)
 _NAN = float("nan")
-_FIGURE_ROWS = 40
 _LIMITS = (
     "Worst-group accuracy is the lowest accuracy over the cells label x attribute. It says nothing about"
     " groups that are"
@@ -39,29 +59,67 @@ _LIMITS = (
 )
 
 
-def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path:
-    """Write the HTML page of ``results`` (the content of results.json: config, versions, data, runs,
-    summary).
+def report_directory(directory: str | Path) -> Path:
+    """Write report.html from what a directory holds of results.json, curves.json and grid.json.
 
-    Raises InputError when there is neither a summary nor a run, MissingExtraError without jinja2 and
-    matplotlib.
+    Raises InputError where it holds none, MissingExtraError without jinja2 and matplotlib.
+    """
+    directory = Path(directory)
+    found = {}
+    for name in ("results", "curves", "grid"):
+        file = directory / f"{name}.json"
+        if file.exists():
+            found[name] = json.loads(file.read_text(encoding="utf-8"))
+    if not found:
+        raise InputError(f"{directory} holds no results.json, curves.json or grid.json; nothing to report")
+    results = found.get("results") or {**next(iter(found.values())), "summary": [], "runs": []}
+    return write_benchmark_report(
+        results, directory / "report.html", curves=found.get("curves"), grid=found.get("grid")
+    )
+
+
+def write_benchmark_report(
+    results: Mapping[str, Any],
+    path: str | Path,
+    *,
+    curves: Mapping[str, Any] | None = None,
+    grid: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the HTML page of ``results``, ``curves`` and ``grid`` (the content of their JSON files).
+
+    Raises InputError when there is nothing to show, MissingExtraError without jinja2 and matplotlib.
     """
     rows = list(results.get("summary") or _summarised(results.get("runs") or []))
-    if not rows:
+    if not rows and not curves and not grid:
         raise InputError("results hold no summary and no runs; nothing to report")
     data = dict(results.get("data") or {})
     seeds = sorted({run["seed"] for run in results.get("runs") or [] if "seed" in run})
+    first = [
+        *headline_blocks(rows),
+        *comparison_blocks(results.get("comparisons") or []),
+        *curve_blocks((curves or {}).get("curves") or []),
+        *grid_blocks(grid or {}),
+        *paper_blocks(rows),
+    ]
     context = {
         "title": str(results.get("title") or "Debiasing benchmark"),
-        "eyebrow": "Benchmark report",
+        "eyebrow": "Quick look, no measurement" if results.get("quick") else "Benchmark report",
         "lede": _lede(data, rows, seeds),
-        "limits": _LIMITS,
-        "verdict": _verdict(rows),
-        "blocks": _blocks(rows),
+        "limits": [*([_QUICK] if results.get("quick") else []), *_LIMITS],
+        "verdict": _verdict(rows) if rows else [],
+        "blocks": first,
+        "details": [_block(title, members) for title, members in _blocks_of(rows)],
+        "skipped": _skipped(results.get("skipped") or []),
         "provenance": _provenance(results, data, seeds),
         "config": json.dumps(results.get("config") or {}, indent=2, default=str),
     }
     return write_text(render("benchmark", context), path)
+
+
+_QUICK = (
+    "This is a quick look: few texts and seeds, a small SAE, a sample of the corpus. It shows the shape of the"
+    " result; its numbers are no measurement."
+)
 
 
 def value_of(row: Mapping[str, Any], metric: str) -> tuple[float, float, float]:
@@ -107,46 +165,42 @@ _KEYS = (
 _BLOCK_KEYS = ("setting", "representation", "head", "head_model", "C_rule")
 
 
-def _blocks(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
-    """A block of figures and a table for each way of evaluating: only comparable rows stand together."""
-    return [_block(i, title, members) for i, (title, members) in enumerate(_blocks_of(rows))]
-
-
-def _block(index: int, title: str, rows: list[Mapping[str, Any]]) -> Block:
+def _block(title: str, rows: list[Mapping[str, Any]]) -> Block:
+    """Every metric of the rows that were evaluated alike."""
     rows = sorted(rows, key=lambda r: -_or(value_of(r, METRICS[0])[0], -1.0))
     names = [_method(r, rows) for r in rows]
-    shown = list(zip(rows, names, strict=True))[:_FIGURE_ROWS]
-    worst = [value_of(r, METRICS[0]) for r, _ in shown]
-    series = [Series("worst-group accuracy", *map(list, zip(*worst, strict=True)))]  # type: ignore[arg-type]
-    svg = dot_plot(
-        [n for _, n in shown],
-        series,
-        title=f"Worst-group accuracy {index + 1}",
-        x_label="worst-group accuracy",
-    )
-    figures = [Figure(trusted(svg), f"Worst-group accuracy by method, with intervals. {title}.")]
-    points = []
-    for row, name in shown:
-        (x, *x_ends), (y, *y_ends) = value_of(row, "accuracy"), value_of(row, METRICS[0])
-        if not (math.isnan(x) or math.isnan(y)):
-            points.append(
-                Point(name, x, y, (x_ends[0], x_ends[1]), (y_ends[0], y_ends[1]), str(row.get("regime", "")))
-            )
-    if len(points) > 1:
-        svg = pareto_plot(
-            points, title=f"Trade-off {index + 1}", x_label="accuracy", y_label="worst-group accuracy"
-        )
-        figures.append(
-            Figure(
-                trusted(svg), "Accuracy against worst-group accuracy; the dashed front is not beaten on both."
-            )
-        )
-    return Block(f"results-{index + 1}", title, figures, [_table(rows, names, title)])
+    tables = [_table(rows, names, title)]
+    if any(row.get("cells") for row in rows):
+        tables.append(_cells(rows, names))
+    return Block("", title, [], tables)
+
+
+def _cells(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """Size and accuracy of each cell."""
+    cells = list(dict.fromkeys(cell for row in rows for cell in row.get("cells") or {}))
+    sizes = {
+        cell: next(r["cells"][cell]["n"] for r in rows if cell in (r.get("cells") or {})) for cell in cells
+    }
+    columns = [Column("method"), *(Column(f"{cell} (n={sizes[cell]:g})", True) for cell in cells)]
+    body = []
+    for row, name in zip(rows, names, strict=True):
+        found = [(row.get("cells") or {}).get(cell) for cell in cells]
+        body.append(TableRow([Cell(name), *(number_cell(c["accuracy"] if c else None) for c in found)]))
+    return Table("Accuracy in each cell (test texts a seed)", columns, body)
+
+
+def _skipped(notes: Sequence[Mapping[str, str]]) -> Table | None:
+    if not notes:
+        return None
+    body = [TableRow([Cell(n["method"]), Cell(n["regime"]), Cell(n["reason"], wrap=True)]) for n in notes]
+    return Table("What could not run", [Column("method"), Column("regime"), Column("why")], body)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str) -> Table:
     metrics = [m for m in METRICS if any(not math.isnan(value_of(r, m)[0]) for r in rows)]
-    facts = [k for k in ("regime", "n_latents", "C") if any(r.get(k) is not None for r in rows)]
+    facts = [
+        k for k in ("regime", "n_latents", "C", "n_parameters") if any(r.get(k) is not None for r in rows)
+    ]
     columns = [Column("method"), *(Column(k.replace("_", " "), k != "regime") for k in facts)]
     columns += [Column(m.replace("_", " "), True) for m in metrics]
     body = []
@@ -201,27 +255,33 @@ def _lede(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], seeds: Seq
 
 
 def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for ssae with each kind of head, and one for what reads higher."""
+    plain = [r for r in rows if (r.get("head_model"), r.get("C_rule")) == ("logistic", "cv")] or list(rows)
+    ends = {
+        str(r.get("method")): value_of(r, METRICS[0]) for r in plain if r.get("method") in ("erm", "oracle")
+    }
+    said = {"erm": "without debiasing (erm) it is", "oracle": "with balanced training data (oracle)"}
+    between = "".join(f"; {said[name]} {_said(*ends[name])}" for name in said if name in ends)
     lines = []
-    for block in _blocks_of(rows):
-        values = {str(r.get("method")): value_of(r, METRICS[0]) for r in block[1][::-1]}
-        base, ours = values.get("erm"), [r for r in block[1] if str(r.get("method")).startswith("ssae")]
+    for title, members in _blocks_of(plain):
+        ours = [r for r in members if r.get("method") == "ssae"]
+        ours = [r for r in ours if r.get("regime") in ("concept", "labelled")] or ours
         for row in ours:
-            value, low, high = value_of(row, METRICS[0])
-            line = f"{block[0]}: {_method(row, block[1])} reaches a worst-group accuracy of "
-            line += _said(value, low, high)
-            if base is not None:
-                line += f"; without debiasing (erm) it is {_said(*base)}"
-            if "oracle" in values:
-                line += f", with balanced training data (oracle) {_said(*values['oracle'])}"
-            lines.append(line + ".")
-        beaten = [
-            n for n, v in values.items() if ours and v[0] > max(value_of(r, METRICS[0])[0] for r in ours)
-        ]
-        others = [n for n in beaten if n != "oracle"]
-        if others:
-            lines.append(
-                f"{block[0]}: {', '.join(sorted(others))} read{'s' * (len(others) == 1)} higher than ssae."
-            )
+            value = _said(*value_of(row, METRICS[0]))
+            name = _method(row, members)
+            lines.append(f"{title}: {name} reaches a worst-group accuracy of {value}{between}.")
+        best = max((value_of(r, METRICS[0])[0] for r in ours), default=_NAN)
+        higher = sorted(
+            {
+                str(r.get("method"))
+                for r in members
+                if value_of(r, METRICS[0])[0] > best
+                and r.get("rank", 0) is not None
+                and r.get("method") != "oracle"
+            }
+        )
+        if higher:
+            lines.append(f"{title}: {', '.join(higher)} read{'s' * (len(higher) == 1)} higher than ssae.")
     return lines or ["No row of the method ssae or erm is in these results; see the tables."]
 
 
@@ -240,6 +300,8 @@ def _said(value: float, low: float, high: float) -> str:
 
 def _provenance(results: Mapping[str, Any], data: Mapping[str, Any], seeds: Sequence[Any]) -> dict[str, str]:
     facts = {"Data": data.get("path"), "Rows": data.get("n"), "SHA-256 of the data": data.get("sha256")}
+    made = dict(results.get("made") or {})
+    facts |= {"Corpus": data.get("corpus"), "Date": made.get("date"), "Command": made.get("command")}
     facts["Seeds"] = ", ".join(map(str, seeds))
     facts |= {f"Version of {name}": value for name, value in dict(results.get("versions") or {}).items()}
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
