@@ -70,6 +70,46 @@ def test_shuffled_epoch_holds_each_row_once(tmp_path_factory, sizes, batch, bloc
     assert torch.bincount(two.long()).max() <= 2
 
 
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(lambda s: sum(s) > 4),
+    batch=st.integers(1, 5),
+    buffer=st.integers(7, 50),
+    skipped=st.integers(0, 90),
+)
+@settings(max_examples=40, deadline=None)
+def test_seek_goes_where_reading_would_have_gone(tmp_path_factory, sizes, batch, buffer, skipped):
+    store = fill(tmp_path_factory.mktemp("s") / "s", sizes)
+    options = {"batch_size": batch, "block_rows": 3, "buffer_rows": buffer, "random_state": 1}
+    read, sought = store.shuffled(**options), store.shuffled(**options)
+    for _ in range(skipped):
+        next(read)
+    sought.seek(skipped)
+    for _ in range(12):
+        assert (next(read) == next(sought)).all()
+
+
+def test_seek_reads_no_more_than_the_buffers_it_hands_out(tmp_path, monkeypatch):
+    store = fill(tmp_path / "s", (3000, 3000))
+    read = []
+    inner = ActivationStore._gather
+    monkeypatch.setattr(
+        ActivationStore,
+        "_gather",
+        lambda self, key, blocks, size: read.append(len(blocks)) or inner(self, key, blocks, size),
+    )
+    stream = store.shuffled(batch_size=100, buffer_rows=1000, block_rows=10, random_state=0)
+    stream.seek(1234)
+    next(stream)
+    assert read == [100]
+    stream.seek(1235)  # in the same buffer: nothing is read again
+    next(stream)
+    assert read == [100]
+    over = store.shuffled(batch_size=100, n_epochs=1, random_state=0)
+    over.seek(60)
+    with pytest.raises(StopIteration):
+        next(over)
+
+
 def test_shuffle_mixes_and_follows_the_seed(tmp_path):
     store = fill(tmp_path / "s", (3000, 3000))
     draw = [next(store.shuffled(batch_size=500, block_rows=16, random_state=s))[:, 0] for s in (1, 1, 2)]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from debias_ssae.exceptions import InputError
 from debias_ssae.store.files import read_json
 from debias_ssae.store.shards import DTYPES, FORMAT, shard_path, shard_problem
+from debias_ssae.store.shuffling import ShuffledRows
 
 _CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 
@@ -96,52 +98,28 @@ class ActivationStore:
         block_rows: int = 64,
         n_epochs: int | None = None,
         random_state: int | None = None,
-    ) -> Iterator[Tensor]:
-        """Yield batches [batch_size, d] float32 in random order, each row once an epoch.
+    ) -> ShuffledRows:
+        """Return an iterator of batches [batch_size, d] float32 in random order, each row once an epoch.
 
         Blocks of ``block_rows`` neighbours are drawn at random from the whole store into a buffer of
-        ``buffer_rows`` rows, which is shuffled and handed out: no more than the buffer and one batch is in
+        ``buffer_rows`` rows, which is handed out in random order: no more than the buffer and one batch is in
         memory. Rows that do not fill a batch at an epoch's end go on into the next; ``n_epochs`` None never
-        ends. Raises InputError when one epoch holds less than a batch.
+        ends. ``seek(n)`` goes to the place after n batches at the cost of one buffer. Raises InputError when
+        one epoch holds less than a batch.
         """
         if not 0 < batch_size <= self.n_rows:
             raise InputError(f"batch_size={batch_size}, but the store has {self.n_rows} rows: give fewer")
         if block_rows < 1 or buffer_rows < block_rows:
             raise InputError(f"buffer_rows={buffer_rows} must hold at least one block of {block_rows} rows")
-        key = self._key(hookpoint)
-        rng = np.random.default_rng(random_state)
-        rest = torch.empty(0, self.d_model)
-        epoch = 0
-        while n_epochs is None or epoch < n_epochs:
-            epoch += 1
-            for rows in self._buffers(key, buffer_rows, block_rows, rng):
-                order = torch.from_numpy(rng.permutation(len(rows)))
-                first = batch_size - len(rest) if len(rest) else 0
-                if len(rest) and first <= len(rows):
-                    yield torch.cat([rest, rows[order[:first]].float()])
-                    rest = rest[:0]
-                elif len(rest):
-                    rest = torch.cat([rest, rows[order].float()])
-                    continue
-                stop = first + (len(rows) - first) // batch_size * batch_size
-                for start in range(first, stop, batch_size):
-                    yield rows[order[start : start + batch_size]].float()
-                rest = rows[order[stop:]].float()
-
-    def _buffers(
-        self, key: str, buffer_rows: int, block_rows: int, rng: np.random.Generator
-    ) -> Iterator[Tensor]:
-        blocks = np.concatenate(
-            [
-                np.stack([np.full(-(-n // block_rows), i), np.arange(0, n, block_rows)], axis=1)
-                for i, n in enumerate(int(record["n_rows"]) for record in self.records)
-            ]
+        return ShuffledRows(
+            partial(self._gather, self._key(hookpoint)),
+            [int(record["n_rows"]) for record in self.records],
+            batch_size=batch_size,
+            buffer_rows=buffer_rows,
+            block_rows=block_rows,
+            n_epochs=n_epochs,
+            random_state=random_state,
         )
-        blocks = blocks[rng.permutation(len(blocks))]
-        per_buffer = buffer_rows // block_rows
-        for start in range(0, len(blocks), per_buffer):
-            chosen = blocks[start : start + per_buffer]
-            yield self._gather(key, chosen[np.lexsort((chosen[:, 1], chosen[:, 0]))], block_rows)
 
     def _gather(self, key: str, blocks: NDArray[np.int64], block_rows: int) -> Tensor:
         dtype = DTYPES[self.settings["dtype"]]
