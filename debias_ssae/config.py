@@ -89,7 +89,7 @@ class TrainConfig(Settings):
     """Weight of AuxK, the share of the error that dead latents leave (Gao et al. 2024, 2.4); 0 is off."""
     k_aux: int = Field(default=64, ge=1)
     """Active dead latents a row in AuxK."""
-    dead_steps: int = Field(default=20, ge=1)
+    dead_steps: int = Field(default=5, ge=1)
     """A latent that fired in none of the last this many batches is dead."""
     center: Literal["mean", "geometric_median", "zero"] = "mean"
     """Where b_dec starts when training from scratch."""
@@ -184,7 +184,13 @@ class BenchmarkConfig(Settings):
     setting: Literal["confounded", "natural"] = "confounded"
     methods: tuple[str, ...] = ("erm", "oracle", "scrub", "token_mask", "random_latents", "ssae")
     regimes: tuple[str, ...] = ()
-    """Ways to find the attribute that are run; () is every one that can be."""
+    """What methods are told of the attribute: none, labelled, labelled_gap, labelled_head, labelled_all, concept,
+    and concept_NAME for each short list; () is every one that can be."""
+    short_concepts: dict[str, str | list[str] | list[list[str]]] | None = None
+    """Short lists by name: a section of the concept, two words, or pairs of words. None is, for gender, its
+    pronouns and the two words he and she; for others none."""
+    bottleneck_words: tuple[str, ...] = ()
+    """Words about the task for concept_bottleneck, none about the attribute."""
     seeds: int = Field(default=5, ge=1)
     """Each a new split, a new SAE and a new selection."""
     n_test: int = Field(default=120, ge=1)
@@ -199,9 +205,30 @@ class BenchmarkConfig(Settings):
     """Marks a quick look (QUICK), and has the corpus sampled."""
     debias: DebiasConfig = DebiasConfig()
 
+    @property
+    def short_lists(self) -> dict[str, str | list[str] | list[list[str]]]:
+        """The short lists that this run has."""
+        if self.short_concepts is None:
+            return {"pronouns": "pronouns", "he_she": ["he", "she"]} if self.concept == "gender" else {}
+        return self.short_concepts
+
+    @property
+    def word_regimes(self) -> tuple[str, ...]:
+        """The regimes of the concept: the whole list, then the short ones."""
+        return ("concept", *(f"concept_{name}" for name in self.short_lists))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        known = {"none", "labelled", "labelled_gap", "labelled_head", "labelled_all", *self.word_regimes}
+        strange = sorted(set(self.regimes) - known)
+        if strange:
+            raise ValueError(f"unknown regimes {strange}; there are {sorted(known)}")
+        return self
+
 
 DEMO = BenchmarkConfig(
     methods=("erm", "ssae", "oracle"),
+    regimes=("none", "labelled", "concept"),
     n_test=50,
     n_attribute=50,
     max_head=250,
@@ -216,6 +243,7 @@ DEMO = BenchmarkConfig(
 
 QUICK = {
     "quick": True,
+    "regimes": ("none", "labelled", "labelled_all", "concept"),
     "seeds": 2,
     "n_test": 60,
     "n_attribute": 60,

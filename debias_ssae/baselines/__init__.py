@@ -7,6 +7,7 @@ from debias_ssae.baselines.fairlearn_heads import ParityThresholds, ReducedHead
 from debias_ssae.baselines.group_heads import GroupReweighting, GroupSubsampling, LastLayerRetraining
 from debias_ssae.baselines.group_robust import GroupDRO
 from debias_ssae.baselines.in_model import BlockErasure, scrub_blocks
+from debias_ssae.baselines.neurons import NeuronAblation, ablate_neurons
 from debias_ssae.baselines.nullspace import INLP
 from debias_ssae.baselines.removal import CorrelationRemoval
 from debias_ssae.baselines.text import TextScrubber, augment_with_twins
@@ -27,10 +28,12 @@ __all__ = [
     "GroupSubsampling",
     "LastLayerRetraining",
     "MeanDifference",
+    "NeuronAblation",
     "ParityThresholds",
     "ReducedHead",
     "TextScrubber",
     "TokenMask",
+    "ablate_neurons",
     "augment_with_twins",
     "counterfactual_subspace",
     "scrub_blocks",

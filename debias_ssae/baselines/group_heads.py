@@ -1,10 +1,12 @@
 """Heads that use group labels in training only: reweighting, subsampling, last-layer retraining."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
@@ -39,7 +41,9 @@ class GroupHead(ClassifierMixin, BaseEstimator, ABC):
             raise InputError(f"y holds only the class {self.classes_[0]!r}; two are needed")
         codes = encoder.transform(y)
         self.scaler_ = StandardScaler().fit(X)
-        with threadpool_limits(1):
+        with threadpool_limits(1), warnings.catch_warnings():
+            # a sparse or hardly penalised fit of few rows may stop early; it is a head all the same
+            warnings.simplefilter("ignore", ConvergenceWarning)
             self._learn(self.scaler_.transform(X), codes, codes * len(self.values_) + z)
         return self
 

@@ -1,47 +1,152 @@
-"""The classifier on top: one kind, one rule for its C, for every method."""
+"""The classifiers on top: the same kinds, and the same rules for their settings, for every method."""
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FIXED_C = 0.1
+_MLP_ROWS = 40_000  # rows the network sees in all
 
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted classifier and the C it has."""
+    """A fitted classifier, how it was set, and whether it asks for the attribute of what it predicts."""
 
     model: Any
-    C: float
+    C: float | None
     C_rule: str
+    """cv: average accuracy on its own data; group: worst-group accuracy on a part of A; fixed; own: the method's."""
+    head_model: str = "logistic"
+    needs_attribute: bool = False
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
+    def predict(self, X: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
         """Return class labels ``(n,)``."""
-        return self.model.predict(X)
+        options = {"sensitive_features": z} if self.needs_attribute else {}
+        return np.asarray(self.model.predict(X, **options))
 
 
-def fit_heads(X: np.ndarray, y: np.ndarray, *, random_state: int = 0) -> list[Head]:
-    """Fit a standardised logistic regression twice: C by 5-fold accuracy on ``X, y`` alone, and C = 0.1.
+class Training(NamedTuple):
+    """What heads learn from."""
 
-    Ties go to the smaller C.
+    X: np.ndarray
+    y: np.ndarray
+    sample_weight: np.ndarray | None = None
+    chooses: np.ndarray | None = None
+    """Rows (bool) that also choose C with group labels; they are left out while it is being chosen."""
+
+    def part(self, rows: np.ndarray) -> "Training":
+        """These rows alone."""
+        weight = None if self.sample_weight is None else self.sample_weight[rows]
+        return Training(self.X[rows], self.y[rows], weight)
+
+
+class Validation(NamedTuple):
+    """Texts with group labels, to choose C and for nothing else."""
+
+    X: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+
+
+def fit_heads(
+    X: np.ndarray,
+    y: np.ndarray,
+    *,
+    sample_weight: np.ndarray | None = None,
+    chooses: np.ndarray | None = None,
+    validation: Validation | None = None,
+    random_state: int = 0,
+) -> list[Head]:
+    """Fit standardised heads: a logistic regression with each rule for C, and a small network.
+
+    C by 5-fold accuracy on ``X, y`` alone ("cv"), C = 0.1 ("fixed"), and, with ``validation``, C by worst-group
+    accuracy there ("group"). Ties go to the smaller C. ``chooses`` marks the rows of ``X`` that are also in
+    ``validation``.
     """
+    data = Training(X, y, sample_weight, chooses)
+    with _quiet():
+        models = {C: _fit(_logistic(C), data) for C in GRID}
+        chosen = {
+            "cv": choose_c(X, y, sample_weight=sample_weight, random_state=random_state),
+            "fixed": FIXED_C,
+        }
+        if validation is not None:
+            left = data if chooses is None else data.part(~chooses)
+            chosen["group"] = _best(
+                lambda C: _worst_group(models[C] if chooses is None else _fit(_logistic(C), left), validation)
+            )
+        heads = [Head(models[C], C, rule) for rule, C in chosen.items()]
+        return [*heads, Head(_fit(_network(len(X), random_state), data), None, "fixed", "mlp")]
+
+
+def choose_c(
+    X: np.ndarray, y: np.ndarray, *, sample_weight: np.ndarray | None = None, random_state: int = 0
+) -> float:
+    """C of a standardised logistic regression by 5-fold accuracy on ``X, y``; ties go to the smaller C."""
     folds = StratifiedKFold(5, shuffle=True, random_state=random_state)
+    weight = {} if sample_weight is None else {"logisticregression__sample_weight": sample_weight}
+    with _quiet():
+        return _best(lambda C: cross_val_score(_logistic(C), X, y, cv=folds, params=weight).mean())
+
+
+def fit_logistic(X: np.ndarray, y: np.ndarray, C: float) -> Any:
+    """Fit one standardised logistic regression."""
+    with _quiet():
+        return _logistic(C).fit(X, y)
+
+
+def _best(score: Callable[[float], float]) -> float:
+    return GRID[int(np.argmax([score(C) for C in GRID]))]
+
+
+def _worst_group(model: Any, validation: Validation) -> float:
+    X, y, z = validation
+    right = model.predict(X) == y
+    return float(min(right[(y == c) & (z == g)].mean() for c, g in set(zip(y, z, strict=True))))
+
+
+def _fit(model: Any, data: Training) -> Any:
+    weight = (
+        {} if data.sample_weight is None else {f"{model.steps[-1][0]}__sample_weight": data.sample_weight}
+    )
+    return model.fit(data.X, data.y, **weight)
+
+
+def _logistic(C: float) -> Any:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
+
+
+def _network(n: int, random_state: int) -> Any:
+    # a number of steps rather than early stopping, so that small and large sets are trained alike
+    epochs = int(np.clip(_MLP_ROWS // n, 8, 100))
+    network = MLPClassifier(
+        (64,),
+        alpha=1.0,
+        batch_size=min(64, n),
+        learning_rate_init=1e-3,
+        max_iter=epochs,
+        n_iter_no_change=epochs,
+        tol=0.0,
+        random_state=random_state,
+    )
+    return make_pipeline(StandardScaler(), network)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     # many small products: one thread is several times faster than a contended pool
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a hardly penalised C on separable data
-        scores = [cross_val_score(_pipeline(C), X, y, cv=folds).mean() for C in GRID]
-        best = GRID[int(np.argmax(scores))]
-        return [Head(_pipeline(C).fit(X, y), C, rule) for C, rule in ((best, "cv"), (FIXED_C, "fixed"))]
-
-
-def _pipeline(C: float) -> Any:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
+        yield

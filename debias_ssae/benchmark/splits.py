@@ -11,7 +11,7 @@ Setting = Literal["confounded", "natural"]
 
 
 class Split(NamedTuple):
-    """Row numbers of three disjoint sets."""
+    """Row numbers of disjoint sets."""
 
     head: np.ndarray
     """Trains the classifier; in setting "confounded" only the majority cell of each class."""
@@ -19,6 +19,8 @@ class Split(NamedTuple):
     """Set A, balanced over class x attribute: labels of the labelled regime, training set of the oracle."""
     test: np.ndarray
     """Balanced over class x attribute."""
+    rest: np.ndarray = np.array([], dtype=int)
+    """What is left over, at most as much of a cell as the head may have; for the large oracle alone."""
 
 
 def majority_values(y: np.ndarray, z: np.ndarray) -> dict[str, str]:
@@ -66,7 +68,9 @@ def make_split(
     chosen = np.concatenate(head)
     if setting == "natural":
         chosen = rng.permutation(np.concatenate(rest))[: len(chosen)]
-    return Split(np.sort(chosen), np.sort(np.concatenate(attribute)), np.sort(np.concatenate(test)))
+    unused = np.concatenate([np.setdiff1d(rows, chosen)[:max_head] for rows in rest])
+    parts = (chosen, np.concatenate(attribute), np.concatenate(test), unused)
+    return Split(*(np.sort(part) for part in parts))
 
 
 def drop_duplicates(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,111 @@
+"""Linear erasers: of the pooled vectors, and inside the model."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from debias_ssae.baselines import (
+    INLP,
+    LEACE,
+    SPLINCE,
+    AttributeErasure,
+    CorrelationRemoval,
+    CounterfactualEraser,
+    MeanDifference,
+    scrub_blocks,
+)
+from debias_ssae.benchmark.methods.registry import Make, method
+from debias_ssae.benchmark.methods.seed import Seed
+from debias_ssae.benchmark.methods.variant import Rows, Variant
+from debias_ssae.benchmark.passes import Encoding
+from debias_ssae.exceptions import InputError
+
+_MAX_TWINS = 1000
+"""Texts with twins that the counterfactual subspace is fitted on, as in the baseline."""
+
+
+def _linear(name: str, make: Callable[[], AttributeErasure]) -> Make:
+    def variants(seed: Seed, regime: str) -> Iterator[Variant]:
+        rows = seed.plain_rows(regime)
+        labelled = seed.attribute_set(regime)
+        X = seed.attribute_rows(seed.corpus.passes.plain(), rows, regime)
+        start = time.perf_counter()
+        eraser = make().fit(X, labelled.y, sensitive_features=labelled.z)
+        seconds = time.perf_counter() - start
+        size = eraser.left_.size + eraser.right_.size + eraser.center_.size
+        yield Variant(name, regime, rows.map(eraser.transform), n_parameters=size, seconds_fit=seconds)
+
+    return method(name, "labelled", "labelled_gap")(variants)
+
+
+_linear("mean_diff", MeanDifference)
+_linear("inlp", INLP)
+_linear("leace", LEACE)
+_linear("leace_conditional", lambda: LEACE(conditional=True))
+_linear("splince", SPLINCE)
+
+
+@method("leace_in_model", "labelled", "labelled_gap")
+def leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
+    """LEACE on token rows at the embeddings and after every block (concept scrubbing)."""
+    labelled, corpus = seed.attribute_set(regime), seed.corpus
+    start = time.perf_counter()
+    edits = scrub_blocks(corpus.encoder.language_model, labelled.texts, labelled.z)
+    seconds = time.perf_counter() - start
+    size = sum(e.left.numel() + e.right.numel() + e.center.numel() for e in edits.values())
+    rows = seed.rows(corpus.passes.edited(edits), regime)
+    yield Variant(
+        "leace_in_model", regime, rows, hookpoint="every block", n_parameters=size, seconds_fit=seconds
+    )
+
+
+@method("correlation_removal", "labelled")
+def correlation_removal(seed: Seed, regime: str) -> Iterator[Variant]:
+    """Residuals of a regression on the attribute, which has to be known of every text."""
+    rows, labelled, z = seed.plain, seed.attribute_set(regime), seed.corpus.z
+    start = time.perf_counter()
+    remover = CorrelationRemoval().fit(rows.attribute, sensitive_features=labelled.z)
+    seconds = time.perf_counter() - start
+    split = seed.split
+
+    def removed(X: np.ndarray, at: np.ndarray) -> np.ndarray:
+        return remover.transform(X, sensitive_features=z[at])
+
+    # a twin has no known attribute, so there are none
+    edited = Rows(
+        removed(rows.head, split.head),
+        removed(rows.attribute, split.attribute),
+        removed(rows.test, split.test),
+        seconds=rows.seconds,
+    )
+    size = (len(remover.values_) - 1) * (rows.head.shape[1] + 1)
+    yield Variant(
+        "correlation_removal", regime, edited, needs_attribute=True, n_parameters=size, seconds_fit=seconds
+    )
+
+
+@method("counterfactual_subspace", "concept")
+def counterfactual_subspace(seed: Seed, regime: str) -> Iterator[Variant]:
+    """Project out what the vectors change by when only the words change."""
+    rows = seed.plain_rows(regime)
+    start = time.perf_counter()
+    eraser = fit_counterfactual(seed, regime, seed.corpus.passes.plain())
+    seconds = time.perf_counter() - start
+    size = eraser.components_.size + eraser.center_.size
+    edited = rows.map(eraser.transform)
+    yield Variant("counterfactual_subspace", regime, edited, n_parameters=size, seconds_fit=seconds)
+
+
+def fit_counterfactual(seed: Seed, regime: str, encoding: Encoding) -> CounterfactualEraser:
+    """The baseline of that name on the head's texts under ``encoding``; components chosen on those texts."""
+    concept, passes = seed.corpus.concept_of(regime), seed.corpus.passes
+    order = np.random.default_rng(seed.number).permutation(seed.split.head)
+    twins = concept.twins(seed.texts(order), limit=_MAX_TWINS)
+    if len(twins) < 2:
+        raise InputError(
+            f"{len(twins)} of the head's texts hold a word of the concept {concept.name!r}; need two"
+        )
+    both, _ = passes.run(encoding, [pair.text_a for pair in twins] + [pair.text_b for pair in twins])
+    a, b = np.split(both, 2)
+    return CounterfactualEraser(random_state=seed.number).fit(a, twins=b)

@@ -1,0 +1,330 @@
+"""What methods work with: the corpus that all seeds share, and one seed's split, SAEs and passes."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from debias_ssae.ablation import LatentEraser
+from debias_ssae.activations import Activations, harvest
+from debias_ssae.benchmark.methods.registry import REGISTRY, family
+from debias_ssae.benchmark.methods.variant import Rows, TwinRows, Variant
+from debias_ssae.benchmark.passes import Encoding, Passes
+from debias_ssae.benchmark.splits import Split
+from debias_ssae.concept import Concept
+from debias_ssae.config import BenchmarkConfig, DebiasConfig
+from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
+from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
+from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.exceptions import InputError
+from debias_ssae.sae.model import SparseAutoencoder
+
+
+class AttributeSet(NamedTuple):
+    """Texts whose attribute is known, and their classes where those are known too."""
+
+    texts: list[str]
+    z: np.ndarray
+    y: np.ndarray | None = None
+
+
+class TrainedSAE(NamedTuple):
+    """An SAE, where its rows come from, and the seconds that training took (also when it comes from a cache)."""
+
+    sae: SparseAutoencoder
+    hookpoint: str
+    seconds: float
+
+
+@dataclass
+class Corpus:
+    """What all seeds share: the texts with labels, the model, the pool, and the passes."""
+
+    texts: list[str]
+    text_ids: np.ndarray
+    """Row of each text in the table without repeated texts."""
+    y: np.ndarray
+    z: np.ndarray
+    majority: dict[str, str]
+    """Each class's over-represented attribute value, in the whole table."""
+    pool: list[str] | None
+    config: BenchmarkConfig
+    encoder: ActivationEncoder
+    concept: Concept | None
+    cache_dir: str | None = None
+    progress: bool = False
+    attribute_texts: AttributeSet | None = None
+    """Regime "labelled_gap": other texts with attribute labels and no classes."""
+
+    @cached_property
+    def passes(self) -> Passes:
+        """Through this corpus's model, kept under its cache directory."""
+        return Passes(self.encoder, self.cache_dir)
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """Names of the classes, sorted."""
+        return np.unique(self.y)
+
+    def concept_of(self, regime: str) -> Concept:
+        """The words that a regime of the family "concept" gives; raises InputError where there is no concept."""
+        if self.concept is None:
+            raise InputError("no concept is given; set concept= to a shipped name or a file")
+        if regime == "concept":
+            return self.concept
+        words = self.config.short_lists[regime.removeprefix("concept_")]
+        if isinstance(words, str):
+            return self.concept.subset(words)
+        return Concept.from_words(words, values=self.concept.values, name=f"{self.concept.name}:{regime}")
+
+    def unlisted(self, given: Concept) -> Concept | None:
+        """The run's concept, optional sections included, without the pairs that hold a word of ``given``."""
+        if self.concept is None:
+            return None
+        known = {word.casefold() for word in given.words}
+        every = (*self.concept.pairs, *self.concept.optional)
+        pairs = tuple(pair for pair in every if not {pair.a.casefold(), pair.b.casefold()} & known)
+        return replace(self.concept, pairs=pairs, optional=(), name=f"not {given.name}") if pairs else None
+
+
+@dataclass
+class Seed:
+    """One seed: its split, and its SAEs and representations, made when a method first asks for them."""
+
+    corpus: Corpus
+    split: Split
+    number: int
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    """Method, regime and reason of what could not run."""
+    plain_leakage: dict[str, float | None] = field(default_factory=dict)
+    """Of the model as it is, once it has been probed."""
+    _saes: dict[str, TrainedSAE] = field(default_factory=dict)
+    _activations: dict[tuple[str, str], Activations] = field(default_factory=dict)
+
+    def variants(self, method: str) -> Iterator[Variant]:
+        """Yield the method's variants, regime by regime; what cannot run is noted in ``skipped``."""
+        made = REGISTRY[method]
+        regimes = [regime for regime in self.regimes if family(regime) in made.families]
+        if not regimes:
+            self._skip(method, "", f"the run has none of its regimes ({', '.join(made.families)})")
+        for regime in regimes:
+            try:
+                yield from made.make(self, regime)
+            except InputError as error:
+                self._skip(method, regime, str(error))
+
+    def _skip(self, method: str, regime: str, reason: str) -> None:
+        self.skipped.append({"method": method, "regime": regime, "reason": reason})
+
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        """The regimes asked for, or all; labels of texts that nobody gave are asked for by name only."""
+        config = self.corpus.config
+        gap = ("labelled_gap",) if self.corpus.attribute_texts else ()
+        words = config.word_regimes if self.corpus.concept else ()
+        return config.regimes or ("none", "labelled", *gap, "labelled_head", "labelled_all", *words)
+
+    @cached_property
+    def choosing(self) -> np.ndarray:
+        """Which half of A (bool ``[n_attribute]``, half of each cell) chooses C by worst-group accuracy."""
+        rows, rng = self.split.attribute, np.random.default_rng(self.number)
+        cell = np.char.add(np.char.add(self.corpus.y[rows], "\0"), self.corpus.z[rows])
+        chosen = np.zeros(len(rows), dtype=bool)
+        for name in np.unique(cell):
+            members = rng.permutation(np.flatnonzero(cell == name))
+            chosen[members[: len(members) // 2]] = True
+        return chosen
+
+    def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The texts of these rows."""
+        return [self.corpus.texts[i] for i in rows]
+
+    @property
+    def head_y(self) -> np.ndarray:
+        """Classes of the head's texts."""
+        return self.corpus.y[self.split.head]
+
+    @cached_property
+    def plain(self) -> Rows:
+        """The model as it is."""
+        return self.plain_rows("none")
+
+    def plain_rows(self, regime: str) -> Rows:
+        """The model as it is, with the twins of a method that was told what ``regime`` tells."""
+        return self.rows(self.corpus.passes.plain(), regime)
+
+    @property
+    def plain_head(self) -> np.ndarray:
+        """Plain representations of the head's texts."""
+        return self.plain.head
+
+    def rows(self, encoding: Encoding, regime: str, given: Concept | None = None) -> Rows:
+        """Run head, A, test and the test texts' twins through ``encoding``.
+
+        ``given`` are the words that the method was told, by default those of ``regime``.
+        """
+        corpus, split = self.corpus, self.split
+        parts = (split.head, split.attribute, split.test)
+        if encoding.shared:
+            X, seconds = corpus.passes.run(encoding, corpus.texts)
+            head, attribute, test = (X[rows] for rows in parts)
+        else:
+            X, seconds = corpus.passes.run(encoding, self.texts(np.concatenate(parts)))
+            head, attribute, test = np.split(X, np.cumsum([len(rows) for rows in parts])[:2])
+        twins = self._twins(regime, given)
+        listed = [text for _, texts in twins.values() for text in texts]
+        X = corpus.passes.run(encoding, listed)[0] if listed else X[:0]
+        ends = np.cumsum([len(at) for at, _ in twins.values()])[:-1]
+        pieces = np.split(X, ends) if twins else []
+        found = {kind: TwinRows(twins[kind][0], piece) for kind, piece in zip(twins, pieces, strict=True)}
+        return Rows(head, attribute, test, found, seconds * len(test), plain=encoding.key == "plain")
+
+    def _twins(self, regime: str, given: Concept | None) -> dict[str, tuple[np.ndarray, list[str]]]:
+        """For each kind of twin, the places of test texts that have one and the twins."""
+        corpus = self.corpus
+        if corpus.concept is None:
+            return {}
+        told = given or (corpus.concept_of(regime) if family(regime) == "concept" else corpus.concept)
+        found = {}
+        for kind, concept in (("listed", corpus.concept), ("unlisted", corpus.unlisted(told))):
+            pairs = [] if concept is None else concept_twins(concept, self.texts(self.split.test))
+            found[kind] = (np.array([at for at, _ in pairs], dtype=int), [twin for _, twin in pairs])
+        return found
+
+    def attribute_set(self, regime: str) -> AttributeSet:
+        """The attribute labels that a regime gives; raises InputError for one that gives none."""
+        corpus, split = self.corpus, self.split
+        if regime == "labelled_gap":
+            if corpus.attribute_texts is None:
+                raise InputError("no texts with attribute labels alone are given")
+            return _at_most(corpus.attribute_texts, corpus.config.debias.selection.max_texts)
+        rows = {
+            "labelled": split.attribute,
+            "labelled_head": split.head,
+            "labelled_all": np.concatenate([split.head, split.attribute, split.rest]),
+        }[regime]
+        return AttributeSet(self.texts(rows), corpus.z[rows], corpus.y[rows])
+
+    def attribute_rows(self, encoding: Encoding, rows: Rows, regime: str) -> np.ndarray:
+        """Representations of the regime's attribute set under ``encoding``, which gave ``rows``."""
+        if regime == "labelled":
+            return rows.attribute
+        if regime == "labelled_head":
+            return rows.head
+        return self.corpus.passes.run(encoding, self.attribute_set(regime).texts)[0]
+
+    def sae(
+        self, kind: str = "ssae", hookpoint: str | None = None, config: DebiasConfig | None = None
+    ) -> TrainedSAE:
+        """Train an SAE: "gsae" on the pool, "ssae_erm" and "ssae" from there on the head's texts and what they
+        retrieve, without and with TERM's tilt. Test texts are held out of all of it.
+        """
+        corpus, config = self.corpus, config or self.corpus.config.debias
+        hookpoint = hookpoint or corpus.config.hookpoint
+        key = f"{kind} {hookpoint} {config.model_dump_json()}"
+        if key not in self._saes:
+            general = self.sae("gsae", hookpoint, config) if kind != "gsae" else None
+            self._saes[key] = self._train(kind, hookpoint, config, general)
+        return self._saes[key]
+
+    def _train(
+        self, kind: str, hookpoint: str, config: DebiasConfig, general: TrainedSAE | None
+    ) -> TrainedSAE:
+        corpus, model = self.corpus, self.corpus.encoder.language_model
+        head, held_out = self.texts(self.split.head), self.texts(self.split.test)
+        options: dict[str, Any] = {
+            "random_state": self.number,
+            "cache_dir": corpus.cache_dir,
+            "progress": corpus.progress,
+        }
+        start = time.perf_counter()
+        if general is None:
+            unseen = set(held_out)
+            pool = head if corpus.pool is None else [text for text in corpus.pool if text not in unseen]
+            learned = train_general_sae(model, pool, hookpoint, config, **options)
+            trained = learned.record["seconds"]
+        else:
+            if kind == "ssae_erm":
+                config = config.updated(special=config.special.updated(tilt=0.0))
+            learned = learn_ssae(
+                model,
+                head,
+                hookpoint,
+                config,
+                corpus=corpus.pool,
+                general=general.sae,
+                held_out=held_out,
+                **options,
+            )
+            trained = learned.record["special"]["seconds"]
+        # a cache answers at once; what training took is in the record
+        seconds = max(time.perf_counter() - start, trained) + (general.seconds if general else 0.0)
+        return TrainedSAE(learned.sae, hookpoint, seconds)
+
+    def found(self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool = True) -> Found:
+        """Find latents as the debiaser does: from the head's texts and words, or from attribute labels."""
+        corpus, model = self.corpus, self.corpus.encoder.language_model
+        selection = corpus.config.debias.selection
+        options: dict[str, Any] = {"n_latents": n_latents, "random_state": self.number}
+        if family(regime) == "concept":
+            head, concept = self.texts(self.split.head), corpus.concept_of(regime)
+            return find_from_concept(
+                model, trained.sae, head, concept, selection, hookpoint=trained.hookpoint, **options
+            )
+        labelled = self.attribute_set(regime)
+        key = (regime, trained.hookpoint)
+        if key not in self._activations:
+            self._activations[key] = harvest(model, labelled.texts, trained.hookpoint)
+        y = labelled.y if with_y else None
+        return find_from_labels(trained.sae, self._activations[key], y, labelled.z, selection, **options)
+
+    def erasing(
+        self, trained: TrainedSAE, latents: Sequence[int] | np.ndarray, *, alpha: float = 1.0
+    ) -> Encoding:
+        """The model with these latents removed inside; with nothing to remove, the plain one to the bit."""
+        eraser = LatentEraser.cut(trained.sae, [int(i) for i in latents], alpha=alpha)
+        if not eraser.changes_anything:
+            return self.corpus.passes.plain()
+        return self.corpus.passes.edited({trained.hookpoint: eraser})
+
+    def erased(
+        self,
+        method: str,
+        regime: str,
+        trained: TrainedSAE,
+        latents: Sequence[int] | np.ndarray,
+        *,
+        alpha: float = 1.0,
+        draw: int = 0,
+        seconds_fit: float = 0.0,
+    ) -> Variant:
+        """The variant in which ``latents`` are removed inside the model."""
+        return Variant(
+            method,
+            regime,
+            self.rows(self.erasing(trained, latents, alpha=alpha), regime),
+            hookpoint=trained.hookpoint,
+            d_sae=trained.sae.cfg.d_sae,
+            n_latents=len(latents),
+            draw=draw,
+            # an encoder row, a decoder row and a bias each
+            n_parameters=len(latents) * (2 * trained.sae.cfg.d_in + 1),
+            seconds_fit=seconds_fit,
+        )
+
+
+def concept_twins(concept: Concept, texts: Sequence[str]) -> list[tuple[int, str]]:
+    """Places and swapped versions of the texts that hold a word of the concept."""
+    twins = ((at, concept.twin(text)) for at, text in enumerate(texts))
+    return [(at, twin) for at, twin in twins if twin is not None and twin != texts[at]]
+
+
+def _at_most(labelled: AttributeSet, n: int) -> AttributeSet:
+    """A sample that is the same in every seed, so that one pass serves all."""
+    if len(labelled.texts) <= n:
+        return labelled
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labelled.texts))[:n])
+    return AttributeSet([labelled.texts[i] for i in chosen], labelled.z[chosen])

@@ -1,0 +1,111 @@
+"""Sparse autoencoders: the general and the specialised one, narrow, deep, and with a linear eraser behind."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from debias_ssae.baselines import LEACE
+from debias_ssae.benchmark.methods.linear import fit_counterfactual
+from debias_ssae.benchmark.methods.registry import Make, method
+from debias_ssae.benchmark.methods.seed import Seed, TrainedSAE
+from debias_ssae.benchmark.methods.variant import Variant
+from debias_ssae.config import DebiasConfig
+from debias_ssae.sae.model import SparseAutoencoder
+
+_FAMILIES = ("labelled", "labelled_gap", "concept")
+NARROW = 8
+"""How many times narrower the narrow SAEs are, and how many times fewer of their latents are removed."""
+
+
+def _sae(name: str, kind: str, *, share: int = 1, deep: bool = False) -> Make:
+    def variants(seed: Seed, regime: str) -> Iterator[Variant]:
+        trained = seed.sae(kind, middle(seed) if deep else None, narrow(seed.corpus.config.debias, share))
+        yield _erased(seed, name, regime, trained, share)
+
+    return method(name, *_FAMILIES)(variants)
+
+
+def _erased(seed: Seed, name: str, regime: str, trained: TrainedSAE, share: int = 1) -> Variant:
+    start = time.perf_counter()
+    n = seed.corpus.config.debias.selection.n_latents
+    # zero stays zero: then nothing is removed and the rows are ERM's
+    found = seed.found(trained, regime, max(1, n // share) if n else 0)
+    seconds = trained.seconds + time.perf_counter() - start
+    return seed.erased(name, regime, trained, found.latents, seconds_fit=seconds)
+
+
+def narrow(config: DebiasConfig, share: int) -> DebiasConfig:
+    """The same settings with ``share`` times fewer latents."""
+    width = max(1, config.d_sae // share)
+    return config if share == 1 else config.updated(d_sae=width, k=min(config.k, width))
+
+
+def middle(seed: Seed) -> str:
+    """The block in the middle of the model, or its first."""
+    return f"blocks.{max(0, seed.corpus.encoder.language_model.n_blocks // 2 - 1)}"
+
+
+_sae("gsae", "gsae")
+_sae("ssae_erm", "ssae_erm")
+_sae("ssae", "ssae")
+_sae("gsae_eighth", "gsae", share=NARROW)
+_sae("ssae_eighth", "ssae", share=NARROW)
+_sae("ssae_deep", "ssae", deep=True)
+
+
+@method("ssae_leace", "labelled", "labelled_gap")
+def ssae_leace(seed: Seed, regime: str) -> Iterator[Variant]:
+    """LEACE of what leaves the model after the SSAE's edit."""
+    trained, labelled = seed.sae(), seed.attribute_set(regime)
+    start = time.perf_counter()
+    found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
+    variant = seed.erased("ssae_leace", regime, trained, found.latents)
+    X = seed.attribute_rows(seed.erasing(trained, found.latents), variant.rows, regime)
+    eraser = LEACE().fit(X, sensitive_features=labelled.z)
+    seconds = trained.seconds + time.perf_counter() - start
+    size = eraser.left_.size + eraser.right_.size + eraser.center_.size
+    yield replace(
+        variant,
+        rows=variant.rows.map(eraser.transform),
+        n_parameters=variant.n_parameters + size,
+        seconds_fit=seconds,
+    )
+
+
+@method("ssae_counterfactual", "concept")
+def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
+    """The counterfactual subspace of what leaves the model after the SSAE's edit."""
+    trained = seed.sae()
+    start = time.perf_counter()
+    found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
+    eraser = fit_counterfactual(seed, regime, seed.erasing(trained, found.latents))
+    seconds = trained.seconds + time.perf_counter() - start
+    variant = seed.erased("ssae_counterfactual", regime, trained, found.latents)
+    yield replace(
+        variant,
+        rows=variant.rows.map(eraser.transform),
+        n_parameters=variant.n_parameters + eraser.components_.size + eraser.center_.size,
+        seconds_fit=seconds,
+    )
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """An edit that puts an SAE's reconstruction in place of the rows."""
+
+    sae: SparseAutoencoder
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return reconstructed rows ``[n, d]``."""
+        with torch.no_grad():
+            sae = self.sae.to(x.device)
+            return sae.decode(sae.encode(x)).to(x.dtype)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A name for this edit in caches."""
+        return f"reconstruction:{self.sae.fingerprint()}"
