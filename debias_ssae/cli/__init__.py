@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": ("demo", "demo", "Debias synthetic biographies from end to end, offline."),
     "fit": ("estimators", "fit", "Fit a debiaser on a table of texts and save it."),
     "transform": ("estimators", "transform", "Write the debiased representations of a table of texts."),
+    "latents": ("latents", "latents", "Show what each removed latent does, and apply a review of it."),
     "export": ("export", "export", "Write a debiaser as a model for sentence-transformers."),
     "audit": ("audit", "audit", "Audit predictions: what fails, for whom, how sure we are."),
     "benchmark": ("benchmark", "benchmark", "Compare methods on Bias in Bios or on your own table."),

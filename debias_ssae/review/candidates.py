@@ -1,0 +1,164 @@
+"""The latents that a person may want to look at: those removed, and the next ones by score."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from debias_ssae.activations import Activations, harvest
+from debias_ssae.attribution import LatentScores, encode_attribute
+from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.encoder import check_texts
+from debias_ssae.exceptions import InputError
+from debias_ssae.review.contexts import Context, read_latent
+from debias_ssae.review.directions import concept_direction, probe_directions, strongest_cosine
+from debias_ssae.sae.model import SparseAutoencoder
+
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is known of one latent."""
+
+    hookpoint: str
+    latent: int
+    rank: int
+    """Place among all latents of its SAE by score, from 1."""
+    removed: bool
+    score: float
+    toward: str
+    """The attribute's value with which it rises; "" where that is not one of two."""
+    effect: float | None
+    """Signed, mean over classes, in activation units."""
+    firing_rate: float
+    mass: float
+    p_value: float
+    attribute_cosine: float | None
+    """Of its decoder row with the attribute's direction; None where that is not known."""
+    target_cosine: float | None
+    words: tuple[str, ...]
+    contexts: tuple[Context, ...]
+
+
+def candidates(
+    debiaser: SSAEDebiaser,
+    texts: Sequence[str],
+    *,
+    y: Any = None,
+    sensitive_features: Any = None,
+    n_more: int = 40,
+    n_contexts: int = 5,
+    max_texts: int = 2000,
+    random_state: int = 0,
+) -> list[Candidate]:
+    """Return the removed latents and the ``n_more`` next ones of each hookpoint, best first.
+
+    At most ``max_texts`` of ``texts`` are read. The attribute's direction comes from ``sensitive_features``
+    (a probe) or else from the debiaser's concept (twins); the target's from ``y`` (a probe).
+
+    Raises InputError for a debiaser of a matrix or without scores, and for labels of another length.
+    """
+    if debiaser.encoder is None:
+        raise InputError(
+            "this debiaser works on a matrix, whose rows have no words to show; review needs texts"
+        )
+    kept = check_texts(texts)
+    order = np.sort(np.random.default_rng(random_state).permutation(len(kept))[:max_texts])
+    sample = [kept[i] for i in order]
+    codes = None
+    if sensitive_features is not None:
+        codes = encode_attribute(sensitive_features, len(kept))[0][order]
+    if y is not None and len(y) != len(kept):
+        raise InputError(f"there are {len(kept)} texts, but y has {len(y)}; they must agree")
+    labels = None if y is None else np.asarray(y)[order]
+    found: list[Candidate] = []
+    for hookpoint, sae, scores, latents in parts(debiaser):
+        rows = harvest(debiaser.encoder_.language_model, sample, hookpoint)
+        attribute = _attribute(debiaser, rows, sample, codes, hookpoint)
+        target = np.zeros((0, sae.cfg.d_in)) if labels is None else probe_directions(rows, labels)
+        ids = shown(scores, latents, n_more)
+        fired = _fired(sae, rows, ids)
+        w_dec = sae.W_dec.detach().cpu().numpy()
+        ranks = np.argsort(np.argsort(-scores.score, kind="stable"))
+        removed = {int(i) for i in latents}
+        for column, i in enumerate(ids):
+            readings = read_latent(sample, rows, fired[:, column], n_contexts=n_contexts)
+            found.append(
+                Candidate(
+                    hookpoint=hookpoint,
+                    latent=i,
+                    rank=int(ranks[i]) + 1,
+                    removed=i in removed,
+                    **_scored(scores, i),
+                    attribute_cosine=strongest_cosine(w_dec[i], attribute),
+                    target_cosine=strongest_cosine(w_dec[i], target),
+                    words=readings.words,
+                    contexts=readings.contexts,
+                )
+            )
+    return found
+
+
+def parts(debiaser: SSAEDebiaser) -> Iterator[tuple[str, SparseAutoencoder, LatentScores, np.ndarray]]:
+    """Hookpoint, SAE, scores and removed latents, one after the other. Raises InputError without scores."""
+    if debiaser.scores_ is None:
+        raise InputError(
+            "this debiaser was fitted without a way to find latents, so there is nothing to review"
+        )
+    yield str(debiaser.hookpoint), debiaser.sae_, debiaser.scores_, debiaser.latents_
+
+
+def shown(scores: LatentScores, latents: np.ndarray, n_more: int) -> list[int]:
+    """The removed latents as they are ordered, then the best of the others that have any evidence."""
+    removed = [int(i) for i in latents]
+    others = [int(i) for i in scores.top(len(removed) + n_more) if int(i) not in set(removed)]
+    return removed + others[:n_more]
+
+
+def _attribute(
+    debiaser: SSAEDebiaser, rows: Activations, texts: list[str], codes: np.ndarray | None, hookpoint: str
+) -> np.ndarray:
+    if codes is not None:
+        known = np.flatnonzero(codes >= 0)
+        return probe_directions(_only(rows, known), codes[known])
+    concept = debiaser._load_concept()
+    if concept is None:
+        return np.zeros((0, rows.x.shape[1]))
+    return concept_direction(debiaser.encoder_.language_model, texts, concept, hookpoint, limit=500)
+
+
+def _only(rows: Activations, texts: np.ndarray) -> Activations:
+    """The rows of some texts, which are numbered anew."""
+    place = torch.full((rows.n_texts,), -1)
+    place[torch.from_numpy(texts)] = torch.arange(len(texts))
+    mine = place[rows.text_ids]
+    kept = mine >= 0
+    return Activations(rows.x[kept], mine[kept], rows.token_ids[kept], rows.offsets[kept], len(texts))
+
+
+def _fired(sae: SparseAutoencoder, rows: Activations, ids: list[int]) -> np.ndarray:
+    """Activations of the latents ``ids`` on all rows ``[n_rows, len(ids)]``."""
+    out = np.zeros((len(rows.x), len(ids)), np.float32)
+    with torch.no_grad():
+        for start in range(0, len(rows.x), CHUNK):
+            x = rows.x[start : start + CHUNK]
+            chosen = torch.tensor(ids, dtype=torch.long)
+            f = sae.encode_rows(x, chosen) if sae.is_elementwise else sae.encode(x)[:, chosen]
+            out[start : start + CHUNK] = f.cpu().numpy()
+    return out
+
+
+def _scored(scores: LatentScores, i: int) -> dict[str, Any]:
+    sign, effect = int(np.sign(scores.sign[i])), np.atleast_2d(scores.effect)[:, i]
+    defined = effect[~np.isnan(effect)]
+    return {
+        "score": float(scores.score[i]),
+        "toward": str(scores.values[sign > 0]) if sign and len(scores.values) == 2 else "",
+        "effect": float(defined.mean()) if len(defined) else None,
+        "firing_rate": float(scores.firing_rate[i]),
+        "mass": float(scores.mass[i]),
+        "p_value": float(scores.p_value[i]),
+    }
