@@ -1,15 +1,36 @@
-"""Which latents carry the attribute: from labels, or from a concept without labels."""
+"""Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
+from debias_ssae.attribution.choosing import Sufficient, removal_score, smallest_sufficient
 from debias_ssae.attribution.concept import counterfactual_contrast
 from debias_ssae.attribution.controls import matched_random_latents
+from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, costs_from_twins, guard
 from debias_ssae.attribution.labelled import class_conditional_contrast, encode_attribute
+from debias_ssae.attribution.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
 from debias_ssae.attribution.scores import LatentScores, pooled_latents
+from debias_ssae.attribution.through_model import integrated_gradients_attribution
+from debias_ssae.attribution.stability import Stability, matched_cosines, stability
 
 __all__ = [
+    "Costs",
+    "Guarded",
+    "KSparse",
     "LatentScores",
+    "Stability",
+    "Sufficient",
     "class_conditional_contrast",
+    "costs_from_labels",
+    "costs_from_twins",
     "counterfactual_contrast",
     "encode_attribute",
+    "guard",
+    "k_sparse_probing",
+    "matched_cosines",
+    "integrated_gradients_attribution",
     "matched_random_latents",
     "pooled_latents",
+    "probe_attribution",
+    "probe_direction",
+    "removal_score",
+    "smallest_sufficient",
+    "stability",
 ]
