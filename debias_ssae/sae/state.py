@@ -14,6 +14,10 @@ from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_wei
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.processes import Processes
 
+REVIVAL = 3.0
+"""jumprelu: learning rates by which the log threshold of a dead latent falls in a step. AuxK moves the latent's
+weights, but its threshold feels only pre-activations that come near."""
+
 
 class Training:
     """Weights, optimiser and running means, in units where the centred data has variance 1 a dimension."""
@@ -101,6 +105,8 @@ class Training:
             self.threshold = self.memory * old + (1 - self.memory) * result.threshold
             self.threshold_known = True
         lr = self._update(result.gradient, step)
+        if self.weights.log_threshold is not None and train.aux_coefficient > 0:
+            self.weights.log_threshold.sub_((self.silent >= train.dead_steps) * (REVIVAL * lr))
         if measure:
             variance = float((x.to(self.device) - self.center).double().square().sum()) * self.scale**2
             error = self.processes.total(float(result.errors.double().sum())) * self.cfg.d_in

@@ -30,3 +30,13 @@ def test_few_latents_die_and_bfloat16_costs_nothing(rows):
         assert measured[dtype]["l0"] == pytest.approx(32, rel=0.1)
         assert measured[dtype]["fvu"] < 0.3
     assert measured["bfloat16"]["fvu"] == pytest.approx(measured["float32"]["fvu"], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.parametrize("architecture", ["matryoshka", "jumprelu"])
+def test_under_one_in_a_hundred_latents_is_dead_at_the_end(rows, architecture):
+    cfg = SAEConfig(d_in=384, d_sae=768, k=32, architecture=architecture)
+    settings = TrainConfig(n_steps=250, batch_size=1024, device="cpu")
+    sae = train_sae(shuffled_batches(rows[10_000:], 1024, 0), cfg, settings, random_state=0).sae
+    assert evaluate(sae, rows)["dead_fraction"] < 0.01

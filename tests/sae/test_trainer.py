@@ -131,7 +131,7 @@ def test_fine_tuning_starts_where_the_general_sae_is(architecture):
     before = evaluate(general, planted_rows(1000, seed=5))["fvu"]
     gentle = BRIEF.updated(n_steps=20, lr=1e-9, sparsity=0.0, aux_coefficient=0.0)
     tuned = train_sae(stream(1), cfg, gentle, init=general, random_state=0).sae
-    assert evaluate(tuned, planted_rows(1000, seed=5))["fvu"] == pytest.approx(before, rel=0.03)
+    assert evaluate(tuned, planted_rows(1000, seed=5))["fvu"] == pytest.approx(before, rel=0.05)
     assert torch.allclose(tuned.W_enc, general.W_enc, atol=1e-5)
     assert torch.allclose(tuned.b_dec, general.b_dec, atol=1e-4)
 
@@ -176,6 +176,23 @@ def test_frozen_latents_need_an_elementwise_init():
 def test_init_of_another_shape():
     with pytest.raises(InputError, match="d_sae=48; the configuration asks for d_in=16, d_sae=20"):
         train_sae(stream(), CFG.updated(d_sae=20), BRIEF, init=random_sae("batchtopk"))
+
+
+def test_thresholds_of_dead_jumprelu_latents_come_down():
+    cfg = CFG.updated(architecture="jumprelu")
+    start = train_sae(stream(batch_size=256), cfg, BRIEF.updated(n_steps=200), random_state=0).sae
+    raised = (start.encode(planted_rows(4000)) > 0).sum(0).topk(12).indices
+    with torch.no_grad():
+        start.threshold[raised] = 40.0  # no row comes near, so that no gradient reaches these
+    silent = {}
+    for coefficient in (0.0, 1 / 32):
+        train = TrainConfig(
+            n_steps=150, batch_size=256, lr=0.02, aux_coefficient=coefficient, dead_steps=2, device="cpu"
+        )
+        sae = train_sae(stream(batch_size=256), cfg, train, init=start, random_state=0).sae
+        silent[coefficient] = int((sae.encode(planted_rows(4000))[:, raised] == 0).all(0).sum())
+    assert silent[0.0] == 12
+    assert silent[1 / 32] <= 3
 
 
 def test_aux_revives_dead_latents():
