@@ -20,9 +20,10 @@ class Answers:
     def __init__(self, predictions: pd.DataFrame, *, n_draws: int = N_DRAWS) -> None:
         """Take the content of predictions.parquet."""
         self.n_draws = n_draws
-        ordered = predictions.sort_values(["seed", "draw", "text_id"], kind="stable")
+        known = predictions.fillna(dict.fromkeys(KEYS, ""))
+        ordered = known.sort_values(["seed", "draw", "text_id"], kind="stable")
         self._rows: dict[tuple[Any, ...], pd.DataFrame] = dict(
-            iter(ordered.groupby(KEYS, sort=False, dropna=False))  # type: ignore[arg-type]
+            iter(ordered.groupby(KEYS, sort=False))  # type: ignore[arg-type]
         )
         self._bootstraps: dict[tuple[int, ...], tuple[JointBootstrap, list[np.ndarray]]] = {}
         self._moves: dict[tuple[tuple[Any, ...], str], Moves] = {}

@@ -1,6 +1,6 @@
 """The SSAE against a family of methods fixed beforehand: paired, corrected, with what could have been seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from debias_ssae.benchmark.answers import Answers
@@ -9,7 +9,7 @@ from debias_ssae.intervals import critical_value, holm
 
 OTHERS = ("scrub", "token_mask", "counterfactual_subspace", "best linear eraser", "gsae")
 """What the ssae is compared with; fixed before the first run."""
-LINEAR_ERASERS = ("mean_diff", "leace", "leace_conditional", "leace_blocks", "inlp", "splince")
+LINEAR_ERASERS = ("mean_diff", "leace", "leace_conditional", "leace_in_model", "inlp", "splince")
 """Among which the best is chosen, by the mean worst-group accuracy that is then compared: to our loss."""
 MARGIN = 0.03
 """Non-inferior: the interval's lower end lies above minus this."""
@@ -36,9 +36,9 @@ def compare(summary: Sequence[dict[str, Any]], answers: Answers) -> list[dict[st
     return records
 
 
-def head_kind(row: dict[str, Any]) -> str:
+def head_kind(row: Mapping[str, Any]) -> str:
     """``retrained``, ``frozen`` or ``frozen, re-centred``."""
-    return str(row["head"]) + (", re-centred" if "re-centred" in str(row["representation"]) else "")
+    return str(row.get("head")) + (", re-centred" if "re-centred" in str(row.get("representation")) else "")
 
 
 def _family(ours: dict[str, Any], alike: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:

@@ -3,12 +3,22 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from debias_ssae.exceptions import InputError
+
+
+class Part(NamedTuple):
+    """A finished piece of work."""
+
+    rows: list[dict[str, Any]]
+    predictions: pd.DataFrame
+    skipped: list[dict[str, str]]
+    """What could not run, and why."""
 
 
 class Parts:
@@ -22,24 +32,28 @@ class Parts:
         """Whether this part was finished, here or in a run that was cut off."""
         return self._rows(group, name).exists()
 
-    def read(self, group: str, name: str) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-        """Its rows, and its predictions (none where it wrote none)."""
-        rows = json.loads(self._rows(group, name).read_text(encoding="utf-8"))
+    def read(self, group: str, name: str) -> Part:
+        """The part as it was written."""
+        kept = json.loads(self._rows(group, name).read_text(encoding="utf-8"))
         file = self._predictions(group, name)
-        return rows, pd.read_parquet(file) if file.exists() else pd.DataFrame()
+        predictions = pd.read_parquet(file) if file.exists() else pd.DataFrame()
+        return Part(kept["rows"], predictions, kept["skipped"])
 
-    def write(self, group: str, name: str, rows: list[dict[str, Any]], predictions: pd.DataFrame) -> None:
+    def write(
+        self,
+        group: str,
+        name: str,
+        rows: list[dict[str, Any]],
+        predictions: pd.DataFrame,
+        skipped: Sequence[dict[str, str]] = (),
+    ) -> None:
         """Keep a part; its rows come last, so that a part with rows is whole."""
         if len(predictions):
             goal = self._predictions(group, name)
             partial = goal.with_name(goal.name + ".partial")
             predictions.to_parquet(partial)
             partial.replace(goal)
-        write_json(self._rows(group, name), rows)
-
-    def count(self) -> int:
-        """How many parts are finished."""
-        return sum(1 for _ in self.directory.glob("*.json"))
+        write_json(self._rows(group, name), {"rows": rows, "skipped": list(skipped)})
 
     def _rows(self, group: str, name: str) -> Path:
         return self.directory / f"{group}--{name}.json"

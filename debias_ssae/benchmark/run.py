@@ -17,9 +17,8 @@ import pandas as pd
 
 from debias_ssae.benchmark.answers import Answers
 from debias_ssae.benchmark.comparisons import compare
-from debias_ssae.benchmark.evaluation import evaluate
-from debias_ssae.benchmark.heads import fit_heads
-from debias_ssae.benchmark.methods import METHODS, Corpus, Seed
+from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
+from debias_ssae.benchmark.methods import METHODS, AttributeSet, Corpus, Seed
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
 from debias_ssae.benchmark.summary import summarise
@@ -89,8 +88,9 @@ def run_benchmark(
         unit="method",
     )
     finished = [parts.read(*one) for one in wanted]
-    every = pd.concat([predictions for _, predictions in finished], ignore_index=True)
-    runs = [row for rows, _ in finished for row in rows]
+    every = pd.concat([part.predictions for part in finished], ignore_index=True)
+    runs = [row for part in finished for row in part.rows]
+    skipped = {tuple(note.items()): note for part in finished for note in part.skipped}
     answers = Answers(every)
     summary = summarise(runs, answers)
     results = {
@@ -98,6 +98,7 @@ def run_benchmark(
         "runs": runs,
         "summary": summary,
         "comparisons": compare(summary, answers),
+        "skipped": list(skipped.values()),
     }
     write_json(out / "results.json", results)
     every.to_parquet(out / "predictions.parquet")
@@ -126,8 +127,9 @@ def _run_seed(shared: tuple[Ready, Parts], number: int, on_part: Callable[[], An
     if not left:
         return
     seed = Seed(ready.corpus, ready.splits[number], number)
-    frozen = fit_heads(seed.plain_head, ready.corpus.y[seed.split.head], random_state=number)
+    frozen = frozen_heads(seed)
     for method in left:
+        seed.skipped.clear()
         found = [pair for variant in seed.variants(method) for pair in evaluate(seed, variant, frozen)]
         predictions = [predicted for _, predicted in found]
         parts.write(
@@ -135,6 +137,7 @@ def _run_seed(shared: tuple[Ready, Parts], number: int, on_part: Callable[[], An
             method,
             [row for row, _ in found],
             pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame(),
+            seed.skipped,
         )
         on_part()
 
@@ -153,9 +156,11 @@ def prepare(
     Raises InputError, before any work, for a cell that is too small.
     """
     table = _unique(table)
-    shared = _shared(table, config, _pool(corpus, config), cache_dir)
+    shared = replace(
+        _shared(table, config, _pool(corpus, config), cache_dir), attribute_texts=_labelled(attribute_data)
+    )
     parts = splits(table) if splits is not None else _protocol_splits(shared)
-    return Ready(*_only_used(shared, parts), len(shared.texts), _key(shared, config))
+    return Ready(*_only_used(shared, parts), n_texts=len(shared.texts), key=_key(shared, config))
 
 
 def provenance(
@@ -190,6 +195,14 @@ def _pool(corpus: Sequence[str] | None, config: BenchmarkConfig) -> list[str] | 
         return list(corpus)
     picked = np.sort(np.random.default_rng(0).choice(len(corpus), QUICK_POOL, replace=False))
     return [corpus[i] for i in picked]
+
+
+def _labelled(table: pd.DataFrame | None) -> AttributeSet | None:
+    if table is None:
+        return None
+    return AttributeSet(
+        table["text"].tolist(), table["sensitive"].astype(str).to_numpy(dtype=object).astype(str)
+    )
 
 
 def _protocol_splits(shared: Corpus) -> list[Split]:
@@ -254,6 +267,6 @@ def _key(shared: Corpus, config: BenchmarkConfig) -> str:
     digest = sha256(json.dumps(settings).encode())
     for text, y, z in zip(shared.texts, shared.y, shared.z, strict=True):
         digest.update(f"{text}\0{y}\0{z}\0".encode("utf-8", "surrogatepass"))
-    for text in shared.pool or ():
+    for text in (*(shared.pool or ()), *(shared.attribute_texts.texts if shared.attribute_texts else ())):
         digest.update(f"{text}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]

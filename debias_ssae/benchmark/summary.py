@@ -10,8 +10,18 @@ from debias_ssae.intervals import Moves, gap_closed
 
 SKYLINES = ("oracle", "oracle_large", "majority")
 """Rows that are no methods: never ranked."""
-_FACTS = ("C", "d_sae", "n_latents", "seconds_fit", "seconds_transform", "parameters", "n_parameters")
-_NOT_METRICS = {*KEYS, *_FACTS, "draw", "seed", "worst_group", "needs_attribute", "n"}
+_FACTS = (
+    "C",
+    "d_sae",
+    "n_latents",
+    "n_parameters",
+    "seconds_fit",
+    "seconds_transform",
+    "flips_n",
+    "flips_unlisted_n",
+)
+_WORDS = ("hookpoint", "level")
+_NOT_METRICS = {*KEYS, *_FACTS, *_WORDS, "draw", "seed", "worst_group", "needs_attribute"}
 
 
 def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
@@ -23,11 +33,13 @@ def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, An
     worst-group accuracies of rows evaluated alike; a method that needs the attribute when used has none.
     """
     table = pd.DataFrame(runs)
+    table[KEYS] = table[KEYS].fillna("")
     metrics = [name for name in table.columns if name not in _NOT_METRICS and _is_number(table[name])]
     rows = []
-    for key, group in table.groupby(KEYS, sort=False, dropna=False):
-        row: dict[str, Any] = dict(zip(KEYS, key, strict=True))
+    for key, group in table.groupby(KEYS, sort=False):
+        row: dict[str, Any] = {name: None if k == "" else k for name, k in zip(KEYS, key, strict=True)}
         row |= {name: _mean(group[name]) for name in _FACTS if name in table}
+        row |= {name: _word(group[name]) for name in _WORDS if name in table}
         row["n_seeds"] = int(group["seed"].nunique())
         row["needs_attribute"] = "needs_attribute" in group and bool(group["needs_attribute"].any())
         row["worst_group"] = group["worst_group"].mode()[0]
@@ -45,7 +57,7 @@ def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, An
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """The row's key in ``Answers``."""
-    return tuple(row[key] for key in KEYS)
+    return tuple("" if row[key] is None else row[key] for key in KEYS)
 
 
 def evaluated_alike(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -60,7 +72,9 @@ def _add_gap_closed(rows: list[dict[str, Any]], answers: Answers) -> None:
             alike = tuple(row[k] for k in ("setting", "head_model", "C_rule"))
             ends.setdefault(alike, {})[row["method"]] = answers.moves(key_of(row), "worst_group_accuracy")
     for row in rows:
-        between = ends.get(tuple(row[k] for k in ("setting", "head_model", "C_rule")), {})
+        # a method with a head of its own stands beside the ordinary heads
+        ordinary = ends.get((row["setting"], "logistic", "cv"), {})
+        between = ends.get(tuple(row[k] for k in ("setting", "head_model", "C_rule")), ordinary)
         share = None
         if len(between) == 2:
             own = answers.moves(key_of(row), "worst_group_accuracy")
@@ -102,6 +116,11 @@ def _is_number(values: pd.Series) -> bool:
     return len(known) > 0 and all(
         isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in known
     )
+
+
+def _word(values: pd.Series) -> str | None:
+    known = values.dropna()
+    return None if known.empty else str(known.iloc[0])
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -4,7 +4,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from debias_ssae.benchmark.comparisons import HEADS, head_kind
+from debias_ssae.benchmark.comparisons import HEADS as HEADLINE_HEADS
+from debias_ssae.benchmark.comparisons import head_kind
+
+__all__ = [
+    "COLUMNS",
+    "COMPARED",
+    "HEADLINE_HEADS",
+    "comparison_rows",
+    "headline_lines",
+    "headline_rows",
+    "leakage_of",
+    "markdown_table",
+]
 
 LEAKAGE = ("leakage_given_y", "leakage")
 """Shown where a run has it, the first of these."""
@@ -20,28 +32,40 @@ COLUMNS = (
 )
 
 
-def headline_rows(
-    summary: Sequence[Mapping[str, Any]], *, head_model: str = "logistic", c_rule: str = "cv"
-) -> Iterator[list[str]]:
+def headline_lines(
+    summary: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[tuple[str, str], dict[str, Mapping[str, Any]]]]:
+    """Yield method and regime with a row for each kind of head: logistic, C by cross-validation.
+
+    A method that brings a head of its own stands with that.
+    """
+    lines: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for rule in ("cv", "own"):
+        for row in summary:
+            key = str(row.get("method")), str(row.get("regime"))
+            if row.get("head_model") == "logistic" and row.get("C_rule") == rule:
+                lines.setdefault(key, {}).setdefault(head_kind(row), row)
+    yield from lines.items()
+
+
+def headline_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     """Yield the cells of COLUMNS; worst-group accuracy with its interval for each head, then what the
     retrained head has."""
-    lines: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
-    for row in summary:
-        if (row["head_model"], row["C_rule"]) == (head_model, c_rule):
-            heads = lines.setdefault((row["method"], row["regime"]), {})
-            heads.setdefault(head_kind(dict(row)), row)
-    for (method, regime), heads in lines.items():
+    for (method, regime), heads in headline_lines(summary):
         shown = heads.get("retrained") or next(iter(heads.values()))
-        note = " †" if shown.get("needs_attribute") else ""
-        leakage = next((shown[name] for name in LEAKAGE if shown.get(name) is not None), None)
         yield [
-            method + note,
+            method + (" †" if shown.get("needs_attribute") else ""),
             regime,
-            *(_with_interval(heads.get(head), "worst_group_accuracy") for head in HEADS),
+            *(_with_interval(heads.get(head), "worst_group_accuracy") for head in HEADLINE_HEADS),
             _number(shown.get("balanced_accuracy")),
-            _number(leakage),
+            _number(leakage_of(shown)),
             _number(shown.get("gap_closed")),
         ]
+
+
+def leakage_of(row: Mapping[str, Any]) -> float | None:
+    """What LEAKAGE names, where the row has it."""
+    return next((float(row[name]) for name in LEAKAGE if row.get(name) is not None), None)
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""``benchmark``: the protocol on Bias in Bios, or on the user's own table."""
+"""``benchmark``: the protocol on Bias in Bios, other shipped settings, or the user's own table."""
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,81 +9,95 @@ import click
 
 from debias_ssae.exceptions import InputError
 
+DATASETS: dict[str, dict[str, Any]] = {
+    "bias-in-bios": {"text": "text", "target": "profession", "sensitive": "gender"},
+    "wiki-bios": {
+        "text": "text_wo_first_sentence",
+        "target": "occupation",
+        "sensitive": "gender",
+        "professions": "athlete,politician",
+        "n_test": 60,
+        "n_attribute": 60,
+    },
+    "reviews": {"text": "text", "target": "label", "sensitive": "domain", "concept": "none"},
+    "table": {"text": "text", "target": "profession", "sensitive": "gender"},
+}
+"""Columns of each data set, and what its size asks for."""
+HEADLINE = (
+    "erm,oracle,oracle_large,scrub,token_mask,mean_diff,leace,inlp,splince,counterfactual_subspace,"
+    "random_latents,gsae,ssae"
+)
+_FILE = click.Path(dir_okay=False)
+
 
 @click.command()
-@click.argument("dataset", type=click.Choice(["bias-in-bios", "table"]), default="bias-in-bios")
+@click.argument("dataset", type=click.Choice(list(DATASETS)), default="bias-in-bios")
+@click.option("--data", type=_FILE, help="Table with texts; without it bias-in-bios asks the hub.")
+@click.option("--text", help="Column of texts.  [default: the data set's]")
+@click.option("--target", help="Column of the target.  [default: the data set's]")
+@click.option("--sensitive", help="Column of the attribute.  [default: the data set's]")
 @click.option(
-    "--data", type=click.Path(dir_okay=False), help="Table with texts; without it the hub is asked."
+    "--professions",
+    help="Targets to keep, or all.  [default: professor,nurse from the hub; athlete,politician of wiki-bios]",
 )
-@click.option("--text", default="text", show_default=True, help="Column of texts.")
-@click.option("--target", default="profession", show_default=True, help="Column of the target.")
-@click.option("--sensitive", default="gender", show_default=True, help="Column of the attribute.")
-@click.option("--professions", default="professor,nurse", show_default=True, help="From the hub's data set.")
-@click.option("--corpus", type=click.Path(dir_okay=False), help="Pool for retrieval and the general SAE.")
+@click.option("--attribute-data", type=_FILE, help="Texts with the attribute and no target: labelled_gap.")
+@click.option("--corpus", type=_FILE, help="Pool for retrieval and the general SAE.")
 @click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for results.")
 @click.option(
-    "--cache", type=click.Path(file_okay=False), help="Keeps embeddings and SAEs; default OUT/cache."
+    "--cache", type=click.Path(file_okay=False), help="Keeps passes, embeddings, SAEs.  [default: OUT/cache]"
 )
-@click.option("--config", type=click.Path(dir_okay=False), help="YAML of the protocol (BenchmarkConfig).")
-@click.option("--seeds", type=int, help="Number of seeds.  [default: 5]")
-@click.option(
-    "--methods", help="Comma-separated; the linear erasers leace, inlp, ... are there for the asking."
-)
+@click.option("--config", type=_FILE, help="YAML of the protocol (BenchmarkConfig).")
+@click.option("--seeds", type=int, help="Number of seeds.  [default: 5; curves and grid: 3]")
+@click.option("--jobs", type=click.IntRange(1), help="Processes over seeds, one thread each.")
+@click.option("--methods", help="all, headline, or names with commas.")
 @click.option("--setting", type=click.Choice(["confounded", "natural"]), help="Who trains the head.")
+@click.option("--regime", multiple=True, help="Several, or with commas: labelled, concept, ...")
 @click.option("--concept", help="Shipped concept, file, or none.  [default: gender]")
 @click.option("--encoder", help="Hugging Face model.  [default: minilm]")
 @click.option("--n-test", type=int, help="Test texts of a cell.  [default: 120]")
 @click.option("--n-attribute", type=int, help="Texts of a cell in the attribute set.  [default: 120]")
+@click.option("--max-head", type=int, help="Texts of a cell that train the head, at most.  [default: 2000]")
+@click.option("--quick", is_flag=True, help="A look in minutes: few texts and seeds, small SAE; marked so.")
+@click.option("--curves", is_flag=True, help="Instead: accuracy against latents removed and alpha.")
+@click.option("--gsae-grid", is_flag=True, help="Instead: general against specialised SAEs, in 13 settings.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def benchmark(
-    dataset: str,
-    data: str | None,
-    corpus: str | None,
-    out: str,
-    cache: str | None,
-    config: str | None,
-    **options: Any,
+    dataset: str, data: str | None, out: str, curves: bool, gsae_grid: bool, **options: Any
 ) -> None:
-    """Compare methods on Bias in Bios or on your own table.
+    """Compare methods on Bias in Bios, wiki-bios, reviews, or on your own table.
 
-    Writes results.json, predictions.parquet, config.yaml and report.html. A run that was cut off goes on
-    where it was.
+    Writes results.json, predictions.parquet, table.md, config.yaml and report.html (--curves: curves.json,
+    --gsae-grid: grid.json; the report shows what OUT holds). A run that was cut off goes on where it was.
     """
-    from debias_ssae.benchmark import run_benchmark, writable_directory
-    from debias_ssae.config import BenchmarkConfig, load_config, make_config
-    from debias_ssae.datasets import load_corpus, load_table, sha256_of
+    from debias_ssae.benchmark import run_benchmark, run_curves, run_grid, writable_directory
 
-    names = ("seeds", "setting", "concept", "encoder", "n_test", "n_attribute")
-    given = {name: options[name] for name in names if options[name] is not None}
-    if given.get("concept") == "none":
-        given["concept"] = None
-    if options["methods"]:
-        given["methods"] = tuple(options["methods"].split(","))
-    settings = load_config(BenchmarkConfig, config, given) if config else make_config(BenchmarkConfig, given)
-    if data is not None:
-        columns = {options[role]: role for role in ("text", "target", "sensitive")}
-        named = {role: options[role] for role in ("text", "target", "sensitive")}
-        table = load_table(data, **named)[list(columns)].rename(columns=columns)
-        source: dict[str, Any] = {"path": Path(data).name, "sha256": sha256_of(data)}
-    elif dataset == "table":
-        raise InputError("benchmark table needs --data")
-    else:
-        table, source = _from_hub(options["professions"])
-    pool = None if corpus is None else load_corpus(corpus, column=options["corpus_text"])
-    if corpus is not None:
-        source |= {"corpus": Path(corpus).name, "corpus_sha256": sha256_of(corpus)}
-    writable_directory(out)
-    results = run_benchmark(
+    if curves and gsae_grid:
+        raise InputError("--curves and --gsae-grid are two runs; give one of them")
+    sweep = curves or gsae_grid
+    settings = _settings(dataset, options, default_seeds=3 if sweep else None)
+    table, source = _table(dataset, data, options)
+    given = _given(options, source)
+    attribute_data = _attribute_data(options, dataset)
+    directory = writable_directory(out)
+    run: Any = run_curves if curves else run_grid if gsae_grid else run_benchmark
+    if not sweep:
+        given["attribute_data"] = attribute_data
+    results = run(
         table,
         settings,
-        out,
-        corpus=pool,
-        data=source,
-        cache_dir=cache or Path(out) / "cache",
+        directory,
+        cache_dir=options["cache"] or directory / "cache",
+        jobs=options["jobs"],
+        command=_command(),
         progress=not options["quiet"],
+        **given,
     )
-    show(results, Path(out))
+    if sweep:
+        _write_report(directory)
+        click.echo(f"Results: {directory / ('curves.json' if curves else 'grid.json')}")
+    else:
+        show(results, directory)
 
 
 def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = None) -> None:
@@ -90,71 +105,133 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     from rich.console import Console
     from rich.table import Table
 
-    from debias_ssae.exceptions import MissingExtraError
+    from debias_ssae.benchmark.tables import COLUMNS, headline_rows
 
+    title = "Worst-group accuracy by head: mean and 95% interval over seeds; C by cross-validation"
     table = Table(
-        title="Worst-group accuracy: mean and 95% interval over seeds; C by cross-validation", caption=_NOTE
+        title=f"QUICK LOOK, no measurement. {title}" if results.get("quick") else title, caption=_NOTE
     )
-    for name in (
-        "method",
-        "regime",
-        "head",
-        "worst-group accuracy",
-        "at C=0.1",
-        "C",
-        "accuracy",
-        "leakage",
-        "worst group",
-    ):
-        table.add_column(name, justify="left" if name in _TEXT else "right", no_wrap=True)
-    for method, *cells in table_rows(results["summary"]):
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("method", "regime") else "right", no_wrap=True)
+    for method, *cells in headline_rows(results["summary"]):
         table.add_row((names or {}).get(method, method), *cells)
-    Console(width=None if Console().is_terminal else 150).print(table)
-    try:
-        from debias_ssae.report import write_benchmark_report
-
-        write_benchmark_report(results, out / "report.html")
-        click.echo(f"Report:  {out / 'report.html'}")
-    except MissingExtraError as error:
-        click.echo(f"No report.html: {error}", err=True)
+    Console(width=None if Console().is_terminal else 160).print(table)
+    _write_report(out)
     click.echo(f"Results: {out / 'results.json'}")
 
 
-_NOTE = "leakage: balanced accuracy of a linear attribute probe on the representation"
-_TEXT = ("method", "regime", "head", "worst group")
+_NOTE = (
+    "frozen: the head was trained before the edit. Balanced accuracy, leakage (of a linear probe) and share of "
+    "the gap from erm to oracle closed: of the retrained head."
+)
 
 
-def table_rows(summary: list[dict[str, Any]]) -> Iterator[list[str]]:
-    """Yield the cells of one line for each method, regime and head; the fixed C stands beside the chosen one."""
-    keys = ("method", "regime", "head", "representation")
-    fixed = {
-        tuple(row[k] for k in keys): row["worst_group_accuracy"]
-        for row in summary
-        if row["C_rule"] == "fixed"
-    }
-    for row in summary:
-        if row["C_rule"] != "cv":
-            continue
-        low, high = max(row["worst_group_accuracy_ci_low"], 0), min(row["worst_group_accuracy_ci_high"], 1)
-        recentred = ", re-centred" if "re-centred" in row["representation"] else ""
-        yield [
-            row["method"],
-            row["regime"],
-            row["head"] + recentred,
-            f"{row['worst_group_accuracy']:.3f} ({low:.3f} to {high:.3f})",
-            f"{fixed[tuple(row[k] for k in keys)]:.3f}",
-            f"{row['C']:.2g}",
-            f"{row['accuracy']:.3f}",
-            f"{row['leakage']:.3f}",
-            row["worst_group"],
-        ]
+def _write_report(out: Path) -> None:
+    from debias_ssae.exceptions import MissingExtraError
+
+    try:
+        from debias_ssae.report import report_directory
+
+        click.echo(f"Report:  {report_directory(out)}")
+    except MissingExtraError as error:
+        click.echo(f"No report.html: {error}", err=True)
+
+
+def _settings(dataset: str, options: dict[str, Any], *, default_seeds: int | None) -> Any:
+    """The protocol: the data set's needs, then --quick, then the file, then what was given by name."""
+    from debias_ssae.benchmark import METHODS
+    from debias_ssae.config import QUICK, BenchmarkConfig, load_config, make_config
+
+    names = ("seeds", "setting", "concept", "encoder", "n_test", "n_attribute", "max_head")
+    given = {name: options[name] for name in names if options[name] is not None}
+    if options["methods"]:
+        known = {"all": ",".join(METHODS), "headline": HEADLINE}
+        given["methods"] = tuple(known.get(options["methods"], options["methods"]).split(","))
+    if options["regime"]:
+        asked = [name.strip() for one in options["regime"] for name in one.split(",")]
+        given["regimes"] = tuple(dict.fromkeys(["none", *asked]))
+    quick: dict[str, Any] = QUICK if options["quick"] else {}
+    if options["config"]:
+        return load_config(BenchmarkConfig, options["config"], _no_concept({**quick, **given}))
+    preset = {k: v for k, v in DATASETS[dataset].items() if k in ("n_test", "n_attribute", "concept")}
+    if default_seeds is not None:
+        preset["seeds"] = default_seeds
+    return make_config(BenchmarkConfig, _no_concept({**preset, **quick, **given}))
+
+
+def _no_concept(settings: dict[str, Any]) -> dict[str, Any]:
+    return {**settings, "concept": None} if settings.get("concept") == "none" else settings
+
+
+def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Texts with columns text, target and sensitive, and where they are from."""
+    from debias_ssae.datasets import load_table, sha256_of
+
+    professions = options["professions"] or DATASETS[dataset].get("professions")
+    if data is None:
+        if dataset != "bias-in-bios":
+            raise InputError(f"benchmark {dataset} needs --data, a file with its texts")
+        return _from_hub(professions or "professor,nurse")
+    roles = {role: options[role] or DATASETS[dataset][role] for role in ("text", "target", "sensitive")}
+    table = load_table(data, **roles)[list(roles.values())]
+    table.columns = list(roles)
+    if professions not in (None, "all"):
+        wanted = professions.split(",")
+        absent = sorted(set(wanted) - set(table["target"].astype(str)))
+        if absent:
+            raise InputError(f"{data} has no rows of {', '.join(absent)}; it has {_some(table['target'])}")
+        table = table[table["target"].astype(str).isin(wanted)].reset_index(drop=True)
+    return table, {"path": Path(data).name, "sha256": sha256_of(data)}
+
+
+def _given(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """The corpus, and the description of all data."""
+    from debias_ssae.datasets import load_corpus, sha256_of
+
+    if options["corpus"] is None:
+        return {"corpus": None, "data": source}
+    path = options["corpus"]
+    source |= {"corpus": Path(path).name, "corpus_sha256": sha256_of(path)}
+    return {"corpus": load_corpus(path, column=options["corpus_text"]), "data": source}
+
+
+def _attribute_data(options: dict[str, Any], dataset: str) -> Any:
+    """Columns text and sensitive of --attribute-data; its columns are found whatever their case."""
+    from debias_ssae.datasets import read_table
+
+    path = options["attribute_data"]
+    if path is None:
+        return None
+    table = read_table(path)
+    found = {}
+    for role in ("text", "sensitive"):
+        wanted = options[role] or (DATASETS[dataset][role] if role == "sensitive" else "text")
+        same = [column for column in table.columns if str(column).casefold() == wanted.casefold()]
+        if not same:
+            raise InputError(f"{path} has no column {wanted!r}; it has {', '.join(map(str, table.columns))}")
+        found[role] = table[same[0]]
+    kept: Any = type(table)(found).dropna().reset_index(drop=True)
+    return kept
 
 
 def _from_hub(professions: str) -> tuple[Any, dict[str, Any]]:
     from debias_ssae.datasets import load_bias_in_bios
 
-    pair = tuple(professions.split(","))
-    if len(pair) < 2:
-        raise InputError(f"--professions is {professions!r}; expected at least two, as in professor,nurse")
-    table = load_bias_in_bios(pair).rename(columns={"profession": "target", "gender": "sensitive"})
+    names = None if professions == "all" else tuple(professions.split(","))
+    if names is not None and len(names) < 2:
+        raise InputError(
+            f"--professions is {professions!r}; expected at least two, as in professor,nurse, or all"
+        )
+    table = load_bias_in_bios(names).rename(columns={"profession": "target", "gender": "sensitive"})
     return table, {"path": f"LabHC/bias_in_bios ({professions})", "sha256": None}
+
+
+def _some(values: Any) -> str:
+    known = sorted({str(value) for value in values})
+    return ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+
+
+def _command() -> str:
+    """What was typed, with files by their names: directories are nobody's business."""
+    words = [Path(word).name if "/" in word and "=" not in word else word for word in sys.argv[1:]]
+    return " ".join(["debias-ssae", *words])
