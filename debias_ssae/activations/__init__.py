@@ -2,6 +2,7 @@
 
 from debias_ssae.activations.embedding import Pooling, embed
 from debias_ssae.activations.forward import Edit
+from debias_ssae.activations.gradients import integrated_gradients
 from debias_ssae.activations.harvesting import Activations, harvest, harvest_many, stream_rows
 from debias_ssae.activations.language_model import LanguageModel, load_model, wrap_model
 from debias_ssae.activations.tuning import tune_token_budget
@@ -14,6 +15,7 @@ __all__ = [
     "embed",
     "harvest",
     "harvest_many",
+    "integrated_gradients",
     "load_model",
     "stream_rows",
     "tune_token_budget",

@@ -73,11 +73,16 @@ def last_hookpoint(model: LanguageModel, hookpoints: Sequence[str], edits: Mappi
 
 
 def run_batch(
-    model: LanguageModel, batch: Batch, hookpoints: Sequence[str], edits: Mapping[str, Edit]
+    model: LanguageModel,
+    batch: Batch,
+    hookpoints: Sequence[str],
+    edits: Mapping[str, Edit],
+    *,
+    with_grad: bool = False,
 ) -> None:
     """Run the model once and leave the states of ``hookpoints`` in ``batch.states``. Hooks do not outlive it."""
     last = last_hookpoint(model, hookpoints, edits)
-    with torch.no_grad(), _hooks(model, hookpoints, edits, last, batch), _autocast(model):
+    with torch.set_grad_enabled(with_grad), _hooks(model, hookpoints, edits, last, batch), _autocast(model):
         # without a mask attention takes its fast causal path; what padding gives is never read
         mask = None if model.is_causal else batch.attention
         kwargs = {"use_cache": False} if model.accepts_use_cache else {}

@@ -7,8 +7,8 @@ from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, 
 from debias_ssae.attribution.labelled import class_conditional_contrast, encode_attribute
 from debias_ssae.attribution.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
 from debias_ssae.attribution.scores import LatentScores, pooled_latents
-from debias_ssae.attribution.through_model import integrated_gradients_attribution
 from debias_ssae.attribution.stability import Stability, matched_cosines, stability
+from debias_ssae.attribution.through_model import integrated_gradients_attribution
 
 __all__ = [
     "Costs",
@@ -23,9 +23,9 @@ __all__ = [
     "counterfactual_contrast",
     "encode_attribute",
     "guard",
+    "integrated_gradients_attribution",
     "k_sparse_probing",
     "matched_cosines",
-    "integrated_gradients_attribution",
     "matched_random_latents",
     "pooled_latents",
     "probe_attribution",
