@@ -25,7 +25,7 @@ class LatentScores:
     sign: np.ndarray
     """+1 where the latent rises with the second value of ``values``, -1 with the first, 0 neither."""
     effect: np.ndarray
-    """Signed effect inside each class ``[n_classes, d_sae]``, in activation units; NaN for an ignored class."""
+    """Signed effect inside each class ``[n_classes, d_sae]``, in the method's units; NaN for an ignored class."""
     firing_rate: np.ndarray
     """Share of rows on which the latent is active."""
     mass: np.ndarray
