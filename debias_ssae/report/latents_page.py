@@ -15,11 +15,12 @@ HOW = (
     " swapped.",
     "p: two-sided, corrected for the number of latents (Holm). In large data nearly everything differs: look at the"
     " effect first.",
-    "Cosines: between what the latent writes (its decoder row) and the direction of the attribute and of the"
+    "Cos (cosines): between what the latent writes (its decoder row) and the direction of the attribute and of the"
     " target at this hookpoint. The attribute's is a logistic probe's where labels were given, else the mean"
     " difference between counterfactual twins; the target's is a probe's and needs labels of the target. A latent"
-    " with a large cosine to the target costs accuracy when it goes.",
-    "Fires on: share of tokens on which it is active. Mean activation: over texts.",
+    " with a large cosine to the target costs accuracy when it goes. Signs of the attribute's: plus towards the second"
+    " value, where the labels bear the debiaser's names of the values.",
+    "Fires on: share of tokens on which it is active. Mean: its mean activation over texts.",
     "A name for a latent is a reading of its contexts, not a fact about it. Five contexts show where it is"
     " strongest, not everything it does.",
 )
@@ -93,14 +94,14 @@ def _section(index: int, hookpoint: str, shown: Sequence["Candidate"]) -> dict[s
 
 
 def _card(index: int, c: "Candidate") -> dict[str, Any]:
-    facts = {"Rises with": c.toward or "neither alone", "Effect": _signed(c.effect)}
-    facts["p, corrected"] = p_cell(c.p_value).text
-    facts["Fires on"] = f"{c.firing_rate:.2%} of tokens"
-    facts["Mean activation"] = f"{c.mass:.3g}"
+    facts = {"Rises with": c.toward or "neither", "Effect": _signed(c.effect)}
+    facts["p"] = p_cell(c.p_value).text
+    facts["Fires on"] = f"{c.firing_rate:.2%}"
+    facts["Mean"] = f"{c.mass:.3g}"
     if c.attribute_cosine is not None:
-        facts["Cosine, attribute"] = _signed(c.attribute_cosine)
+        facts["Cos attribute"] = _signed(c.attribute_cosine)
     if c.target_cosine is not None:
-        facts["Cosine, target"] = _signed(c.target_cosine)
+        facts["Cos target"] = _signed(c.target_cosine)
     return {
         "id": f"latent-{index}-{c.latent}",
         "title": f"#{c.rank} Latent {c.latent}",

@@ -68,16 +68,17 @@ def candidates(
     kept = check_texts(texts)
     order = np.sort(np.random.default_rng(random_state).permutation(len(kept))[:max_texts])
     sample = [kept[i] for i in order]
-    codes = None
+    labelled = None
     if sensitive_features is not None:
-        codes = encode_attribute(sensitive_features, len(kept))[0][order]
+        codes, values = encode_attribute(sensitive_features, len(kept))
+        labelled = codes[order], values
     if y is not None and len(y) != len(kept):
         raise InputError(f"there are {len(kept)} texts, but y has {len(y)}; they must agree")
     labels = None if y is None else np.asarray(y)[order]
     found: list[Candidate] = []
     for hookpoint, sae, scores, latents in parts(debiaser):
         rows = harvest(debiaser.encoder_.language_model, sample, hookpoint)
-        attribute = _attribute(debiaser, rows, sample, codes, hookpoint)
+        attribute = _attribute(debiaser, rows, sample, labelled, hookpoint)
         target = np.zeros((0, sae.cfg.d_in)) if labels is None else probe_directions(rows, labels)
         ids = shown(scores, latents, n_more)
         fired = _fired(sae, rows, ids)
@@ -119,12 +120,19 @@ def shown(scores: LatentScores, latents: np.ndarray, n_more: int) -> list[int]:
 
 
 def _attribute(
-    debiaser: SSAEDebiaser, rows: Activations, texts: list[str], codes: np.ndarray | None, hookpoint: str
+    debiaser: SSAEDebiaser,
+    rows: Activations,
+    texts: list[str],
+    labelled: tuple[np.ndarray, tuple[str, ...]] | None,
+    hookpoint: str,
 ) -> np.ndarray:
-    if codes is not None:
+    """The attribute's directions; plus is the second value in the debiaser's own order, where it is the same two."""
+    scores, concept = debiaser.scores_, debiaser._load_concept()
+    if labelled is not None:
+        codes, values = labelled
         known = np.flatnonzero(codes >= 0)
-        return probe_directions(_only(rows, known), codes[known])
-    concept = debiaser._load_concept()
+        turned = scores is not None and tuple(scores.values) == values[::-1]
+        return probe_directions(_only(rows, known), codes[known]) * (-1 if turned else 1)
     if concept is None:
         return np.zeros((0, rows.x.shape[1]))
     return concept_direction(debiaser.encoder_.language_model, texts, concept, hookpoint, limit=500)

@@ -83,6 +83,8 @@ def _context(text: str, spans: np.ndarray, strength: np.ndarray, width: int) -> 
     top = whole_word(text, *spans[int(strength.argmax())])
     low, _ = whole_word(text, max(0, top[0] - width), max(0, top[0] - width) + 1)
     _, high = whole_word(text, min(len(text), top[1] + width) - 1, min(len(text), top[1] + width))
+    while high > top[1] and text[high - 1].isspace():
+        high -= 1
     pieces, at = [Piece("…", 0)] if low > 0 else [], low
     for (start, end), value in sorted(words.items()):
         if start < at or end > high or start >= end:

@@ -44,7 +44,7 @@ def test_page_file_and_new_model(fitted: SSAEDebiaser, folder: Path) -> None:
     assert "6 of them removed" in output
     page = (folder / "latents.html").read_text()
     assert page.count('<article class="card latent"') == 10
-    assert "Cosine, target" in page
+    assert "Cos target" in page
     file = folder / "latents.yaml"
     values = yaml.safe_load(file.read_text())
     lines = values["parts"][0]["latents"]

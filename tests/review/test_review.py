@@ -240,3 +240,15 @@ def test_what_cannot_be_reviewed(fitted: SSAEDebiaser, texts: list[str]) -> None
         candidates(SSAEDebiaser(), texts)
     with pytest.raises(InputError, match="y has 2"):
         candidates(fitted, texts, y=[0, 1])
+
+
+def test_the_attribute_points_to_the_second_value(fitted: SSAEDebiaser, texts: list[str]) -> None:
+    """However the labels sort: male, female is the concept's order, female, male the alphabet's."""
+    she = np.array([t.split().count("she") > t.split().count("he") for t in texts], dtype=int)
+
+    def cosines(names: tuple[str, str]) -> list[float | None]:
+        z = np.array(names)[she]
+        return [c.attribute_cosine for c in candidates(fitted, texts, n_more=0, sensitive_features=z)]
+
+    assert cosines(("male", "female")) == pytest.approx(cosines(("1 he", "2 she")), abs=1e-3)
+    assert cosines(("female", "male")) == pytest.approx([-c for c in cosines(("1 he", "2 she"))], abs=1e-3)
