@@ -18,8 +18,7 @@ HOW = (
     "Cos (cosines): between what the latent writes (its decoder row) and the direction of the attribute and of the"
     " target at this hookpoint. The attribute's is a logistic probe's where labels were given, else the mean"
     " difference between counterfactual twins; the target's is a probe's and needs labels of the target. A latent"
-    " with a large cosine to the target costs accuracy when it goes. Signs of the attribute's: plus towards the second"
-    " value, where the labels bear the debiaser's names of the values.",
+    " with a large cosine to the target costs accuracy when it goes.",
     "Fires on: share of tokens on which it is active. Mean: its mean activation over texts.",
     "A name for a latent is a reading of its contexts, not a fact about it. Five contexts show where it is"
     " strongest, not everything it does.",
@@ -99,7 +98,7 @@ def _card(index: int, c: "Candidate") -> dict[str, Any]:
     facts["Fires on"] = f"{c.firing_rate:.2%}"
     facts["Mean"] = f"{c.mass:.3g}"
     if c.attribute_cosine is not None:
-        facts["Cos attribute"] = _signed(c.attribute_cosine)
+        facts[f"Cos to {c.attribute_pole or 'attribute'}"] = _signed(c.attribute_cosine)
     if c.target_cosine is not None:
         facts["Cos target"] = _signed(c.target_cosine)
     return {

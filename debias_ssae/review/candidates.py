@@ -38,6 +38,8 @@ class Candidate:
     p_value: float
     attribute_cosine: float | None
     """Of its decoder row with the attribute's direction; None where that is not known."""
+    attribute_pole: str
+    """The value that plus points to; "" where there are not two."""
     target_cosine: float | None
     words: tuple[str, ...]
     contexts: tuple[Context, ...]
@@ -78,7 +80,7 @@ def candidates(
     found: list[Candidate] = []
     for hookpoint, sae, scores, latents in parts(debiaser):
         rows = harvest(debiaser.encoder_.language_model, sample, hookpoint)
-        attribute = _attribute(debiaser, rows, sample, labelled, hookpoint)
+        attribute, pole = _attribute(debiaser, rows, sample, labelled, hookpoint)
         target = np.zeros((0, sae.cfg.d_in)) if labels is None else probe_directions(rows, labels)
         ids = shown(scores, latents, n_more)
         fired = _fired(sae, rows, ids)
@@ -95,6 +97,7 @@ def candidates(
                     removed=i in removed,
                     **_scored(scores, i),
                     attribute_cosine=strongest_cosine(w_dec[i], attribute),
+                    attribute_pole=pole,
                     target_cosine=strongest_cosine(w_dec[i], target),
                     words=readings.words,
                     contexts=readings.contexts,
@@ -125,17 +128,19 @@ def _attribute(
     texts: list[str],
     labelled: tuple[np.ndarray, tuple[str, ...]] | None,
     hookpoint: str,
-) -> np.ndarray:
-    """The attribute's directions; plus is the second value in the debiaser's own order, where it is the same two."""
+) -> tuple[np.ndarray, str]:
+    """The attribute's directions, and the value that they point to: the debiaser's second, if it is the same two."""
     scores, concept = debiaser.scores_, debiaser._load_concept()
     if labelled is not None:
         codes, values = labelled
         known = np.flatnonzero(codes >= 0)
         turned = scores is not None and tuple(scores.values) == values[::-1]
-        return probe_directions(_only(rows, known), codes[known]) * (-1 if turned else 1)
+        pole = values[0 if turned else 1] if len(values) == 2 else ""
+        return probe_directions(_only(rows, known), codes[known]) * (-1 if turned else 1), pole
     if concept is None:
-        return np.zeros((0, rows.x.shape[1]))
-    return concept_direction(debiaser.encoder_.language_model, texts, concept, hookpoint, limit=500)
+        return np.zeros((0, rows.x.shape[1])), ""
+    model = debiaser.encoder_.language_model
+    return concept_direction(model, texts, concept, hookpoint, limit=500), concept.values[1]
 
 
 def _only(rows: Activations, texts: np.ndarray) -> Activations:
