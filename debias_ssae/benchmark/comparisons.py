@@ -64,6 +64,7 @@ def _record(name: str, ours: dict[str, Any], other: dict[str, Any], answers: Ans
     difference = a.minus(b)
     value, low, high = difference.interval()
     half = (high - low) / 2
+    low, high = max(low, -1.0), min(high, 1.0)
     return {
         "setting": ours["setting"],
         "head": head_kind(ours),

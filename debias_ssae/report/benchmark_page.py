@@ -218,6 +218,14 @@ def _fact(value: Any) -> Cell:
     return Cell(f"{value:g}", f"{value:.9g}") if isinstance(value, int | float) else Cell(str(value))
 
 
+_RULES = {
+    "cv": "C cross-validated",
+    "fixed": "C fixed",
+    "group": "C by group labels of A",
+    "own": "set by the method",
+}
+
+
 def _evaluation(key: tuple[Any, ...]) -> str:
     setting, representation, head, head_model, rule = key
     parts = [
@@ -225,7 +233,7 @@ def _evaluation(key: tuple[Any, ...]) -> str:
         f"{representation} representation" if representation else "",
     ]
     parts += [f"{head} head" if head else "", str(head_model or "")]
-    parts += [{"cv": "C cross-validated", "fixed": "C fixed"}.get(str(rule), "")]
+    parts += [_RULES.get(str(rule), "")]
     title = ", ".join(p for p in parts if p) or "results"
     return title[0].upper() + title[1:]
 
@@ -255,21 +263,19 @@ def _lede(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], seeds: Seq
 
 
 def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for ssae with each kind of head, and one for what reads higher."""
+    """erm and oracle, then a line for ssae with each kind of head, and one for what reads higher."""
     plain = [r for r in rows if (r.get("head_model"), r.get("C_rule")) == ("logistic", "cv")] or list(rows)
     ends = {
         str(r.get("method")): value_of(r, METRICS[0]) for r in plain if r.get("method") in ("erm", "oracle")
     }
-    said = {"erm": "without debiasing (erm) it is", "oracle": "with balanced training data (oracle)"}
-    between = "".join(f"; {said[name]} {_said(*ends[name])}" for name in said if name in ends)
-    lines = []
+    between = "; ".join(f"{name} {_said(*ends[name])}" for name in ("erm", "oracle") if name in ends)
+    lines = [f"Between without debiasing and with balanced training data: {between}."] if between else []
     for title, members in _blocks_of(plain):
         ours = [r for r in members if r.get("method") == "ssae"]
         ours = [r for r in ours if r.get("regime") in ("concept", "labelled")] or ours
-        for row in ours:
-            value = _said(*value_of(row, METRICS[0]))
-            name = _method(row, members)
-            lines.append(f"{title}: {name} reaches a worst-group accuracy of {value}{between}.")
+        if ours:
+            said = "; ".join(f"{_method(r, members)} {_said(*value_of(r, METRICS[0]))}" for r in ours)
+            lines.append(f"{title}: worst-group accuracy of {said}.")
         best = max((value_of(r, METRICS[0])[0] for r in ours), default=_NAN)
         higher = sorted(
             {
@@ -282,7 +288,9 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         if higher:
             lines.append(f"{title}: {', '.join(higher)} read{'s' * (len(higher) == 1)} higher than ssae.")
-    return lines or ["No row of the method ssae or erm is in these results; see the tables."]
+    if not any(r.get("method") == "ssae" for r in rows):
+        lines.append("No row of the method ssae is in these results; see the tables.")
+    return lines
 
 
 def _blocks_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
