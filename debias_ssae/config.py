@@ -5,7 +5,7 @@ Defaults are the same for every data set and model. Nothing here was chosen by l
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -135,8 +135,9 @@ class ActivationConfig(Settings):
 
     dtype: Dtype = "auto"
     """bfloat16 where the processor multiplies it natively, else float32."""
-    token_budget: int = Field(default=2048, ge=1)
-    """Tokens a batch, padding included."""
+    token_budget: Annotated[int, Field(ge=1)] | Literal["auto"] = 2048
+    """Tokens a batch, padding included; "auto" measures which is fastest here. Another one gives other last
+    bits, so that a fixed one repeats and "auto" may not."""
     max_length: int | None = Field(default=None, ge=2)
     """Tokens a text, special ones included; None is the model's own limit."""
 

@@ -1,37 +1,101 @@
-"""Texts one by one from files and hub data sets that need not fit in memory."""
+"""Texts one by one from files, folders of files and hub data sets that need not fit in memory or on the disk."""
 
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from debias_ssae.exceptions import InputError
 
 _BUILDERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+_CSV: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "encoding_errors": "replace"}
+_REMOTE = re.compile(r"[a-z0-9]+://")
 
 
-def stream_texts(source: str | Path, *, column: str = "text", split: str = "train") -> Iterator[Any]:
-    """Yield the texts of ``source``: a .txt file (one text a line), a table, or a hub data set.
+def stream_texts(
+    source: str | Path,
+    *,
+    column: str = "text",
+    split: str = "train",
+    limit: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Any]:
+    """Yield the texts of ``source``: a .txt file (one text a line), a table, many tables, or a hub data set.
 
-    Tables (csv, jsonl, parquet, also .gz) and hub data sets stream through ``datasets``. A missing value is
-    yielded as None. Bytes that are no UTF-8 become U+FFFD in a .txt file. Raises InputError for an unreadable
-    source or a missing column.
+    Tables (csv, jsonl, parquet, also .gz) and hub data sets stream through ``datasets``; many tables are a
+    folder of one kind of them, a pattern (``part-*.parquet``) or an address (``https://...``), in the order of
+    their names. A missing value is yielded as None. Bytes that are no UTF-8 become U+FFFD in a .txt file.
+
+    ``limit`` takes the first texts only. With ``world_size`` above 1 only the share of process ``rank`` is
+    yielded: whole files where their number is a multiple of ``world_size``, so that each process reads its own
+    only, else every ``world_size``-th text (``datasets.distributed.split_dataset_by_node``). Raises InputError
+    for an unreadable source or a missing column.
     """
-    path = Path(source)
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if path.is_file() and suffix == ".txt":
-        yield from _lines(path)
+    if limit is not None:
+        limit = limit // world_size + (rank < limit % world_size)
+    if is_one_file(source):
+        texts = _from_file(Path(source), column)
+        yield from islice(islice(texts, rank, None, world_size), limit)
         return
-    if path.exists() and suffix not in _BUILDERS:
+    yield from islice(_stream(*_parts(str(source)), column, split, rank, world_size), limit)
+
+
+def is_one_file(source: str | Path) -> bool:
+    """Return whether ``source`` is or names a single local file, not many and no hub data set."""
+    path = Path(source)
+    return path.is_file() or (
+        not path.exists()
+        and not _is_pattern(str(source))
+        and not _REMOTE.match(str(source))
+        and _suffix(path) in {*_BUILDERS, ".txt"}
+    )
+
+
+def _from_file(path: Path, column: str) -> Iterator[Any]:
+    suffix = _suffix(path)
+    if not path.exists():
+        raise InputError(f"There is no file {path}")
+    if suffix == ".txt":
+        yield from _lines(path)
+    elif suffix not in _BUILDERS:
         raise InputError(
             f"Cannot tell what {path} holds: give .txt, {', '.join(_BUILDERS)} or a hub data set"
         )
-    if not path.exists() and suffix in {*_BUILDERS, ".txt"}:
-        raise InputError(f"There is no file {path}")
-    builder = _BUILDERS.get(suffix) if path.exists() else None
-    if builder == "csv":
+    elif _BUILDERS[suffix] == "csv":
         yield from _csv(path, column, "\t" if suffix == ".tsv" else ",")
     else:
-        yield from _stream(str(source), builder, column, split)
+        yield from _stream(str(path), _BUILDERS[suffix], [str(path)], column, "train", 0, 1)
+
+
+def _parts(source: str) -> tuple[str, str | None, list[str]]:
+    """Return the source, the builder that reads it (None: a hub data set) and its files."""
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(str(p) for p in path.iterdir() if _suffix(p) in _BUILDERS and p.is_file())
+        nothing = f"{path} holds no {', '.join(_BUILDERS)} file"
+    elif _REMOTE.match(source):
+        files, nothing = [source], ""
+    elif _is_pattern(source):
+        files = sorted(str(p) for p in Path(path.anchor or ".").glob(source.removeprefix(path.anchor)))
+        nothing = f"No file matches {source}"
+    else:
+        return source, None, []
+    kinds = {_BUILDERS.get(_suffix(Path(file))) for file in files}
+    if not files:
+        raise InputError(nothing)
+    if len(kinds) > 1 or None in kinds:
+        raise InputError(f"{source} must be files of one kind, of {', '.join(_BUILDERS)}")
+    return source, kinds.pop(), files
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def _is_pattern(source: str) -> bool:
+    return any(sign in source for sign in "*?[")
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -45,14 +109,11 @@ def _lines(path: Path) -> Iterator[str]:
 def _csv(path: Path, column: str, separator: str) -> Iterator[Any]:
     import pandas as pd
 
-    options: Any = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding_errors": "replace"}
     try:
-        with pd.read_csv(path, chunksize=4096, na_values=[""], **options) as reader:
+        with pd.read_csv(path, chunksize=4096, sep=separator, dtype=str, **_CSV) as reader:
             for piece in reader:
                 if column not in piece.columns:
-                    raise InputError(
-                        f"The corpus {path} has no column {column!r}: it has {', '.join(piece.columns)}"
-                    )
+                    raise InputError(_no_column(path, column, list(piece.columns)))
                 yield from (text if isinstance(text, str) else None for text in piece[column])
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
@@ -60,14 +121,23 @@ def _csv(path: Path, column: str, separator: str) -> Iterator[Any]:
         raise InputError(f"Cannot read the corpus {path}: {' '.join(str(error).split())[:200]}") from error
 
 
-def _stream(source: str, builder: str | None, column: str, split: str) -> Iterator[Any]:
+def _stream(
+    source: str, builder: str | None, files: list[str], column: str, split: str, rank: int, world_size: int
+) -> Iterator[Any]:
     import datasets
+    from datasets.distributed import split_dataset_by_node
 
     try:
         if builder is None:
             data: Any = datasets.load_dataset(source, split=split, streaming=True)
         else:
-            data = datasets.load_dataset(builder, data_files=source, split="train", streaming=True)
+            options = _CSV | {"sep": "\t" if ".tsv" in files[0] else ","} if builder == "csv" else {}
+            data = datasets.load_dataset(builder, data_files=files, split="train", streaming=True, **options)
+        names = data.column_names
+        if names is not None and column in names:
+            data = data.select_columns([column])
+        if world_size > 1:
+            data = split_dataset_by_node(data, rank=rank, world_size=world_size)
         rows = iter(data)
         first = next(rows, None)
     except Exception as error:  # datasets raises its readers' own errors, of any kind
@@ -75,7 +145,13 @@ def _stream(source: str, builder: str | None, column: str, split: str) -> Iterat
     if first is None:
         return
     if column not in first:
-        raise InputError(f"The corpus {source} has no column {column!r}: it has {', '.join(first)}")
+        raise InputError(_no_column(source, column, list(first)))
     yield first[column]
     for row in rows:
         yield row[column]
+
+
+def _no_column(source: str | Path, column: str, there: list[str]) -> str:
+    return (
+        f"The corpus {source} has no column {column!r}: name one of {', '.join(there)} with --text (column=)"
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from tqdm import tqdm
 from debias_ssae.activations import Activations, LanguageModel, harvest_many
 from debias_ssae.activations.harvesting import check_max_length
 from debias_ssae.activations.structure import check_hookpoints
+from debias_ssae.activations.tokens import check_texts, tokenize
+from debias_ssae.activations.tuning import DEFAULT_BUDGET, resolve_budget
 from debias_ssae.exceptions import InputError
 from debias_ssae.store import ActivationStore, StoreWriter
+from debias_ssae.store.files import read_json
 from debias_ssae.store.shards import chunks, texts_sha256
 
 
@@ -29,10 +32,11 @@ def harvest_to_store(
     store_dtype: str = "auto",
     max_length: int | None = None,
     window: bool = False,
-    token_budget: int = 2048,
+    token_budget: int | Literal["auto"] = 2048,
     texts_per_shard: int = 1024,
     rank: int | None = None,
     world_size: int | None = None,
+    own_share: bool = False,
     progress: bool = False,
 ) -> ActivationStore:
     """Write the rows of ``texts`` at ``hookpoints`` (one pass) into ``directory`` and return the open store.
@@ -41,44 +45,103 @@ def harvest_to_store(
     string becomes an empty text; empty, cut and repaired texts are counted in the store. Finished shards are
     kept when the same harvest runs again; damaged ones are named in the log and redone. Under ``torchrun``
     (or with ``rank`` and ``world_size``) each process writes every ``world_size``-th shard. ``store_dtype``
-    "auto" is the precision of the model. Raises InputError for a folder that holds something else, an unknown
-    hookpoint, a full disk.
+    "auto" is the precision of the model; ``token_budget`` "auto" is measured on the first texts and kept in the
+    store's settings.
+
+    Every process gives all texts, and the store is the same for any number of them; with ``own_share`` each
+    gives its own part of the corpus (``stream_texts(..., rank=, world_size=)``), none reads what is another's,
+    and texts are in the order of the processes' shards. Raises InputError for a folder that holds something
+    else, an unknown hookpoint, a full disk.
     """
     if texts_per_shard < 1:
         raise InputError(f"texts_per_shard={texts_per_shard}: give at least 1")
     rank = int(os.environ.get("RANK", "0")) if rank is None else rank
     world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
+    if own_share and world_size > 1 and "MASTER_ADDR" not in os.environ:
+        raise InputError(
+            "own_share=True needs torchrun, over which the processes tell how many texts they have"
+        )
     length = check_max_length(model, max_length)
     check_hookpoints(hookpoints, model.hookpoints)
     pieces = chunks(texts, texts_per_shard)
     first = next(pieces, None)  # a corpus that cannot be read leaves no folder behind
-    if first is None:
+    if _most(int(first is not None), world_size) == 0:
         raise InputError("The corpus holds no texts")
     settings = {
         "dtype": str(model.dtype).removeprefix("torch.") if store_dtype == "auto" else store_dtype,
         "max_length": length,
         "window": window,
-        "token_budget": token_budget,
+        "token_budget": _budget(model, directory, first or [], hookpoints, token_budget, world_size),
         "texts_per_shard": texts_per_shard,
     }
+    if own_share and world_size > 1:
+        settings["processes"] = world_size
     writer = StoreWriter(directory, _model_settings(model, hookpoints) | settings)
-    hashes = []
+    shard = _Shards(model, writer, hookpoints, settings)
+    stride, offset = (world_size, rank) if own_share else (1, 0)
+    n = 0
     with tqdm(desc=f"harvest (rank {rank})", unit="text", disable=not progress) as bar:
-        for number, chunk in enumerate(chain([first], pieces)):
-            hashes.append(texts_sha256(text if isinstance(text, str) else None for text in chunk))
-            if number % world_size == rank and not writer.is_done(number, hashes[-1]):
-                clean = [text if isinstance(text, str) else "" for text in chunk]
-                found = harvest_many(
-                    model, clean, hookpoints, max_length=length, token_budget=token_budget, window=window
-                )
-                record = _record(chunk, clean, found[hookpoints[0]], length, hashes[-1], window)
-                writer.write(number, _tensors(found, number * texts_per_shard), record)
+        for chunk in chain([] if first is None else [first], pieces):
+            number = n * stride + offset
+            if own_share or number % world_size == rank:
+                shard.make(number, chunk)
+            n += 1
             bar.update(len(chunk))
+    total = _most(n, world_size)
+    if own_share:  # numbers are without gaps: where another process had more texts, empty shards
+        for number in range(n * stride + offset, total * stride, stride):
+            shard.make(number, [])
     _wait(world_size)
     if rank == 0:
-        writer.finish(len(hashes))
+        writer.finish(total * stride)
     _wait(world_size)
     return ActivationStore(directory)
+
+
+class _Shards:
+    """Makes the shards of one store."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        writer: StoreWriter,
+        hookpoints: Sequence[str],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.model, self.writer, self.hookpoints, self.settings = model, writer, hookpoints, settings
+
+    def make(self, number: int, chunk: Sequence[Any]) -> None:
+        """Harvest ``chunk`` into shard ``number``, unless that is there."""
+        digest = texts_sha256(text if isinstance(text, str) else None for text in chunk)
+        if self.writer.is_done(number, digest):
+            return
+        options = {name: self.settings[name] for name in ("max_length", "window", "token_budget")}
+        clean = [text if isinstance(text, str) else "" for text in chunk]
+        found = harvest_many(self.model, clean, self.hookpoints, **options)
+        record = _record(chunk, clean, found[self.hookpoints[0]], digest, self.settings)
+        self.writer.write(number, _tensors(found, number * self.settings["texts_per_shard"]), record)
+
+
+def _budget(
+    model: LanguageModel,
+    directory: str | Path,
+    texts: Sequence[Any],
+    hookpoints: Sequence[str],
+    budget: int | Literal["auto"],
+    world_size: int,
+) -> int:
+    """Return the token budget: for "auto" what the store was begun with, else the fastest on ``texts``."""
+    if budget != "auto":
+        return budget
+    begun = Path(directory) / "settings.json"
+    if begun.exists():
+        return int(read_json(begun).get("token_budget", DEFAULT_BUDGET))
+    last = max(hookpoints, key=model.hookpoints.index)
+    clean = [text for text in texts if isinstance(text, str)]
+    length = check_max_length(model, None)
+    tokens = tokenize(model.tokenizer, check_texts(clean), length)
+    # every process must use one number; each measured its own
+    return _most(resolve_budget(model, tokens, last, "auto"), world_size)
 
 
 def summary(totals: Mapping[str, int]) -> str:
@@ -111,14 +174,15 @@ def _tensors(found: Mapping[str, Activations], first_text: int) -> dict[str, Ten
 
 
 def _record(
-    raw: Sequence[Any], texts: Sequence[str], found: Activations, max_length: int, digest: str, window: bool
+    raw: Sequence[Any], texts: Sequence[str], found: Activations, digest: str, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     counts = np.bincount(found.text_ids.numpy(), minlength=len(texts))
     last = np.zeros(len(texts), np.int64)
     np.maximum.at(last, found.text_ids.numpy(), found.offsets[:, 1].numpy())
     ends = np.asarray([len(text.rstrip()) for text in texts])
     # special tokens are not rows: at most two or three of a full sequence
-    cut = 0 if window else int(((counts >= max_length - 3) & (last < ends)).sum())
+    full = counts >= settings["max_length"] - 3
+    cut = 0 if settings["window"] else int((full & (last < ends)).sum())
     missing = sum(not isinstance(text, str) for text in raw)
     return {
         "texts_sha256": digest,
@@ -135,8 +199,23 @@ def _record(
 
 def _wait(world_size: int) -> None:
     """Let all processes of torchrun reach this point; ranks given by hand have no group to wait for."""
+    if _has_group(world_size):
+        torch.distributed.barrier()
+
+
+def _most(value: int, world_size: int) -> int:
+    """Return the largest ``value`` of all processes of torchrun."""
+    if not _has_group(world_size):
+        return value
+    tensor = torch.tensor(value)
+    torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
+    return int(tensor)
+
+
+def _has_group(world_size: int) -> bool:
+    """Start the processes' group where there are several; returns whether there is one."""
     if world_size < 2 or "MASTER_ADDR" not in os.environ:
-        return
+        return False
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    torch.distributed.barrier()
+    return True

@@ -14,6 +14,7 @@ from debias_ssae.activations.harvesting import CHUNK_TEXTS, check_max_length
 from debias_ssae.activations.language_model import LanguageModel
 from debias_ssae.activations.structure import check_hookpoints
 from debias_ssae.activations.tokens import TokenizedTexts, check_texts, tokenize
+from debias_ssae.activations.tuning import TokenBudget, resolve_budget
 from debias_ssae.exceptions import InputError
 
 Pooling = Literal["mean", "cls", "last", "max"]
@@ -27,7 +28,7 @@ def embed(
     pooling: str = "mean",
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
-    token_budget: int = 2048,
+    token_budget: TokenBudget = 2048,
     window: bool = False,
     progress: bool = False,
 ) -> NDArray[np.float32]:
@@ -36,8 +37,8 @@ def embed(
     ``layer`` is a hookpoint; ``pooling`` is the mean or maximum over real tokens, the last real token, or the
     first token of all ("cls"). ``edits`` change the real tokens' rows at their hookpoints inside the pass; an
     edit at ``layer`` itself comes before pooling. A text without real tokens gives zeros
-    ("cls": the vector of its first special token). Equal texts run
-    once. Raises InputError for an unknown hookpoint or pooling, and for texts that are no strings.
+    ("cls": the vector of its first special token). Equal texts run once. ``token_budget`` is as in
+    :func:`harvest`. Raises InputError for an unknown hookpoint or pooling, and for texts that are no strings.
     """
     if pooling not in get_args(Pooling):
         raise InputError(f"Unknown pooling {pooling!r}: give one of {', '.join(get_args(Pooling))}")
@@ -52,7 +53,8 @@ def embed(
             chunk = unique[start : start + CHUNK_TEXTS]
             tokens = tokenize(model.tokenizer, chunk, length, window=window)
             vectors = torch.zeros(len(tokens.text_ids), model.d_model)
-            for batch in iter_states(model, tokens, [layer], edits=edits, token_budget=token_budget):
+            budget = resolve_budget(model, tokens, layer, token_budget)
+            for batch in iter_states(model, tokens, [layer], edits=edits, token_budget=budget):
                 vectors[torch.from_numpy(batch.sequences)] = pool(batch, layer, pooling).cpu()
                 bar.update(len(batch.sequences))
             out[start : start + len(chunk)] = _join_windows(vectors, tokens, len(chunk), pooling).numpy()

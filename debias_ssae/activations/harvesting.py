@@ -14,6 +14,7 @@ from debias_ssae.activations.forward import Edit, iter_states
 from debias_ssae.activations.language_model import LanguageModel
 from debias_ssae.activations.structure import check_hookpoints
 from debias_ssae.activations.tokens import TokenizedTexts, check_texts, tokenize
+from debias_ssae.activations.tuning import TokenBudget, resolve_budget
 from debias_ssae.exceptions import InputError
 
 CHUNK_TEXTS = 2048
@@ -48,15 +49,16 @@ def harvest(
     *,
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
-    token_budget: int = 2048,
+    token_budget: TokenBudget = 2048,
     window: bool = False,
     progress: bool = False,
 ) -> Activations:
     """Return the rows of all real tokens of ``texts`` at ``hookpoint``, after the ``edits``.
 
     A text longer than ``max_length`` tokens (default: the model's limit) is cut, or with ``window`` runs in
-    several sequences under one id. Equal texts run once. Raises InputError for texts that are no strings and
-    for an unknown hookpoint.
+    several sequences under one id. Equal texts run once. ``token_budget`` is the tokens of a batch, padding
+    included; "auto" measures which is fastest on the first texts, and keeps it for the model. Raises InputError
+    for texts that are no strings and for an unknown hookpoint.
     """
     return harvest_many(
         model,
@@ -77,7 +79,7 @@ def harvest_many(
     *,
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
-    token_budget: int = 2048,
+    token_budget: TokenBudget = 2048,
     window: bool = False,
     progress: bool = False,
 ) -> dict[str, Activations]:
@@ -102,7 +104,7 @@ def stream_rows(
     *,
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
-    token_budget: int = 2048,
+    token_budget: TokenBudget = 2048,
     window: bool = False,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -134,14 +136,16 @@ def _harvest_chunk(
     n_texts: int,
     hookpoints: Sequence[str],
     edits: Mapping[str, Edit] | None,
-    token_budget: int,
+    token_budget: TokenBudget,
     bar: Any,
     device: str | torch.device = "cpu",
 ) -> dict[str, Activations]:
     real = np.flatnonzero(~tokens.special)
     row_of = np.cumsum(~tokens.special) - 1
     x = {h: torch.empty(len(real), model.d_model, device=device) for h in hookpoints}
-    for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=token_budget):
+    last = max(hookpoints, key=model.hookpoints.index)
+    budget = resolve_budget(model, tokens, last, token_budget)
+    for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=budget):
         mask = batch.real
         starts = torch.from_numpy(tokens.starts[batch.sequences])
         position = (starts[:, None] + torch.arange(mask.shape[1])[None, :])[mask.cpu()]

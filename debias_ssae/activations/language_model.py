@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,8 @@ class LanguageModel:
     """Precision of matrix products; residual stream, norms and results are float32."""
     max_length: int
     """Longest sequence in tokens, special ones included."""
+    tuned_budgets: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """Tokens a batch that ran fastest, by hookpoint read; filled by token_budget="auto"."""
 
     @property
     def n_blocks(self) -> int:

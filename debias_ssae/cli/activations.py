@@ -1,10 +1,13 @@
 """``debias-ssae activations``: harvest a corpus into a store, and look into one."""
 
 import logging
-from itertools import islice
+import os
 from pathlib import Path
+from typing import Literal
 
 import click
+
+from debias_ssae.exceptions import InputError
 
 
 @click.group()
@@ -14,7 +17,11 @@ def activations() -> None:
 
 @activations.command()
 @click.option("--encoder", default="minilm", show_default=True, help="minilm, a directory or a hub id.")
-@click.option("--corpus", required=True, help="A .txt, csv, jsonl or parquet file, or a hub data set.")
+@click.option(
+    "--corpus",
+    required=True,
+    help="A .txt, csv, jsonl or parquet file, a folder or pattern of such, or a hub data set.",
+)
 @click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
 @click.option("--split", default="train", show_default=True, help="The split of a hub data set.")
 @click.option("--hookpoint", "hookpoints", multiple=True, default=("embeddings",), show_default=True)
@@ -28,10 +35,11 @@ def activations() -> None:
 @click.option("--dtype", default="auto", show_default=True, help="Precision of the model's matrix products.")
 @click.option("--store-dtype", default="auto", show_default=True, help="float32, float16 or bfloat16.")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--token-budget", default=2048, show_default=True, type=click.IntRange(min=1))
+@click.option("--token-budget", default="2048", show_default=True, help="Tokens a batch, or auto: measured.")
 @click.option("--texts-per-shard", default=1024, show_default=True, type=click.IntRange(min=1))
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N texts.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code from the model's repository.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 def harvest(
     encoder: str,
     corpus: str,
@@ -44,31 +52,47 @@ def harvest(
     dtype: str,
     store_dtype: str,
     device: str,
-    token_budget: int,
+    token_budget: str,
     texts_per_shard: int,
     limit: int | None,
     trust_remote_code: bool,
+    quiet: bool,
 ) -> None:
-    """Harvest a corpus; run again to go on after an interruption, or under torchrun to share the work."""
+    """Harvest a corpus; run again to go on after an interruption, or under torchrun to share the work.
+
+    Of a single file every process reads all and the store is the same for any number of processes; of many
+    files or a hub data set each process reads its own share only.
+    """
     from debias_ssae.activations import load_model
-    from debias_ssae.corpora import stream_texts
+    from debias_ssae.corpora import is_one_file, stream_texts
     from debias_ssae.harvest import harvest_to_store, summary
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     model = load_model(encoder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    own_share = not is_one_file(corpus)
+    ranks = {name.lower(): int(os.environ.get(name, n)) for name, n in (("RANK", "0"), ("WORLD_SIZE", "1"))}
     store = harvest_to_store(
         model,
-        islice(stream_texts(corpus, column=column, split=split), limit),
+        stream_texts(corpus, column=column, split=split, limit=limit, **(ranks if own_share else {})),
         out,
         hookpoints,
         store_dtype=store_dtype,
         max_length=max_length,
         window=window,
-        token_budget=token_budget,
+        token_budget=_budget(token_budget),
         texts_per_shard=texts_per_shard,
-        progress=True,
+        own_share=own_share,
+        progress=not quiet,
     )
     click.echo(f"{out}: {summary(store.manifest['totals'])}")
+
+
+def _budget(value: str) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if not value.isdecimal() or int(value) < 1:
+        raise InputError(f"--token-budget {value}: give a whole number of at least 1, or auto")
+    return int(value)
 
 
 @activations.command()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from small_models import D_MODEL, sentences, small_model, small_tokenizer
 
 from debias_ssae.activations import embed, harvest, harvest_many, load_model, stream_rows, tune_token_budget
+from debias_ssae.activations.forward import iter_states
 from debias_ssae.activations.tokens import check_texts, tokenize
 from debias_ssae.exceptions import InputError
 
@@ -43,16 +44,47 @@ def test_order_duplicates_and_budget_do_not_change_a_text(texts, budget):
         assert (found.token_ids[found.text_ids == i] == alone.token_ids).all()
 
 
-def test_the_fastest_budget_is_found(monkeypatch):
-    def slow_unless_64(model, texts, *, layer, token_budget):
+def clocked(monkeypatch, fastest):
+    """A pass at each budget takes a made-up time; one does not fit the GPU. Returns the budgets tried."""
+    clock, tried = [0.0], []
+
+    def slow_unless(model, tokens, hookpoints, *, token_budget, **_):
+        tried.append(token_budget)
         if token_budget == 7:
             raise torch.cuda.OutOfMemoryError
-        clock[0] += 1.0 if token_budget == 64 else 2.0
+        clock[0] += 1.0 if token_budget == fastest else 2.0
+        return iter(())
 
-    clock = [0.0]
-    monkeypatch.setattr("debias_ssae.activations.tuning.embed", slow_unless_64)
+    monkeypatch.setattr("debias_ssae.activations.tuning.iter_states", slow_unless)
     monkeypatch.setattr("debias_ssae.activations.tuning.time.process_time", lambda: clock[0])
+    return tried
+
+
+def test_the_fastest_budget_is_found(monkeypatch):
+    clocked(monkeypatch, fastest=64)
     assert tune_token_budget(BERT, TEXTS, budgets=(7, 32, 64, 128)) == 64
+
+
+def test_auto_budget_is_measured_once_on_a_sample_and_used(monkeypatch):
+    monkeypatch.setattr("debias_ssae.activations.tuning.BUDGETS_CPU", (7, 32, 64, 128))
+    model = small_model("bert")
+    tried = clocked(monkeypatch, fastest=32)
+    used = []
+    for room in ("harvesting", "embedding"):
+        monkeypatch.setattr(
+            f"debias_ssae.activations.{room}.iter_states",
+            lambda *args, token_budget, **options: (
+                used.append(token_budget) or iter_states(*args, token_budget=token_budget, **options)
+            ),
+        )
+    found = harvest(model, TEXTS, "blocks.0", token_budget="auto")
+    assert (used, set(tried)) == ([32], {7, 32, 64, 128})
+    tried.clear()
+    assert torch.equal(found.x, harvest(model, TEXTS, "blocks.0", token_budget=32).x)
+    embed(model, TEXTS, layer="blocks.0", token_budget="auto")
+    assert (used, tried) == ([32, 32, 32], [])
+    embed(model, TEXTS[:2], token_budget="auto")  # too short to be worth it
+    assert (used[-1], tried) == (2048, [])
 
 
 def test_equal_texts_run_once():

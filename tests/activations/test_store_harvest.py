@@ -140,7 +140,7 @@ def test_corpora_that_cannot_be_read(tmp_path):
         "none.txt": "There is no file",
         "none.parquet": "There is no file",
         "c.parquet": "Cannot read the corpus",
-        "c.csv": "no column 'text': it has a",
+        "c.csv": "no column 'text': name one of a with --text",
     }.items():
         with pytest.raises(InputError, match=message):
             list(stream_texts(tmp_path / name))
