@@ -1,95 +1,107 @@
-"""Write the benchmark's table into README.md, from benchmarks/results/bias_in_bios.json and ..._linear.json.
+"""Write the benchmark's table into README.md, from benchmarks/results/bias_in_bios.json.
 
-python benchmarks/readme_table.py            # rewrites the part between the two results marks
+python benchmarks/readme_table.py                   # rewrites the part between the two results marks
+python benchmarks/readme_table.py results.json      # first keeps this run as benchmarks/results/bias_in_bios.json
+
+Of the run's rows, the committed file keeps what the table and the comparisons need; predictions stay outside.
 """
 
 import json
 import re
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 from textwrap import fill
 
+from debias_ssae.benchmark.tables import COLUMNS, comparison_rows, headline_rows
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bias_in_bios.json"
-LINEAR = RESULTS.with_name("bias_in_bios_linear.json")
 MARKS = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.S)
-HEADS = {
-    ("retrained", False): "retrained",
-    ("frozen", False): "frozen",
-    ("frozen", True): "frozen, re-centred",
-}
+FIRST = ("erm", "oracle", "oracle_large")
+"""The two ends come first, then by the retrained head, best first."""
 
 
-def table(results: dict, linear: dict) -> str:
+def table(results: dict) -> str:
     """Return the table as markdown, with what it was made from.
 
-    Raises ValueError where the two runs do not share data and protocol.
+    Raises ValueError for a quick look, whose numbers are no measurement.
     """
-    for key in ("seeds", "n_test", "n_attribute", "max_head", "encoder", "layer", "pooling", "setting"):
-        if (
-            results["config"][key] != linear["config"][key]
-            or results["data"]["sha256"] != linear["data"]["sha256"]
-        ):
-            raise ValueError(f"the two runs differ in {key} or in their data")
-    data, versions = results["data"], results["versions"]
-    seeds = sorted({run["seed"] for run in results["runs"]})
+    if results.get("quick"):
+        raise ValueError("these results are a quick look; README takes a full run")
+    config, data = results["config"], results["data"]
+    n_seeds = max(row["n_seeds"] for row in results["summary"])
     before = (
         f"{data['n']:,} real biographies, surgeon against nurse; the head learns from male surgeons and female nurses "
-        f"only and is tested on all four groups, {results['config']['n_test']} texts each. {len(seeds)} seeds of the "
-        "whole pipeline, all-MiniLM-L6-v2, logistic regression, C by 5-fold average accuracy on the head's own data. "
-        "Worst-group accuracy, mean and 95% interval (bootstrap clustered by text, plus the variance between seeds):"
+        f"only and is tested on all four groups, {config['n_test']} texts each. {n_seeds} seeds of the whole pipeline, "
+        f"{config['encoder']}, logistic regression, C by 5-fold average accuracy on the head's own data. Worst-group "
+        "accuracy with each head, mean and 95% interval (bootstrap clustered by text, plus the variance between "
+        "seeds); balanced accuracy, leakage (linear probe given y, 0.5 is none) and share of the gap from erm to "
+        "oracle closed are of the retrained head:"
     )
-    after = (
-        "`erm`: no debiasing; `oracle`: head trained on 480 balanced texts; `scrub`: the concept's words replaced in "
-        "the text; `token_mask`: their embeddings replaced by the mean, no SAE; `random_latents`: as many others, "
-        "matched in firing rate and mass. A *frozen* head was trained before the edit; *re-centred*: the output "
-        "shifted so that the training mean stays where it was, which `SSAEDebiaser` does by itself. The linear erasers "
-        "work on the pooled vectors: from the labels of the 480 balanced texts, or (`counterfactual_subspace`) from "
-        "swapped words."
+    lines = [fill(before, 120), "", f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    lines += [f"| {' | '.join(cells)} |" for cells in ordered(results["summary"])]
+    lines += ["", fill(AFTER, 120), ""]
+    primary = [one for one in results.get("comparisons", ()) if one["regime"] == "concept"]
+    if primary:
+        lines += ["ssae (concept) minus the other, worst-group accuracy, p after Holm:", ""]
+        lines += ["| head | against | difference | p | smallest detectable |", "|---|---|---|---|---|"]
+        for head, _, name, difference, p, _, smallest in comparison_rows(primary):
+            lines.append(f"| {head} | {name} | {difference} | {p} | {smallest} |")
+        lines.append("")
+    return (
+        "\n".join([*lines, fill(_source(results), 120, break_long_words=False, break_on_hyphens=False)])
+        + "\n"
     )
-    source = (
-        f"Data SHA-256 `{data['sha256'][:16]}`, torch {versions['torch']}, scikit-learn {versions['scikit-learn']}; "
-        "made by the second command above and, for the linear erasers, by the same one with `--methods "
-        f"{','.join(linear['config']['methods'])}`; both are kept in [benchmarks/results](benchmarks/results)."
+
+
+def ordered(summary: list[dict]) -> list[list[str]]:
+    """The lines: both ends, then by the retrained head."""
+    return sorted(headline_rows(summary), key=lambda line: (line[0] not in FIRST, -_first_number(line)))
+
+
+def _first_number(line: list[str]) -> float:
+    return next((float(cell.split()[0]) for cell in line[2:5] if cell[0].isdigit()), 0.0)
+
+
+AFTER = (
+    "A *frozen* head was trained before the edit; *re-centred*: the output shifted so that the training mean stays "
+    "where it was, which `SSAEDebiaser` does by itself. Regimes: `labelled` reads the attribute of 480 balanced texts, "
+    "`labelled_head` that of the head's texts, `labelled_all` of all but the test, `labelled_gap` of other texts "
+    "without a target; `concept` a list of words, `concept_pronouns` and `concept_he_she` only those. † needs the "
+    "attribute when used and is never ranked. What each method is: [docs/baselines.md](docs/baselines.md)."
+)
+
+
+def _source(results: dict) -> str:
+    data, versions, made = results["data"], results["versions"], results["made"]
+    took = f" in {made['seconds'] / 60:.0f} minutes" if made["seconds"] else ""
+    return (
+        f"Made on {made['date']}{took} by `{made['command']}`; data SHA-256 "
+        f"`{data['sha256'][:16]}`, debias-ssae {versions['debias-ssae']}, torch {versions['torch']}, scikit-learn "
+        f"{versions['scikit-learn']}; kept in [benchmarks/results](benchmarks/results)."
     )
-    head = [
-        "| method | regime | head | worst-group accuracy | at C=0.1 | balanced accuracy | leakage |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines = [
-        fill(before, 120),
-        "",
-        *head,
-        *rows(results["summary"] + linear["summary"]),
-        "",
-        fill(after, 120),
-        "",
-        fill(source, 120),
-    ]
-    return "\n".join(lines) + "\n"
 
 
-def rows(summary: list[dict]) -> Iterator[str]:
-    """Yield a line for each method, regime and head; the row at C=0.1 is a column."""
+def compact(results: dict) -> dict:
+    """The run without its single runs, and without the digits that nobody reads."""
 
-    def key(row: dict) -> tuple:
-        return row["method"], row["regime"], row["head"], row["representation"]
+    def rounded(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: rounded(v) for key, v in value.items()}
+        if isinstance(value, list):
+            return [rounded(v) for v in value]
+        return round(value, 5) if isinstance(value, float) else value
 
-    fixed = {key(row): row["worst_group_accuracy"] for row in summary if row["C_rule"] == "fixed"}
-    chosen = [row for row in summary if row["C_rule"] == "cv"]
-    for kind in HEADS:
-        for row in chosen:
-            if (row["head"], "re-centred" in row["representation"]) == kind:
-                low, high = row["worst_group_accuracy_ci_low"], row["worst_group_accuracy_ci_high"]
-                worst = f"{row['worst_group_accuracy']:.3f} ({max(low, 0):.3f} to {min(high, 1):.3f})"
-                cells = [row["method"], row["regime"], HEADS[kind], worst, f"{fixed[key(row)]:.3f}"]
-                yield f"| {' | '.join(cells)} | {row['balanced_accuracy']:.3f} | {row['leakage']:.3f} |"
+    kept = {key: value for key, value in results.items() if key != "runs"}
+    return rounded(kept)  # type: ignore[return-value]
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        made = compact(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+        RESULTS.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = table(json.loads(RESULTS.read_text(encoding="utf-8")))
     readme = ROOT / "README.md"
-    made = table(*(json.loads(file.read_text(encoding="utf-8")) for file in (RESULTS, LINEAR)))
-    readme.write_text(
-        MARKS.sub(lambda m: m[1] + made + m[2], readme.read_text(encoding="utf-8")), encoding="utf-8"
-    )
-    print(made)
+    page = MARKS.sub(lambda m: m[1] + text + m[2], readme.read_text(encoding="utf-8"))
+    readme.write_text(page, encoding="utf-8")
+    print(text)

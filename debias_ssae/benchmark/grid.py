@@ -223,7 +223,10 @@ class _Trio:
         if not self.setting.same_effect:
             return scores.top(n)
         general = self._scored("gsae")
-        least = general.score[general.top(n)[-1]]
+        known = general.top(n)
+        if not len(known):
+            return scores.top(n)
+        least = general.score[known[-1]]
         return scores.top(max(1, int((scores.score >= least).sum())))
 
     def _scored(self, kind: str) -> Any:

@@ -232,6 +232,6 @@ def _some(values: Any) -> str:
 
 
 def _command() -> str:
-    """What was typed, with files by their names: directories are nobody's business."""
-    words = [Path(word).name if "/" in word and "=" not in word else word for word in sys.argv[1:]]
+    """What was typed; of paths their last two names, for the rest is nobody's business."""
+    words = ["/".join(Path(word).parts[-2:]) if "/" in word else word for word in sys.argv[1:]]
     return " ".join(["debias-ssae", *words])
