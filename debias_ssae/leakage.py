@@ -158,8 +158,8 @@ def transferred_leakage(
     """Fit the probes on one set of representations, attribute and classes (X, z, y) and score them on another.
 
     Cheaper than ``probe_leakage``, for sets that are drawn apart: marginal, and inside each class that has
-    ``min_cell`` rows of each attribute value in both sets (no result given y where no class has). The control is
-    fitted on shuffled attributes. Raises InputError as ``probe_leakage`` does.
+    ``min_cell`` rows of each attribute value in both sets (no result given y where no class has). The control sees
+    shuffled attributes in both. Raises InputError as ``probe_leakage`` does.
     """
     (rows, z, y, _), (new_rows, new_z, new_y, _) = (_checked(*one, probes) for one in (known, new))
     names, codes = np.unique(z, return_inverse=True)
@@ -186,9 +186,9 @@ def transferred_leakage(
             target = new_codes[outside]
             size.append(np.bincount(target, minlength=len(names)))
             for shuffle in (False, True):
-                fitted = rng.permutation(codes[inside]) if shuffle else codes[inside]
-                right = _fit(probe, rows[inside], fitted, rng).predict(new_rows[outside]) == target
-                hits[shuffle].append(np.bincount(target[right], minlength=len(names)))
+                told, asked = (rng.permutation(z) if shuffle else z for z in (codes[inside], target))
+                right = _fit(probe, rows[inside], told, rng).predict(new_rows[outside]) == asked
+                hits[shuffle].append(np.bincount(asked[right], minlength=len(names)))
         counts = np.concatenate(size).astype(float)
         value, low, high = map(float, mean_of_shares(np.concatenate(hits[False]).astype(float), counts))
         control = float(mean_of_shares(np.concatenate(hits[True]).astype(float), counts)[0])

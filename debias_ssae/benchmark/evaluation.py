@@ -101,7 +101,8 @@ def _tests(seed: Seed, variant: Variant, frozen: list[Head]) -> Iterator[Test]:
         return
     yield Test("retrained", name, _retrained(seed, variant), rows)
     if variant.training is None and rows.head.shape[1] == seed.plain.head.shape[1]:
-        shift = seed.plain.head.mean(axis=0) - rows.head.mean(axis=0)
+        before, after = (X.mean(axis=0, dtype=np.float64) for X in (seed.plain.head, rows.head))
+        shift = (before - after).astype(rows.head.dtype)
         yield Test("frozen", name, frozen, rows)
         yield Test("frozen", f"{name}, re-centred", frozen, rows.map(lambda X: X + shift))
 
@@ -171,11 +172,10 @@ def _flips(head: Head, rows: Rows, y_pred: np.ndarray) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind, name in (("listed", "flips"), ("unlisted", "flips_unlisted")):
         twins = rows.twins.get(kind)
-        n = 0 if twins is None else len(twins.at)
-        found[name] = None
-        found[f"{name}_n"] = n
         # a twin has no known attribute to hand to those who ask for it
-        if twins is not None and n and not head.needs_attribute:
+        n = 0 if twins is None or head.needs_attribute else len(twins.at)
+        found |= {name: None, f"{name}_n": n}
+        if twins is not None and n:
             found[name] = float(np.mean(head.predict(twins.X) != y_pred[twins.at]))
     return found
 

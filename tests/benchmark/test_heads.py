@@ -1,33 +1,97 @@
-"""One rule for every head's C, on its own data."""
+"""One rule for every head's C, on its own data or on validation; weights; the network."""
 
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from debias_ssae.benchmark.heads import FIXED_C, GRID, fit_heads
+from debias_ssae.benchmark.heads import FIXED_C, GRID, Head, Validation, choose_c, fit_heads
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(300, 10))
 y = np.where(X[:, 0] + 0.5 * rng.normal(size=300) > 0, "a", "b")
 
 
+def logistic(C: float):  # type: ignore[no-untyped-def]
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
+
+
+def rules(heads: list[Head]) -> list[tuple[str, str]]:
+    return [(head.head_model, head.C_rule) for head in heads]
+
+
 def test_c_is_the_smallest_with_the_best_cross_validated_accuracy() -> None:
     folds = StratifiedKFold(5, shuffle=True, random_state=3)
-    accuracy = [
-        cross_val_score(
-            make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500)), X, y, cv=folds
-        ).mean()
-        for C in GRID
-    ]
-    chosen, fixed = fit_heads(X, y, random_state=3)
+    accuracy = [cross_val_score(logistic(C), X, y, cv=folds).mean() for C in GRID]
+    chosen, fixed, network = fit_heads(X, y, random_state=3)
     assert accuracy[GRID.index(chosen.C)] == max(accuracy)
     assert GRID.index(chosen.C) == accuracy.index(max(accuracy))
-    assert (chosen.C_rule, fixed.C_rule, fixed.C) == ("cv", "fixed", FIXED_C)
-    assert (chosen.predict(X) == y).mean() > 0.8
+    assert choose_c(X, y, random_state=3) == chosen.C
+    assert rules([chosen, fixed, network]) == [("logistic", "cv"), ("logistic", "fixed"), ("mlp", "fixed")]
+    assert (fixed.C, network.C) == (FIXED_C, None)
+    for head in (chosen, fixed, network):
+        assert (head.predict(X) == y).mean() > 0.8
 
 
 def test_scale_of_the_representation_does_not_matter() -> None:
     a, b = (fit_heads(X * s, y)[0].predict(X * s) for s in (1, 1000))
     assert (a == b).all()
+
+
+def test_group_rule_takes_the_worst_groups_best_c() -> None:
+    held = rng.normal(size=(200, 10))
+    validation = Validation(held, np.where(held[:, 0] > 0, "a", "b"), np.where(held[:, 1] > 0, "F", "M"))
+    group = next(head for head in fit_heads(X, y, validation=validation) if head.C_rule == "group")
+
+    def worst(C: float) -> float:
+        right = logistic(C).fit(X, y).predict(held) == validation.y
+        cells = {(c, g) for c, g in zip(validation.y, validation.z, strict=True)}
+        return min(right[(validation.y == c) & (validation.z == g)].mean() for c, g in cells)
+
+    found = [worst(C) for C in GRID]
+    assert found[GRID.index(group.C)] == max(found)
+    assert found.index(max(found)) == GRID.index(group.C)
+
+
+def test_rows_that_choose_c_do_not_teach_while_they_choose() -> None:
+    """Labels of the choosing rows that are noise: fitted on themselves they would ask for the largest C."""
+    noise = np.random.default_rng(1)
+    A, labels = noise.normal(size=(60, 40)), noise.choice(["a", "b"], 60)
+    chooses = np.arange(60) < 30
+    validation = Validation(A[chooses], labels[chooses], np.repeat("F", 30))
+
+    def c(**options):  # type: ignore[no-untyped-def]
+        return next(
+            h for h in fit_heads(A, labels, validation=validation, **options) if h.C_rule == "group"
+        ).C
+
+    rest = [(logistic(C).fit(A[~chooses], labels[~chooses]), C) for C in GRID]
+    accuracy = [
+        min((m.predict(A[chooses]) == labels[chooses])[labels[chooses] == k].mean() for k in "ab")
+        for m, _ in rest
+    ]
+    assert c(chooses=chooses) == GRID[int(np.argmax(accuracy))]
+    assert c() > c(chooses=chooses)
+
+
+def test_a_weight_is_as_many_copies() -> None:
+    weight = np.where(y == "a", 3.0, 1.0)
+    copies = np.repeat(np.arange(len(y)), weight.astype(int))
+    Z = StandardScaler().fit_transform(X)
+    weighted = fit_heads(X, y, sample_weight=weight)[1].model[-1]
+    repeated = LogisticRegression(C=FIXED_C, max_iter=500).fit(Z[copies], y[copies])
+    plain = fit_heads(X, y)[1].model[-1]
+    assert weighted.coef_ == pytest.approx(repeated.coef_, abs=1e-3)
+    assert weighted.intercept_ < plain.intercept_ - 0.2
+
+
+def test_a_head_that_asks_for_the_attribute_gets_it() -> None:
+    class Echo:
+        def predict(self, X, *, sensitive_features=None):  # type: ignore[no-untyped-def]
+            return sensitive_features if sensitive_features is not None else X[:, 0]
+
+    z = np.array(["F", "M"])
+    assert (Head(Echo(), None, "own", needs_attribute=True).predict(X[:2], z) == z).all()
+    assert (Head(Echo(), None, "own").predict(X[:2], z) == X[:2, 0]).all()

@@ -56,3 +56,14 @@ def test_too_small_cell_is_named() -> None:
 def test_duplicates_are_dropped_whatever_their_case_and_spacing() -> None:
     table = pd.DataFrame({"text": ["A b", "a  B ", "c"], "target": [1, 2, 3]})
     assert drop_duplicates(table).target.tolist() == [1, 3]
+
+
+def test_what_is_left_over_serves_the_large_oracle_only() -> None:
+    for setting in ("confounded", "natural"):
+        split = make_split(Y, Z, setting=setting, n_test=15, n_attribute=15, max_head=30, random_state=0)  # type: ignore[arg-type]
+        rows = np.concatenate(split)
+        assert len(set(rows)) == len(rows)
+        assert max(cells(split.rest).values()) <= 30
+        assert sum(cells(split.rest).values()) > 0
+    whole = make_split(Y, Z, n_test=15, n_attribute=15, max_head=2000, random_state=0)
+    assert len(np.concatenate(whole)) == len(Y), "nothing is lost where the head may take all"

@@ -8,7 +8,7 @@ from sklearn.dummy import DummyClassifier
 from debias_ssae.attribution import matched_random_latents
 from debias_ssae.benchmark.heads import Head, Training
 from debias_ssae.benchmark.methods.groups import trained_on_a
-from debias_ssae.benchmark.methods.registry import family, method
+from debias_ssae.benchmark.methods.registry import method
 from debias_ssae.benchmark.methods.seed import Seed
 from debias_ssae.benchmark.methods.sparse import Reconstruction
 from debias_ssae.benchmark.methods.variant import Variant
@@ -48,14 +48,11 @@ def oracle_large(seed: Seed, regime: str) -> Iterator[Variant]:
     yield Variant("oracle_large", regime, rows, Training(plain[every], y, weight, chooses))
 
 
-_FAMILIES = ("labelled", "concept")
-
-
-@method("random_latents", *_FAMILIES)
+@method("random_latents", "labelled", "concept")
 def random_latents(seed: Seed, regime: str) -> Iterator[Variant]:
     """As many latents as ssae removes, others, matched in firing rate and mean activation."""
     config = seed.corpus.config
-    if regime != next(r for r in ("concept", *seed.regimes) if r in seed.regimes and family(r) in _FAMILIES):
+    if regime == "labelled" and "concept" in seed.regimes and seed.corpus.concept is not None:
         return  # one control is enough
     trained = seed.sae()
     found = seed.found(trained, regime, config.debias.selection.n_latents)

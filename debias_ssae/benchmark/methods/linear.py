@@ -85,7 +85,7 @@ def correlation_removal(seed: Seed, regime: str) -> Iterator[Variant]:
     )
 
 
-@method("counterfactual_subspace", "concept")
+@method("counterfactual_subspace", "concept", "short")
 def counterfactual_subspace(seed: Seed, regime: str) -> Iterator[Variant]:
     """Project out what the vectors change by when only the words change."""
     rows = seed.plain_rows(regime)

@@ -28,7 +28,7 @@ def method(name: str, *families: str) -> Callable[[Make], Make]:
     """Register a function of seed and regime that yields variants.
 
     Families: none; labelled (set A); labelled_gap (other texts' attribute, without y); labelled_head (attribute of
-    the head's texts); labelled_all (labels of all but the test texts); concept (words, whole or short lists).
+    the head's texts); labelled_all (labels of all but the test texts); concept (words); short (a few of them).
     """
 
     def register(make: Make) -> Make:
@@ -39,5 +39,5 @@ def method(name: str, *families: str) -> Callable[[Make], Make]:
 
 
 def family(regime: str) -> str:
-    """The family of a regime: short lists of words belong to "concept"."""
-    return "concept" if regime.startswith("concept") else regime
+    """The family of a regime: all short lists are one."""
+    return "short" if regime.startswith("concept_") else regime

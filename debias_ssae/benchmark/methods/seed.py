@@ -70,7 +70,7 @@ class Corpus:
         return np.unique(self.y)
 
     def concept_of(self, regime: str) -> Concept:
-        """The words that a regime of the family "concept" gives; raises InputError where there is no concept."""
+        """The words that a regime gives; raises InputError where there is no concept."""
         if self.concept is None:
             raise InputError("no concept is given; set concept= to a shipped name or a file")
         if regime == "concept":
@@ -187,7 +187,7 @@ class Seed:
         corpus = self.corpus
         if corpus.concept is None:
             return {}
-        told = given or (corpus.concept_of(regime) if family(regime) == "concept" else corpus.concept)
+        told = given or (corpus.concept_of(regime) if regime.startswith("concept") else corpus.concept)
         found = {}
         for kind, concept in (("listed", corpus.concept), ("unlisted", corpus.unlisted(told))):
             pairs = [] if concept is None else concept_twins(concept, self.texts(self.split.test))
@@ -269,7 +269,7 @@ class Seed:
         corpus, model = self.corpus, self.corpus.encoder.language_model
         selection = corpus.config.debias.selection
         options: dict[str, Any] = {"n_latents": n_latents, "random_state": self.number}
-        if family(regime) == "concept":
+        if regime.startswith("concept"):
             head, concept = self.texts(self.split.head), corpus.concept_of(regime)
             return find_from_concept(
                 model, trained.sae, head, concept, selection, hookpoint=trained.hookpoint, **options

@@ -14,7 +14,7 @@ from debias_ssae.concept import Concept
 from debias_ssae.exceptions import InputError
 
 
-@method("scrub", "concept")
+@method("scrub", "concept", "short")
 def scrub(seed: Seed, regime: str) -> Iterator[Variant]:
     """Replace the words by neutral ones."""
     yield _scrubbed(seed, "scrub", regime, seed.corpus.concept_of(regime))
@@ -35,7 +35,7 @@ def _scrubbed(seed: Seed, method: str, regime: str, concept: Concept) -> Variant
     return Variant(method, regime, seed.rows(encoding, regime, concept), n_parameters=len(concept.words))
 
 
-@method("token_mask", "concept")
+@method("token_mask", "concept", "short")
 def token_mask(seed: Seed, regime: str) -> Iterator[Variant]:
     """Replace the words' token embeddings by the vocabulary's mean."""
     concept = seed.corpus.concept_of(regime)
@@ -44,7 +44,7 @@ def token_mask(seed: Seed, regime: str) -> Iterator[Variant]:
     yield Variant("token_mask", regime, seed.rows(encoding, regime), n_parameters=len(concept.words))
 
 
-@method("augmentation", "concept")
+@method("augmentation", "concept", "short")
 def augmentation(seed: Seed, regime: str) -> Iterator[Variant]:
     """Add the swapped copies of the head's texts to what the head learns from (``augment_with_twins``)."""
     corpus, head = seed.corpus, seed.split.head
