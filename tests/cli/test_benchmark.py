@@ -1,0 +1,164 @@
+"""What the benchmark's command asks for: data sets, regimes, quick looks, the three kinds of run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from debias_ssae import benchmark as room
+from debias_ssae.cli import main
+from debias_ssae.config import QUICK, BenchmarkConfig
+
+RUNS = ("run_benchmark", "run_curves", "run_grid")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, pd.DataFrame, BenchmarkConfig, dict[str, Any]]]:
+    """Calls of the three runs, which do nothing but write a small results file."""
+    calls: list[Any] = []
+    rows = [
+        {"method": "ssae", "regime": "concept", "head": head, "head_model": "logistic", "C_rule": "cv"}
+        | {"representation": "mean(final)", "setting": "confounded", "worst_group_accuracy": 0.8}
+        for head in ("retrained", "frozen")
+    ]
+
+    def fake(name: str) -> Any:
+        def run(table: pd.DataFrame, config: BenchmarkConfig, out: Path, **options: Any) -> dict[str, Any]:
+            calls.append((name, table, config, options))
+            results = {
+                "summary": rows,
+                "quick": config.quick,
+                "data": options["data"],
+                "curves": [],
+                "runs": [],
+            }
+            file = {"run_benchmark": "results", "run_curves": "curves", "run_grid": "results"}[name]
+            (out / f"{file}.json").write_text(json.dumps(results))
+            return results
+
+        return run
+
+    for name in RUNS:
+        monkeypatch.setattr(room, name, fake(name))
+    return calls
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["benchmark", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def bios(tmp_path: Path) -> Path:
+    frame = pd.DataFrame(
+        {
+            "text": [f"text {i}" for i in range(6)],
+            "text_wo_first_sentence": [f"rest {i}" for i in range(6)],
+            "occupation": ["athlete", "politician", "writer"] * 2,
+            "profession": ["nurse", "surgeon", "dj"] * 2,
+            "label": ["positive", "negative"] * 3,
+            "domain": ["dvd", "dvd", "books"] * 2,
+            "gender": ["F", "M"] * 3,
+        }
+    )
+    frame.to_parquet(tmp_path / "bios.parquet")
+    return tmp_path / "bios.parquet"
+
+
+def test_each_data_set_has_its_columns_and_protocol(asked: Any, bios: Path, tmp_path: Path) -> None:
+    given = ("--data", bios, "--out", tmp_path / "r", "--quiet")
+    assert invoke("wiki-bios", *given)[0] == 0
+    assert invoke("reviews", *given)[0] == 0
+    assert invoke("bias-in-bios", *given, "--professions", "nurse,surgeon")[0] == 0
+    wiki, reviews, bib = asked
+    assert wiki[1]["text"].tolist() == ["rest 0", "rest 1", "rest 3", "rest 4"]
+    assert set(wiki[1]["target"]) == {"athlete", "politician"}
+    assert (wiki[2].n_test, wiki[2].n_attribute, wiki[2].concept) == (60, 60, "gender")
+    assert (reviews[2].concept, set(reviews[1]["sensitive"])) == (None, {"dvd", "books"})
+    assert set(bib[1]["target"]) == {"nurse", "surgeon"}
+    assert bib[3]["data"]["path"] == "bios.parquet"
+
+
+def test_methods_regimes_and_sizes(asked: Any, bios: Path, tmp_path: Path) -> None:
+    given = ("--data", bios, "--out", tmp_path / "r", "--quiet")
+    code, output = invoke(
+        *(
+            "bias-in-bios",
+            *given,
+            "--methods",
+            "all",
+            "--regime",
+            "concept,labelled",
+            "--regime",
+            "concept_pronouns",
+        ),
+        *("--max-head", 7, "--jobs", 2),
+    )
+    assert code == 0, output
+    config, options = asked[0][2:]
+    assert config.methods == room.METHODS
+    assert config.regimes == ("none", "concept", "labelled", "concept_pronouns")
+    assert (config.max_head, options["jobs"], config.seeds) == (7, 2, 5)
+    assert invoke("bias-in-bios", *given, "--methods", "headline")[0] == 0
+    assert {"erm", "ssae", "gsae", "scrub"} <= set(asked[1][2].methods) < set(room.METHODS)
+    code, output = invoke("bias-in-bios", *given, "--regime", "telepathy")
+    assert code == 2
+    assert "telepathy" in output
+
+
+def test_a_quick_look_says_so(asked: Any, bios: Path, tmp_path: Path) -> None:
+    code, output = invoke(
+        "table", "--data", bios, "--out", tmp_path / "r", "--quick", "--seeds", 1, "--quiet"
+    )
+    assert code == 0
+    assert "QUICK LOOK" in output
+    config = asked[0][2]
+    assert config.quick
+    assert (config.seeds, config.n_test, config.debias.d_sae) == (1, QUICK["n_test"], 512)
+    assert "quick look" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+
+
+def test_labels_without_a_target_and_sweeps(asked: Any, bios: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"Text": ["a", "b"], "gender": ["F", None]}).to_csv(tmp_path / "gap.csv", index=False)
+    given = ("bias-in-bios", "--data", bios, "--out", tmp_path / "r", "--quiet")
+    assert invoke(*given, "--attribute-data", tmp_path / "gap.csv")[0] == 0
+    assert asked[0][3]["attribute_data"].to_dict("list") == {"text": ["a"], "sensitive": ["F"]}
+    code, output = invoke(*given, "--attribute-data", tmp_path / "gap.csv", "--sensitive", "domain")
+    assert code == 2
+    assert "no column 'domain'" in output
+    assert invoke(*given, "--curves")[0] == 0
+    assert invoke(*given, "--gsae-grid", "--seeds", 2)[0] == 0
+    assert [(name, config.seeds) for name, _, config, _ in asked[1:]] == [("run_curves", 3), ("run_grid", 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("reviews",), "benchmark reviews needs --data"),
+        (("bias-in-bios", "--data", "bios.parquet", "--professions", "nurse,pilot"), "no rows of pilot"),
+        (("table", "--data", "bios.parquet", "--curves", "--gsae-grid"), "give one of them"),
+        (("table", "--data", "bios.parquet", "--config", "bad.yaml"), "n_tests"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: tuple[str, ...], message: str, bios: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bios.parent)
+    Path("bad.yaml").write_text("n_tests: 3\n")
+    code, output = invoke(*arguments, "--out", "r")
+    assert code == 2
+    assert message in output
+    assert len(output.strip().splitlines()) == 1
+    assert not Path("r").exists()
+
+
+def test_a_file_of_the_protocol_wins_over_the_data_sets_sizes(asked: Any, bios: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("n_test: 9\nseeds: 2\n")
+    given = ("--data", bios, "--out", tmp_path / "r", "--config", tmp_path / "p.yaml", "--quiet")
+    assert invoke("wiki-bios", *given, "--n-attribute", 5)[0] == 0
+    assert (asked[0][2].n_test, asked[0][2].n_attribute, asked[0][2].seeds) == (9, 5, 2)
