@@ -22,6 +22,9 @@ from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 
+ENDS = ("erm", "majority", "oracle", "oracle_large")
+"""The ends of the scale: run whatever regimes are asked for."""
+
 
 class AttributeSet(NamedTuple):
     """Texts whose attribute is known, and their classes where those are known too."""
@@ -107,7 +110,8 @@ class Seed:
     def variants(self, method: str) -> Iterator[Variant]:
         """Yield the method's variants, regime by regime; what cannot run is noted in ``skipped``."""
         made = REGISTRY[method]
-        regimes = [regime for regime in self.regimes if family(regime) in made.families]
+        asked = made.families if method in ENDS else self.regimes
+        regimes = [regime for regime in asked if family(regime) in made.families]
         if not regimes:
             self._skip(method, "", f"the run has none of its regimes ({', '.join(made.families)})")
         for regime in regimes:
