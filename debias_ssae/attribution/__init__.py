@@ -6,6 +6,7 @@ from debias_ssae.attribution.controls import matched_random_latents
 from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, costs_from_twins, guard
 from debias_ssae.attribution.labelled import class_conditional_contrast, encode_attribute
 from debias_ssae.attribution.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
+from debias_ssae.attribution.propagation import propagate
 from debias_ssae.attribution.scores import LatentScores, pooled_latents
 from debias_ssae.attribution.stability import Stability, matched_cosines, stability
 from debias_ssae.attribution.through_model import integrated_gradients_attribution
@@ -30,6 +31,7 @@ __all__ = [
     "pooled_latents",
     "probe_attribution",
     "probe_direction",
+    "propagate",
     "removal_score",
     "smallest_sufficient",
     "stability",
