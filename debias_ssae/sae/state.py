@@ -14,9 +14,9 @@ from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_wei
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.processes import Processes
 
-REVIVAL = 3.0
-"""jumprelu: learning rates by which the log threshold of a dead latent falls in a step. AuxK moves the latent's
-weights, but its threshold feels only pre-activations that come near."""
+REVIVAL = 10.0
+"""Learning rates by which a dead latent's hurdle sinks in a step: jumprelu's log threshold, relu's bias (up).
+AuxK trains latents that have something above zero to train; the hurdle itself gets no gradient from afar."""
 
 
 class Training:
@@ -105,8 +105,8 @@ class Training:
             self.threshold = self.memory * old + (1 - self.memory) * result.threshold
             self.threshold_known = True
         lr = self._update(result.gradient, step)
-        if self.weights.log_threshold is not None and train.aux_coefficient > 0:
-            self.weights.log_threshold.sub_((self.silent >= train.dead_steps) * (REVIVAL * lr))
+        if train.aux_coefficient > 0:
+            self._lower_hurdles(REVIVAL * lr)
         if measure:
             variance = float((x.to(self.device) - self.center).double().square().sum()) * self.scale**2
             error = self.processes.total(float(result.errors.double().sum())) * self.cfg.d_in
@@ -174,6 +174,14 @@ class Training:
         self.optimiser.step()
         weights.W_dec.div_(weights.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
         return lr
+
+    def _lower_hurdles(self, size: float) -> None:
+        """Bring the dead latents of thresholded architectures nearer to firing."""
+        dead = self.silent >= self.train.dead_steps
+        if self.weights.log_threshold is not None:
+            self.weights.log_threshold.sub_(dead * size)
+        elif self.cfg.architecture == "relu":
+            self.weights.b_enc.add_(dead * size)
 
     def _attach(self, weights: Weights) -> None:
         self.weights = weights

@@ -195,6 +195,22 @@ def test_thresholds_of_dead_jumprelu_latents_come_down():
     assert silent[1 / 32] <= 3
 
 
+def test_biases_of_dead_relu_latents_rise():
+    cfg = CFG.updated(architecture="relu")
+    start = train_sae(stream(batch_size=256), cfg, BRIEF.updated(n_steps=200), random_state=0).sae
+    with torch.no_grad():
+        start.b_enc[:12] = -8.0  # below zero on every row, so that no gradient reaches these
+    silent = {}
+    for coefficient in (0.0, 1 / 32):
+        train = TrainConfig(
+            n_steps=150, batch_size=256, lr=0.02, aux_coefficient=coefficient, dead_steps=2, device="cpu"
+        )
+        sae = train_sae(stream(batch_size=256), cfg, train, init=start, random_state=0).sae
+        silent[coefficient] = int((sae.encode(planted_rows(4000))[:, :12] == 0).all(0).sum())
+    assert silent[0.0] == 12
+    assert silent[1 / 32] <= 2
+
+
 def test_aux_revives_dead_latents():
     dead = {}
     for coefficient in (0.0, 1 / 32):
