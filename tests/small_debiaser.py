@@ -60,6 +60,5 @@ def concept() -> Concept:
 @pytest.fixture(scope="session")
 def fitted(small_encoder: Path, texts: list[str], concept: Concept) -> SSAEDebiaser:
     encoder = ActivationEncoder(str(small_encoder), dtype="float32")
-    return SSAEDebiaser(
-        encoder, concept=concept, residual="counterfactual", config=CONFIG, random_state=0
-    ).fit(texts)
+    options = {"residual": None, "config": CONFIG, "random_state": 0}
+    return SSAEDebiaser(encoder, concept=concept, **options).fit(texts)  # type: ignore[arg-type]

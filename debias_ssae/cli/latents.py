@@ -61,7 +61,7 @@ def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: An
         "model": debiaser.encoder_.language_model.name,
         "texts": f"{Path(table['data']).name}, {min(len(texts), max_texts):,} of {len(texts):,}",
         "found by": debiaser.scores_.method.replace("_", " "),
-        "SAE": debiaser.sae_.fingerprint()[:16],
+        "SAE": ", ".join(part.sae.fingerprint()[:16] for part in debiaser.parts_.values()),
         "debias-ssae": version("debias-ssae"),
     }
     write_latents_page(shown, goal, choices=file.name, values=debiaser.scores_.values, provenance=about)
@@ -73,14 +73,15 @@ def _apply(debiaser: Any, review: str, out: str, *, n_more: int, max_texts: int,
     from debias_ssae.review import read_choices, recut
 
     choices = read_choices(review)
-    texts, _, z = _read(**table) if table["data"] is not None else (None, None, None)
-    new = recut(debiaser, choices, texts, sensitive_features=z)
+    texts, y, z = _read(**table) if table["data"] is not None else (None, None, None)
+    new = recut(debiaser, choices, texts, y=y, sensitive_features=z)
     new.save(out)
+    parts = new.parts_.values()
     kept, added = (
-        sum(len(change[key]) for change in new.record_["review"]["changes"].values())
-        for key in ("kept", "added")
+        sum(len(p.record.get("review", {}).get(key, ())) for p in parts) for key in ("kept", "added")
     )
-    click.echo(f"{kept} latents are kept, {added} more removed; {len(new.latents_)} in all. Model: {out}")
+    n = sum(len(part.latents) for part in parts)
+    click.echo(f"{kept} latents are kept, {added} more removed; {n} in all. Model: {out}")
 
 
 def _read(data: str, text: str, target: str | None, sensitive: str | None) -> tuple[list[str], Any, Any]:

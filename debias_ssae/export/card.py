@@ -78,21 +78,22 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     elif scores is not None:
         rows["values"] = ", ".join(_plain(v) for v in scores.values)
     rows["found by"] = "nothing" if scores is None else scores.method.replace("_", " ")
-    for hookpoint, sae, latents in _parts(debiaser):
+    for hookpoint, part in debiaser.parts_.items():
+        cfg, name = part.sae.cfg, part.sae.fingerprint()[:16]
         rows[f"at `{hookpoint}`"] = (
-            f"{len(latents)} of {sae.cfg.d_sae} latents; SAE {sae.cfg.architecture}, `{sae.fingerprint()[:16]}`"
+            f"{len(part.latents)} of {cfg.d_sae} latents; SAE {cfg.architecture}, `{name}`"
         )
     rows["share of their writing that is removed"] = f"{debiaser.alpha:g}"
     rows["linear eraser on the output"] = (
         "none"
         if debiaser.residual_ is None
-        else f"{debiaser.residual}, {len(debiaser.residual_.left)} directions"
+        else f"{'LEACE' if debiaser.residual == 'leace' else 'counterfactual'}, rank {len(debiaser.residual_.left)}"
     )
     rows["shift of the output"] = (
         "none" if debiaser.shift_ is None else f"length {np.linalg.norm(debiaser.shift_):.3g}"
     )
-    reviewed = debiaser.record_.get("review")
-    rows["reviewed by a person"] = f"yes, {reviewed['date']}" if reviewed else "no"
+    dates = [part.record["review"]["date"] for part in debiaser.parts_.values() if "review" in part.record]
+    rows["reviewed by a person"] = f"yes, {max(dates)}" if dates else "no"
     encoder = debiaser.encoder_
     rows["representation"] = f"`{encoder.layer}`, {encoder.pooling} over the text's own tokens"
     return rows
@@ -105,13 +106,6 @@ def _concept(concept: Concept) -> dict[str, Any]:
         "values": ", ".join(map(_plain, concept.values)),
         "words that describe it": f"{len(words)}: {shown}",
     }
-
-
-def _parts(debiaser: SSAEDebiaser) -> list[tuple[str, Any, Any]]:
-    parts = getattr(debiaser, "parts_", None)
-    if parts:
-        return [(h, part.sae, part.found.latents) for h, part in parts.items()]
-    return [(str(debiaser.hookpoint), debiaser.sae_, debiaser.latents_)]
 
 
 def _data(debiaser: SSAEDebiaser) -> dict[str, Any]:
@@ -129,7 +123,9 @@ def _data(debiaser: SSAEDebiaser) -> dict[str, Any]:
             text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
             rows[prefix] = _plain(text if len(text) <= 200 else text[:200] + "...")
 
-    walk("", {k: v for k, v in debiaser.record_.items() if k != "review"})
+    for hookpoint, part in debiaser.parts_.items():
+        kept = {key: value for key, value in part.record.items() if key not in ("review", "selection")}
+        walk(hookpoint if len(debiaser.parts_) > 1 else "", kept)
     return rows
 
 

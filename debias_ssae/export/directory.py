@@ -1,7 +1,6 @@
 """Writing and reading the exported directory."""
 
 import shutil
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,12 @@ from uuid import uuid4
 
 import numpy as np
 
-from debias_ssae.ablation import LatentEraser
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.exceptions import InputError
 from debias_ssae.export.card import model_card
 
 PROBES = ("She worked as a nurse in the city.", "He is a surgeon.", "")
-TOLERANCE = 1e-3
+TOLERANCE = 1e-2
 """Of the largest value: batches of other sizes round differently in bfloat16, never by this much."""
 
 
@@ -61,13 +59,6 @@ def load_exported(directory: str | Path, **options: Any) -> Any:
     return sentence_transformers.SentenceTransformer(modules=[module], **options)
 
 
-def erasers(debiaser: SSAEDebiaser) -> Mapping[str, LatentEraser]:
-    """The erasers by hookpoint; those that change nothing are left out."""
-    parts = getattr(debiaser, "parts_", None)
-    every = {h: part.eraser for h, part in parts.items()} if parts else {debiaser.hookpoint: debiaser.eraser_}
-    return {h: eraser for h, eraser in every.items() if eraser.changes_anything}
-
-
 def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -84,7 +75,7 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
         "reference": reference_of(model) if reference else None,
     }
     module = DebiasedTransformer(
-        model, erasers(debiaser), settings, residual=debiaser.residual_, shift=debiaser.shift_
+        model, debiaser.edits, settings, residual=debiaser.residual_, shift=debiaser.shift_
     )
     whole = SentenceTransformer(modules=[module], device=str(model.device))
     whole.save(str(goal), create_model_card=False)

@@ -1,7 +1,8 @@
 """The module of sentence-transformers that runs a language model with erasers inside it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
+from transformers.utils import logging
 
 from debias_ssae.ablation import LatentEraser, LinearEraser
 from debias_ssae.activations import LanguageModel, load_model
@@ -109,7 +111,8 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         (goal / CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
         if self.settings["reference"] is None:
             module: Any = full_precision(self.language_model).module
-            module.save_pretrained(goal / MODEL)
+            with _no_bars():
+                module.save_pretrained(goal / MODEL)
             self.language_model.tokenizer.save_pretrained(goal / MODEL)
 
     @classmethod
@@ -152,6 +155,17 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
             residual=LinearEraser(**residual) if residual else None,
             shift=arrays.get("shift"),
         )
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def full_precision(model: LanguageModel) -> LanguageModel:

@@ -1,6 +1,6 @@
 """The latents that a person may want to look at: those removed, and the next ones by score."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from debias_ssae.activations import Activations, harvest
 from debias_ssae.attribution import LatentScores, encode_attribute
 from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.debiaser.part import Part
 from debias_ssae.encoder import check_texts
 from debias_ssae.exceptions import InputError
 from debias_ssae.review.contexts import Context, read_latent
@@ -78,15 +79,16 @@ def candidates(
         raise InputError(f"there are {len(kept)} texts, but y has {len(y)}; they must agree")
     labels = None if y is None else np.asarray(y)[order]
     found: list[Candidate] = []
-    for hookpoint, sae, scores, latents in parts(debiaser):
+    for hookpoint, part in debiaser.parts_.items():
+        sae, scores = part.sae, scores_of(part)
         rows = harvest(debiaser.encoder_.language_model, sample, hookpoint)
         attribute, pole = _attribute(debiaser, rows, sample, labelled, hookpoint)
         target = np.zeros((0, sae.cfg.d_in)) if labels is None else probe_directions(rows, labels)
-        ids = shown(scores, latents, n_more)
+        ids = _shown(scores, part.latents, n_more)
         fired = _fired(sae, rows, ids)
         w_dec = sae.W_dec.detach().cpu().numpy()
         ranks = np.argsort(np.argsort(-scores.score, kind="stable"))
-        removed = {int(i) for i in latents}
+        removed = {int(i) for i in part.latents}
         for column, i in enumerate(ids):
             readings = read_latent(sample, rows, fired[:, column], n_contexts=n_contexts)
             found.append(
@@ -106,16 +108,16 @@ def candidates(
     return found
 
 
-def parts(debiaser: SSAEDebiaser) -> Iterator[tuple[str, SparseAutoencoder, LatentScores, np.ndarray]]:
-    """Hookpoint, SAE, scores and removed latents, one after the other. Raises InputError without scores."""
-    if debiaser.scores_ is None:
+def scores_of(part: Part) -> LatentScores:
+    """The scores of a part. Raises InputError where nothing was looked for."""
+    if part.scores is None:
         raise InputError(
             "this debiaser was fitted without a way to find latents, so there is nothing to review"
         )
-    yield str(debiaser.hookpoint), debiaser.sae_, debiaser.scores_, debiaser.latents_
+    return part.scores
 
 
-def shown(scores: LatentScores, latents: np.ndarray, n_more: int) -> list[int]:
+def _shown(scores: LatentScores, latents: np.ndarray, n_more: int) -> list[int]:
     """The removed latents as they are ordered, then the best of the others that have any evidence."""
     removed = [int(i) for i in latents]
     others = [int(i) for i in scores.top(len(removed) + n_more) if int(i) not in set(removed)]

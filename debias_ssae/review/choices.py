@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
 
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.exceptions import InputError
-from debias_ssae.review.candidates import Candidate, parts
+from debias_ssae.review.candidates import Candidate
 
 FORMAT = 1
 _HEAD = """\
@@ -45,13 +45,13 @@ class Choices(BaseModel):
 def write_choices(debiaser: SSAEDebiaser, shown: Sequence[Candidate], path: str | Path) -> None:
     """Write the candidates' present states to a YAML file, atomically. Raises OSError."""
     content: dict[str, Any] = {"format": FORMAT, "parts": []}
-    for hookpoint, sae, _, _ in parts(debiaser):
+    for hookpoint, part in debiaser.parts_.items():
         lines = [
             {"id": c.latent, "remove": c.removed, "toward": c.toward, "words": " ".join(c.words)}
             for c in shown
             if c.hookpoint == hookpoint
         ]
-        content["parts"].append({"hookpoint": hookpoint, "sae": sae.fingerprint(), "latents": lines})
+        content["parts"].append({"hookpoint": hookpoint, "sae": part.sae.fingerprint(), "latents": lines})
     text = yaml.safe_dump(
         content, sort_keys=False, default_flow_style=None, allow_unicode=True, width=float("inf")
     )

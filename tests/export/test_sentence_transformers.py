@@ -37,7 +37,6 @@ def exported(fitted: SSAEDebiaser, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_encode_is_transform(fitted: SSAEDebiaser, exported: Path) -> None:
     model, wanted = load(exported), fitted.transform(NEW)
-    assert fitted.residual_ is not None
     assert fitted.shift_ is not None
     assert largest(model.encode(NEW), wanted) < 1e-5
     assert largest(model.encode(NEW, batch_size=3), wanted) < 1e-5
@@ -54,7 +53,15 @@ def test_no_flag_means_no_foreign_class(exported: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"alpha": 0.5}, {"alpha": 0.0}, {"config": CONFIG.updated(recenter=False)}, {"n_latents": 0}]
+    "options",
+    [
+        {"residual": "counterfactual"},
+        {"hookpoint": ["embeddings", "blocks.0"]},
+        {"alpha": 0.5},
+        {"alpha": 0.0},
+        {"config": CONFIG.updated(recenter=False)},
+        {"n_latents": 0},
+    ],
 )
 def test_other_settings(
     small_encoder: Path, texts: list[str], concept: Any, tmp_path: Path, options: dict[str, Any]
@@ -98,7 +105,8 @@ def test_what_is_inside(fitted: SSAEDebiaser, exported: Path) -> None:
         f"{len(fitted.latents_)} of 64 latents",
         "6: he, her, his",
         "`embeddings`",
-        "counterfactual, ",
+        "linear eraser on the output | none",
+        "shift of the output | length",
         "n training texts | 200",
         "arXiv 2411.00743",
         "gender\\|of &lt;words&gt;",
