@@ -42,10 +42,13 @@ class Guarded:
     """The others, with both costs and cosines; JSON."""
 
 
-def guard(latents: Sequence[int] | np.ndarray, costs: Costs) -> Guarded:
-    """Keep the candidates ``latents`` out of which removal takes at least as much attribute as target."""
+def guard(latents: Sequence[int] | np.ndarray, costs: Costs, *, margin: float = 1.0) -> Guarded:
+    """Keep the candidates ``latents`` whose removal costs at most ``margin`` times as much target as attribute.
+
+    With costs from twins of confounded texts give 2: what a short list lacks counts as target there.
+    """
     ids = np.asarray(latents, dtype=np.int64)
-    dear = costs.on_target[ids] > costs.on_attribute[ids]
+    dear = costs.on_target[ids] > margin * costs.on_attribute[ids]
     hedged = [
         {
             "latent": int(i),

@@ -131,4 +131,6 @@ def test_twins_that_cannot_be_used() -> None:
 def test_guard_keeps_order_and_ties() -> None:
     tie = Costs(np.array([0.1, 0.2, 0.0]), np.array([0.1, 0.3, 0.0]), np.zeros(3), np.zeros(3))
     assert guard([2, 1, 0], tie).kept.tolist() == [2, 0]
+    assert guard([2, 1, 0], tie, margin=2).kept.tolist() == [2, 1, 0]
+    assert guard([2, 1, 0], tie, margin=0.9).kept.tolist() == [2]
     assert guard([], tie).kept.tolist() == []
