@@ -3,12 +3,14 @@
 import errno
 import os
 import resource
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save as save_file
 
 from debias_ssae.exceptions import InputError
 from debias_ssae.store import ActivationStore, EmbeddingCache, StoreWriter
@@ -275,6 +277,26 @@ def test_embedding_cache_computes_each_text_once(tmp_path):
         EmbeddingCache(next(tmp_path.rglob("*.safetensors")), "key")
 
 
+def test_embedding_cache_keeps_vectors_on_disk(tmp_path):
+    texts = [f"text {i}" for i in range(4000)]
+
+    def compute(some):
+        return np.repeat(np.asarray([[int(t.split()[1])] for t in some], np.float32), 256, axis=1)
+
+    for start in range(0, 4000, 1000):
+        EmbeddingCache(tmp_path, "key").fetch(texts[start : start + 1200], compute)
+    tracemalloc.start()
+    cache = EmbeddingCache(tmp_path, "key")
+    found = cache.fetch(texts[::-1000], lambda _: pytest.fail("all are known"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found[:, 7].tolist() == [3999, 2999, 1999, 999]
+    assert len(cache) == 4000
+    assert peak < 4000 * 256 * 4 / 4
+    everything = cache.fetch(texts, lambda _: pytest.fail("all are known"))
+    assert (everything[:, 0] == np.arange(4000)).all()
+
+
 def test_embedding_cache_drops_a_damaged_part(tmp_path):
     cache = EmbeddingCache(tmp_path, "key")
     cache.fetch(["a"], lambda texts: np.ones((1, 3), np.float32))
@@ -283,3 +305,5 @@ def test_embedding_cache_drops_a_damaged_part(tmp_path):
     fresh = EmbeddingCache(tmp_path, "key")
     assert fresh.fetch(["a"], lambda texts: np.full((1, 3), 2, np.float32)).tolist() == [[2, 2, 2]]
     assert len(EmbeddingCache(tmp_path, "key")) == 1
+    next(tmp_path.rglob("part-*.safetensors")).write_bytes(save_file({"other": np.zeros(3, np.float32)}))
+    assert len(EmbeddingCache(tmp_path, "key")) == 0

@@ -1,6 +1,7 @@
 """``debias-ssae retrieve``: index a corpus, look into it, select a subdomain."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,15 @@ def retrieve() -> None:
     "--max-length", type=click.IntRange(min=3), help="Tokens a text [default: 128, or the index's]."
 )
 @click.option("--ivfpq", is_flag=True, help="Also build IVF-PQ codes, for more than a million texts.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 def index(
-    corpus: str, column: str, out: Path, embedder: str | None, max_length: int | None, ivfpq: bool
+    corpus: str,
+    column: str,
+    out: Path,
+    embedder: str | None,
+    max_length: int | None,
+    ivfpq: bool,
+    quiet: bool,
 ) -> None:
     """Add a corpus to an index on disk; interrupted, the same command goes on."""
     from debias_ssae.corpora import stream_texts
@@ -39,7 +47,8 @@ def index(
     corpus_index = CorpusIndex(
         out, embedder=embedder if known or embedder else "minilm", max_length=max_length
     )
-    added = corpus_index.add(stream_texts(corpus, column=column), _endless(Path(corpus).name), progress=True)
+    texts = stream_texts(corpus, column=column)
+    added = corpus_index.add(texts, _endless(Path(corpus).name), progress=not quiet)
     click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")
     if ivfpq:
         import numpy as np
@@ -94,6 +103,7 @@ def query(directory: Path, query: str | None, seed_texts: str | None, n: int) ->
 @click.option("--cache-dir", type=_FOLDER, help="Where vectors are kept for later runs.")
 @click.option("--seed", "random_state", default=0, show_default=True, help="For subsampling the seeds.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A parquet file.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
 def select(out: Path, **options: Any) -> None:
     """Write the texts nearest to the seeds, and a report beside them (.json)."""
     import pandas as pd
@@ -105,7 +115,7 @@ def select(out: Path, **options: Any) -> None:
     found, sources = _select(**options)
     table = pd.DataFrame({"text": found.texts, "score": found.scores, "corpus_id": found.corpus_ids})
     if sources is not None:
-        table["source"] = [sources[i] for i in found.corpus_ids]
+        table["source"] = sources
     table.to_parquet(out, index=False)
     out.with_suffix(".json").write_text(
         json.dumps(found.report, indent=1, ensure_ascii=False), encoding="utf-8"
@@ -131,42 +141,52 @@ def _select(
     encoder: str,
     sae: str | None,
     hookpoint: str,
+    quiet: bool,
     **options: Any,
 ) -> tuple["RetrievedTexts", list[str] | None]:
-    from debias_ssae.retrieval import CorpusIndex, retrieve
+    from debias_ssae.retrieval import CorpusIndex, IndexedTexts, IndexedVectors, retrieve
+    from debias_ssae.retrieval.views import take
 
     if (corpus is None) == (directory is None):
         raise InputError("Give either --corpus or --index")
     seeds = _seeds(query, seed_texts)
-    sources: list[str] | None = None
+    sources: Sequence[str] | None = None
     if directory is not None:
         corpus_index = CorpusIndex(directory)
-        pairs = corpus_index.texts(range(len(corpus_index)))
-        texts, sources = [text for text, _ in pairs], [source for _, source in pairs]
+        texts: Sequence[str] = IndexedTexts(corpus_index)
+        sources = IndexedTexts(corpus_index, sources=True)
         options |= {
             "embedder": corpus_index.settings["embedder"],
             "max_length": corpus_index.settings["max_length"],
         }
-        options["vectors"] = corpus_index.all_vectors()
+        options["vectors"] = IndexedVectors(corpus_index)
     else:
         texts = _texts(str(corpus), column)
         sources = _texts(str(corpus), source_column) if source_column is not None else None
-    rerank = _rerank(encoder, sae, hookpoint, seeds) if method == "tracin" else None
+    rerank = _rerank(encoder, sae, hookpoint, seeds, progress=not quiet) if method == "tracin" else None
     avoid = _texts(held_out, column) if held_out is not None else []
     found = retrieve(
-        seeds, texts, method=method, held_out=avoid, rerank=rerank, sources=sources, progress=True, **options
+        seeds,
+        texts,
+        method=method,
+        held_out=avoid,
+        rerank=rerank,
+        sources=sources,
+        progress=not quiet,
+        **options,
     )
-    return found, sources
+    return found, None if sources is None else take(sources, found.corpus_ids)
 
 
-def _rerank(encoder: str, sae: str | None, hookpoint: str, seeds: list[str]) -> Any:
+def _rerank(encoder: str, sae: str | None, hookpoint: str, seeds: list[str], *, progress: bool) -> Any:
     from debias_ssae.activations import load_model
     from debias_ssae.influence import tracin_scorer
     from debias_ssae.sae.formats import load_sae
 
     if sae is None:
         raise InputError("--method tracin needs --sae, a saved sparse autoencoder of the encoder's rows")
-    return tracin_scorer(load_model(encoder), load_sae(sae), seeds, hookpoint=hookpoint, progress=True)
+    model, read = load_model(encoder), load_sae(sae)
+    return tracin_scorer(model, read, seeds, hookpoint=hookpoint, progress=progress)
 
 
 def _seeds(query: str | None, seed_texts: str | None) -> list[str]:

@@ -4,11 +4,14 @@ from debias_ssae.retrieval.approximate import ApproximateIndex, build_approximat
 from debias_ssae.retrieval.embedders import embed_texts
 from debias_ssae.retrieval.index import CorpusIndex, Hits
 from debias_ssae.retrieval.selecting import RetrievedTexts, retrieve
+from debias_ssae.retrieval.views import IndexedTexts, IndexedVectors
 
 __all__ = [
     "ApproximateIndex",
     "CorpusIndex",
     "Hits",
+    "IndexedTexts",
+    "IndexedVectors",
     "RetrievedTexts",
     "build_approximate",
     "embed_texts",

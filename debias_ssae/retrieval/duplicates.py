@@ -1,5 +1,6 @@
 """Texts that say the same: equal after folding case, spaces and punctuation, or with nearly equal vectors."""
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -18,14 +19,19 @@ def fold(text: str) -> str:
 
 def new_texts(corpus: Sequence[str], known: Iterable[str]) -> NDArray[np.int64]:
     """Return the positions of texts that are not empty, not among ``known`` and not said before."""
-    seen = {fold(text) for text in known} | {""}
+    seen = {_key(""), *map(_key, known)}
     kept = []
     for i, text in enumerate(corpus):
-        key = fold(text)
+        key = _key(text)
         if key not in seen:
             seen.add(key)
             kept.append(i)
     return np.asarray(kept, np.int64)
+
+
+def _key(text: str) -> bytes:
+    """Return 12 bytes that tell folded texts apart, so that not all of them need be kept."""
+    return hashlib.blake2b(fold(text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
 def drop_near(

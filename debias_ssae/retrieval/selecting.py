@@ -13,6 +13,7 @@ from debias_ssae.exceptions import InputError
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
 from debias_ssae.retrieval.embedders import embed_texts
 from debias_ssae.retrieval.lexical import LexicalIndex
+from debias_ssae.retrieval.views import IndexedTexts, IndexedVectors, take
 
 Method = Literal["dense", "bm25", "hybrid", "tracin"]
 Rerank = Callable[[list[str]], NDArray[np.floating[Any]]]
@@ -44,7 +45,7 @@ def retrieve(
     max_seeds: int = 2000,
     max_length: int = 128,
     sources: Sequence[str] | None = None,
-    vectors: NDArray[np.float32] | None = None,
+    vectors: NDArray[np.float32] | IndexedVectors | None = None,
     rerank: Rerank | None = None,
     n_candidates: int | None = None,
     cache_dir: str | Path | None = None,
@@ -57,11 +58,15 @@ def retrieve(
     both; Cormack et al. 2009), "tracin" (the ``n_candidates`` best dense texts, by default three times
     ``n_texts``, put in order by ``rerank``). Texts equal or nearly equal (cosine above ``near_duplicate``) to
     a seed, to a text of ``held_out`` or to one already chosen are dropped. More than ``max_seeds`` seeds are
-    subsampled. Vectors of the corpus are ``vectors`` or made here and kept under ``cache_dir``.
+    subsampled. Vectors of the corpus are ``vectors`` or made here and kept under ``cache_dir``. An index is
+    searched as ``IndexedTexts(index)`` with ``vectors=IndexedVectors(index)``: of its texts and vectors only the
+    ones chosen and one part at a time are in memory, but BM25 needs all texts at once.
     ``sources`` names where each text of the corpus is from, for the report. Raises InputError for no seeds, an
     unknown method or entries that are no strings.
     """
-    seeds, corpus = check_strings(seeds, "seeds"), check_strings(corpus, "corpus")
+    seeds = check_strings(seeds, "seeds")
+    if not isinstance(corpus, IndexedTexts):
+        corpus = check_strings(corpus, "corpus")
     held_out = check_strings(list(held_out), "held_out")
     _check_options(method, rerank, n_texts, near_duplicate)
     if not any(seed.strip() for seed in seeds):
@@ -79,18 +84,18 @@ def retrieve(
     ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
     if rerank is not None:
         ranked = ranked[: 3 * n_texts if n_candidates is None else n_candidates]
-        scores[ranked] = np.asarray(rerank([corpus[i] for i in ranked]), np.float32)
+        scores[ranked] = np.asarray(rerank(take(corpus, ranked)), np.float32)
         ranked = ranked[np.argsort(-scores[ranked], kind="stable")]
 
     def vectors_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return vectors[rows] if vectors is not None else embedded([corpus[i] for i in rows])
+        return vectors[rows] if vectors is not None else embedded(take(corpus, rows))
 
     known = np.concatenate([seed_vectors, embedded(held_out)]) if held_out else seed_vectors
     kept, near = drop_near(ranked, vectors_of, known, min(n_texts, len(ranked)), near_duplicate)
     counts = {"method": method, "n_corpus": len(corpus), "n_seeds": len(seeds), "n_seeds_used": len(used)}
     counts |= {"n_exact_duplicates": len(corpus) - len(candidates), "n_near_duplicates": near}
-    texts, chosen = [corpus[i] for i in kept], scores[kept].astype(np.float32)
-    named = None if sources is None else [sources[i] for i in kept]
+    texts, chosen = take(corpus, kept), scores[kept].astype(np.float32)
+    named = None if sources is None else take(sources, kept)
     report = counts | {"n_retrieved": len(kept)} | describe(texts, chosen, named)
     return RetrievedTexts(texts, kept, chosen, report)
 
@@ -147,14 +152,14 @@ def _scores(
     candidates: NDArray[np.int64],
     corpus: Sequence[str],
     seeds: Sequence[str],
-    vectors: NDArray[np.float32] | None,
+    vectors: NDArray[np.float32] | IndexedVectors | None,
     seed_vectors: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     dense = vectors @ seed_vectors.mean(0) if vectors is not None else np.zeros(len(corpus), np.float32)
     if method in ("dense", "tracin") or len(candidates) == 0:
         return dense
     lexical = np.zeros(len(corpus), np.float32)
-    lexical[candidates] = LexicalIndex([corpus[i] for i in candidates]).scores(seeds)
+    lexical[candidates] = LexicalIndex(take(corpus, candidates)).scores(seeds)
     if method == "bm25":
         return lexical
     fused = np.zeros(len(corpus), np.float32)

@@ -6,10 +6,40 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from debias_ssae.exceptions import InputError
+
+_CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "U8": "uint8"}
+
+
+class Place(NamedTuple):
+    """Where a tensor lies in a safetensors file."""
+
+    offset: int
+    """Bytes from the file's beginning."""
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def tensor_places(path: Path) -> dict[str, Place]:
+    """Return where each tensor of a safetensors file lies; raises InputError naming a damaged file."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            entries = json.loads(file.read(min(size, 10**8)))
+        places = {
+            name: Place(8 + size + e["data_offsets"][0], tuple(e["shape"]), _CODES[e["dtype"]])
+            for name, e in entries.items()
+            if name != "__metadata__"
+        }
+        end = 8 + size + max((e["data_offsets"][1] for n, e in entries.items() if n in places), default=0)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): run the same harvest again") from error
+    if path.stat().st_size != end:
+        raise InputError(f"{path} is damaged (it ends too early): run the same harvest again")
+    return places
 
 
 def write_whole(path: Path, data: bytes) -> None:

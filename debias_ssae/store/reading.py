@@ -1,10 +1,9 @@
 """Reading a store: in order, or shuffled with bounded memory."""
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.store.files import read_json
+from debias_ssae.store.files import Place, read_json, tensor_places
 from debias_ssae.store.shards import DTYPES, FORMAT, shard_path, shard_problem
 from debias_ssae.store.shuffling import ShuffledRows
-
-_CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
-
-
-class _Place(NamedTuple):
-    offset: int
-    shape: tuple[int, ...]
-    dtype: str
 
 
 class ActivationStore:
@@ -51,7 +42,7 @@ class ActivationStore:
         problems = self.damaged() if verify else self._wrong_sizes()
         if problems:
             raise InputError(f"{'; '.join(problems)}. Run the same harvest again: only these are redone")
-        self._headers: dict[int, dict[str, _Place]] = {}
+        self._headers: dict[int, dict[str, Place]] = {}
 
     @property
     def hookpoints(self) -> list[str]:
@@ -152,23 +143,12 @@ class ActivationStore:
             raise InputError(f"The store has no hookpoint {name!r}: it holds {', '.join(self.hookpoints)}")
         return f"x/{name}"
 
-    def _header(self, number: int) -> dict[str, _Place]:
+    def _header(self, number: int) -> dict[str, Place]:
         if number not in self._headers:
-            path = shard_path(self.directory, number)
-            try:
-                with path.open("rb") as file:
-                    size = int.from_bytes(file.read(8), "little")
-                    entries = json.loads(file.read(min(size, 10**8)))
-                self._headers[number] = {
-                    name: _Place(8 + size + e["data_offsets"][0], tuple(e["shape"]), _CODES[e["dtype"]])
-                    for name, e in entries.items()
-                    if name != "__metadata__"
-                }
-            except (OSError, ValueError, KeyError) as error:
-                raise InputError(f"{path} is damaged ({error}): run the same harvest again") from error
+            self._headers[number] = tensor_places(shard_path(self.directory, number))
         return self._headers[number]
 
-    def _read(self, number: int, place: _Place) -> Tensor:
+    def _read(self, number: int, place: Place) -> Tensor:
         dtype = getattr(torch, place.dtype)
         n = int(np.prod(place.shape))
         if n == 0:

@@ -1,6 +1,7 @@
 """The index grows, resumes, finds what an exact search finds, and the command line drives it."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,14 @@ from click.testing import CliRunner
 
 from debias_ssae.cli import main
 from debias_ssae.exceptions import InputError
-from debias_ssae.retrieval import ApproximateIndex, CorpusIndex, build_approximate
+from debias_ssae.retrieval import (
+    ApproximateIndex,
+    CorpusIndex,
+    IndexedTexts,
+    IndexedVectors,
+    build_approximate,
+    retrieve,
+)
 from debias_ssae.retrieval.approximate import exact_search
 
 WORDS = [
@@ -121,6 +129,63 @@ def test_ivfpq_with_rerank_finds_the_exact_neighbours_and_new_rows(tmp_path, emb
     index.add(["surgeon surgeon surgeon late arrival"])
     late = index.search(embedder(["surgeon surgeon surgeon late arrival"]), 1, exact=False)
     assert late.ids[0, 0] == 3000
+
+
+@pytest.mark.parametrize("method", ["dense", "hybrid", "tracin"])
+def test_an_index_is_selected_from_as_a_list_would_be(tmp_path, embedder, monkeypatch, method):
+    monkeypatch.setattr("debias_ssae.retrieval.selecting.embed_texts", embedder)
+    texts, seeds = corpus(350), corpus(3, seed=9)
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    index.add(texts, [f"source {i % 2}" for i in range(350)])
+
+    def rerank(some):
+        return np.asarray([len(text) + hash(text) % 7 for text in some], np.float32)
+
+    options = {"n_texts": 40, "method": method, "near_duplicate": 1.0, "held_out": texts[:5]}
+    options |= {"rerank": rerank} if method == "tracin" else {}
+    whole = retrieve(seeds, texts, vectors=index.all_vectors(), **options)
+    read = retrieve(
+        seeds,
+        IndexedTexts(index),
+        vectors=IndexedVectors(index),
+        sources=IndexedTexts(index, sources=True),
+        **options,
+    )
+    assert read.texts == whole.texts
+    assert (read.corpus_ids == whole.corpus_ids).all()
+    assert sum(read.report["sources"].values()) == 40
+    assert read.report["n_exact_duplicates"] == whole.report["n_exact_duplicates"] == 5
+
+
+def test_an_index_reads_like_a_list(tmp_path, embedder):
+    texts = corpus(250)
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    assert list(IndexedTexts(index)) == []
+    assert (IndexedVectors(index) @ np.zeros(16, np.float32)).shape == (0,)
+    index.add(texts)
+    view = IndexedTexts(index)
+    assert list(view) == texts
+    assert (view[-1], view[99:102]) == (texts[-1], texts[99:102])
+    with pytest.raises(IndexError):
+        view[250]
+
+
+def test_selecting_from_an_index_holds_a_part_of_it(tmp_path, embedder, monkeypatch):
+    monkeypatch.setattr("debias_ssae.retrieval.selecting.embed_texts", embedder)
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    index.add(f"{text} {'word ' * 4000}" for text in corpus(1000))
+    size = sum(len(text) for text in IndexedTexts(index))
+
+    def peak(texts, vectors):
+        tracemalloc.start()
+        retrieve(["nurse surgeon"], texts(), vectors=vectors(), n_texts=20)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    lean = peak(lambda: IndexedTexts(index), lambda: IndexedVectors(index))
+    assert lean < size / 2
+    assert peak(lambda: list(IndexedTexts(index)), index.all_vectors) > size
 
 
 def test_bad_indices_are_named(tmp_path, embedder):
