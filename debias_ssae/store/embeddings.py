@@ -48,7 +48,7 @@ class EmbeddingCache:
         digests = np.array([_digest(text) for text in texts], _DIGEST_TYPE)
         self._load_new_parts()
         known = self._is_known(digests)
-        missing = {bytes(digests[i]): texts[i] for i in np.flatnonzero(~known)}
+        missing = {bytes(digests[i]): texts[i] for i in np.flatnonzero(~known).tolist()}
         if missing or not texts:
             fresh = np.ascontiguousarray(compute(list(missing.values())), dtype=np.float32)
             if len(fresh) != len(missing):
