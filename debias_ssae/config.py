@@ -4,6 +4,7 @@ Defaults are the same for every data set and model. Nothing here was chosen by l
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -146,11 +147,21 @@ class SelectionConfig(Settings):
     """Which latents are removed."""
 
     n_latents: int = Field(default=150, ge=0)
-    """What n_latents="auto" stands for."""
+    """How many the benchmark removes, the same for every method; n_latents="auto" goes by a rule instead."""
+    most_latents: int = Field(default=512, ge=1)
+    """At most so many are considered."""
     max_texts: int = Field(default=2_000, ge=1)
     """Texts with twins that the concept regime looks at."""
     min_cell: int = Field(default=20, ge=1)
     """Smaller cells (class x attribute) are ignored and listed."""
+    propagate: bool = True
+    """Concept regime: let the listed words' probe find the concept in tokens that the list lacks."""
+    control: bool = True
+    """Concept regime: leave out latents that answer to random swaps at least as much."""
+    guard: bool = True
+    """Keep out latents whose removal costs more of the target than of the attribute."""
+    absorption: bool = True
+    """Concept regime: add the latents that carry the concept where the chosen ones are silent."""
 
 
 class DebiasConfig(Settings):
@@ -276,14 +287,27 @@ def load_config(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | N
 
 
 def make_config(cls: type[T], values: Mapping[str, Any], source: str = "the configuration") -> T:
-    """Validate ``values``; raises InputError that names each wrong field."""
+    """Validate ``values``; raises InputError that names each wrong field, and for an unknown one the likely one."""
     try:
         return cls(**values)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()
-        )
+        faults = "; ".join(_fault(cls, fault) for fault in error.errors())
         raise InputError(f"{source}: {faults}") from error
+
+
+def _fault(cls: type[Settings], fault: Any) -> str:
+    place = ".".join(map(str, fault["loc"]))
+    if fault["type"] != "extra_forbidden":
+        return f"{place}: {fault['msg']} (got {fault['input']!r})"
+    for step in fault["loc"][:-1]:
+        inner = cls.model_fields[step].annotation if step in cls.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, Settings)):
+            return f"{place}: unknown name"
+        cls = inner
+    known = list(cls.model_fields)
+    likely = get_close_matches(str(fault["loc"][-1]), known, n=1)
+    cure = f"did you mean {likely[0]}?" if likely else f"the names are {', '.join(known)}"
+    return f"{place}: unknown name; {cure}"
 
 
 def dump_config(config: Settings) -> str:

@@ -1,5 +1,6 @@
 """``debias-ssae sae``: train a sparse autoencoder, look into one, convert one."""
 
+import json
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from debias_ssae.config import TrainConfig
+    from debias_ssae.sae import SparseAutoencoder
 
 Source = tuple[int, "Iterator[Tensor]", dict[str, Any]]
 """Width of a row, the batches, and where they come from."""
@@ -50,6 +52,7 @@ def sae() -> None:
 @click.option("--checkpoints", type=FOLDER, help="Folder of checkpoints; default: OUT/checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint.")
 @click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--quiet", is_flag=True, help="No progress bars.")
 def train(
     activations: Path | None,
     encoder: str | None,
@@ -64,6 +67,7 @@ def train(
     checkpoints: Path | None,
     resume: bool,
     seed: int,
+    quiet: bool,
     others: tuple[str, ...],
     **knobs: Any,
 ) -> None:
@@ -75,7 +79,7 @@ def train(
         source = _from_store(activations, hookpoint, train_values.batch_size, seed)
     else:
         texts = (str(encoder), str(corpus), column)
-        source = _from_corpus(*texts, hookpoint, rows, train_values.batch_size, seed)
+        source = _from_corpus(*texts, hookpoint, rows, train_values.batch_size, seed, progress=not quiet)
     _train_and_save(
         source,
         sae_values,
@@ -86,6 +90,7 @@ def train(
         checkpoints=checkpoints or out / "checkpoints",
         resume=resume,
         seed=seed,
+        progress=not quiet,
     )
 
 
@@ -100,6 +105,7 @@ def _train_and_save(
     checkpoints: Path,
     resume: bool,
     seed: int,
+    progress: bool,
 ) -> None:
     import torch
 
@@ -119,7 +125,7 @@ def _train_and_save(
         init=start,
         frozen_latents=frozen_latents,
         random_state=seed,
-        progress=True,
+        progress=progress,
         checkpoint_dir=checkpoints,
         resume=resume,
     )
@@ -144,29 +150,58 @@ def _train_and_save(
 @click.option("--activations", type=FOLDER, help="A store: measure FVU, L0 and dead latents on its rows.")
 @click.option("--hookpoint", help="Default: the store's first.")
 @click.option("--rows", default=100_000, show_default=True, type=click.IntRange(min=2), help="How many rows.")
-def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int, as_json: bool) -> None:
     """Say what an SAE is, and with --activations how well it fits them."""
     from debias_ssae.sae import load_sae
     from debias_ssae.sae.formats import load_metadata
-    from debias_ssae.sae.metrics import evaluate
 
-    loaded = load_sae(path)
-    for name, value in loaded.cfg.model_dump(mode="json").items():
-        click.echo(f"{name}: {value}")
-    click.echo(f"threshold: {loaded.threshold.mean().item():.4g} (mean)")
-    click.echo(f"decoder norm: {loaded.W_dec.norm(dim=1).mean().item():.4g} (mean)")
-    click.echo(f"fingerprint: {loaded.fingerprint()}")
-    for name, value in load_metadata(path).items():
-        click.echo(f"metadata.{name}: {value}")
-    if activations is None:
+    loaded, about = load_sae(path), load_metadata(path)
+    last = about.pop("last_step", None)
+    found: dict[str, Any] = {
+        "configuration": loaded.cfg.model_dump(mode="json"),
+        "weights": {
+            "threshold (mean)": loaded.threshold.mean().item(),
+            "decoder norm (mean)": loaded.W_dec.norm(dim=1).mean().item(),
+            "fingerprint": loaded.fingerprint(),
+        },
+        "made from": about,
+        "last step of training": last if isinstance(last, dict) else {},
+    }
+    if activations is not None:
+        n_rows, measured = _measure(loaded, activations, hookpoint, rows)
+        found[f"on {n_rows} rows of {activations}"] = measured
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
         return
+    for title, values in found.items():
+        if values:
+            click.echo(title)
+            for name, value in _flat(values):
+                click.echo(f"  {name:22s} {value}")
+
+
+def _measure(
+    loaded: "SparseAutoencoder", activations: Path, hookpoint: str | None, rows: int
+) -> tuple[int, dict[str, float]]:
+    from debias_ssae.sae.metrics import evaluate
     from debias_ssae.store import ActivationStore
 
     store = ActivationStore(activations)
     size = min(8192, rows, store.n_rows)
     batches = store.shuffled(hookpoint, batch_size=size, n_epochs=1, random_state=0)
-    for name, value in evaluate(loaded, islice(batches, max(1, rows // size))).items():
-        click.echo(f"{name}: {value:.4g}")
+    n_batches = max(1, min(rows, store.n_rows) // size)
+    return n_batches * size, evaluate(loaded, islice(batches, n_batches))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield names and values of nested mappings, as they are read: ``train.lr`` and ``0.006``."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None and value != []:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else shown
 
 
 @sae.command()
@@ -244,7 +279,15 @@ def _from_store(directory: Path, hookpoint: str | None, batch_size: int, seed: i
 
 
 def _from_corpus(
-    encoder: str, corpus: str, column: str, hookpoint: str | None, n_rows: int, batch_size: int, seed: int
+    encoder: str,
+    corpus: str,
+    column: str,
+    hookpoint: str | None,
+    n_rows: int,
+    batch_size: int,
+    seed: int,
+    *,
+    progress: bool,
 ) -> Source:
     import torch
 
@@ -255,7 +298,7 @@ def _from_corpus(
     model, name = load_model(encoder), hookpoint or "embeddings"
     parts, found = [], 0
     texts = (text for text in stream_texts(corpus, column=column) if isinstance(text, str))
-    for part in stream_rows(model, texts, name, progress=True):
+    for part in stream_rows(model, texts, name, progress=progress):
         parts.append(part)
         found += len(part)
         if found >= n_rows:

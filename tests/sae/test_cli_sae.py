@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -57,16 +59,33 @@ def test_train_info_and_convert(tmp_path, store):
     assert about["train"]["log_every"] == 5
 
     shown = call("info", out, "--activations", "acts", "--rows", 1000).output
-    assert f"fingerprint: {trained.fingerprint()}" in shown
-    assert "architecture: batchtopk" in shown
-    assert 0 < float(shown.split("fvu: ")[1].split()[0]) < 1
-    assert "fvu" not in call("info", out).output.replace("last_step", "").split("metadata")[0]
+    values = dict(line.split(maxsplit=1) for line in shown.splitlines() if line.startswith("  "))
+    assert (values["architecture"], values["train.tilt"], values["hook_name"]) == (
+        "batchtopk",
+        "2.5",
+        "embeddings",
+    )
+    assert f"fingerprint            {trained.fingerprint()}" in shown
+    assert 0 < float(shown.split("on 1000 rows of acts")[1].split("fvu")[1].split()[0]) < 1
+    assert "{" not in shown
+    assert "rows of acts" not in call("info", out).output
+    data = json.loads(call("info", out, "--json").output)
+    assert data["configuration"]["d_sae"] == 48
+    assert data["last step of training"]["step"] == 39
 
     x = planted_rows(50)
     for target in ("dictionary_learning", "saelens"):
         done = call("convert", out, tmp_path / target, "--to", target)
         assert done.exit_code == 0, done.output
         assert torch.allclose(load_sae(tmp_path / target)(x).x_hat, trained(x).x_hat, atol=1e-4)
+
+
+def test_quiet_shows_no_bar(tmp_path, store):
+    loud = call("train", "--activations", "acts", "--out", tmp_path / "a", *SMALL)
+    quiet = call("train", "--activations", "acts", "--out", tmp_path / "b", *SMALL, "--quiet")
+    assert quiet.exit_code == 0, quiet.output
+    assert "step/s" in loud.output
+    assert "step/s" not in quiet.output
 
 
 def test_resume_fine_tune_and_boost(tmp_path, store):
@@ -93,6 +112,7 @@ def test_a_configuration_file_and_what_overrides_it(tmp_path, store):
     cfg = load_sae(tmp_path / "o").cfg
     assert (cfg.d_sae, cfg.k, cfg.architecture) == (20, 3, "topk")
     for text, said in (
+        ("sae: {d_sa: 20}", "d_sa: unknown name; did you mean d_sae?"),
         ("{", "Cannot read"),
         ("tain: {}", "must hold sae: and train:"),
         ("train: {lr: -1}", "lr"),
