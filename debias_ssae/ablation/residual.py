@@ -57,10 +57,11 @@ class CounterfactualSubspace:
         return LinearEraser(basis / scale, basis * scale, center)
 
 
-def leace(x: np.ndarray, z: np.ndarray) -> LinearEraser:
+def leace(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEraser:
     """LEACE (Belrose et al. 2023, arXiv 2306.03819) for rows ``[n, d]`` and attribute codes ``[n]``.
 
-    Raises MissingExtraError without the package concept-erasure.
+    With classes ``y`` [n] the groups' means become equal inside each of them. Raises MissingExtraError without
+    the package concept-erasure.
     """
     try:
         import torch
@@ -70,9 +71,20 @@ def leace(x: np.ndarray, z: np.ndarray) -> LinearEraser:
             from concept_erasure import LeaceEraser
     except ImportError as error:
         raise MissingExtraError("concept-erasure", "baselines") from error
-    one_hot = np.eye(int(z.max()) + 1)[z]
+    targets = within_classes(np.eye(int(z.max()) + 1)[z], y)
     center, scale = x.mean(axis=0, dtype=np.float64), spread(x)
-    # the package's tolerance counts singular values that are not small as noise, and leaves them in
-    fitted = LeaceEraser.fit(torch.as_tensor((x - center) / scale), torch.as_tensor(one_hot), svd_tol=1e-6)
+    # the package's own tolerance takes singular values that are no noise for noise, and leaves them in
+    fitted = LeaceEraser.fit(torch.as_tensor((x - center) / scale), torch.as_tensor(targets), svd_tol=1e-6)
     left, right = fitted.proj_right.numpy(), fitted.proj_left.numpy().T
     return LinearEraser(left / scale, right * scale, center)
+
+
+def within_classes(Z: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+    """The columns of ``Z`` [n, k] centred in each class of ``y`` [n], a block of columns a class; without y, Z."""
+    if y is None:
+        return Z
+    columns = []
+    for label in np.unique(y):
+        inside = y == label
+        columns.append(np.where(inside[:, None], Z - Z[inside].mean(axis=0), 0.0))
+    return np.concatenate(columns, axis=1)

@@ -1,8 +1,8 @@
 """Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
 from debias_ssae.attribution.choosing import Sufficient, removal_score, smallest_sufficient
-from debias_ssae.attribution.concept import counterfactual_contrast
-from debias_ssae.attribution.controls import matched_random_latents
+from debias_ssae.attribution.concept import TwinRows, counterfactual_contrast, harvest_twins
+from debias_ssae.attribution.controls import matched_random_latents, random_swaps
 from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, costs_from_twins, guard
 from debias_ssae.attribution.labelled import class_conditional_contrast, encode_attribute
 from debias_ssae.attribution.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
@@ -18,12 +18,14 @@ __all__ = [
     "LatentScores",
     "Stability",
     "Sufficient",
+    "TwinRows",
     "class_conditional_contrast",
     "costs_from_labels",
     "costs_from_twins",
     "counterfactual_contrast",
     "encode_attribute",
     "guard",
+    "harvest_twins",
     "integrated_gradients_attribution",
     "k_sparse_probing",
     "matched_cosines",
@@ -32,6 +34,7 @@ __all__ = [
     "probe_attribution",
     "probe_direction",
     "propagate",
+    "random_swaps",
     "removal_score",
     "smallest_sufficient",
     "stability",

@@ -1,10 +1,11 @@
 """Concept regime: no attribute labels; what changes when only the attribute's words change."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from debias_ssae.activations import Activations, LanguageModel, harvest
 from debias_ssae.attribution.scores import LatentScores, corrected_p_values, pooled_latents
@@ -36,6 +37,24 @@ def counterfactual_contrast(
 
     Raises InputError when no text holds a word of the concept.
     """
+    options: dict[str, Any] = {"max_texts": max_texts, "random_state": random_state, "progress": progress}
+    return harvest_twins(model, texts, concept, hookpoint, **options).contrast(sae)
+
+
+def harvest_twins(
+    model: LanguageModel,
+    texts: Sequence[str],
+    concept: Concept,
+    hookpoint: str = "embeddings",
+    *,
+    max_texts: int = 2000,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> "TwinRows":
+    """Run at most ``max_texts`` of ``texts``, in random order, in both wordings up to ``hookpoint``.
+
+    Raises InputError when no text holds a word of the concept.
+    """
     order = np.random.default_rng(random_state).permutation(len(texts))
     twins = concept.twins([texts[i] for i in order], limit=max_texts)
     if not twins:
@@ -43,28 +62,13 @@ def counterfactual_contrast(
             f"none of the {len(texts)} texts holds a word of the concept {concept.name!r} "
             f"({', '.join(list(concept.words)[:4])}, ...); give a concept whose words occur in the texts"
         )
-    a, b = (
-        _Side.of(
-            harvest(model, [t.text_a for t in twins], hookpoint, progress=progress),
-            [t.spans_a for t in twins],
-        ),
-        _Side.of(
-            harvest(model, [t.text_b for t in twins], hookpoint, progress=progress),
-            [t.spans_b for t in twins],
-        ),
-    )
-    mean, z, n_words = _change(sae, a, b, n_words=sum(len(t.spans_a) for t in twins))
-    if n_words == 0:
-        raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
-    latents, firing_rate = pooled_latents(sae, a.rows)
-    return LatentScores(
-        method="counterfactual_contrast",
-        score=np.abs(mean),
-        sign=np.sign(mean),
-        effect=mean[None],
-        firing_rate=firing_rate,
-        mass=latents.mean(axis=0),
-        p_value=corrected_p_values(z),
+    a = harvest(model, [t.text_a for t in twins], hookpoint, progress=progress)
+    b = harvest(model, [t.text_b for t in twins], hookpoint, progress=progress)
+    return TwinRows(
+        source=order[[t.index for t in twins]],
+        a=_Side.of(a, [t.spans_a for t in twins]),
+        b=_Side.of(b, [t.spans_b for t in twins]),
+        n_words=sum(len(t.spans_a) for t in twins),
         values=concept.values,
     )
 
@@ -93,6 +97,53 @@ class _Side(NamedTuple):
             sums.index_add_(0, torch.as_tensor(word), f)
         sizes = np.bincount(word, minlength=stop - first)
         return sums.numpy() / np.maximum(sizes, 1)[:, None], sizes > 0
+
+
+class TwinRows(NamedTuple):
+    """The rows of texts in both wordings."""
+
+    source: np.ndarray
+    """Which of the texts given each twin is."""
+    a: _Side
+    b: _Side
+    n_words: int
+    values: tuple[str, str]
+
+    def contrast(self, sae: SparseAutoencoder) -> LatentScores:
+        """The counterfactual contrast of ``sae``'s latents. Raises InputError where every word was cut off."""
+        mean, z, n = _change(sae, self.a, self.b, self.n_words)
+        if n == 0:
+            raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
+        latents, firing_rate = pooled_latents(sae, self.a.rows)
+        return LatentScores(
+            method="counterfactual_contrast",
+            score=np.abs(mean),
+            sign=np.sign(mean),
+            effect=mean[None],
+            firing_rate=firing_rate,
+            mass=latents.mean(axis=0),
+            p_value=corrected_p_values(z),
+            values=self.values,
+        )
+
+    def words(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean rows of each swapped word in both wordings ``[m, d]``; words without a row in one are left out."""
+        (a, in_a), (b, in_b) = (_means(side, self.n_words) for side in (self.a, self.b))
+        both = in_a & in_b
+        return a[both], b[both]
+
+    def others(self) -> Tensor:
+        """Rows of the tokens outside the list ``[k, d]``, in wording a."""
+        outside = np.ones(len(self.a.rows.x), dtype=bool)
+        outside[self.a.touched] = False
+        return self.a.rows.x[torch.from_numpy(outside)]
+
+
+def _means(side: _Side, n_words: int) -> tuple[np.ndarray, np.ndarray]:
+    sums = torch.zeros(n_words, side.rows.x.shape[1])
+    sums.index_add_(0, torch.from_numpy(side.word), side.rows.x[torch.from_numpy(side.touched)])
+    sizes = np.bincount(side.word, minlength=n_words)
+    return sums.numpy() / np.maximum(sizes, 1)[:, None], sizes > 0
 
 
 def _change(sae: SparseAutoencoder, a: _Side, b: _Side, n_words: int) -> tuple[np.ndarray, np.ndarray, int]:

@@ -1,10 +1,40 @@
-"""The control without which a choice of latents means nothing: as many others, alike in all but meaning."""
+"""The controls without which a choice of latents means nothing: alike in all but meaning."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from debias_ssae.concept import Concept
 from debias_ssae.exceptions import InputError
+
+NEAREST = 10
+"""A control is drawn among this many that are most alike."""
+
+
+def random_swaps(texts: Sequence[str], concept: Concept, *, random_state: int | None = None) -> Concept:
+    """Return a concept that swaps as many pairs of other words of ``texts``, about as frequent as its own.
+
+    What answers to these answers to any change of words. Raises InputError when the texts have too few words.
+    """
+    counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.casefold()))
+    listed = {part for word in concept.words for part in word.casefold().split()}
+    seen = {(p.a.casefold(), p.b.casefold()) for p in concept.pairs}
+    wanted = [pair for pair in sorted(seen) if counts[pair[0]] + counts[pair[1]]]
+    free = sorted(set(counts) - listed)
+    if len(free) < 2 * len(wanted) or not wanted:
+        raise InputError(f"the texts have {len(free)} other words for {len(wanted)} pairs: too few to swap")
+    rng = np.random.default_rng(random_state)
+    frequency = np.log1p([counts[word] for word in free])
+    words = []
+    for word in (word for pair in wanted for word in pair):
+        distance = np.abs(frequency - np.log1p(counts[word]))
+        near = np.argsort(distance, kind="stable")[:NEAREST]
+        i = int(rng.choice(near[np.isfinite(distance[near])]))
+        words.append(free[i])
+        frequency[i] = np.inf  # taken
+    return Concept.from_words(list(zip(words[::2], words[1::2], strict=True)), name="random swaps")
 
 
 def matched_random_latents(
@@ -16,7 +46,7 @@ def matched_random_latents(
 ) -> np.ndarray:
     """Return as many latents as ``chosen``, disjoint from them, matched in firing rate and mean activation.
 
-    Each chosen latent, in random order, takes one of its 10 nearest free neighbours in standardised
+    Each chosen latent, in random order, takes one of its NEAREST free neighbours in standardised
     (log firing rate, log mass). Arrays are ``[d_sae]``. Raises InputError when fewer latents are free than chosen.
     """
     wanted = np.asarray(chosen, dtype=int)
@@ -31,7 +61,7 @@ def matched_random_latents(
     picked = []
     for latent in rng.permutation(wanted):
         distance = np.square(place[free] - place[latent]).sum(axis=1)
-        near = np.argsort(distance, kind="stable")[: min(10, len(free))]
+        near = np.argsort(distance, kind="stable")[: min(NEAREST, len(free))]
         taken = rng.choice(near)
         picked.append(int(free[taken]))
         free = np.delete(free, taken)

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.ablation import spread
+from debias_ssae.ablation import spread, within_classes
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.exceptions import InputError, MissingExtraError
 
@@ -198,11 +198,7 @@ def _targets(Z: np.ndarray, y: np.ndarray | None, conditional: bool) -> np.ndarr
         return Z
     if y is None:
         raise InputError("conditional=True compares groups inside each class, so fit needs y")
-    columns = []
-    for label in np.unique(y):
-        inside = y == label
-        columns.append(np.where(inside[:, None], Z - Z[inside].mean(axis=0), 0.0))
-    return np.concatenate(columns, axis=1)
+    return within_classes(Z, y)
 
 
 def _cross_covariance(X: np.ndarray, Z: np.ndarray) -> np.ndarray:

@@ -234,10 +234,12 @@ def _latents(directory: Path, contexts: dict[int, list[str]] | None) -> list[dic
         saved = json.loads((directory / "debiaser.json").read_text(encoding="utf-8"))
         arrays = load_file(directory / "arrays.safetensors")
         scores = None
-        if saved["scores"] is not None:
-            fields = {k.removeprefix("scores."): v for k, v in arrays.items() if k.startswith("scores.")}
-            scores = SimpleNamespace(**fields, values=tuple(saved["scores"]["values"]))
-        return latent_cards(SimpleNamespace(latents_=arrays["latents"], scores_=scores), contexts=contexts)
+        first = saved["parts"][0]["scores"]
+        if first is not None:
+            fields = {k.removeprefix("parts.0."): v for k, v in arrays.items() if k.startswith("parts.0.")}
+            scores = SimpleNamespace(**fields, values=tuple(first["values"]))
+        latents = arrays["parts.0.latents"]
+        return latent_cards(SimpleNamespace(latents_=latents, scores_=scores), contexts=contexts)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{directory} is no saved debiaser: {error}") from error
 

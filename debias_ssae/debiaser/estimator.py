@@ -1,7 +1,7 @@
 """``SSAEDebiaser``: scikit-learn in front, no algorithm inside."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,19 +11,25 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.ablation import CounterfactualSubspace, LatentEraser, LinearEraser, leace
+from debias_ssae.ablation import LatentEraser, LinearEraser, leace
 from debias_ssae.activations import Activations, harvest
 from debias_ssae.attribution import encode_attribute
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig
 from debias_ssae.datasets import load_corpus
 from debias_ssae.debiaser import persistence
-from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
-from debias_ssae.debiaser.specialise import LearnedSAE, learn_from_rows, learn_ssae
+from debias_ssae.debiaser.checks import check_lengths, check_params, check_regime
+from debias_ssae.debiaser.finding import find_from_concept, find_from_labels
+from debias_ssae.debiaser.part import Part
+from debias_ssae.debiaser.residual import fit_residual
+from debias_ssae.debiaser.specialise import learn_from_rows, learn_ssae
 from debias_ssae.encoder import ActivationEncoder, check_texts
 from debias_ssae.exceptions import InputError, NothingRemovedWarning
 from debias_ssae.sae.formats import load_sae
 from debias_ssae.sae.model import SparseAutoencoder
+
+MATRIX = "matrix"
+"""The one part of a debiaser without an encoder."""
 
 
 class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -36,19 +42,21 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     corpus : path or sequence of str, optional
         Texts to retrieve the subdomain from. Without it the training texts are used alone.
     sae : path or SparseAutoencoder, optional
-        A general SAE to fine-tune, in any format this package reads.
+        A general SAE to fine-tune, in any format this package reads; of several hookpoints a mapping.
     concept : str, path or Concept, optional
         Describes the attribute by words to swap; no labels are needed then.
-    hookpoint : str, default="embeddings"
-        Where the model is edited.
+    hookpoint : str or sequence of str, default="embeddings"
+        Where the model is edited; several are edited in one pass, each with an SAE of its own.
     layer, pooling : str, default="final", "mean"
         The representation that is returned. An ActivationEncoder as ``encoder`` brings its own.
     n_latents : int or "auto", default="auto"
         How many latents to remove at most; "auto" is ``config.selection.n_latents``.
     alpha : float, default=1.0
         Share of the latents' writing that is removed; 0 returns the plain representation, bit for bit.
-    residual : {None, "counterfactual", "leace"}, default=None
-        A linear eraser on the pooled output, after the edit: from twins, or from labels.
+    residual : {"auto", "counterfactual", "leace", None}, default="auto"
+        A linear eraser on the pooled output, after the edit: "counterfactual" takes out the mean difference between
+        twins in the plain model, "leace" what labels show after the edit. "auto" is "counterfactual" with a
+        concept, else None.
     cache_dir : path, optional
         Keeps embeddings, activations and SAEs between fits.
     device : str, default="auto"
@@ -60,15 +68,13 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     Attributes
     ----------
-    sae_ : SparseAutoencoder
-    scores_ : LatentScores or None
-    latents_ : ndarray of int
-        The removed latents, best first.
-    eraser_ : LatentEraser
+    parts_ : dict of str to Part
+        For each hookpoint its SAE, what was found, the eraser and the record.
+    sae_, scores_, latents_, eraser_, record_ :
+        Those of the first hookpoint.
     shift_ : ndarray or None
-        Added to the output so that the training mean stays where it was (``config.recenter``).
-    record_ : dict
-        What was retrieved and how training went.
+        Added to the output so that the training mean stays where it was (``config.recenter``; a residual eraser
+        has a centre of its own).
 
     Notes
     -----
@@ -76,6 +82,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ``residual="leace"`` asks for them.
     """
 
+    parts_: dict[str, Part]
     residual_: LinearEraser | None
     shift_: np.ndarray | None
 
@@ -84,14 +91,14 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         encoder: str | ActivationEncoder | None = None,
         *,
         corpus: str | Path | Sequence[str] | None = None,
-        sae: str | Path | SparseAutoencoder | None = None,
+        sae: str | Path | SparseAutoencoder | Mapping[str, Any] | None = None,
         concept: str | Path | Concept | None = None,
-        hookpoint: str = "embeddings",
+        hookpoint: str | Sequence[str] = "embeddings",
         layer: str = "final",
         pooling: str = "mean",
         n_latents: int | str = "auto",
         alpha: float = 1.0,
-        residual: str | None = None,
+        residual: str | None = "auto",
         cache_dir: str | Path | None = None,
         device: str = "auto",
         config: DebiasConfig | None = None,
@@ -130,13 +137,13 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         InputError
             For unusable parameters or data, with the cure.
         """
-        self._check_params()
+        check_params(self)
         y = None if y is None else np.asarray(y)
         if self.encoder is None:
             return self._fit_matrix(X, y, sensitive_features)
         texts = check_texts(X)
-        self._check_lengths(len(texts), y, sensitive_features)
-        self._check_regime(y, sensitive_features)
+        check_lengths(len(texts), y, sensitive_features)
+        check_regime(self.concept, y, sensitive_features)
         return self._fit_texts(texts, y, sensitive_features)
 
     def transform(self, X: Any) -> np.ndarray:
@@ -146,6 +153,16 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
             return self._finish(self._edit_matrix(X))
         return self._finish(self._represent(check_texts(X)))
+
+    @property
+    def edits(self) -> dict[str, LatentEraser]:
+        """The erasers by hookpoint; those that change nothing are left out."""
+        return {name: part.eraser for name, part in self.parts_.items() if part.eraser.changes_anything}
+
+    @property
+    def changes_anything(self) -> bool:
+        """False where transform returns the plain representation."""
+        return bool(self.edits)
 
     def save(self, directory: str | Path) -> None:
         """Write one directory of safetensors and JSON, whole or not at all."""
@@ -158,21 +175,38 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return persistence.load(cls, Path(directory))
 
     def _fit_texts(self, texts: list[str], y: np.ndarray | None, z: Any) -> Self:
-        config, seed = self._config(), self._seed()
         self.encoder_ = self._make_encoder()
-        model = self.encoder_.language_model
+        concept, corpus = self._load_concept(), self._load_corpus()
+        self.parts_ = {
+            hookpoint: self._learn_part(hookpoint, texts, corpus, concept, y, z)
+            for hookpoint in self._hookpoints()
+        }
+        self.residual_, self.shift_ = None, None
+        self.n_features_out_ = self.encoder_.fit(texts[:1]).n_features_out_
+        self._fit_after_edit(texts, concept, z, y)
+        return self
+
+    def _learn_part(
+        self,
+        hookpoint: str,
+        texts: list[str],
+        corpus: list[str] | None,
+        concept: Concept | None,
+        y: np.ndarray | None,
+        z: Any,
+    ) -> Part:
+        model, config, seed = self.encoder_.language_model, self._config(), self._seed()
+        shown: dict[str, Any] = {"random_state": seed, "progress": self.verbose}
         learned = learn_ssae(
             model,
             texts,
-            self.hookpoint,
+            hookpoint,
             config,
-            corpus=self._load_corpus(),
-            general=self._load_sae(),
-            random_state=seed,
+            corpus=corpus,
+            general=self._load_sae(hookpoint),
             cache_dir=self.cache_dir,
-            progress=self.verbose,
+            **shown,
         )
-        concept = self._load_concept()
         options: dict[str, Any] = {"n_latents": self.n_latents, "random_state": seed}
         if concept is not None:
             found = find_from_concept(
@@ -181,23 +215,27 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 texts,
                 concept,
                 config.selection,
-                hookpoint=self.hookpoint,
+                y=y,
+                hookpoint=hookpoint,
                 progress=self.verbose,
                 **options,
             )
         else:
-            rows = harvest(model, texts, self.hookpoint, progress=self.verbose)
+            rows = harvest(model, texts, hookpoint, progress=self.verbose)
             found = find_from_labels(learned.sae, rows, y, z, config.selection, **options)
-        self._keep(learned, found, self.encoder_.fit(texts[:1]).n_features_out_)
-        self._fit_after_edit(texts, concept, z)
-        return self
+        return Part.cut(learned, found, self.alpha)
 
     def _fit_matrix(self, X: Any, y: np.ndarray | None, z: Any) -> Self:
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        self._check_lengths(len(X), y, z)
+        check_lengths(len(X), y, z)
         x = _tensor(X)
+        self.residual_, self.shift_, self.n_features_out_ = None, None, X.shape[1]
         learned = learn_from_rows(
-            x, self._config(), general=self._load_sae(), random_state=self._seed(), progress=self.verbose
+            x,
+            self._config(),
+            general=self._load_sae(MATRIX),
+            random_state=self._seed(),
+            progress=self.verbose,
         )
         if z is None:
             warnings.warn(
@@ -205,9 +243,9 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 NothingRemovedWarning,
                 stacklevel=3,
             )
-            self._keep(learned, None, X.shape[1])
+            self.parts_ = {MATRIX: Part.cut(learned, None, self.alpha)}
             return self
-        self._check_regime(y, z)
+        check_regime(self.concept, y, z)
         n = len(x)
         blank = torch.zeros(n, 2, dtype=torch.long)
         rows = Activations(x, torch.arange(n), torch.zeros(n, dtype=torch.long), blank, n)
@@ -220,53 +258,47 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             n_latents=self.n_latents,
             random_state=self._seed(),
         )
-        self._keep(learned, found, X.shape[1])
+        self.parts_ = {MATRIX: Part.cut(learned, found, self.alpha)}
         if self.residual == "leace":
-            self.residual_ = leace(*_known(self._edit_matrix(X), z))
-        if self._config().recenter and self.eraser_.changes_anything:
+            self.residual_ = leace(*_known(self._edit_matrix(X), z, y))
+        elif self._config().recenter and self.changes_anything:
             self._recenter(X, self._edit_matrix(X))
         return self
 
-    def _keep(self, learned: LearnedSAE, found: Found | None, width: int) -> None:
-        self.sae_, self.record_ = learned.sae, learned.record
-        self.scores_ = None if found is None else found.scores
-        self.latents_ = np.array([], dtype=int) if found is None else found.latents
-        self.eraser_ = LatentEraser.cut(self.sae_, self.latents_.tolist(), alpha=self.alpha)
-        self.residual_, self.shift_ = None, None
-        self.n_features_out_ = width
-
-    def _fit_after_edit(self, texts: list[str], concept: Concept | None, z: Any) -> None:
-        """What is fitted on edited representations: the residual eraser, then the shift."""
+    def _fit_after_edit(
+        self, texts: list[str], concept: Concept | None, z: Any, y: np.ndarray | None
+    ) -> None:
+        """What follows the edit: a residual eraser, or else the shift."""
         config = self._config()
-        self._fit_residual(texts, concept, z)
-        if config.recenter and self.eraser_.changes_anything:
+        self._fit_residual(texts, concept, z, y)
+        if config.recenter and self.residual_ is None and self.changes_anything:
             order = np.random.default_rng(self._seed()).permutation(len(texts))[: config.selection.max_texts]
             sample = [texts[i] for i in order]
             self._recenter(self.encoder_.encode(sample), self._represent(sample))
 
-    def _fit_residual(self, texts: list[str], concept: Concept | None, z: Any) -> None:
-        if self.residual == "leace":
+    def _fit_residual(self, texts: list[str], concept: Concept | None, z: Any, y: np.ndarray | None) -> None:
+        kind = self.residual
+        if kind == "auto":
+            kind = "counterfactual" if concept is not None and self.changes_anything else None
+        if kind == "leace":
             if z is None:
                 raise InputError(
                     'residual="leace" needs sensitive_features in fit; without labels use "counterfactual"'
                 )
-            self.residual_ = leace(*_known(self._represent(texts), z))
-        elif self.residual == "counterfactual":
+            self.residual_ = leace(*_known(self._represent(texts), z, y))
+        elif kind == "counterfactual":
             if concept is None:
                 raise InputError('residual="counterfactual" needs concept=; with labels use "leace"')
-            twins = concept.twins(texts, limit=self._config().selection.max_texts)
-            a, b = (
-                self._represent(side) for side in zip(*((t.text_a, t.text_b) for t in twins), strict=True)
+            self.residual_ = fit_residual(
+                self.encoder_, texts, concept, self._config().selection.max_texts, self._seed()
             )
-            self.residual_ = CounterfactualSubspace.fit(a, b)
 
     def _represent(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled representation with the edit inside the model, before any residual eraser."""
-        edits = {self.hookpoint: self.eraser_} if self.eraser_.changes_anything else {}
-        return self.encoder_.encode(texts, edits)
+        return self.encoder_.encode(texts, self.edits)
 
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
-        if not self.eraser_.changes_anything:
+        if not self.changes_anything:
             return X
         return self.eraser_(_tensor(X)).numpy().astype(X.dtype)
 
@@ -278,45 +310,6 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """What follows the edit: the residual eraser, then the shift."""
         x = x if self.residual_ is None else self.residual_(x)
         return x if self.shift_ is None else x + self.shift_
-
-    def _check_params(self) -> None:
-        if self.n_latents != "auto" and (
-            isinstance(self.n_latents, bool)
-            or not isinstance(self.n_latents, int | np.integer)
-            or self.n_latents < 0
-        ):
-            raise InputError(f'n_latents is {self.n_latents!r}; expected "auto" or a whole number, 0 or more')
-        if self.residual not in (None, "counterfactual", "leace"):
-            raise InputError(f'residual is {self.residual!r}; expected None, "counterfactual" or "leace"')
-        if hasattr(self.corpus, "__next__"):
-            raise InputError(
-                "corpus is a one-shot iterator; pass a list or a path, since it is read more than once"
-            )
-        if self.encoder is None and self.concept is not None:
-            raise InputError(
-                "concept= swaps words and needs texts; name an encoder=, or pass sensitive_features to fit"
-            )
-
-    def _check_regime(self, y: np.ndarray | None, z: Any) -> None:
-        if self.concept is not None:
-            return
-        if z is None:
-            raise InputError(
-                "neither sensitive_features nor a concept was given, so there is nothing to remove; pass "
-                'sensitive_features to fit, or set concept= (for example "gender")'
-            )
-        codes, _ = encode_attribute(z, len(z))
-        if y is not None and _same_partition(y[codes >= 0], codes[codes >= 0]):
-            raise InputError(
-                "sensitive_features equals y on every labelled row, so the attribute cannot be told from the target; "
-                "give a labelled set that holds both values in every class, or name a concept="
-            )
-
-    @staticmethod
-    def _check_lengths(n: int, y: Any, z: Any) -> None:
-        for name, values in (("y", y), ("sensitive_features", z)):
-            if values is not None and len(values) != n:
-                raise InputError(f"X has {n} rows, but {name} has {len(values)}; they must agree")
 
     def _config(self) -> DebiasConfig:
         return self.config if self.config is not None else DebiasConfig()
@@ -349,11 +342,26 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return None
         return load_corpus(self.corpus) if isinstance(self.corpus, str | Path) else check_texts(self.corpus)
 
-    def _load_sae(self) -> SparseAutoencoder | None:
-        return load_sae(self.sae) if isinstance(self.sae, str | Path) else self.sae
+    def _load_sae(self, hookpoint: str) -> SparseAutoencoder | None:
+        sae = self.sae.get(hookpoint) if isinstance(self.sae, Mapping) else self.sae
+        return load_sae(sae) if isinstance(sae, str | Path) else sae
+
+    def _hookpoints(self) -> list[str]:
+        return [self.hookpoint] if isinstance(self.hookpoint, str) else list(self.hookpoint)
 
     def _load_concept(self) -> Concept | None:
         return Concept.load(self.concept) if isinstance(self.concept, str | Path) else self.concept
+
+    @property
+    def _first(self) -> Part:
+        # an AttributeError, so that hasattr is False before fit
+        return next(iter(self.__getattribute__("parts_").values()))
+
+    sae_ = property(lambda self: self._first.sae)
+    scores_ = property(lambda self: self._first.scores)
+    latents_ = property(lambda self: self._first.latents)
+    eraser_ = property(lambda self: self._first.eraser)
+    record_ = property(lambda self: self._first.record)
 
     @property
     def _n_features_out(self) -> int:
@@ -368,16 +376,11 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return tags
 
 
-def _same_partition(y: np.ndarray, z: np.ndarray) -> bool:
-    """Whether the attribute's value follows from the class alone, and the class from the value."""
-    pairs = {(str(a), str(b)) for a, b in zip(y, z, strict=True)}
-    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) > 1
-
-
-def _known(x: np.ndarray, z: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The rows whose attribute is known, with its codes."""
+def _known(x: np.ndarray, z: Any, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The rows whose attribute is known, with its codes and classes."""
     codes, _ = encode_attribute(z, len(x))
-    return x[codes >= 0], codes[codes >= 0]
+    known = codes >= 0
+    return x[known], codes[known], None if y is None else y[known]
 
 
 def _tensor(X: np.ndarray) -> torch.Tensor:

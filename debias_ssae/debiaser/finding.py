@@ -1,22 +1,40 @@
 """From an SAE and texts to the latents that are to be removed at one hookpoint."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from debias_ssae.activations import Activations, LanguageModel
+from debias_ssae.absorption import TokenProbe, fill_holes, fit_token_probe
+from debias_ssae.activations import Activations, LanguageModel, harvest
 from debias_ssae.attribution import (
+    Costs,
     LatentScores,
+    TwinRows,
     class_conditional_contrast,
-    counterfactual_contrast,
+    costs_from_labels,
+    costs_from_twins,
     encode_attribute,
+    guard,
+    harvest_twins,
     pooled_latents,
+    propagate,
+    random_swaps,
+    removal_score,
+    smallest_sufficient,
 )
 from debias_ssae.concept import Concept
 from debias_ssae.config import SelectionConfig
+from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
+
+CONFOUNDED_MARGIN = 2.0
+"""Where attribute and target may be one in all texts, a cue that the list lacks looks like target: keep out less."""
+BLOCK = 8192
+"""Tokens encoded at a time; bounds the dense latents."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +55,46 @@ def find_from_concept(
     concept: Concept,
     config: SelectionConfig,
     *,
+    y: np.ndarray | None = None,
     hookpoint: str = "embeddings",
     n_latents: int | str = "auto",
     random_state: int | None = None,
     progress: bool = False,
 ) -> Found:
-    """Concept regime: no attribute labels; raises InputError where no text holds a word of the concept."""
-    scores = counterfactual_contrast(
-        model,
-        sae,
-        texts,
-        concept,
-        hookpoint=hookpoint,
-        max_texts=config.max_texts,
-        random_state=random_state,
-        progress=progress,
-    )
-    return Found(scores, scores.top(_count(n_latents, config)))
+    """Concept regime: no attribute labels. The target ``y`` serves the guard alone.
+
+    Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard; as
+    many as asked, or as the rule says; holes filled. Raises InputError where no text holds a word of the concept.
+    """
+    if not concept.pairs:
+        return _find_from_seed_texts(model, sae, concept, config, hookpoint, n_latents)
+    options: dict[str, Any] = {
+        "max_texts": config.max_texts,
+        "random_state": random_state,
+        "progress": progress,
+    }
+    report: dict[str, Any] = {}
+    twins = harvest_twins(model, texts, concept, hookpoint, **options)
+    scores = twins.contrast(sae)
+    if config.control:
+        scores = _controlled(model, sae, texts, concept, hookpoint, scores, report, **options)
+    others = twins.others()
+    probe = fit_token_probe(*twins.words(), others.numpy()) if len(others) > 1 else None
+    if config.propagate and probe is not None:
+        scores = propagate(scores, _blocks(sae, others), probe)
+    pooled = _pooled(sae, twins)
+    costs = None
+    if config.guard and y is not None and len(np.unique(y[twins.source])) > 1:
+        costs = costs_from_twins(**pooled, W_dec=_decoder(sae), y=y[twins.source])
+    ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
+    chosen = ranking
+    if n_latents != "auto":
+        chosen = ranking[: int(n_latents)]
+    elif len(twins.source) > 1:
+        chosen = ranking[: _sufficient(ranking, _wordings_score(sae, pooled, random_state), config, report)]
+    if config.absorption and probe is not None and len(chosen):
+        chosen = _filled(sae, others, probe, chosen, n_latents, costs, report)
+    return Found(scores, chosen, report)
 
 
 def find_from_labels(
@@ -70,8 +111,145 @@ def find_from_labels(
     codes, values = encode_attribute(sensitive_features, rows.n_texts)
     latents, firing_rate = pooled_latents(sae, rows)
     scores = class_conditional_contrast(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
-    return Found(scores, scores.top(_count(n_latents, config)))
+    W_dec, X = _decoder(sae), rows.pool().numpy()
+    report: dict[str, Any] = {}
+    costs = None
+    if config.guard and y is not None:
+        try:
+            costs = costs_from_labels(
+                latents, firing_rate, X, W_dec, codes, values, y, min_cell=config.min_cell
+            )
+        except InputError as error:
+            report["guard"] = f"not run: {error}"
+    chosen = _guarded(scores.top(config.most_latents), costs, report)
+    if n_latents != "auto":
+        return Found(scores, chosen[: int(n_latents)], report)
+    options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
+    score = removal_score(X, latents, W_dec, codes, y, **options)
+    return Found(scores, chosen[: _sufficient(chosen, score, config, report)], report)
 
 
-def _count(n_latents: int | str, config: SelectionConfig) -> int:
-    return config.n_latents if n_latents == "auto" else int(n_latents)
+def _find_from_seed_texts(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    concept: Concept,
+    config: SelectionConfig,
+    hookpoint: str,
+    n_latents: int | str,
+) -> Found:
+    """A concept without words to swap: its seed texts are a small labelled set."""
+    values = list(concept.seed_texts)
+    texts = [text for value in values for text in concept.seed_texts[value]]
+    labels = [value for value in values for _ in concept.seed_texts[value]]
+    fewest = min(len(concept.seed_texts[value]) for value in values)
+    small = config.updated(min_cell=min(config.min_cell, max(fewest, 1)), guard=False)
+    return find_from_labels(
+        sae, harvest(model, texts, hookpoint), None, labels, small, n_latents=n_latents, random_state=0
+    )
+
+
+def _controlled(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    texts: Sequence[str],
+    concept: Concept,
+    hookpoint: str,
+    scores: LatentScores,
+    report: dict[str, Any],
+    **options: Any,
+) -> LatentScores:
+    """Take the score from latents that answer to random swaps of as many words at least as much."""
+    try:
+        control = random_swaps(texts, concept, random_state=options["random_state"])
+        other = harvest_twins(model, texts, control, hookpoint, **options).contrast(sae)
+    except InputError as error:
+        report["random_swaps"] = f"not run: {error}"
+        return scores
+    kept = scores.score > other.score
+    best = scores.top(50)
+    report["random_swaps"] = {
+        "pairs": len(control.pairs),
+        "left_out_of_the_best_50": int((~kept[best]).sum()),
+        "median_score_of_the_best_50": float(np.median(scores.score[best])) if len(best) else 0.0,
+        "median_under_random_swaps": float(np.median(other.score[best])) if len(best) else 0.0,
+    }
+    return replace(scores, score=np.where(kept, scores.score, 0.0))
+
+
+def _guarded(
+    ranking: np.ndarray, costs: Costs | None, report: dict[str, Any], *, margin: float = 1.0
+) -> np.ndarray:
+    if costs is None:
+        return ranking
+    guarded = guard(ranking, costs, margin=margin)
+    report["hedged"] = guarded.hedged
+    return guarded.kept
+
+
+def _sufficient(
+    ranking: np.ndarray,
+    score: Callable[[np.ndarray], np.ndarray],
+    config: SelectionConfig,
+    report: dict[str, Any],
+) -> int:
+    found = smallest_sufficient(ranking, score, limit=config.most_latents)
+    report["n_latents"] = {"n": found.n, "path": found.path}
+    return found.n
+
+
+def _wordings_score(
+    sae: SparseAutoencoder, pooled: dict[str, np.ndarray], random_state: int | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """How well a probe tells the wordings apart; both wordings of a text share a fold."""
+    n = len(pooled["X_a"])
+    return removal_score(
+        np.concatenate([pooled["X_a"], pooled["X_b"]]),
+        np.concatenate([pooled["latents_a"], pooled["latents_b"]]),
+        _decoder(sae),
+        np.repeat([0, 1], n),
+        groups=np.tile(np.arange(n), 2),
+        n_folds=min(10, n),
+        min_cell=1,
+        random_state=random_state,
+    )
+
+
+def _filled(
+    sae: SparseAutoencoder,
+    others: Tensor,
+    probe: TokenProbe,
+    chosen: np.ndarray,
+    n_latents: int | str,
+    costs: Costs | None,
+    report: dict[str, Any],
+) -> np.ndarray:
+    """Let the latents that fill holes join; of a fixed number they take the last places."""
+    absorbed = fill_holes(_blocks(sae, others), _decoder(sae), probe, chosen)
+    report["absorption"] = absorbed.to_dict()
+    joining = (
+        absorbed.latents if costs is None else guard(absorbed.latents, costs, margin=CONFOUNDED_MARGIN).kept
+    )
+    if n_latents == "auto":
+        return np.concatenate([chosen, joining])
+    joining = joining[: len(chosen)]
+    return np.concatenate([chosen[: int(n_latents) - len(joining)], joining])
+
+
+def _pooled(sae: SparseAutoencoder, twins: TwinRows) -> dict[str, np.ndarray]:
+    """Each text's mean latents and mean rows in both wordings."""
+    return {
+        "latents_a": pooled_latents(sae, twins.a.rows)[0],
+        "latents_b": pooled_latents(sae, twins.b.rows)[0],
+        "X_a": twins.a.rows.pool().numpy(),
+        "X_b": twins.b.rows.pool().numpy(),
+    }
+
+
+def _blocks(sae: SparseAutoencoder, x: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for rows in x.split(BLOCK):
+        with torch.no_grad():
+            yield rows.numpy(), sae.encode(rows).cpu().numpy()
+
+
+def _decoder(sae: SparseAutoencoder) -> np.ndarray:
+    return sae.W_dec.detach().cpu().numpy()

@@ -1,8 +1,8 @@
-"""A fitted debiaser as one directory: debiaser.json, scores and residual in safetensors, the SAE in sae/."""
+"""A fitted debiaser as one directory: debiaser.json, arrays in safetensors, the SAEs in sae/, sae.1/, ..."""
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from debias_ssae.ablation import LatentEraser, LinearEraser
 from debias_ssae.attribution import LatentScores
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig, make_config
+from debias_ssae.debiaser.finding import Found
+from debias_ssae.debiaser.part import Part
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.formats import load_sae, save_sae
+from debias_ssae.sae.model import SparseAutoencoder
 
-FORMAT = 1
+FORMAT = 2
 _SCORE_ARRAYS = ("score", "sign", "effect", "firing_rate", "mass", "p_value")
 
 
@@ -29,7 +32,8 @@ def save(debiaser: Any, directory: Path) -> None:
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_sae(debiaser.sae_, partial / "sae")
+    for i, part in enumerate(debiaser.parts_.values()):
+        save_sae(part.sae, partial / _sae_name(i))
     arrays = _arrays(debiaser)
     # not save_file, whose files only the owner may read
     (partial / "arrays.safetensors").write_bytes(to_bytes(arrays))
@@ -64,12 +68,19 @@ def load(cls: type, directory: Path) -> Any:
     return debiaser
 
 
+def _sae_name(i: int) -> str:
+    return "sae" if i == 0 else f"sae.{i}"
+
+
 def _arrays(debiaser: Any) -> dict[str, np.ndarray]:
-    arrays = {"latents": debiaser.latents_.astype(np.int64)}
-    if debiaser.scores_ is not None:
-        arrays |= {
-            f"scores.{name}": np.ascontiguousarray(getattr(debiaser.scores_, name)) for name in _SCORE_ARRAYS
-        }
+    arrays = {}
+    for i, part in enumerate(debiaser.parts_.values()):
+        arrays[f"parts.{i}.latents"] = part.latents.astype(np.int64)
+        if part.scores is not None:
+            arrays |= {
+                f"parts.{i}.{name}": np.ascontiguousarray(getattr(part.scores, name))
+                for name in _SCORE_ARRAYS
+            }
     if debiaser.shift_ is not None:
         arrays["shift"] = debiaser.shift_
     if debiaser.residual_ is not None:
@@ -80,17 +91,24 @@ def _arrays(debiaser: Any) -> dict[str, np.ndarray]:
 
 
 def _description(debiaser: Any) -> dict[str, Any]:
-    scores = debiaser.scores_
     return {
         "format": FORMAT,
         "debias_ssae": __version__,
         "parameters": _plain_parameters(debiaser),
         "n_features_out": int(debiaser.n_features_out_),
         "n_features_in": getattr(debiaser, "n_features_in_", None),
-        "scores": None
-        if scores is None
-        else {name: getattr(scores, name) for name in ("method", "values", "classes", "ignored")},
-        "record": debiaser.record_,
+        "parts": [_describe(hookpoint, part) for hookpoint, part in debiaser.parts_.items()],
+    }
+
+
+def _describe(hookpoint: str, part: Part) -> dict[str, Any]:
+    scores, found = part.scores, part.found
+    named = ("method", "values", "classes", "ignored")
+    return {
+        "hookpoint": hookpoint,
+        "scores": None if scores is None else {name: getattr(scores, name) for name in named},
+        "report": None if found is None else found.report,
+        "record": part.record,
     }
 
 
@@ -131,20 +149,13 @@ def _parameters(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _restore(debiaser: Any, saved: dict[str, Any], arrays: dict[str, np.ndarray], directory: Path) -> None:
-    debiaser.sae_ = load_sae(directory / "sae")
-    debiaser.latents_ = arrays["latents"]
-    debiaser.eraser_ = LatentEraser.cut(debiaser.sae_, _ids(arrays["latents"]), alpha=debiaser.alpha)
-    debiaser.record_ = saved["record"]
+    debiaser.parts_ = {
+        told["hookpoint"]: _restore_part(told, i, arrays, load_sae(directory / _sae_name(i)), debiaser.alpha)
+        for i, told in enumerate(saved["parts"])
+    }
     debiaser.n_features_out_ = saved["n_features_out"]
     if saved["n_features_in"] is not None:
         debiaser.n_features_in_ = saved["n_features_in"]
-    debiaser.scores_ = None
-    if saved["scores"] is not None:
-        words: dict[str, Any] = saved["scores"] | {
-            k: tuple(saved["scores"][k]) for k in ("values", "classes")
-        }
-        words |= {name: arrays[f"scores.{name}"] for name in _SCORE_ARRAYS}
-        debiaser.scores_ = LatentScores(**words)
     residual = {name.split(".")[1]: a for name, a in arrays.items() if name.startswith("residual.")}
     debiaser.residual_ = LinearEraser(**residual) if residual else None
     debiaser.shift_ = arrays.get("shift")
@@ -152,5 +163,13 @@ def _restore(debiaser: Any, saved: dict[str, Any], arrays: dict[str, np.ndarray]
         debiaser.encoder_ = debiaser._make_encoder()
 
 
-def _ids(latents: np.ndarray) -> Sequence[int]:
-    return [int(i) for i in latents]
+def _restore_part(
+    told: dict[str, Any], i: int, arrays: dict[str, np.ndarray], sae: SparseAutoencoder, alpha: float
+) -> Part:
+    latents, found = arrays[f"parts.{i}.latents"], None
+    if told["scores"] is not None:
+        words: dict[str, Any] = told["scores"] | {k: tuple(told["scores"][k]) for k in ("values", "classes")}
+        words |= {name: arrays[f"parts.{i}.{name}"] for name in _SCORE_ARRAYS}
+        found = Found(LatentScores(**words), latents, told["report"])
+    eraser = LatentEraser.cut(sae, [int(k) for k in latents], alpha=alpha)
+    return Part(sae, found, eraser, told["record"])

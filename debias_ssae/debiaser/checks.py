@@ -1,0 +1,60 @@
+"""What ``SSAEDebiaser`` refuses, with the cure."""
+
+from typing import Any
+
+import numpy as np
+
+from debias_ssae.attribution import encode_attribute
+from debias_ssae.exceptions import InputError
+
+
+def check_params(debiaser: Any) -> None:
+    """Raise InputError for a constructor parameter that cannot be."""
+    if debiaser.n_latents != "auto" and (
+        isinstance(debiaser.n_latents, bool)
+        or not isinstance(debiaser.n_latents, int | np.integer)
+        or debiaser.n_latents < 0
+    ):
+        raise InputError(f'n_latents is {debiaser.n_latents!r}; expected "auto" or a whole number, 0 or more')
+    if debiaser.residual not in (None, "auto", "counterfactual", "leace"):
+        raise InputError(
+            f'residual is {debiaser.residual!r}; expected "auto", None, "counterfactual" or "leace"'
+        )
+    if hasattr(debiaser.corpus, "__next__"):
+        raise InputError(
+            "corpus is a one-shot iterator; pass a list or a path, since it is read more than once"
+        )
+    if debiaser.encoder is None and debiaser.concept is not None:
+        raise InputError(
+            "concept= swaps words and needs texts; name an encoder=, or pass sensitive_features to fit"
+        )
+
+
+def check_regime(concept: Any, y: np.ndarray | None, z: Any) -> None:
+    """Raise InputError where nothing says what to remove, or where the attribute is the target."""
+    if concept is not None:
+        return
+    if z is None:
+        raise InputError(
+            "neither sensitive_features nor a concept was given, so there is nothing to remove; pass "
+            'sensitive_features to fit, or set concept= (for example "gender")'
+        )
+    codes, _ = encode_attribute(z, len(z))
+    if y is not None and _same_partition(y[codes >= 0], codes[codes >= 0]):
+        raise InputError(
+            "sensitive_features equals y on every labelled row, so the attribute cannot be told from the target; "
+            "give a labelled set that holds both values in every class, or name a concept="
+        )
+
+
+def check_lengths(n: int, y: Any, z: Any) -> None:
+    """Raise InputError where labels and rows differ in number."""
+    for name, values in (("y", y), ("sensitive_features", z)):
+        if values is not None and len(values) != n:
+            raise InputError(f"X has {n} rows, but {name} has {len(values)}; they must agree")
+
+
+def _same_partition(y: np.ndarray, z: np.ndarray) -> bool:
+    """Whether the attribute's value follows from the class alone, and the class from the value."""
+    pairs = {(str(a), str(b)) for a, b in zip(y, z, strict=True)}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) > 1
