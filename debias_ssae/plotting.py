@@ -237,7 +237,9 @@ def _legend(axes: Any, series: Sequence[Series] | Sequence[Line]) -> None:
             bbox_to_anchor=(0.5, 1.0),
             ncols=min(3, len(series)),
             frameon=False,
-            fontsize=9,
+            fontsize=8.5,
+            handlelength=1.2,
+            columnspacing=1.2,
         )
         for text in legend.get_texts():
             text.set_color(_INK)

@@ -181,7 +181,7 @@ def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any
         if absent:
             raise InputError(f"{data} has no rows of {', '.join(absent)}; it has {_some(table['target'])}")
         table = table[table["target"].astype(str).isin(wanted)].reset_index(drop=True)
-    return table, {"path": Path(data).name, "sha256": sha256_of(data)}
+    return table, {"path": _short(data), "sha256": sha256_of(data)}
 
 
 def _given(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _given(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     if options["corpus"] is None:
         return {"corpus": None, "data": source}
     path = options["corpus"]
-    source |= {"corpus": Path(path).name, "corpus_sha256": sha256_of(path)}
+    source |= {"corpus": _short(path), "corpus_sha256": sha256_of(path)}
     return {"corpus": load_corpus(path, column=options["corpus_text"]), "data": source}
 
 
@@ -233,5 +233,9 @@ def _some(values: Any) -> str:
 
 def _command() -> str:
     """What was typed; of paths their last two names, for the rest is nobody's business."""
-    words = ["/".join(Path(word).parts[-2:]) if "/" in word else word for word in sys.argv[1:]]
-    return " ".join(["debias-ssae", *words])
+    return " ".join(["debias-ssae", *(_short(word) if "/" in word else word for word in sys.argv[1:])])
+
+
+def _short(path: str) -> str:
+    """The file and its folder: many data sets are called data.parquet."""
+    return "/".join(Path(path).absolute().parts[-2:])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from debias_ssae.benchmark.comparisons import head_kind
 from debias_ssae.exceptions import InputError
 from debias_ssae.report.benchmark_blocks import (
     comparison_blocks,
@@ -269,11 +270,12 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         str(r.get("method")): value_of(r, METRICS[0]) for r in plain if r.get("method") in ("erm", "oracle")
     }
     between = "; ".join(f"{name} {_said(*ends[name])}" for name in ("erm", "oracle") if name in ends)
-    lines = [f"Between without debiasing and with balanced training data: {between}."] if between else []
+    lines = [f"Without debiasing, and with balanced training data: {between}."] if between else []
     for title, members in _blocks_of(plain):
         ours = [r for r in members if r.get("method") == "ssae"]
         ours = [r for r in ours if r.get("regime") in ("concept", "labelled")] or ours
         if ours:
+            title = _head_title(ours[0]) or title
             said = "; ".join(f"{_method(r, members)} {_said(*value_of(r, METRICS[0]))}" for r in ours)
             lines.append(f"{title}: worst-group accuracy of {said}.")
         best = max((value_of(r, METRICS[0])[0] for r in ours), default=_NAN)
@@ -283,7 +285,7 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 for r in members
                 if value_of(r, METRICS[0])[0] > best
                 and r.get("rank", 0) is not None
-                and r.get("method") != "oracle"
+                and r.get("method") not in ("oracle", "ssae")
             }
         )
         if higher:
@@ -291,6 +293,11 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not any(r.get("method") == "ssae" for r in rows):
         lines.append("No row of the method ssae is in these results; see the tables.")
     return lines
+
+
+def _head_title(row: Mapping[str, Any]) -> str:
+    """ "Frozen, re-centred head" and the like; nothing where the row does not say."""
+    return f"{head_kind(row).capitalize()} head" if row.get("head") else ""
 
 
 def _blocks_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:

@@ -81,7 +81,7 @@ def test_each_data_set_has_its_columns_and_protocol(asked: Any, bios: Path, tmp_
     assert (wiki[2].n_test, wiki[2].n_attribute, wiki[2].concept) == (60, 60, "gender")
     assert (reviews[2].concept, set(reviews[1]["sensitive"])) == (None, {"dvd", "books"})
     assert set(bib[1]["target"]) == {"nurse", "surgeon"}
-    assert bib[3]["data"]["path"] == "bios.parquet"
+    assert bib[3]["data"]["path"] == f"{bios.parent.name}/bios.parquet"
 
 
 def test_methods_regimes_and_sizes(asked: Any, bios: Path, tmp_path: Path) -> None:
