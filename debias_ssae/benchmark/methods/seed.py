@@ -276,7 +276,14 @@ class Seed:
         if regime.startswith("concept"):
             head, concept = self.texts(self.split.head), corpus.concept_of(regime)
             return find_from_concept(
-                model, trained.sae, head, concept, selection, hookpoint=trained.hookpoint, **options
+                model,
+                trained.sae,
+                head,
+                concept,
+                selection,
+                y=self.head_y,
+                hookpoint=trained.hookpoint,
+                **options,
             )
         labelled = self.attribute_set(regime)
         key = (regime, trained.hookpoint)
