@@ -15,6 +15,7 @@ from debias_ssae.activations.structure import HookTarget, check_hookpoints, hook
 from debias_ssae.activations.tokens import TokenizedTexts
 from debias_ssae.batching import token_batches
 from debias_ssae.exceptions import InputError
+from debias_ssae.lowered import lowered
 
 Edit = Callable[[Tensor], Tensor]
 """Rows [n, d] of real tokens, float32, to rows of the same shape."""
@@ -82,7 +83,8 @@ def run_batch(
 ) -> None:
     """Run the model once and leave the states of ``hookpoints`` in ``batch.states``. Hooks do not outlive it."""
     last = last_hookpoint(model, hookpoints, edits)
-    with torch.set_grad_enabled(with_grad), _hooks(model, hookpoints, edits, last, batch), _autocast(model):
+    hooks = _hooks(model, hookpoints, edits, last, batch)
+    with torch.set_grad_enabled(with_grad), hooks, lowered(model.device, model.dtype):
         # without a mask attention takes its fast causal path; what padding gives is never read
         mask = None if model.is_causal else batch.attention
         kwargs = {"use_cache": False} if model.accepts_use_cache else {}
@@ -106,11 +108,6 @@ def make_batch(model: LanguageModel, tokens: TokenizedTexts, sequences: NDArray[
         attention=torch.from_numpy(inside.astype(np.int64)).to(device),
         real=torch.from_numpy(real).to(device),
     )
-
-
-def _autocast(model: LanguageModel) -> torch.autocast:
-    lowered = model.dtype == torch.bfloat16
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=lowered)
 
 
 @contextmanager

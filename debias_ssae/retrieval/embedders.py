@@ -114,18 +114,20 @@ def _embed_chunk(
 ) -> NDArray[np.float32]:
     import torch
 
+    from debias_ssae.lowered import lowered
+
     tokenizer: Any = model.tokenizer
     limit = min(max_length, model.max_seq_length or max_length)
     clean = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
     encoded = tokenizer(clean, truncation=True, max_length=limit, padding=False, return_attention_mask=False)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     out = np.zeros((len(texts), model.get_embedding_dimension() or 0), np.float32)
-    lowered = any(p.dtype == torch.bfloat16 for p in model.parameters())
-    device = model.device
+    halved = any(p.dtype == torch.bfloat16 for p in model.parameters())
+    device, dtype = model.device, torch.bfloat16 if halved else torch.float32
     for batch in token_batches(lengths, token_budget):
         features = tokenizer.pad({"input_ids": [encoded["input_ids"][i] for i in batch]}, return_tensors="pt")
         features = {name: value.to(device) for name, value in features.items()}
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=lowered):
+        with torch.no_grad(), lowered(device, dtype):
             vectors = model(features)["sentence_embedding"].float()
         out[batch] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
         bar.update(len(batch))
