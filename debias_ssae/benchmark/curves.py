@@ -12,10 +12,12 @@ import pandas as pd
 from debias_ssae.attribution import matched_random_latents
 from debias_ssae.benchmark.answers import Answers
 from debias_ssae.benchmark.bare import BareSeed, of_seed, summarise_bare
+from debias_ssae.benchmark.methods import TrainedSAE
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.run import Ready, prepare, provenance
 from debias_ssae.benchmark.workers import run_groups
 from debias_ssae.config import BenchmarkConfig
+from debias_ssae.debiaser.finding import Found
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 500)
 """Latents removed; 0 is erm."""
@@ -104,21 +106,20 @@ def _run_seed(shared: tuple[Ready, Parts], number: int, on_part: Callable[[], An
 
 
 class _Sweep:
-    """One seed's SAE and ranking of latents, made when a point first asks."""
+    """One seed's SAE and what is found in it for each number of latents, made when a point first asks."""
 
     def __init__(self, bare: BareSeed) -> None:
         self.bare, self.seed = bare, bare.seed
-        self._ranking: tuple[Any, Any] | None = None
+        self._finds: dict[int, Found] = {}
 
     def predictions(self, sweep: str, value: float) -> dict[str, np.ndarray]:
         if sweep == "erm":
             return self.bare.erm()
         if sweep == "oracle":
             return self.bare.oracle()
-        trained, scores = self._ranked()
-        config = self.seed.corpus.config
-        n = config.debias.selection.n_latents if sweep == "alpha" else int(value)
-        latents = scores.top(n)
+        default = self.seed.corpus.config.debias.selection.n_latents
+        trained, found = self._found(default if sweep == "alpha" else int(value))
+        latents, scores = found.latents, found.scores
         if sweep == "random_latents":
             latents = matched_random_latents(
                 latents, scores.firing_rate, scores.mass, random_state=1000 * self.seed.number
@@ -126,10 +127,9 @@ class _Sweep:
         alpha = value if sweep == "alpha" else 1.0
         return self.bare.edited(self.seed.erasing(trained, latents, alpha=alpha))
 
-    def _ranked(self) -> tuple[Any, Any]:
-        if self._ranking is None:
-            corpus, trained = self.seed.corpus, self.seed.sae("ssae")
-            regime = "labelled" if corpus.concept is None else "concept"
-            n = corpus.config.debias.selection.n_latents
-            self._ranking = trained, self.seed.found(trained, regime, n).scores
-        return self._ranking
+    def _found(self, n: int) -> tuple[TrainedSAE, Found]:
+        trained = self.seed.sae("ssae")
+        if n not in self._finds:
+            regime = "labelled" if self.seed.corpus.concept is None else "concept"
+            self._finds[n] = self.seed.found(trained, regime, n)
+        return trained, self._finds[n]

@@ -19,6 +19,7 @@ from debias_ssae.benchmark.run import Ready, prepare, provenance
 from debias_ssae.benchmark.workers import run_groups
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, DebiasConfig
+from debias_ssae.debiaser.finding import Found
 from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae, train_general_sae
 from debias_ssae.exceptions import InputError
 from debias_ssae.intervals import holm
@@ -205,7 +206,7 @@ class _Trio:
         self.seed, self.setting = bare.seed, setting
         self.config = bare.seed.corpus.config.debias
         self._learned: dict[str, LearnedSAE] = {}
-        self._scores: dict[str, Any] = {}
+        self._finds: dict[str, Found] = {}
 
     def sae(self, kind: str) -> TrainedSAE:
         """The SAE of this kind, as methods take it."""
@@ -219,21 +220,18 @@ class _Trio:
 
     def latents(self, kind: str) -> np.ndarray:
         """The best, best first: a fixed number, or all with the effect of the general SAE's last one."""
-        n, scores = self.config.selection.n_latents, self._scored(kind)
         if not self.setting.same_effect:
-            return scores.top(n)
-        general = self._scored("gsae")
-        known = general.top(n)
-        if not len(known):
-            return scores.top(n)
-        least = general.score[known[-1]]
-        return scores.top(max(1, int((scores.score >= least).sum())))
+            return self._found(kind).latents
+        general, score = self._found("gsae"), self._found(kind).scores
+        known = general.scores.top(self.config.selection.n_latents)
+        least = general.scores.score[known].min(initial=np.inf)
+        return score.top(max(1, int((score.score >= least).sum())))
 
-    def _scored(self, kind: str) -> Any:
-        if kind not in self._scores:
+    def _found(self, kind: str) -> Found:
+        if kind not in self._finds:
             n = self.config.selection.n_latents
-            self._scores[kind] = self.seed.found(self.sae(kind), "concept", n).scores
-        return self._scores[kind]
+            self._finds[kind] = self.seed.found(self.sae(kind), "concept", n)
+        return self._finds[kind]
 
     def _learn(self, kind: str) -> LearnedSAE:
         if kind not in self._learned:

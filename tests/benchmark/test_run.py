@@ -14,7 +14,14 @@ from debias_ssae.benchmark import GridSetting, run_benchmark, run_curves, run_gr
 from debias_ssae.benchmark import run as room
 from debias_ssae.benchmark.grid import CONTRASTS, SAES, SETTINGS, TARGET
 from debias_ssae.benchmark.workers import one_thread, run_groups
-from debias_ssae.config import BenchmarkConfig, DebiasConfig, RetrievalConfig, SelectionConfig, TrainConfig
+from debias_ssae.config import (
+    BenchmarkConfig,
+    DebiasConfig,
+    RetrievalConfig,
+    SelectionConfig,
+    TrainConfig,
+    load_config,
+)
 from debias_ssae.exceptions import InputError
 from debias_ssae.report import report_directory
 
@@ -153,7 +160,7 @@ def test_curves_begin_at_erm_and_are_kept(
 GRID = (
     GridSetting("1/8 width", width=8),
     GridSetting("100x rarer", rarer=100),
-    GridSetting("names only", names_only=True, same_effect=True),
+    GridSetting("same effect", same_effect=True),
 )
 
 
@@ -189,6 +196,20 @@ def test_rarer_leaves_out_texts_with_the_concepts_words(
     kept = _Trio(bare, GRID[1])._general_texts()
     assert sum(bool(concept.swap_spans(text)) for text in kept) < 5 < 20 < len(kept) < len(pool)
     assert _Trio(bare, GRID[0])._general_texts() == pool
+
+
+def test_names_only_scrubs_the_listed_words_and_swaps_names(
+    table: pd.DataFrame, config: BenchmarkConfig, pool: list[str]
+) -> None:
+    from debias_ssae.benchmark.grid import _corpus
+
+    whole = room.prepare(table, config.updated(seeds=1), pool).corpus
+    named = _corpus(whole, GridSetting("names", names_only=True))
+    assert whole.concept is not None
+    assert named.concept is not None
+    assert any(whole.concept.swap_spans(text) for text in whole.texts)
+    assert not any(whole.concept.swap_spans(text) for text in named.texts)
+    assert any(named.concept.swap_spans(text) for text in named.texts)
 
 
 def test_the_target_is_a_setting_of_the_grid() -> None:
@@ -238,6 +259,34 @@ def test_workers_have_one_thread_and_their_errors_arrive(tmp_path: Path) -> None
         run_groups(_fails, tmp_path, [0, 1], jobs=2, **options)
     with pytest.raises(InputError, match="fewer --jobs"):
         run_groups(_dies, tmp_path, [0, 1], jobs=2, **options)
+
+
+@pytest.mark.slow
+def test_the_papers_setting_on_a_small_gpt_neox(
+    table: pd.DataFrame, tmp_path: Path, config: BenchmarkConfig
+) -> None:
+    """configs/bias_in_bios_pythia70m.yaml: a decoder's middle layer, mean-pooled; sizes and model are tiny."""
+    from small_models import small_model
+
+    model = small_model("gpt_neox")
+    model.module.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    file = Path(__file__).parents[2] / "configs" / "bias_in_bios_pythia70m.yaml"
+    paper = load_config(BenchmarkConfig, file)
+    assert (paper.layer, paper.pooling, paper.encoder) == (
+        "blocks.4",
+        "mean",
+        "EleutherAI/pythia-70m-deduped",
+    )
+    sizes = ("n_test", "n_attribute", "max_head", "debias")
+    small = {name: config.model_dump()[name] for name in sizes}
+    one = paper.updated(
+        encoder=str(tmp_path / "model"), layer="blocks.1", seeds=1, regimes=("none", "concept"), **small
+    )
+    one = one.updated(methods=("erm", "concept_bottleneck", "ssae"))
+    found = run_benchmark(table, one, tmp_path / "out")
+    assert {row["method"] for row in found["summary"]} == {"erm", "concept_bottleneck", "ssae"}
+    assert {row["representation"].split(",")[0] for row in found["summary"]} == {"mean(blocks.1)"}
 
 
 def test_one_thread_gives_the_threads_back() -> None:
