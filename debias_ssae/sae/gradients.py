@@ -81,7 +81,7 @@ class Step:
     aux_loss: float = 0.0
     """AuxK's term of the loss."""
     penalty: float = 0.0
-    """The penalty's term of the loss."""
+    """The penalty's term of the loss; of relu only where it is measured."""
 
 
 Weigh = Callable[[Tensor], Tensor]
@@ -298,7 +298,8 @@ def _dense_step(
     )
     if theta is not None and to_theta is not None:
         gradient.log_threshold = to_theta.sum(0) * theta
-    fired = (values.amax(0) > 0).long()
+    # a latent that fired has a gradient; its rows are a small matrix, the latents a large one
+    fired = (gradient.W_dec.abs().amax(1) > 0).long()
     return Step(gradient, losses, fired, n_firing, penalty=penalty), error
 
 
@@ -320,7 +321,7 @@ def _through_threshold(
     n = processes.total(n_rows)
     if theta is None:
         price = knobs.sparsity / (n * pre_scale(knobs.cfg))
-        penalty = price * processes.total(float(values.sum()))
+        penalty = price * processes.total(float(values.sum())) if knobs.measure else 0.0
         if price > 0:
             to_values.add_(price)
         to_pre = torch.ops.aten.threshold_backward.grad_input(to_values, values, 0.0, grad_input=to_values)
