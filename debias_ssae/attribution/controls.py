@@ -10,30 +10,27 @@ from debias_ssae.concept import Concept
 from debias_ssae.exceptions import InputError
 
 NEAREST = 10
-"""A control is drawn among this many that are most alike."""
+"""A control is drawn among this many times as many that are most alike."""
+N_SWAPS = 64
+"""Pairs of words of the control by random swaps."""
 
 
 def random_swaps(texts: Sequence[str], concept: Concept, *, random_state: int | None = None) -> Concept:
-    """Return a concept that swaps as many pairs of other words of ``texts``, about as frequent as its own.
+    """Return a concept of N_SWAPS pairs of other words that occur, together, about as often in ``texts`` as its own.
 
-    What answers to these answers to any change of words. Raises InputError when the texts have too few words.
+    Many pairs, so that no meaning adds up: what answers to these answers to any change of words. Raises
+    InputError when the texts have too few words.
     """
     counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.casefold()))
     listed = {part for word in concept.words for part in word.casefold().split()}
-    seen = {(p.a.casefold(), p.b.casefold()) for p in concept.pairs}
-    wanted = [pair for pair in sorted(seen) if counts[pair[0]] + counts[pair[1]]]
     free = sorted(set(counts) - listed)
-    if len(free) < 2 * len(wanted) or not wanted:
-        raise InputError(f"the texts have {len(free)} other words for {len(wanted)} pairs: too few to swap")
-    rng = np.random.default_rng(random_state)
-    frequency = np.log1p([counts[word] for word in free])
-    words = []
-    for word in (word for pair in wanted for word in pair):
-        distance = np.abs(frequency - np.log1p(counts[word]))
-        near = np.argsort(distance, kind="stable")[:NEAREST]
-        i = int(rng.choice(near[np.isfinite(distance[near])]))
-        words.append(free[i])
-        frequency[i] = np.inf  # taken
+    if len(free) < 2 * N_SWAPS:
+        raise InputError(f"the texts have {len(free)} other words, too few for {N_SWAPS} random swaps")
+    wanted = sum(counts[word] for word in listed) / (2 * N_SWAPS)
+    distance = np.abs(np.log1p([counts[word] for word in free]) - np.log1p(wanted))
+    alike = np.argsort(distance, kind="stable")[: NEAREST * N_SWAPS]
+    drawn = np.random.default_rng(random_state).permutation(alike)[: 2 * N_SWAPS]
+    words = [free[i] for i in drawn]
     return Concept.from_words(list(zip(words[::2], words[1::2], strict=True)), name="random swaps")
 
 

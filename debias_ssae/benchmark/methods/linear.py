@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -97,8 +98,22 @@ def counterfactual_subspace(seed: Seed, regime: str) -> Iterator[Variant]:
     yield Variant("counterfactual_subspace", regime, edited, n_parameters=size, seconds_fit=seconds)
 
 
-def fit_counterfactual(seed: Seed, regime: str, encoding: Encoding) -> CounterfactualEraser:
-    """The baseline of that name on the head's texts under ``encoding``; components chosen on those texts."""
+@method("counterfactual_direction", "concept", "short")
+def counterfactual_direction(seed: Seed, regime: str) -> Iterator[Variant]:
+    """The first of those directions alone: what the debiaser takes out after its edit, without the edit."""
+    rows = seed.plain_rows(regime)
+    start = time.perf_counter()
+    eraser = fit_counterfactual(seed, regime, seed.corpus.passes.plain(), n_components=1)
+    seconds = time.perf_counter() - start
+    size = eraser.components_.size + eraser.center_.size
+    edited = rows.map(eraser.transform)
+    yield Variant("counterfactual_direction", regime, edited, n_parameters=size, seconds_fit=seconds)
+
+
+def fit_counterfactual(
+    seed: Seed, regime: str, encoding: Encoding, n_components: int | Literal["auto"] = "auto"
+) -> CounterfactualEraser:
+    """The counterfactual eraser of the head's texts under ``encoding``; "auto" is chosen on those texts."""
     concept, passes = seed.corpus.concept_of(regime), seed.corpus.passes
     order = np.random.default_rng(seed.number).permutation(seed.split.head)
     twins = concept.twins(seed.texts(order), limit=_MAX_TWINS)
@@ -108,4 +123,4 @@ def fit_counterfactual(seed: Seed, regime: str, encoding: Encoding) -> Counterfa
         )
     both, _ = passes.run(encoding, [pair.text_a for pair in twins] + [pair.text_b for pair in twins])
     a, b = np.split(both, 2)
-    return CounterfactualEraser(random_state=seed.number).fit(a, twins=b)
+    return CounterfactualEraser(n_components, random_state=seed.number).fit(a, twins=b)

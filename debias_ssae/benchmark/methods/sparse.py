@@ -82,11 +82,11 @@ def ssae_leace(seed: Seed, regime: str) -> Iterator[Variant]:
 
 @method("ssae_counterfactual", "concept", "short")
 def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
-    """The counterfactual subspace of what leaves the model after the SSAE's edit."""
+    """The SSAE's edit, then the twins' direction in the plain model: what SSAEDebiaser does by default."""
     trained = seed.sae()
     start = time.perf_counter()
     found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
-    eraser = fit_counterfactual(seed, regime, seed.erasing(trained, found.latents))
+    eraser = fit_counterfactual(seed, regime, seed.corpus.passes.plain(), n_components=1)
     seconds = trained.seconds + time.perf_counter() - start
     variant = seed.erased("ssae_counterfactual", regime, trained, found.latents)
     yield replace(

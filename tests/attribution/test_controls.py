@@ -1,0 +1,32 @@
+"""Controls: random swaps of as many words, and random latents alike in firing rate."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from debias_ssae.attribution import random_swaps
+from debias_ssae.attribution.controls import N_SWAPS
+from debias_ssae.concept import Concept
+from debias_ssae.datasets import synthetic_biographies
+from debias_ssae.exceptions import InputError
+
+TEXTS = synthetic_biographies(400, correlation=1.0, n_professions=6, random_state=0).text.tolist()
+
+
+def test_random_swaps_are_as_many_and_touch_no_listed_word() -> None:
+    concept = Concept.load("gender")
+    control = random_swaps(TEXTS, concept, random_state=0)
+    counts = Counter(re.findall(r"[a-z]+", " ".join(TEXTS).casefold()))
+    mine, theirs = ({w.casefold() for w in c.words} for c in (concept, control))
+    assert len(control.pairs) == N_SWAPS
+    assert not mine & theirs
+    ratio = sum(counts[w] for w in theirs) / sum(counts[w] for w in mine)
+    assert 0.2 < ratio < 5
+    assert random_swaps(TEXTS, concept, random_state=0).words == control.words
+    assert random_swaps(TEXTS, concept, random_state=1).words != control.words
+
+
+def test_too_few_words() -> None:
+    with pytest.raises(InputError, match="too few"):
+        random_swaps(["he and she walk"], Concept.load("gender"))
