@@ -83,7 +83,7 @@ class LoweredPass(TorchFunctionMode):
         enable_gqa: bool = False,
     ) -> Tensor:
         b, h, n, d = query.shape
-        q, k, v = (x.contiguous().view(b * h, n, d) for x in (query, key, value))
+        q, k, v = (x.bfloat16().contiguous().view(b * h, n, d) for x in (query, key, value))
         scores = torch.baddbmm(
             q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=d**-0.5 if scale is None else scale
         )
@@ -123,7 +123,7 @@ def _is_short(
 ) -> bool:
     """Return whether attention is of the plain kind: bfloat16, equal shapes, no mask or one of yes and no."""
     return (
-        query.dtype == torch.bfloat16
+        {x.dtype for x in (query, key, value)} <= _lowered_dtypes()
         and query.device.type == "cpu"
         and query.dim() == 4
         and query.shape == key.shape == value.shape
@@ -131,6 +131,11 @@ def _is_short(
         and dropout_p == 0
         and (attn_mask is None or (attn_mask.dtype == torch.bool and attn_mask.dim() == 4 and not is_causal))
     )
+
+
+def _lowered_dtypes() -> set[torch.dtype]:
+    """Return what attention takes in bfloat16: autocast casts float32 as well."""
+    return {torch.bfloat16} | ({torch.float32} if torch.is_autocast_enabled("cpu") else set())
 
 
 def _penalty(mask: Tensor) -> tuple[int, Tensor]:

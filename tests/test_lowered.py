@@ -76,6 +76,17 @@ def test_attention_equals_torch(n, heads, kind):
     torch.testing.assert_close(found.float(), scaled, rtol=0.05, atol=0.05)
 
 
+@torch.no_grad()
+def test_attention_casts_what_autocast_would():
+    q, k, v = (random(1, 2, 9, 8, seed=i).float() for i in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        exact = scaled_dot_product_attention(q, k, v)
+        with LoweredPass():
+            found = scaled_dot_product_attention(q, k.bfloat16(), v)
+    assert found.dtype == exact.dtype == torch.bfloat16
+    torch.testing.assert_close(found, exact, rtol=0.05, atol=0.05)
+
+
 def test_what_it_leaves_to_torch(monkeypatch):
     monkeypatch.setattr(LoweredPass, "_attend", lambda *_, **__: pytest.fail("not of the plain kind"))
     monkeypatch.setattr(LoweredPass, "_linear", lambda *_, **__: pytest.fail("not of the plain kind"))
