@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from debias_ssae.config import SAEConfig
 from debias_ssae.sae import selection
 from debias_ssae.sae.processes import Processes
+from debias_ssae.sae.products import product
 from debias_ssae.sae.sparse_ops import (
     Active,
     combine,
@@ -141,7 +141,7 @@ def pre_activations(weights: Weights, centred: Tensor, *, bfloat16: bool = False
     W, b, x = weights.W_enc, weights.b_enc, centred
     if bfloat16:
         W, b, x = W.bfloat16(), b.bfloat16(), x.bfloat16()
-    return lambda start, end: linear(x[start:end], W, b)
+    return lambda start, end: product(x[start:end], W, b)
 
 
 def nested_widths(cfg: SAEConfig) -> list[int]:
@@ -284,10 +284,10 @@ def _dense_step(
 ) -> tuple[Step, Tensor]:
     values = pre.relu_() if theta is None else torch.where(pre > theta, pre, 0.0)
     n_firing = selection.count(values > 0) if knobs.measure or theta is not None else 0
-    error = torch.addmm(target, values, weights.W_dec, beta=-1.0)
+    error = product(values, weights.W_dec.T).sub_(target)
     losses = _row_losses(error)
     slope = error * (weigh(losses) * (2.0 / target.shape[1])).unsqueeze(1)
-    to_values = slope @ weights.W_dec.T
+    to_values = product(slope, weights.W_dec)
     to_pre, to_theta, penalty = _through_threshold(pre, theta, values, to_values, n_firing, knobs, len(pre))
     b_enc = to_pre.new_ones(len(to_pre)) @ to_pre  # faster than a sum down the columns
     gradient = Weights(
