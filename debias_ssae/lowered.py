@@ -1,13 +1,15 @@
-"""A bfloat16 pass on the processor, faster than torch runs it by itself; the values differ in rounding only."""
+"""A forward pass on the processor, faster than torch runs it by itself; the values differ in rounding only."""
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -20,32 +22,38 @@ _packed = WeakTensorKeyDictionary()
 
 @contextmanager
 def lowered(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Run a forward pass with matrix products in ``dtype``; float32 changes nothing."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        if dtype == torch.bfloat16 and device.type == "cpu" and _has_packing():
-            with LoweredPass():
-                yield
-        else:
-            yield
+    """Run a forward pass with matrix products in ``dtype``, float32 or bfloat16."""
+    fast = device.type == "cpu" and dtype in _packable_dtypes()
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    with cast, LoweredPass() if fast else nullcontext():
+        yield
 
 
 @cache
-def _has_packing() -> bool:
-    """Return whether this torch can pack weights: its operators for that are not public."""
+def _packable_dtypes() -> frozenset[torch.dtype]:
+    """Return the precisions in which products with packed weights are faster: the operators are not public.
+
+    bfloat16 where the processor multiplies it, float32 where torch's own MKL is not made for the processor.
+    """
+    found = set()
     try:
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return False
-        weight = torch.ones(4, 4, dtype=torch.bfloat16)
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
-        return bool((torch.ops.mkldnn._linear_pointwise(weight, packed, None, "none", [], "") == 4).all())
-    except (AttributeError, RuntimeError, TypeError):
-        return False
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            found.add(torch.bfloat16)
+        if "GenuineIntel" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+            found.add(torch.float32)
+        for dtype in found:
+            weight = torch.ones(4, 4, dtype=dtype)
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
+            torch.ops.mkldnn._linear_pointwise(weight, packed, None, "none", [], "")
+    except (OSError, AttributeError, RuntimeError, TypeError):
+        return frozenset()
+    return frozenset(found)
 
 
 class LoweredPass(TorchFunctionMode):
     """While it is entered, two functions of torch are replaced where that is faster and no gradient is wanted.
 
-    A linear layer with bfloat16 weights runs on a copy of them that oneDNN has packed once, and its input is
+    A linear layer runs on a copy of its weights that oneDNN has packed once; for bfloat16 weights its input is
     cast once for all layers that read it. Attention in bfloat16 over short sequences is two batched products
     and a softmax. Everything else runs as it would.
     """
@@ -58,16 +66,25 @@ class LoweredPass(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not torch.is_grad_enabled():
-            if func is linear and _is_packable(args):
+            if func is linear and len(args) > 1 and self._is_packable(*args):
                 return self._linear(*args, **kwargs)
             if func is scaled_dot_product_attention and _is_short(*args, **kwargs):
                 return self._attend(*args, **kwargs)
         return func(*args, **kwargs)
 
+    @staticmethod
+    def _is_packable(x: Tensor, weight: Tensor, *_: Any) -> bool:
+        """Return whether this is a layer (other products' factors are new each time) that may be packed."""
+        if not isinstance(weight, Parameter) or weight.device.type != "cpu" or x.numel() == 0:
+            return False
+        if weight.dtype == torch.bfloat16:
+            return x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        return weight.dtype == x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if x.dtype != torch.bfloat16:
+        if x.dtype != weight.dtype:
             if self._input is None or self._input[0] is not x or self._input[1] != x._version:
-                self._input = (x, x._version, x.bfloat16())
+                self._input = (x, x._version, x.to(weight.dtype))
             x = self._input[2]
         return torch.ops.mkldnn._linear_pointwise(x, _pack(weight), bias, "none", [], "")
 
@@ -96,11 +113,6 @@ class LoweredPass(TorchFunctionMode):
         elif is_causal:
             scores.add_(scores.new_full((n, n), -math.inf).triu_(1))
         return torch.bmm(torch.softmax(scores, -1), v).view(b, h, n, d)
-
-
-def _is_packable(args: tuple[Any, ...]) -> bool:
-    weight = args[1] if len(args) > 1 else None
-    return isinstance(weight, Tensor) and weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
 
 
 def _pack(weight: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import Parameter
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from debias_ssae import lowered as room
 from debias_ssae.lowered import LoweredPass, lowered
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.skipif(not room._has_packing(), reason="this processor has no bfloat16 products")
+pytestmark = pytest.mark.skipif(
+    torch.bfloat16 not in room._packable_dtypes(), reason="this processor has no bfloat16 products"
+)
 
 
 def random(*shape, seed=0):
@@ -19,7 +22,7 @@ def random(*shape, seed=0):
 
 @torch.no_grad()
 def test_linear_layers_equal_torch(monkeypatch):
-    x, weight, bias = random(3, 5, 24), random(40, 24, seed=1), random(40, seed=2)
+    x, weight, bias = random(3, 5, 24), Parameter(random(40, 24, seed=1)), random(40, seed=2)
     packings = []
     monkeypatch.setattr(room, "_packed", room.WeakTensorKeyDictionary())
     pack = torch.ops.mkldnn._reorder_linear_weight
@@ -40,7 +43,7 @@ def test_linear_layers_equal_torch(monkeypatch):
 
 @torch.no_grad()
 def test_an_input_that_was_changed_is_cast_again():
-    x, weight = random(4, 8).float(), torch.eye(8).bfloat16()
+    x, weight = random(4, 8).float(), Parameter(torch.eye(8).bfloat16())
     with lowered(CPU, torch.bfloat16):
         first = linear(x, weight)
         x.add_(1)
@@ -92,7 +95,7 @@ def test_what_it_leaves_to_torch(monkeypatch):
     monkeypatch.setattr(LoweredPass, "_linear", lambda *_, **__: pytest.fail("not of the plain kind"))
     q = random(1, 2, 6, 8)
     long = random(1, 1, room.LONGEST + 1, 8)
-    weight = random(8, 8).requires_grad_()
+    weight = Parameter(random(8, 8))
     with LoweredPass():
         linear(q, weight).float().sum().backward()
         scaled_dot_product_attention(q, q, q)  # gradients may be wanted
@@ -102,26 +105,49 @@ def test_what_it_leaves_to_torch(monkeypatch):
             scaled_dot_product_attention(q, q, q, attn_mask=torch.zeros(1, 1, 6, 6).bfloat16())
             scaled_dot_product_attention(q, q[:, :1], q[:, :1], enable_gqa=True)
             linear(q.float(), weight.float())
+            linear(q, random(8, 8))  # no layer's weights
+            linear(q[:0], weight)
+            linear(input=q, weight=weight)
     assert weight.grad is not None
 
 
-def test_a_torch_without_packing_runs_as_it_does(monkeypatch):
-    monkeypatch.setattr(room, "_has_packing", lambda: False)
+@torch.no_grad()
+def test_float32_layers_equal_torch(monkeypatch):
+    calls = []
+    inner = LoweredPass._linear
+    monkeypatch.setattr(LoweredPass, "_linear", lambda *a: calls.append(1) or inner(*a))
+    monkeypatch.setattr(room, "_packable_dtypes", lambda: {torch.float32})
+    x, weight, bias = torch.randn(3, 5, 24), Parameter(torch.randn(40, 24)), torch.randn(40)
+    with lowered(CPU, torch.float32):
+        found = linear(x, weight, bias)
+    torch.testing.assert_close(found, linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+    assert calls == [1]
+    with lowered(CPU, torch.bfloat16):  # not fast here, and no float32 layer is left out of autocast
+        assert linear(x, weight).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16), LoweredPass():
+        assert linear(x, weight).dtype == torch.bfloat16
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_torch_without_packing_runs_as_it_does(monkeypatch, dtype):
+    monkeypatch.setattr(room, "_packable_dtypes", frozenset)
     monkeypatch.setattr(LoweredPass, "_linear", lambda *_, **__: pytest.fail("cannot pack"))
-    with torch.no_grad(), lowered(CPU, torch.bfloat16):
-        assert linear(torch.ones(2, 4), torch.ones(3, 4)).dtype == torch.bfloat16
-    with torch.no_grad(), lowered(CPU, torch.float32):
-        assert linear(torch.ones(2, 4), torch.ones(3, 4)).dtype == torch.float32
+    with torch.no_grad(), lowered(CPU, dtype):
+        assert linear(torch.ones(2, 4), Parameter(torch.ones(3, 4))).dtype == dtype
 
 
 def test_packing_is_found_out(monkeypatch):
-    inner = room._has_packing.__wrapped__
-    assert inner()
+    inner = room._packable_dtypes.__wrapped__
+    for vendor, float32 in (("GenuineIntel", False), ("AuthenticAMD", True)):
+        monkeypatch.setattr(room.Path, "read_text", lambda *_, vendor=vendor, **__: vendor)
+        assert (torch.float32 in inner()) == float32
+        assert torch.bfloat16 in inner()
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
-    assert not inner()
+    assert inner() == {torch.float32}
 
     def gone():
         raise AttributeError
 
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", gone, raising=False)
-    assert not inner()
+    assert inner() == frozenset()
