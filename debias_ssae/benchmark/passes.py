@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -42,17 +43,27 @@ class Passes:
         key = self._digest(encoding.key, texts)
         if key in self._kept:
             return self._kept[key]
-        file = None if self.directory is None else Path(self.directory) / "passes" / f"{key}.safetensors"
-        found = None if file is None else _read(file)
-        if found is None:
-            start = time.perf_counter()
-            vectors = encoding.encode(list(texts))
-            found = vectors, (time.perf_counter() - start) / max(len(texts), 1)
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(file, save({"vectors": vectors, "seconds": np.array([found[1]])}))
+        if self.directory is None:
+            found = _timed(encoding, texts)
+        else:
+            found = self._on_disk(key, encoding, texts, Path(self.directory))
         if encoding.shared:
             self._kept[key] = found
+        return found
+
+    @staticmethod
+    def _on_disk(
+        key: str, encoding: Encoding, texts: Sequence[str], directory: Path
+    ) -> tuple[np.ndarray, float]:
+        file, lock = directory / "passes" / f"{key}.safetensors", directory / "locks" / key
+        for folder in (file.parent, lock.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        # of processes that want the same pass, one runs it
+        with FileLock(lock):
+            found = _read(file)
+            if found is None:
+                found = _timed(encoding, texts)
+                write_whole(file, save({"vectors": found[0], "seconds": np.array([found[1]])}))
         return found
 
     def plain(self) -> Encoding:
@@ -93,6 +104,12 @@ class Passes:
         if not hasattr(self, "_fingerprint"):
             self._fingerprint = self.encoder.language_model.fingerprint
         return self._fingerprint
+
+
+def _timed(encoding: Encoding, texts: Sequence[str]) -> tuple[np.ndarray, float]:
+    start = time.perf_counter()
+    vectors = encoding.encode(list(texts))
+    return vectors, (time.perf_counter() - start) / max(len(texts), 1)
 
 
 def _read(file: Path) -> tuple[np.ndarray, float] | None:

@@ -123,7 +123,10 @@ class Ready:
 def _run_seed(shared: tuple[Ready, Parts], number: int, on_part: Callable[[], Any]) -> None:
     """Run what is left of one seed."""
     ready, parts = shared
-    left = [m for m in ready.corpus.config.methods if not parts.has(str(number), m)]
+    methods = ready.corpus.config.methods
+    # each seed starts elsewhere, so that processes do not wait for one another's passes over all texts
+    start = number * len(methods) // max(len(ready.splits), 1)
+    left = [m for m in (*methods[start:], *methods[:start]) if not parts.has(str(number), m)]
     if not left:
         return
     seed = Seed(ready.corpus, ready.splits[number], number)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from debias_ssae.datasets import load_corpus
 from debias_ssae.debiaser import persistence
 from debias_ssae.debiaser.checks import check_lengths, check_params, check_regime
 from debias_ssae.debiaser.finding import find_from_concept, find_from_labels
+from debias_ssae.debiaser.hookpoints import candidates, choose_hookpoint
 from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.residual import fit_residual
 from debias_ssae.debiaser.specialise import learn_from_rows, learn_ssae
@@ -46,7 +48,9 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     concept : str, path or Concept, optional
         Describes the attribute by words to swap; no labels are needed then.
     hookpoint : str or sequence of str, default="embeddings"
-        Where the model is edited; several are edited in one pass, each with an SAE of its own.
+        Where the model is edited; several are edited in one pass, each with an SAE of its own. "auto" trains one at
+        the embeddings, in the middle and at the output, and takes the one whose edit leaves least of the
+        attribute (docs/debiaser.md).
     layer, pooling : str, default="final", "mean"
         The representation that is returned. An ActivationEncoder as ``encoder`` brings its own.
     n_latents : int or "auto", default="auto"
@@ -181,10 +185,28 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             hookpoint: self._learn_part(hookpoint, texts, corpus, concept, y, z)
             for hookpoint in self._hookpoints()
         }
+        if self.hookpoint == "auto":
+            self.parts_ = self._best_part(texts, concept, y, z)
         self.residual_, self.shift_ = None, None
         self.n_features_out_ = self.encoder_.fit(texts[:1]).n_features_out_
         self._fit_after_edit(texts, concept, z, y)
         return self
+
+    def _best_part(
+        self, texts: list[str], concept: Concept | None, y: np.ndarray | None, z: Any
+    ) -> dict[str, Part]:
+        best, left = choose_hookpoint(
+            self.encoder_,
+            self.parts_,
+            texts,
+            concept=concept,
+            y=y,
+            sensitive_features=z,
+            min_cell=self._config().selection.min_cell,
+            random_state=self._seed(),
+        )
+        part = self.parts_[best]
+        return {best: replace(part, record={**part.record, "left_by_hookpoint": left})}
 
     def _learn_part(
         self,
@@ -347,6 +369,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return load_sae(sae) if isinstance(sae, str | Path) else sae
 
     def _hookpoints(self) -> list[str]:
+        if self.hookpoint == "auto":
+            return candidates(self.encoder_.language_model)
         return [self.hookpoint] if isinstance(self.hookpoint, str) else list(self.hookpoint)
 
     def _load_concept(self) -> Concept | None:

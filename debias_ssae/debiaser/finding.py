@@ -91,7 +91,9 @@ def find_from_concept(
     if n_latents != "auto":
         chosen = ranking[: int(n_latents)]
     elif len(twins.source) > 1:
-        chosen = ranking[: _sufficient(ranking, _wordings_score(sae, pooled, random_state), config, report)]
+        # the wordings differ in the listed words only, so the rule alone would stop before the propagated latents
+        score = _wordings_score(sae, pooled, random_state)
+        chosen = ranking[: _sufficient(ranking, score, config, report, start=64)]
     if config.absorption and probe is not None and len(chosen):
         chosen = _filled(sae, others, probe, chosen, n_latents, costs, report)
     return Found(scores, chosen, report)
@@ -191,8 +193,10 @@ def _sufficient(
     score: Callable[[np.ndarray], np.ndarray],
     config: SelectionConfig,
     report: dict[str, Any],
+    *,
+    start: int = 8,
 ) -> int:
-    found = smallest_sufficient(ranking, score, limit=config.most_latents)
+    found = smallest_sufficient(ranking, score, start=start, limit=config.most_latents)
     report["n_latents"] = {"n": found.n, "path": found.path}
     return found.n
 
