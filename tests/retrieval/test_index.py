@@ -173,7 +173,7 @@ def test_an_index_reads_like_a_list(tmp_path, embedder):
 def test_selecting_from_an_index_holds_a_part_of_it(tmp_path, embedder, monkeypatch):
     monkeypatch.setattr("debias_ssae.retrieval.selecting.embed_texts", embedder)
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
-    index.add(f"{text} {'word ' * 4000}" for text in corpus(1000))
+    index.add(f"{text} {'word ' * 3000}" for text in corpus(600))
     size = sum(len(text) for text in IndexedTexts(index))
 
     def peak(texts, vectors):
