@@ -65,13 +65,14 @@ def index(
 @click.argument("directory", type=_FOLDER)
 @click.option("--query", help="What to look for.")
 @click.option("--seed-texts", help="A file of texts; their mean vector is the query.")
+@click.option("--text", "column", default="text", show_default=True, help="The column of the seed texts.")
 @click.option("--n", default=10, show_default=True, type=click.IntRange(min=1))
-def query(directory: Path, query: str | None, seed_texts: str | None, n: int) -> None:
+def query(directory: Path, query: str | None, seed_texts: str | None, column: str, n: int) -> None:
     """Print the texts of an index that are nearest to a query or to seeds."""
     from debias_ssae.retrieval import CorpusIndex
 
     corpus_index = CorpusIndex(directory)
-    vector = corpus_index.embed(_seeds(query, seed_texts)).mean(0, keepdims=True)
+    vector = corpus_index.embed(_seeds(query, seed_texts, column)).mean(0, keepdims=True)
     hits = corpus_index.search(vector, min(n, max(1, len(corpus_index))))
     ids, scores = hits.ids[0][hits.ids[0] >= 0], hits.scores[0]
     for (text, _), score in zip(corpus_index.texts(ids), scores, strict=False):
@@ -81,7 +82,7 @@ def query(directory: Path, query: str | None, seed_texts: str | None, n: int) ->
 @retrieve.command()
 @click.option("--corpus", help="A .txt, csv, jsonl or parquet file, or a hub data set.")
 @click.option("--index", "directory", type=_FOLDER, help="An index instead of a corpus.")
-@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@click.option("--text", "column", default="text", show_default=True, help="The texts' column in all tables.")
 @click.option("--source", "source_column", help="A column of the corpus that names where a text is from.")
 @click.option("--seed-texts", help="A file of seed texts.")
 @click.option("--query", help="A query in place of seed texts.")
@@ -149,7 +150,7 @@ def _select(
 
     if (corpus is None) == (directory is None):
         raise InputError("Give either --corpus or --index")
-    seeds = _seeds(query, seed_texts)
+    seeds = _seeds(query, seed_texts, column)
     sources: Sequence[str] | None = None
     if directory is not None:
         corpus_index = CorpusIndex(directory)
@@ -189,10 +190,10 @@ def _rerank(encoder: str, sae: str | None, hookpoint: str, seeds: list[str], *, 
     return tracin_scorer(model, read, seeds, hookpoint=hookpoint, progress=progress)
 
 
-def _seeds(query: str | None, seed_texts: str | None) -> list[str]:
+def _seeds(query: str | None, seed_texts: str | None, column: str) -> list[str]:
     if (query is None) == (seed_texts is None):
         raise InputError("Give either --query or --seed-texts")
-    return [query] if query is not None else _texts(str(seed_texts), "text")
+    return [query] if query is not None else _texts(str(seed_texts), column)
 
 
 def _texts(source: str, column: str) -> list[str]:

@@ -261,6 +261,7 @@ def test_command_line_tracin_and_errors(tmp_path):
         ([*base, *query, "--method", "tracin"], "needs --sae"),
         ([*base, *query, "--index", str(tmp_path)], "either --corpus or --index"),
         (base, "either --query or --seed-texts"),
+        ([*base, "--seed-texts", str(tmp_path / "s.parquet"), "--text", "bio"], "name one of text, score"),
         ([*base[:-1], str(tmp_path / "no" / "s.parquet"), *query], "There is no folder"),
         (["retrieve", "query", str(tmp_path), "--query", "x"], "holds no index"),
     ]:
