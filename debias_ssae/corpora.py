@@ -133,22 +133,18 @@ def _stream(
         else:
             options = _CSV | {"sep": "\t" if ".tsv" in files[0] else ","} if builder == "csv" else {}
             data = datasets.load_dataset(builder, data_files=files, split="train", streaming=True, **options)
-        names = data.column_names
-        if names is not None and column in names:
+        if data.column_names is not None and column in data.column_names:
             data = data.select_columns([column])
         if world_size > 1:
             data = split_dataset_by_node(data, rank=rank, world_size=world_size)
-        rows = iter(data)
-        first = next(rows, None)
+        for row in data:
+            if column not in row:
+                raise InputError(_no_column(source, column, list(row)))
+            yield row[column]
+    except InputError:
+        raise
     except Exception as error:  # datasets raises its readers' own errors, of any kind
         raise InputError(f"Cannot read the corpus {source}: {' '.join(str(error).split())[:200]}") from error
-    if first is None:
-        return
-    if column not in first:
-        raise InputError(_no_column(source, column, list(first)))
-    yield first[column]
-    for row in rows:
-        yield row[column]
 
 
 def _no_column(source: str | Path, column: str, there: list[str]) -> str:
