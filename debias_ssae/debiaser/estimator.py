@@ -13,18 +13,18 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from debias_ssae.ablation import LatentEraser, LinearEraser, leace
-from debias_ssae.activations import Activations, harvest
+from debias_ssae.activations import Activations
 from debias_ssae.attribution import encode_attribute
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig
 from debias_ssae.datasets import load_corpus
 from debias_ssae.debiaser import persistence
 from debias_ssae.debiaser.checks import check_lengths, check_params, check_regime
-from debias_ssae.debiaser.finding import find_from_concept, find_from_labels
+from debias_ssae.debiaser.finding import find_from_labels
 from debias_ssae.debiaser.hookpoints import candidates, choose_hookpoint
 from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.residual import fit_residual
-from debias_ssae.debiaser.specialise import learn_from_rows, learn_ssae
+from debias_ssae.debiaser.specialise import learn_from_rows
 from debias_ssae.encoder import ActivationEncoder, check_texts
 from debias_ssae.exceptions import InputError, NothingRemovedWarning
 from debias_ssae.sae.formats import load_sae
@@ -217,35 +217,22 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         y: np.ndarray | None,
         z: Any,
     ) -> Part:
-        model, config, seed = self.encoder_.language_model, self._config(), self._seed()
-        shown: dict[str, Any] = {"random_state": seed, "progress": self.verbose}
-        learned = learn_ssae(
-            model,
-            texts,
+        return Part.learn(
+            self.encoder_.language_model,
             hookpoint,
-            config,
+            texts,
+            self._config(),
             corpus=corpus,
+            concept=concept,
+            y=y,
+            sensitive_features=z,
             general=self._load_sae(hookpoint),
+            n_latents=self.n_latents,
+            alpha=self.alpha,
+            random_state=self._seed(),
             cache_dir=self.cache_dir,
-            **shown,
+            progress=self.verbose,
         )
-        options: dict[str, Any] = {"n_latents": self.n_latents, "random_state": seed}
-        if concept is not None:
-            found = find_from_concept(
-                model,
-                learned.sae,
-                texts,
-                concept,
-                config.selection,
-                y=y,
-                hookpoint=hookpoint,
-                progress=self.verbose,
-                **options,
-            )
-        else:
-            rows = harvest(model, texts, hookpoint, progress=self.verbose)
-            found = find_from_labels(learned.sae, rows, y, z, config.selection, **options)
-        return Part.cut(learned, found, self.alpha)
 
     def _fit_matrix(self, X: Any, y: np.ndarray | None, z: Any) -> Self:
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)

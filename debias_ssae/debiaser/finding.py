@@ -127,7 +127,11 @@ def find_from_labels(
     if n_latents != "auto":
         return Found(scores, chosen[: int(n_latents)], report)
     options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
-    score = removal_score(X, latents, W_dec, codes, y, **options)
+    try:
+        score = removal_score(X, latents, W_dec, codes, y, **options)
+    except InputError as error:
+        report["n_latents"] = f"rule not run: {error}"
+        return Found(scores, chosen[: config.n_latents], report)
     return Found(scores, chosen[: _sufficient(chosen, score, config, report)], report)
 
 

@@ -1,14 +1,19 @@
 """What a fitted debiaser knows and does at one hookpoint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from debias_ssae.ablation import LatentEraser
+from debias_ssae.activations import LanguageModel, harvest
 from debias_ssae.attribution import LatentScores
-from debias_ssae.debiaser.finding import Found
-from debias_ssae.debiaser.specialise import LearnedSAE
+from debias_ssae.concept import Concept
+from debias_ssae.config import DebiasConfig
+from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
+from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae
 from debias_ssae.sae.model import SparseAutoencoder
 
 
@@ -29,6 +34,46 @@ class Part:
         latents = [] if found is None else found.latents.tolist()
         record = learned.record if found is None else {**learned.record, "selection": found.report}
         return cls(learned.sae, found, LatentEraser.cut(learned.sae, latents, alpha=alpha), record)
+
+    @classmethod
+    def learn(
+        cls,
+        model: LanguageModel,
+        hookpoint: str,
+        texts: list[str],
+        config: DebiasConfig,
+        *,
+        corpus: Sequence[str] | None = None,
+        concept: Concept | None = None,
+        y: np.ndarray | None = None,
+        sensitive_features: Any = None,
+        general: SparseAutoencoder | None = None,
+        n_latents: int | str = "auto",
+        alpha: float = 1.0,
+        random_state: int | None = None,
+        cache_dir: str | Path | None = None,
+        progress: bool = False,
+    ) -> "Part":
+        """Train the SAE of ``hookpoint`` on ``texts``, find what to remove, and cut; no labels with a ``concept``."""
+        shown: dict[str, Any] = {"random_state": random_state, "progress": progress}
+        learned = learn_ssae(
+            model, texts, hookpoint, config, corpus=corpus, general=general, cache_dir=cache_dir, **shown
+        )
+        if concept is not None:
+            options: dict[str, Any] = {"y": y, "hookpoint": hookpoint, "n_latents": n_latents, **shown}
+            found = find_from_concept(model, learned.sae, texts, concept, config.selection, **options)
+        else:
+            rows = harvest(model, texts, hookpoint, progress=progress)
+            found = find_from_labels(
+                learned.sae,
+                rows,
+                y,
+                sensitive_features,
+                config.selection,
+                n_latents=n_latents,
+                random_state=random_state,
+            )
+        return cls.cut(learned, found, alpha)
 
     @property
     def latents(self) -> np.ndarray:
