@@ -24,17 +24,29 @@ from debias_ssae.exceptions import InputError
 @click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the model.")
 @click.option("--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm.")
-@click.option("--hookpoint", default="embeddings", show_default=True, help="Where the model is edited.")
+@click.option(
+    "--hookpoint",
+    default="embeddings",
+    show_default=True,
+    help="Where the model is edited: one, several with commas, or auto (trains three SAEs and measures).",
+)
 @click.option("--layer", default="final", show_default=True, help="Hookpoint whose rows are pooled.")
 @click.option(
     "--pooling", default="mean", show_default=True, type=click.Choice(["mean", "cls", "last", "max"])
 )
 @click.option(
-    "--n-latents", default="auto", show_default=True, help="How many latents to remove, at most; auto: 150."
+    "--n-latents",
+    default="auto",
+    show_default=True,
+    help="How many latents to remove, at most; auto: as few as suffice.",
 )
 @click.option("--alpha", default=1.0, show_default=True, help="Share of their writing that is removed.")
 @click.option(
-    "--residual", type=click.Choice(["counterfactual", "leace"]), help="Linear eraser on the output, too."
+    "--residual",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "none", "counterfactual", "leace"]),
+    help="Linear eraser of the output, after the edit; auto: counterfactual with --concept.",
 )
 @click.option("--sae", type=click.Path(), help="A general SAE to fine-tune.")
 @click.option("--cache", type=click.Path(file_okay=False), help="Directory that keeps embeddings and SAEs.")
@@ -74,12 +86,12 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
         corpus=None if corpus is None else load_corpus(corpus, column=options["corpus_text"]),
         sae=options["sae"],
         concept=options["concept"],
-        hookpoint=options["hookpoint"],
+        hookpoint=options["hookpoint"].split(",") if "," in options["hookpoint"] else options["hookpoint"],
         layer=options["layer"],
         pooling=options["pooling"],
         n_latents=n_latents if n_latents == "auto" else int(n_latents),
         alpha=options["alpha"],
-        residual=options["residual"],
+        residual=None if options["residual"] == "none" else options["residual"],
         cache_dir=options["cache"],
         config=None if config is None else load_config(DebiasConfig, config),
         random_state=options["seed"],
@@ -89,7 +101,9 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     y = None if target is None else table[target].to_numpy()
     debiaser.fit(table[text].tolist(), y, sensitive_features=labels)
     debiaser.save(out)
-    click.echo(f"{len(debiaser.latents_)} of {debiaser.sae_.cfg.d_sae} latents are removed. Model: {out}")
+    for hookpoint, part in debiaser.parts_.items():
+        click.echo(f"{len(part.latents)} of {part.sae.cfg.d_sae} latents are removed at {hookpoint}.")
+    click.echo(f"Model: {out}")
 
 
 @click.command()
