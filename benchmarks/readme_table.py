@@ -65,10 +65,12 @@ def _first_number(line: list[str]) -> float:
 
 AFTER = (
     "A *frozen* head was trained before the edit; *re-centred*: the output shifted so that the training mean stays "
-    "where it was, which `SSAEDebiaser` does by itself. Regimes: `labelled` reads the attribute of 480 balanced texts, "
-    "`labelled_head` that of the head's texts, `labelled_all` of all but the test, `labelled_gap` of other texts "
-    "without a target; `concept` a list of words, `concept_pronouns` and `concept_he_she` only those. † needs the "
-    "attribute when used and is never ranked. What each method is: [docs/baselines.md](docs/baselines.md)."
+    "where it was. `ssae` is the edit alone (`SSAEDebiaser` re-centres it); `ssae_counterfactual` is what "
+    "`SSAEDebiaser` does by default with a concept, `counterfactual_direction` the same without the edit. Regimes: "
+    "`labelled` reads the attribute of 480 balanced texts, `labelled_head` that of the head's texts, `labelled_all` "
+    "of all but the test, `labelled_gap` of other texts without a target; `concept` a list of words, "
+    "`concept_pronouns` and `concept_he_she` only those. † needs the attribute when used and is never ranked. What "
+    "each method is: [docs/benchmark.md](docs/benchmark.md#methods)."
 )
 
 
