@@ -355,7 +355,9 @@ def measure(arguments: argparse.Namespace, parts: list[str], path: Path) -> dict
         rates = [None if rate == "default" else float(rate) for rate in arguments.fvu_rates.split(",")]
         found = final_fvu(rows, settings, arguments.fvu_steps, rates, arguments.fvu_of.split(","))
         before = result.get("final_fvu", {})
-        if before.get("measured", {}).get("steps") == arguments.fvu_steps:  # other libraries' runs of that length
+        if (
+            before.get("measured", {}).get("steps") == arguments.fvu_steps
+        ):  # other libraries' runs of that length
             found = {name: value for name, value in before.items() if name != "measured"} | found
         keep("final_fvu", found, steps=arguments.fvu_steps)
     return result

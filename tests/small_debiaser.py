@@ -17,7 +17,11 @@ WORDS = ["she", "he", "her", "his", "woman", "man", "nurse", "surgeon", "works",
 WORDS += ["clinic", "and", "was", "born", "a", "of", "hospital", "old"]
 TRAIN = TrainConfig(n_steps=20, batch_size=256)
 CONFIG = DebiasConfig(
-    d_sae=64, k=8, general=TRAIN, special=TRAIN, selection=SelectionConfig(n_latents=6, most_latents=6, min_cell=5)
+    d_sae=64,
+    k=8,
+    general=TRAIN,
+    special=TRAIN,
+    selection=SelectionConfig(n_latents=6, most_latents=6, min_cell=5),
 )
 
 
