@@ -5,9 +5,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.benchmark.evaluation import PREDICTION_KEYS
 from debias_ssae.intervals import JointBootstrap, Moves
 
+PREDICTION_KEYS = (
+    "method",
+    "setting",
+    "regime",
+    "representation",
+    "head",
+    "head_model",
+    "C_rule",
+    "draw",
+    "seed",
+)
+"""Columns that tell one head's predictions from another's."""
 KEYS = [key for key in PREDICTION_KEYS if key not in ("draw", "seed")]
 """What makes a row of the summary."""
 STATISTICS = {"accuracy": "mean", "balanced_accuracy": "balanced", "worst_group_accuracy": "worst_cell"}

@@ -7,21 +7,11 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.auditing.rates import confusion, summary_values
+from debias_ssae.benchmark.answers import PREDICTION_KEYS
 from debias_ssae.benchmark.heads import Head, Validation, fit_heads
 from debias_ssae.benchmark.methods import Rows, Seed, Variant
 from debias_ssae.leakage import transferred_leakage
 
-PREDICTION_KEYS = (
-    "method",
-    "setting",
-    "regime",
-    "representation",
-    "head",
-    "head_model",
-    "C_rule",
-    "draw",
-    "seed",
-)
 MEASURES = (
     "accuracy",
     "balanced_accuracy",

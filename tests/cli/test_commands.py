@@ -60,7 +60,7 @@ def test_unknown_command() -> None:
 def test_fit_then_transform(minilm, folder: Path) -> None:  # type: ignore[no-untyped-def]
     code, output = fit(folder, "--corpus", folder / "pool.parquet")
     assert code == 0, output
-    assert "20 of 128 latents are removed" in output
+    assert "of 128 latents are removed at embeddings" in output
     table = pd.read_csv(folder / "train.csv")[["text"]]
     table.to_json(folder / "new.jsonl", orient="records", lines=True)
     for name in ("X.parquet", "X.csv"):
