@@ -82,7 +82,9 @@ class LoweredPass(TorchFunctionMode):
         return weight.dtype == x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if x.dtype != weight.dtype:
+        if x.dtype != weight.dtype and x.is_inference():
+            x = x.to(weight.dtype)  # nothing tells whether such a tensor has changed since
+        elif x.dtype != weight.dtype:
             if self._input is None or self._input[0] is not x or self._input[1] != x._version:
                 self._input = (x, x._version, x.to(weight.dtype))
             x = self._input[2]

@@ -41,6 +41,17 @@ def test_linear_layers_equal_torch(monkeypatch):
     assert len(packings) == 2
 
 
+def test_inference_mode_gives_the_same():
+    x, weight = random(3, 5, 24), Parameter(random(40, 24, seed=1))
+    with torch.no_grad(), lowered(CPU, torch.bfloat16):
+        expected = linear(x.float(), weight)
+    with torch.inference_mode(), lowered(CPU, torch.bfloat16):
+        same = x.float()
+        assert torch.equal(linear(same, weight), expected)
+        same.mul_(2)
+        torch.testing.assert_close(linear(same, weight), expected * 2, rtol=1e-2, atol=1e-2)
+
+
 @torch.no_grad()
 def test_an_input_that_was_changed_is_cast_again():
     x, weight = random(4, 8).float(), Parameter(torch.eye(8).bfloat16())

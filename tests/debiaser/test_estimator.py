@@ -137,15 +137,10 @@ def test_an_sae_of_another_width_is_refused(encoder, bios, small_config) -> None
         SSAEDebiaser(encoder, sae=strange, config=small_config).fit(bios.text, sensitive_features=bios.gender)
 
 
-@pytest.mark.parametrize("residual", ["counterfactual", "leace"])
-def test_residual_erasers_shrink_the_gap_further(
-    residual, labelled, from_concept, encoder, bios, small_config
-) -> None:  # type: ignore[no-untyped-def]
-    plain = from_concept if residual == "counterfactual" else labelled
-    concept = "gender" if residual == "counterfactual" else None
-    debiaser = SSAEDebiaser(encoder, concept=concept, residual=residual, config=small_config, random_state=0)
+def test_leace_of_what_the_edit_leaves_shrinks_the_gap_further(labelled, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    debiaser = SSAEDebiaser(encoder, residual="leace", config=small_config, random_state=0)
     X = debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender).transform(bios.text)
-    assert gender_gap(X, bios) < 0.9 * gender_gap(plain.transform(bios.text), bios)
+    assert gender_gap(X, bios) < 0.9 * gender_gap(labelled.transform(bios.text), bios)
 
 
 def test_corpus_is_retrieved_from(encoder, bios, small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
