@@ -106,6 +106,7 @@ class Seed:
     """Of the model as it is, once it has been probed."""
     _saes: dict[str, TrainedSAE] = field(default_factory=dict)
     _activations: dict[tuple[str, str], Activations] = field(default_factory=dict)
+    _found: dict[tuple[Any, ...], Found] = field(default_factory=dict)
 
     def variants(self, method: str) -> Iterator[Variant]:
         """Yield the method's variants, regime by regime; what cannot run is noted in ``skipped``."""
@@ -270,6 +271,12 @@ class Seed:
 
     def found(self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool = True) -> Found:
         """Find latents as the debiaser does: from the head's texts and words, or from attribute labels."""
+        key = (trained.sae.fingerprint(), trained.hookpoint, regime, n_latents, with_y)
+        if key not in self._found:
+            self._found[key] = self._find(trained, regime, n_latents, with_y=with_y)
+        return self._found[key]
+
+    def _find(self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool) -> Found:
         corpus, model = self.corpus, self.corpus.encoder.language_model
         selection = corpus.config.debias.selection
         options: dict[str, Any] = {"n_latents": n_latents, "random_state": self.number}
