@@ -77,6 +77,7 @@ def run_benchmark(
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     parts = Parts(out / "seeds" / ready.key)
     wanted = [(str(number), method) for number in seeds for method in config.methods]
+    resumed = any(parts.has(*one) for one in wanted)
     run_groups(
         _run_seed,
         (ready, parts),
@@ -94,7 +95,7 @@ def run_benchmark(
     answers = Answers(every)
     summary = summarise(runs, answers)
     results = {
-        **provenance(ready, data, command, started),
+        **provenance(ready, data, command, None if resumed else started),
         "runs": runs,
         "summary": summary,
         "comparisons": compare(summary, answers),
@@ -167,9 +168,11 @@ def prepare(
 
 
 def provenance(
-    ready: Ready, data: dict[str, Any] | None, command: str | None, started: float
+    ready: Ready, data: dict[str, Any] | None, command: str | None, started: float | None
 ) -> dict[str, Any]:
-    """What stands at the head of each results file; ``started`` is of the monotonic clock."""
+    """What stands at the head of each results file; ``started`` is of the monotonic clock, None in a run that
+    went on from another, whose time is not known.
+    """
     config, concept = ready.corpus.config, ready.corpus.concept
     made = {"date": datetime.now(UTC).date().isoformat(), "command": command}
     return {
@@ -178,7 +181,7 @@ def provenance(
         "versions": {name: version(name) for name in _PACKAGES},
         "data": {**(data or {}), "n": ready.n_texts},
         "concept": None if concept is None else {"name": concept.name, "sha256": concept.sha256},
-        "made": {**made, "seconds": round(time.monotonic() - started)},
+        "made": {**made, "seconds": None if started is None else round(time.monotonic() - started)},
     }
 
 
