@@ -13,20 +13,29 @@ from pathlib import Path
 
 import pandas as pd
 
-METHODS = ("erm", "scrub", "leace", "ssae concept", "ssae labelled")
+METHODS = {
+    ("erm", "none"): "erm",
+    ("scrub", "concept"): "scrub",
+    ("leace", "labelled"): "leace",
+    ("ssae", "concept"): "ssae concept",
+    ("ssae", "labelled"): "ssae labelled",
+}
 
 
 def wide_predictions(predictions: pd.DataFrame, head: str = "retrained", rule: str = "cv") -> pd.DataFrame:
     """One row a text: y, gender and one column a method (with its regime for ssae)."""
     rows = predictions[
-        (predictions["head"] == head) & (predictions["C_rule"] == rule) & (predictions["draw"] == 0)
+        (predictions["head"] == head)
+        & (predictions["C_rule"] == rule)
+        & (predictions["head_model"] == "logistic")
+        & (predictions["draw"] == 0)
     ]
-    name = rows["method"].where(rows["method"] != "ssae", rows["method"] + " " + rows["regime"])
-    rows = rows.assign(name=name).sort_values("seed", kind="stable")
+    name = [METHODS.get(pair) for pair in zip(rows["method"], rows["regime"], strict=True)]
+    rows = rows.assign(name=name).dropna(subset="name").sort_values("seed", kind="stable")
     first = rows.groupby("text_id")["seed"].transform("first")
     rows = rows[rows["seed"] == first]
     table = rows.pivot(index=["text_id", "y", "z"], columns="name", values="y_pred").reset_index()
-    kept = [m for m in METHODS if m in table.columns]
+    kept = [m for m in METHODS.values() if m in table.columns]
     return table.rename(columns={"y": "profession", "z": "gender"})[["profession", "gender", *kept]]
 
 
