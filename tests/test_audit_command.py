@@ -129,12 +129,14 @@ def test_leakage_and_latents_come_from_files(data: Path, tmp_path: Path) -> None
     saved = tmp_path / "model"
     saved.mkdir()
     names = ("score", "sign", "firing_rate", "mass", "p_value")
-    arrays = {f"scores.{n}": np.ones(4, dtype=np.float32) for n in names}
+    arrays = {f"parts.0.{n}": np.ones(4, dtype=np.float32) for n in names}
     save_file(
-        {**arrays, "scores.effect": np.ones((2, 4), dtype=np.float32), "latents": np.array([2, 0])},
+        {**arrays, "parts.0.effect": np.ones((2, 4), dtype=np.float32), "parts.0.latents": np.array([2, 0])},
         saved / "arrays.safetensors",
     )
-    (saved / "debiaser.json").write_text(json.dumps({"scores": {"values": ["m", "f"]}}), encoding="utf-8")
+    (saved / "debiaser.json").write_text(
+        json.dumps({"parts": [{"scores": {"values": ["m", "f"]}}]}), encoding="utf-8"
+    )
     out = data.with_suffix(".json")
     options = ("--representations", str(tmp_path / "x.npy"), "--debiaser", str(saved), "--out", str(out))
     assert _run(data, *options).exit_code == 0
@@ -187,8 +189,8 @@ def test_contexts_of_latents_need_the_texts_to_be_asked_for(
 
     saved = tmp_path / "model"
     saved.mkdir()
-    save_file({"latents": np.array([2])}, saved / "arrays.safetensors")
-    (saved / "debiaser.json").write_text(json.dumps({"scores": None}), encoding="utf-8")
+    save_file({"parts.0.latents": np.array([2])}, saved / "arrays.safetensors")
+    (saved / "debiaser.json").write_text(json.dumps({"parts": [{"scores": None}]}), encoding="utf-8")
     monkeypatch.setattr(SSAEDebiaser, "load", lambda directory: None)
     monkeypatch.setattr(debias_ssae.report, "top_contexts", lambda d, texts, mask_names: {2: [texts[0]]})
     out = data.with_suffix(".json")

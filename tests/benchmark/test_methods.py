@@ -190,7 +190,8 @@ def test_words_that_were_not_given_make_their_own_twins(seed: Seed) -> None:
     named = only(seed.variants("scrub_names"), "concept").rows
     assert len(named.twins["unlisted"].at) == 0, "nothing is left that it was not given"
     listed = named.twins["listed"]
-    assert np.array_equal(listed.X, named.test[listed.at]), "a scrubbed text and its scrubbed twin are one"
+    # they run in batches of other shapes, which changes the last bits
+    assert np.allclose(listed.X, named.test[listed.at], atol=1e-5), "a scrubbed text and its twin are one"
     assert not np.array_equal(seed.plain.twins["listed"].X, seed.plain.test[seed.plain.twins["listed"].at])
 
 
