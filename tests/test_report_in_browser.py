@@ -59,7 +59,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_audit_report(
         report.with_extras(flips=flips, leakage=leakage, provenance={"data": HOSTILE}), folder / "a.html"
     )
-    row = {"regime": "none", "head": "frozen", "accuracy": 0.5, "worst_group_accuracy_ci_low": 0.1}
+    row = {
+        "setting": "confounded",
+        "regime": "none",
+        "representation": "mean(final)",
+        "head": "frozen",
+        "head_model": "logistic",
+        "C_rule": "cv",
+        "accuracy": 0.5,
+        "balanced_accuracy": 0.6,
+        "worst_group_accuracy_ci_low": 0.1,
+        "worst_group_accuracy_ci_high": 0.9,
+    }
     summary = [
         {**row, "method": m, "worst_group_accuracy": w}
         for m, w in ((HOSTILE, 0.2), ("ssae", 0.8), ("erm", 0.1))
