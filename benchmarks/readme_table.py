@@ -95,14 +95,30 @@ def compact(results: dict) -> dict:
         return round(value, 5) if isinstance(value, float) else value
 
     kept = {key: value for key, value in results.items() if key != "runs"}
-    return rounded(kept)  # type: ignore[return-value]
+    names = list(dict.fromkeys(name for row in kept["summary"] for name in row))
+    rows = [[row.get(name) for name in names] for row in kept["summary"]]
+    return rounded({**kept, "summary": {"columns": names, "rows": rows}})  # type: ignore[return-value]
+
+
+def write(results: dict) -> None:
+    """Keep the run; a line a row of the summary, whose column names stand once."""
+    made = compact(results)
+    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in made["summary"].pop("rows"))
+    head = json.dumps(made, indent=1, ensure_ascii=False)[: -len("\n}")]
+    RESULTS.write_text(f'{head},\n "summary_rows": [\n{rows}\n ]\n}}\n', encoding="utf-8")
+
+
+def read() -> dict:
+    """What ``write`` kept, in the form of results.json without ``runs``."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    names, rows = kept["summary"]["columns"], kept.pop("summary_rows")
+    return {**kept, "summary": [dict(zip(names, row, strict=True)) for row in rows]}
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        made = compact(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-        RESULTS.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    text = table(json.loads(RESULTS.read_text(encoding="utf-8")))
+        write(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    text = table(read())
     readme = ROOT / "README.md"
     page = MARKS.sub(lambda m: m[1] + text + m[2], readme.read_text(encoding="utf-8"))
     readme.write_text(page, encoding="utf-8")

@@ -365,8 +365,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @property
     def _first(self) -> Part:
-        # an AttributeError, so that hasattr is False before fit
-        return next(iter(self.__getattribute__("parts_").values()))
+        return next(iter(self.parts_.values()))
 
     sae_ = property(lambda self: self._first.sae)
     scores_ = property(lambda self: self._first.scores)

@@ -12,7 +12,7 @@ from debias_ssae.export.card import _public_name, model_card
 
 
 def test_labels_corpus_leace_and_review(small_encoder: Path, texts: list[str]) -> None:
-    pytest.importorskip("concept_erasure")
+    pytest.importorskip("concept_erasure", reason="LEACE comes from the extra baselines")
     z = np.where([" she " in f" {t} " for t in texts], "women|1", "men")
     encoder = ActivationEncoder(str(small_encoder), dtype="float32")
     debiaser = SSAEDebiaser(encoder, residual="leace", config=CONFIG, random_state=0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentence_transformers
 import yaml
 from click.testing import CliRunner
 from small_debiaser import CONFIG, make_texts
@@ -16,7 +17,6 @@ from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 from debias_ssae.export import export_sentence_transformers, load_exported
 
-sentence_transformers = pytest.importorskip("sentence_transformers")
 NEW = [*make_texts(40, seed=7), "", "nurse " * 60, "unseen words only"]
 
 

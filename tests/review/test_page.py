@@ -11,7 +11,7 @@ import pytest
 from debias_ssae.report import latents_html, write_latents_page
 from debias_ssae.review import Candidate, Piece
 
-pytest.importorskip("jinja2")
+pytest.importorskip("jinja2", reason="the page comes from the extra report")
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
@@ -72,7 +72,7 @@ def test_what_it_says() -> None:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list[str]]]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on PATH; apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
     file = write_latents_page(SHOWN, tmp_path_factory.mktemp("page") / "latents.html")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -98,7 +98,7 @@ def test_nothing_is_fetched_and_it_fits_a_phone(page: tuple[Any, list[str]]) -> 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_violation(page: tuple[Any, list[str]], scheme: str) -> None:
     opened, _ = page
-    pytest.importorskip("axe_playwright_python")
+    pytest.importorskip("axe_playwright_python", reason="the package axe-playwright-python is not installed")
     folder = importlib.resources.files("axe_playwright_python")
     axe = next(p for p in folder.iterdir() if p.name == "axe.min.js")
     opened.emulate_media(color_scheme=scheme)
