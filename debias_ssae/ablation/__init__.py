@@ -1,6 +1,21 @@
-"""Removing latents: a small frozen eraser that maps rows of activations to rows of activations."""
+"""Erasers: of latents inside the model, and of directions in what leaves it."""
 
 from debias_ssae.ablation.eraser import LatentEraser
-from debias_ssae.ablation.residual import CounterfactualSubspace, LinearEraser, leace, spread, within_classes
+from debias_ssae.ablation.residual import (
+    LinearEraser,
+    counterfactual,
+    leace,
+    principal_directions,
+    spread,
+    within_classes,
+)
 
-__all__ = ["CounterfactualSubspace", "LatentEraser", "LinearEraser", "leace", "spread", "within_classes"]
+__all__ = [
+    "LatentEraser",
+    "LinearEraser",
+    "counterfactual",
+    "leace",
+    "principal_directions",
+    "spread",
+    "within_classes",
+]

@@ -31,30 +31,27 @@ def spread(rows: np.ndarray) -> np.ndarray:
     return np.where(scale > 0, scale, 1.0)
 
 
-class CounterfactualSubspace:
-    """Projects out the principal directions of (twin - text) differences, re-centred on the training mean."""
+def principal_directions(differences: np.ndarray) -> np.ndarray:
+    """Orthonormal directions ``[d, d]`` of ``differences [n, d]`` about zero, most energy first."""
+    _, vectors = np.linalg.eigh(differences.T @ differences)
+    ordered: np.ndarray = vectors[:, ::-1].T
+    return ordered
 
-    @staticmethod
-    def fit(a: np.ndarray, b: np.ndarray, n_components: int | None = None) -> LinearEraser:
-        """Fit on the representations ``[n, d]`` of counterfactual twins: the texts in both wordings.
 
-        Their mean is kept in place, so that a deployed classifier keeps its intercept. ``n_components`` defaults
-        to as many as hold 95% of the differences' energy.
+def counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> LinearEraser:
+    """Project out the principal directions of (b - a), rows ``[n, d]`` of texts in both wordings.
 
-        Raises InputError when there is no difference to learn from.
-        """
-        if not len(a) or np.array_equal(a, b):
-            raise InputError(
-                "no twin differs from its text: the concept's words do not occur in the training texts"
-            )
-        both = np.vstack([a, b])
-        center, scale = both.mean(axis=0, dtype=np.float64), spread(both)
-        _, s, directions = np.linalg.svd((b.astype(np.float64) - a) / scale, full_matrices=False)
-        if n_components is None:
-            energy = np.cumsum(s**2) / np.sum(s**2)
-            n_components = int(np.searchsorted(energy, 0.95) + 1)
-        basis = directions[:n_components]
-        return LinearEraser(basis / scale, basis * scale, center)
+    The mean of both wordings is kept in place, so that a deployed classifier keeps its intercept. Raises
+    InputError when there is no difference to learn from.
+    """
+    if not len(a) or np.array_equal(a, b):
+        raise InputError(
+            "no twin differs from its text: the concept's words do not occur in the training texts"
+        )
+    both = np.vstack([a, b])
+    center, scale = both.mean(axis=0, dtype=np.float64), spread(both)
+    basis = principal_directions((b.astype(np.float64) - a) / scale)[:n_components]
+    return LinearEraser(basis / scale, basis * scale, center)
 
 
 def leace(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEraser:

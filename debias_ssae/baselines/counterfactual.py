@@ -10,7 +10,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from debias_ssae.ablation import spread
+from debias_ssae.ablation import principal_directions, spread
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
@@ -71,7 +71,7 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         self.center_, self.scale_ = both.mean(axis=0), spread(both)
         a, b = (a - self.center_) / self.scale_, (b - self.center_) / self.scale_
         count = self._choose(a, b) if n == "auto" else min(int(n), X.shape[1])
-        self.components_ = _directions(b - a)[:count]
+        self.components_ = principal_directions(b - a)[:count]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -92,7 +92,7 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         usable = [k for k in GRID if k < a.shape[1]] or [1]
         with threadpool_limits(1):
             # the directions of a fold come from its training texts only
-            bases = [_directions(b[train] - a[train]) for train, _ in folds]
+            bases = [principal_directions(b[train] - a[train]) for train, _ in folds]
             for k in usable:
                 scores = [_probe(a, b, basis[:k], *fold) for basis, fold in zip(bases, folds, strict=True)]
                 self.probe_accuracies_[k] = float(np.mean(scores))
@@ -123,13 +123,6 @@ def counterfactual_subspace(
     a = encoder.encode([pair.text_a for pair in twins])
     b = encoder.encode([pair.text_b for pair in twins])
     return CounterfactualEraser(n_components, random_state=random_state).fit(a, twins=b)
-
-
-def _directions(differences: np.ndarray) -> np.ndarray:
-    """Principal directions of the differences about zero, most energy first."""
-    _, vectors = np.linalg.eigh(differences.T @ differences)
-    ordered: np.ndarray = vectors[:, ::-1].T
-    return ordered
 
 
 def _probe(a: np.ndarray, b: np.ndarray, basis: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from debias_ssae.ablation import CounterfactualSubspace, LinearEraser
+from debias_ssae.ablation import LinearEraser, counterfactual
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
@@ -31,4 +31,4 @@ def fit_residual(
             "give a concept whose words occur in the texts"
         )
     a, b = (encoder.encode([getattr(t, side) for t in twins]) for side in ("text_a", "text_b"))
-    return CounterfactualSubspace.fit(a, b, n_components=1)
+    return counterfactual(a, b)
