@@ -1,7 +1,7 @@
 """Concept scrubbing: LEACE inside the model, at every block in turn (Belrose et al. 2023, section 6)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from debias_ssae.activations import LanguageModel, harvest
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.baselines.erasers import LEACE
+from debias_ssae.encoder import Edit
 from debias_ssae.exceptions import InputError
 
 
@@ -28,6 +29,11 @@ class BlockErasure:
         """Return the edited rows ``[n, d]``."""
         left, right, center = (part.to(x.device, x.dtype) for part in (self.left, self.right, self.center))
         return x - (x - center) @ right.T @ left
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that the edit keeps."""
+        return self.left.numel() + self.right.numel() + self.center.numel()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -45,33 +51,41 @@ def scrub_blocks(
     y: Any = None,
     *,
     hookpoints: Sequence[str] | None = None,
+    edits: Mapping[str, Edit] | None = None,
     conditional: bool = False,
     progress: bool = False,
 ) -> dict[str, BlockErasure]:
     """Fit LEACE on the token rows of each hookpoint, with the edits before it in place; return the edits.
 
-    ``hookpoints`` defaults to the embeddings and every block's output, in the order of the pass. Every token has
-    its text's attribute. Raises InputError as LEACE does and for an unknown hookpoint.
+    ``hookpoints`` defaults to the embeddings and every block's output, in the order of the pass, less those of
+    ``edits``: edits of another kind that are in place already and are not returned. Every token has its text's
+    attribute. Raises InputError as LEACE does, and for a hookpoint that is unknown or edited already.
     """
     z, _ = read_attribute(sensitive_features, len(texts), "scrub_blocks")
     y = None if y is None else np.asarray(y)
     if y is not None and len(y) != len(texts):
         raise InputError(f"y has {len(y)} rows, but there are {len(texts)} texts; they must agree")
+    present = dict(edits or {})
     if hookpoints is None:
-        hookpoints = ["embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))]
+        every = ["embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))]
+        hookpoints = [name for name in every if name not in present]
+    if taken := sorted(set(hookpoints) & set(present)):
+        raise InputError(
+            f"hookpoints {taken} hold one of the edits given; an edit needs a hookpoint of its own"
+        )
     known = np.flatnonzero(z >= 0)
     labelled = [texts[int(i)] for i in known]
-    edits: dict[str, BlockErasure] = {}
+    found: dict[str, BlockErasure] = {}
     for hookpoint in sorted(hookpoints, key=_order(model, hookpoints)):
-        rows = harvest(model, labelled, hookpoint, edits=edits, progress=progress)
+        rows = harvest(model, labelled, hookpoint, edits={**present, **found}, progress=progress)
         owner = known[rows.text_ids.numpy()]
         fitted = LEACE(conditional=conditional).fit(
             rows.x.numpy(), None if y is None else y[owner], sensitive_features=z[owner]
         )
-        edits[hookpoint] = BlockErasure(
+        found[hookpoint] = BlockErasure(
             *(torch.from_numpy(part).float() for part in (fitted.left_, fitted.right_, fitted.center_))
         )
-    return edits
+    return found
 
 
 def _order(model: LanguageModel, hookpoints: Sequence[str]) -> Any:

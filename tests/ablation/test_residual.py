@@ -49,9 +49,7 @@ def test_no_differences(n: int) -> None:
         counterfactual(X[:n], X[:n])
 
 
-@pytest.mark.parametrize(
-    "fit", [lambda x: leace(x, z), lambda x: counterfactual(x[:300], x[300:])]
-)
+@pytest.mark.parametrize("fit", [lambda x: leace(x, z), lambda x: counterfactual(x[:300], x[300:])])
 def test_a_column_of_tiny_spread_is_not_left_with_rounding(fit: Callable[[np.ndarray], LinearEraser]) -> None:
     scale = np.where(np.arange(10) < 2, 1e-33, 1.0)
     tiny = (X * scale).astype(np.float32)

@@ -196,6 +196,16 @@ def test_concept_scrubbing_makes_token_means_equal_at_every_edited_hookpoint(
     assert again["embeddings"].fingerprint == edits["embeddings"].fingerprint
 
 
+def test_concept_scrubbing_with_another_edit_in_place(encoder: ActivationEncoder) -> None:
+    model, texts, z = encoder.language_model, SHORT[:2] * 4, [0, 1] * 4
+    first = scrub_blocks(model, texts, [0, 0, 1, 1] * 2, hookpoints=["embeddings"])
+    edits = scrub_blocks(model, texts, z, edits=first)
+    assert list(edits) == [f"blocks.{i}" for i in range(model.n_blocks)]
+    assert edits["blocks.0"].fingerprint != scrub_blocks(model, texts, z)["blocks.0"].fingerprint
+    with pytest.raises(InputError, match="hookpoint of its own"):
+        scrub_blocks(model, texts, z, hookpoints=["embeddings"], edits=first)
+
+
 def test_concept_scrubbing_defaults_and_bad_input(encoder: ActivationEncoder) -> None:
     model, texts = encoder.language_model, SHORT[:2] * 4
     z, y = [0, 1] * 4, [0, 0, 1, 1] * 2

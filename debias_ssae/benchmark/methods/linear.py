@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,14 @@ from debias_ssae.exceptions import InputError
 
 _MAX_TWINS = 1000
 """Texts with twins that the counterfactual subspace is fitted on, as in the baseline."""
+LINEAR: dict[str, Callable[[], AttributeErasure]] = {
+    "mean_diff": MeanDifference,
+    "inlp": INLP,
+    "leace": LEACE,
+    "leace_conditional": partial(LEACE, conditional=True),
+    "splince": SPLINCE,
+}
+"""Of what leaves the model, fitted on labels of the attribute."""
 
 
 def _linear(name: str, make: Callable[[], AttributeErasure]) -> Make:
@@ -34,17 +43,14 @@ def _linear(name: str, make: Callable[[], AttributeErasure]) -> Make:
         start = time.perf_counter()
         eraser = make().fit(X, labelled.y, sensitive_features=labelled.z)
         seconds = time.perf_counter() - start
-        size = eraser.left_.size + eraser.right_.size + eraser.center_.size
-        yield Variant(name, regime, rows.map(eraser.transform), n_parameters=size, seconds_fit=seconds)
+        edited = rows.map(eraser.transform)
+        yield Variant(name, regime, edited, n_parameters=n_parameters(eraser), seconds_fit=seconds)
 
     return method(name, "labelled", "labelled_gap")(variants)
 
 
-_linear("mean_diff", MeanDifference)
-_linear("inlp", INLP)
-_linear("leace", LEACE)
-_linear("leace_conditional", lambda: LEACE(conditional=True))
-_linear("splince", SPLINCE)
+for _name, _make in LINEAR.items():
+    _linear(_name, _make)
 
 
 @method("leace_in_model", "labelled", "labelled_gap")
@@ -54,7 +60,7 @@ def leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
     start = time.perf_counter()
     edits = scrub_blocks(corpus.encoder.language_model, labelled.texts, labelled.z)
     seconds = time.perf_counter() - start
-    size = sum(e.left.numel() + e.right.numel() + e.center.numel() for e in edits.values())
+    size = sum(edit.n_parameters for edit in edits.values())
     rows = seed.rows(corpus.passes.edited(edits), regime)
     yield Variant(
         "leace_in_model", regime, rows, hookpoint="every block", n_parameters=size, seconds_fit=seconds
@@ -124,3 +130,8 @@ def fit_counterfactual(
     both, _ = passes.run(encoding, [pair.text_a for pair in twins] + [pair.text_b for pair in twins])
     a, b = np.split(both, 2)
     return CounterfactualEraser(n_components, random_state=seed.number).fit(a, twins=b)
+
+
+def n_parameters(eraser: AttributeErasure) -> int:
+    """Numbers that a fitted linear eraser keeps."""
+    return int(eraser.left_.size + eraser.right_.size + eraser.center_.size)

@@ -41,6 +41,10 @@ class TrainedSAE(NamedTuple):
     hookpoint: str
     seconds: float
 
+    def eraser_size(self, n_latents: int) -> int:
+        """Numbers that removing so many latents takes: an encoder row, a decoder row and a bias each."""
+        return n_latents * (2 * self.sae.cfg.d_in + 1)
+
 
 @dataclass
 class Corpus:
@@ -303,10 +307,15 @@ class Seed:
         self, trained: TrainedSAE, latents: Sequence[int] | np.ndarray, *, alpha: float = 1.0
     ) -> Encoding:
         """The model with these latents removed inside; with nothing to remove, the plain one to the bit."""
+        edits, passes = self.edits(trained, latents, alpha=alpha), self.corpus.passes
+        return passes.edited(edits) if edits else passes.plain()
+
+    def edits(
+        self, trained: TrainedSAE, latents: Sequence[int] | np.ndarray, *, alpha: float = 1.0
+    ) -> dict[str, LatentEraser]:
+        """The edit that removes these latents, by its hookpoint; none where it would change nothing."""
         eraser = LatentEraser.cut(trained.sae, [int(i) for i in latents], alpha=alpha)
-        if not eraser.changes_anything:
-            return self.corpus.passes.plain()
-        return self.corpus.passes.edited({trained.hookpoint: eraser})
+        return {trained.hookpoint: eraser} if eraser.changes_anything else {}
 
     def erased(
         self,
@@ -328,8 +337,7 @@ class Seed:
             d_sae=trained.sae.cfg.d_sae,
             n_latents=len(latents),
             draw=draw,
-            # an encoder row, a decoder row and a bias each
-            n_parameters=len(latents) * (2 * trained.sae.cfg.d_in + 1),
+            n_parameters=trained.eraser_size(len(latents)),
             seconds_fit=seconds_fit,
         )
 

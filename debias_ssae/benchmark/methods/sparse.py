@@ -1,15 +1,15 @@
 """Sparse autoencoders: the general and the specialised one, narrow, deep, and with a linear eraser behind."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from debias_ssae.baselines import LEACE
-from debias_ssae.benchmark.methods.linear import fit_counterfactual
+from debias_ssae.baselines import AttributeErasure, scrub_blocks
+from debias_ssae.benchmark.methods.linear import LINEAR, fit_counterfactual, n_parameters
 from debias_ssae.benchmark.methods.registry import Make, method
 from debias_ssae.benchmark.methods.seed import Seed, TrainedSAE
 from debias_ssae.benchmark.methods.variant import Variant
@@ -61,21 +61,48 @@ _sae("ssae_eighth", "ssae", share=NARROW)
 _sae("ssae_deep", "ssae", deep=True)
 
 
-@method("ssae_leace", "labelled", "labelled_gap")
-def ssae_leace(seed: Seed, regime: str) -> Iterator[Variant]:
-    """LEACE of what leaves the model after the SSAE's edit."""
+def _with_linear(eraser: str, make: Callable[[], AttributeErasure]) -> Make:
+    """The SSAE's edit, and a linear eraser of what leaves the model after it."""
+
+    def variants(seed: Seed, regime: str) -> Iterator[Variant]:
+        trained, labelled = seed.sae(), seed.attribute_set(regime)
+        start = time.perf_counter()
+        found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
+        variant = seed.erased(f"ssae_{eraser}", regime, trained, found.latents)
+        X = seed.attribute_rows(seed.erasing(trained, found.latents), variant.rows, regime)
+        fitted = make().fit(X, labelled.y, sensitive_features=labelled.z)
+        seconds = trained.seconds + time.perf_counter() - start
+        yield replace(
+            variant,
+            rows=variant.rows.map(fitted.transform),
+            n_parameters=variant.n_parameters + n_parameters(fitted),
+            seconds_fit=seconds,
+        )
+
+    return method(f"ssae_{eraser}", "labelled", "labelled_gap")(variants)
+
+
+for _name, _make in LINEAR.items():
+    _with_linear(_name, _make)
+
+
+@method("ssae_leace_in_model", "labelled", "labelled_gap")
+def ssae_leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
+    """The SSAE's edit, and LEACE on token rows after every block with that edit in place."""
     trained, labelled = seed.sae(), seed.attribute_set(regime)
     start = time.perf_counter()
     found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
-    variant = seed.erased("ssae_leace", regime, trained, found.latents)
-    X = seed.attribute_rows(seed.erasing(trained, found.latents), variant.rows, regime)
-    eraser = LEACE().fit(X, sensitive_features=labelled.z)
+    edit, model = seed.edits(trained, found.latents), seed.corpus.encoder.language_model
+    blocks = scrub_blocks(model, labelled.texts, labelled.z, edits=edit)
     seconds = trained.seconds + time.perf_counter() - start
-    size = eraser.left_.size + eraser.right_.size + eraser.center_.size
-    yield replace(
-        variant,
-        rows=variant.rows.map(eraser.transform),
-        n_parameters=variant.n_parameters + size,
+    yield Variant(
+        "ssae_leace_in_model",
+        regime,
+        seed.rows(seed.corpus.passes.edited({**edit, **blocks}), regime),
+        hookpoint="every block",
+        d_sae=trained.sae.cfg.d_sae,
+        n_latents=len(found.latents),
+        n_parameters=trained.eraser_size(len(found.latents)) + sum(b.n_parameters for b in blocks.values()),
         seconds_fit=seconds,
     )
 
