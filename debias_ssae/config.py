@@ -144,10 +144,12 @@ class ActivationConfig(Settings):
 
 
 class SelectionConfig(Settings):
-    """Which latents are removed."""
+    """Which latents are removed, or kept."""
 
     n_latents: int = Field(default=150, ge=0)
     """How many the benchmark removes, the same for every method; n_latents="auto" goes by a rule instead."""
+    n_kept: int = Field(default=32, ge=1)
+    """How many edit="keep" keeps: as many as the default SAE has active on a row."""
     most_latents: int = Field(default=512, ge=1)
     """At most so many are considered."""
     max_texts: int = Field(default=2_000, ge=1)

@@ -1,6 +1,6 @@
 """Erasers: of latents inside the model, and of directions in what leaves it."""
 
-from debias_ssae.ablation.eraser import LatentEraser
+from debias_ssae.ablation.eraser import LatentEraser, Mode
 from debias_ssae.ablation.residual import (
     LinearEraser,
     counterfactual,
@@ -13,6 +13,7 @@ from debias_ssae.ablation.residual import (
 __all__ = [
     "LatentEraser",
     "LinearEraser",
+    "Mode",
     "counterfactual",
     "leace",
     "principal_directions",

@@ -19,7 +19,7 @@ from debias_ssae.exceptions import InputError
 from debias_ssae.sae.files import write_atomically
 from debias_ssae.sae.model import SparseAutoencoder
 
-Mode = Literal["zero", "mean", "project"]
+Mode = Literal["zero", "mean", "project", "keep"]
 FORMAT = 1
 
 
@@ -30,8 +30,9 @@ class LatentEraser:
     ``f`` are the chosen latents' activations. The error of the SAE stays in ``x`` (SHIFT, Marks et al. 2024,
     section 4), so that no latents, or ``alpha = 0``, return the very tensor that came in.
 
-    Modes: ``zero`` (target 0), ``mean`` (target: the latent's mean over training rows) and ``project`` (remove
-    the span of the encoder rows instead; S&P Top-K, arXiv 2509.10809).
+    Modes: ``zero`` (target 0), ``mean`` (target: the latent's mean over training rows), ``project`` (remove
+    the span of the encoder rows instead; S&P Top-K, arXiv 2509.10809) and ``keep`` (the other way round: only what
+    the chosen latents write is left, ``f @ W_dec + b_dec``, and the SAE's error goes with the other latents).
     """
 
     sae: SparseAutoencoder
@@ -66,6 +67,10 @@ class LatentEraser:
             raise InputError("the list of latents names one of them twice")
         if mode not in get_args(Mode):
             raise InputError(f"mode is {mode!r}; expected one of {', '.join(get_args(Mode))}")
+        if mode == "keep" and not chosen:
+            raise InputError(
+                'mode="keep" with no latents would leave nothing of the rows; name those to keep'
+            )
         if mode == "mean" and means is None:
             raise InputError('mode="mean" needs the mean activation of each latent; pass means=')
         index = torch.tensor(chosen, dtype=torch.long)
@@ -84,6 +89,9 @@ class LatentEraser:
                 basis = torch.linalg.qr(self._rows(sae.W_enc).T.double()).Q.to(rows.dtype)
                 return torch.addmm(rows, rows @ basis, basis.T, alpha=-self.alpha).to(x.dtype)
             f = self._activations(rows)
+            if self.mode == "keep":
+                kept = torch.addmm(sae.b_dec, f, self._rows(sae.W_dec))
+                return torch.lerp(rows, kept, self.alpha).to(x.dtype)
             if self.mode == "mean" and self.means is not None:
                 f = f - self.means.to(f)
             return torch.addmm(rows, f, self._rows(sae.W_dec), alpha=-self.alpha).to(x.dtype)

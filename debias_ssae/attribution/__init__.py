@@ -4,6 +4,7 @@ from debias_ssae.attribution.choosing import Sufficient, removal_score, smallest
 from debias_ssae.attribution.concept import TwinRows, counterfactual_contrast, harvest_twins
 from debias_ssae.attribution.controls import matched_random_latents, random_swaps
 from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, costs_from_twins, guard
+from debias_ssae.attribution.keeping import target_margin
 from debias_ssae.attribution.labelled import class_conditional_contrast, encode_attribute
 from debias_ssae.attribution.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
 from debias_ssae.attribution.propagation import propagate
@@ -38,4 +39,5 @@ __all__ = [
     "removal_score",
     "smallest_sufficient",
     "stability",
+    "target_margin",
 ]

@@ -35,10 +35,17 @@ from debias_ssae.exceptions import InputError
     "--pooling", default="mean", show_default=True, type=click.Choice(["mean", "cls", "last", "max"])
 )
 @click.option(
+    "--edit",
+    default="remove",
+    show_default=True,
+    type=click.Choice(["remove", "keep"]),
+    help="Remove latents of the attribute, or keep those of the target alone (labels, --hookpoint final).",
+)
+@click.option(
     "--n-latents",
     default="auto",
     show_default=True,
-    help="How many latents to remove, at most; auto: as few as suffice.",
+    help="How many latents, at most; auto: as few as suffice.",
 )
 @click.option("--alpha", default=1.0, show_default=True, help="Share of their writing that is removed.")
 @click.option(
@@ -89,6 +96,7 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
         hookpoint=options["hookpoint"].split(",") if "," in options["hookpoint"] else options["hookpoint"],
         layer=options["layer"],
         pooling=options["pooling"],
+        edit=options["edit"],
         n_latents=n_latents if n_latents == "auto" else int(n_latents),
         alpha=options["alpha"],
         residual=None if options["residual"] == "none" else options["residual"],
@@ -102,7 +110,8 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     debiaser.fit(table[text].tolist(), y, sensitive_features=labels)
     debiaser.save(out)
     for hookpoint, part in debiaser.parts_.items():
-        click.echo(f"{len(part.latents)} of {part.sae.cfg.d_sae} latents are removed at {hookpoint}.")
+        done = "kept" if options["edit"] == "keep" else "removed"
+        click.echo(f"{len(part.latents)} of {part.sae.cfg.d_sae} latents are {done} at {hookpoint}.")
     click.echo(f"Model: {out}")
 
 

@@ -20,6 +20,15 @@ def check_params(debiaser: Any) -> None:
         raise InputError(
             f'residual is {debiaser.residual!r}; expected "auto", None, "counterfactual" or "leace"'
         )
+    if debiaser.edit not in ("remove", "keep"):
+        raise InputError(f'edit is {debiaser.edit!r}; expected "remove" or "keep"')
+    if debiaser.edit == "keep" and debiaser.concept is not None:
+        raise InputError('edit="keep" is told by labels what carries the target; it takes no concept=')
+    if debiaser.edit == "keep" and debiaser.encoder is not None and debiaser.hookpoint != "final":
+        raise InputError(
+            f'edit="keep" leaves too little for the blocks after it; use hookpoint="final", '
+            f"got {debiaser.hookpoint!r}"
+        )
     if hasattr(debiaser.corpus, "__next__"):
         raise InputError(
             "corpus is a one-shot iterator; pass a list or a path, since it is read more than once"
@@ -30,7 +39,7 @@ def check_params(debiaser: Any) -> None:
         )
 
 
-def check_regime(concept: Any, y: np.ndarray | None, z: Any) -> None:
+def check_regime(concept: Any, y: np.ndarray | None, z: Any, *, keep: bool = False) -> None:
     """Raise InputError where nothing says what to remove, or where the attribute is the target."""
     if concept is not None:
         return
@@ -39,6 +48,8 @@ def check_regime(concept: Any, y: np.ndarray | None, z: Any) -> None:
             "neither sensitive_features nor a concept was given, so there is nothing to remove; pass "
             'sensitive_features to fit, or set concept= (for example "gender")'
         )
+    if keep and y is None:
+        raise InputError('edit="keep" keeps what carries the target; pass y to fit')
     codes, _ = encode_attribute(z, len(z))
     if y is not None and _same_partition(y[codes >= 0], codes[codes >= 0]):
         raise InputError(

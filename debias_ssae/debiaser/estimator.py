@@ -12,9 +12,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.ablation import LatentEraser, LinearEraser, leace
+from debias_ssae.ablation import LatentEraser, LinearEraser
 from debias_ssae.activations import Activations
-from debias_ssae.attribution import encode_attribute
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig
 from debias_ssae.datasets import load_corpus
@@ -23,7 +22,7 @@ from debias_ssae.debiaser.checks import check_lengths, check_params, check_regim
 from debias_ssae.debiaser.finding import find_from_labels
 from debias_ssae.debiaser.hookpoints import candidates, choose_hookpoint
 from debias_ssae.debiaser.part import Part
-from debias_ssae.debiaser.residual import fit_residual
+from debias_ssae.debiaser.residual import fit_leace, fit_residual
 from debias_ssae.debiaser.specialise import learn_from_rows
 from debias_ssae.encoder import ActivationEncoder, check_texts
 from debias_ssae.exceptions import InputError, NothingRemovedWarning
@@ -53,8 +52,11 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         attribute (docs/debiaser.md).
     layer, pooling : str, default="final", "mean"
         The representation that is returned. An ActivationEncoder as ``encoder`` brings its own.
+    edit : {"remove", "keep"}, default="remove"
+        "keep" is for an attribute that is everywhere (style, domain) and the labelled regime at hookpoint="final":
+        only the latents that carry more of the target than of the attribute stay, all else goes.
     n_latents : int or "auto", default="auto"
-        How many latents to remove at most; "auto" is ``config.selection.n_latents``.
+        How many latents to remove (or keep) at most; "auto" goes by a rule (docs/debiaser.md).
     alpha : float, default=1.0
         Share of the latents' writing that is removed; 0 returns the plain representation, bit for bit.
     residual : {"auto", "counterfactual", "leace", None}, default="auto"
@@ -100,6 +102,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         hookpoint: str | Sequence[str] = "embeddings",
         layer: str = "final",
         pooling: str = "mean",
+        edit: str = "remove",
         n_latents: int | str = "auto",
         alpha: float = 1.0,
         residual: str | None = "auto",
@@ -116,6 +119,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.hookpoint = hookpoint
         self.layer = layer
         self.pooling = pooling
+        self.edit = edit
         self.n_latents = n_latents
         self.alpha = alpha
         self.residual = residual
@@ -147,7 +151,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return self._fit_matrix(X, y, sensitive_features)
         texts = check_texts(X)
         check_lengths(len(texts), y, sensitive_features)
-        check_regime(self.concept, y, sensitive_features)
+        check_regime(self.concept, y, sensitive_features, keep=self.edit == "keep")
         return self._fit_texts(texts, y, sensitive_features)
 
     def transform(self, X: Any) -> np.ndarray:
@@ -227,6 +231,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             y=y,
             sensitive_features=z,
             general=self._load_sae(hookpoint),
+            keep=self.edit == "keep",
             n_latents=self.n_latents,
             alpha=self.alpha,
             random_state=self._seed(),
@@ -254,7 +259,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             )
             self.parts_ = {MATRIX: Part.cut(learned, None, self.alpha)}
             return self
-        check_regime(self.concept, y, z)
+        check_regime(self.concept, y, z, keep=self.edit == "keep")
         n = len(x)
         blank = torch.zeros(n, 2, dtype=torch.long)
         rows = Activations(x, torch.arange(n), torch.zeros(n, dtype=torch.long), blank, n)
@@ -264,12 +269,13 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             y,
             z,
             self._config().selection,
+            keep=self.edit == "keep",
             n_latents=self.n_latents,
             random_state=self._seed(),
         )
         self.parts_ = {MATRIX: Part.cut(learned, found, self.alpha)}
         if self.residual == "leace":
-            self.residual_ = leace(*_known(self._edit_matrix(X), z, y))
+            self.residual_ = fit_leace(self._edit_matrix(X), z, y)
         elif self._config().recenter and self.changes_anything:
             self._recenter(X, self._edit_matrix(X))
         return self
@@ -294,7 +300,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 raise InputError(
                     'residual="leace" needs sensitive_features in fit; without labels use "counterfactual"'
                 )
-            self.residual_ = leace(*_known(self._represent(texts), z, y))
+            self.residual_ = fit_leace(self._represent(texts), z, y)
         elif kind == "counterfactual":
             if concept is None:
                 raise InputError('residual="counterfactual" needs concept=; with labels use "leace"')
@@ -384,13 +390,6 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.encoder is None else []
         return tags
-
-
-def _known(x: np.ndarray, z: Any, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The rows whose attribute is known, with its codes and classes."""
-    codes, _ = encode_attribute(z, len(x))
-    known = codes >= 0
-    return x[known], codes[known], None if y is None else y[known]
 
 
 def _tensor(X: np.ndarray) -> torch.Tensor:

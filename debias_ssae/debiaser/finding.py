@@ -25,6 +25,7 @@ from debias_ssae.attribution import (
     random_swaps,
     removal_score,
     smallest_sufficient,
+    target_margin,
 )
 from debias_ssae.concept import Concept
 from debias_ssae.config import SelectionConfig
@@ -46,6 +47,8 @@ class Found:
     """Ids, best first."""
     report: dict[str, Any] = field(default_factory=dict)
     """What each step of the selection did; JSON."""
+    keep: bool = False
+    """The latents are what is kept, and all else is removed."""
 
 
 def find_from_concept(
@@ -106,10 +109,16 @@ def find_from_labels(
     sensitive_features: Any,
     config: SelectionConfig,
     *,
+    keep: bool = False,
     n_latents: int | str = "auto",
     random_state: int | None = None,
 ) -> Found:
-    """Labelled regime, on the rows of the hookpoint; texts with an unknown attribute are left out."""
+    """Labelled regime, on the rows of the hookpoint; texts with an unknown attribute are left out.
+
+    With ``keep`` the latents found are those to keep, for an attribute that is everywhere.
+    """
+    if keep and y is not None:
+        return _find_to_keep(sae, rows, y, sensitive_features, config, n_latents)
     codes, values = encode_attribute(sensitive_features, rows.n_texts)
     latents, firing_rate = pooled_latents(sae, rows)
     scores = class_conditional_contrast(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
@@ -133,6 +142,27 @@ def find_from_labels(
         report["n_latents"] = f"rule not run: {error}"
         return Found(scores, chosen[: config.n_latents], report)
     return Found(scores, chosen[: _sufficient(chosen, score, config, report)], report)
+
+
+def _find_to_keep(
+    sae: SparseAutoencoder,
+    rows: Activations,
+    y: np.ndarray,
+    sensitive_features: Any,
+    config: SelectionConfig,
+    n_latents: int | str,
+) -> Found:
+    """The latents that carry more of the target than of the attribute. Raises InputError where none does."""
+    codes, values = encode_attribute(sensitive_features, rows.n_texts)
+    latents, firing_rate = pooled_latents(sae, rows)
+    scores = target_margin(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
+    kept = scores.top(config.n_kept if n_latents == "auto" else int(n_latents))
+    if not len(kept):
+        raise InputError(
+            'no latent carries more of the target than of the attribute, so edit="keep" would keep nothing; '
+            'use edit="remove", or more labelled texts'
+        )
+    return Found(scores, kept, keep=True)
 
 
 def _find_from_seed_texts(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from debias_ssae.ablation import LatentEraser
+from debias_ssae.ablation import LatentEraser, Mode
 from debias_ssae.activations import LanguageModel, harvest
 from debias_ssae.attribution import LatentScores
 from debias_ssae.concept import Concept
@@ -33,7 +33,8 @@ class Part:
         """Cut the eraser; without ``found`` nothing is removed."""
         latents = [] if found is None else found.latents.tolist()
         record = learned.record if found is None else {**learned.record, "selection": found.report}
-        return cls(learned.sae, found, LatentEraser.cut(learned.sae, latents, alpha=alpha), record)
+        mode: Mode = "keep" if found is not None and found.keep else "zero"
+        return cls(learned.sae, found, LatentEraser.cut(learned.sae, latents, alpha=alpha, mode=mode), record)
 
     @classmethod
     def learn(
@@ -48,13 +49,14 @@ class Part:
         y: np.ndarray | None = None,
         sensitive_features: Any = None,
         general: SparseAutoencoder | None = None,
+        keep: bool = False,
         n_latents: int | str = "auto",
         alpha: float = 1.0,
         random_state: int | None = None,
         cache_dir: str | Path | None = None,
         progress: bool = False,
     ) -> "Part":
-        """Train the SAE of ``hookpoint`` on ``texts``, find what to remove, and cut; no labels with a ``concept``."""
+        """Train the SAE of ``hookpoint``, find what to remove (or to ``keep``) and cut; no labels with a concept."""
         shown: dict[str, Any] = {"random_state": random_state, "progress": progress}
         learned = learn_ssae(
             model, texts, hookpoint, config, corpus=corpus, general=general, cache_dir=cache_dir, **shown
@@ -70,6 +72,7 @@ class Part:
                 y,
                 sensitive_features,
                 config.selection,
+                keep=keep,
                 n_latents=n_latents,
                 random_state=random_state,
             )
@@ -89,5 +92,5 @@ class Part:
         """The same SAE and scores with other ``latents`` removed. Raises InputError for ids it has not."""
         if self.found is None:
             return self
-        eraser = LatentEraser.cut(self.sae, latents.tolist(), alpha=self.eraser.alpha)
+        eraser = LatentEraser.cut(self.sae, latents.tolist(), alpha=self.eraser.alpha, mode=self.eraser.mode)
         return replace(self, found=replace(self.found, latents=latents), eraser=eraser)

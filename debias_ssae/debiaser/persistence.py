@@ -108,6 +108,7 @@ def _describe(hookpoint: str, part: Part) -> dict[str, Any]:
         "hookpoint": hookpoint,
         "scores": None if scores is None else {name: getattr(scores, name) for name in named},
         "report": None if found is None else found.report,
+        "mode": part.eraser.mode,
         "record": part.record,
     }
 
@@ -170,6 +171,6 @@ def _restore_part(
     if told["scores"] is not None:
         words: dict[str, Any] = told["scores"] | {k: tuple(told["scores"][k]) for k in ("values", "classes")}
         words |= {name: arrays[f"parts.{i}.{name}"] for name in _SCORE_ARRAYS}
-        found = Found(LatentScores(**words), latents, told["report"])
-    eraser = LatentEraser.cut(sae, [int(k) for k in latents], alpha=alpha)
+        found = Found(LatentScores(**words), latents, told["report"], keep=told.get("mode") == "keep")
+    eraser = LatentEraser.cut(sae, [int(k) for k in latents], alpha=alpha, mode=told.get("mode", "zero"))
     return Part(sae, found, eraser, told["record"])

@@ -1,13 +1,22 @@
 """The linear eraser that follows the edit: the attribute's direction in the plain model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from debias_ssae.ablation import LinearEraser, counterfactual
+from debias_ssae.ablation import LinearEraser, counterfactual, leace
+from debias_ssae.attribution import encode_attribute
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
+
+
+def fit_leace(x: np.ndarray, z: Any, y: np.ndarray | None) -> LinearEraser:
+    """LEACE of the rows ``[n, d]`` whose attribute is known, inside each class where there are classes."""
+    codes, _ = encode_attribute(z, len(x))
+    known = codes >= 0
+    return leace(x[known], codes[known], None if y is None else y[known])
 
 
 def fit_residual(

@@ -80,10 +80,10 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     rows["found by"] = "nothing" if scores is None else scores.method.replace("_", " ")
     for hookpoint, part in debiaser.parts_.items():
         cfg, name = part.sae.cfg, part.sae.fingerprint()[:16]
-        rows[f"at `{hookpoint}`"] = (
-            f"{len(part.latents)} of {cfg.d_sae} latents; SAE {cfg.architecture}, `{name}`"
-        )
-    rows["share of their writing that is removed"] = f"{debiaser.alpha:g}"
+        done = "kept, all else removed" if part.eraser.mode == "keep" else "removed"
+        n = f"{len(part.latents)} of {cfg.d_sae} latents {done}"
+        rows[f"at `{hookpoint}`"] = f"{n}; SAE {cfg.architecture}, `{name}`"
+    rows["share of the edit that is made"] = f"{debiaser.alpha:g}"
     rows["linear eraser on the output"] = (
         "none"
         if debiaser.residual_ is None

@@ -68,6 +68,10 @@ def candidates(
         raise InputError(
             "this debiaser works on a matrix, whose rows have no words to show; review needs texts"
         )
+    if any(part.eraser.mode == "keep" for part in debiaser.parts_.values()):
+        raise InputError(
+            'review is of latents that are removed, but this debiaser was fitted with edit="keep"'
+        )
     kept = check_texts(texts)
     order = np.sort(np.random.default_rng(random_state).permutation(len(kept))[:max_texts])
     sample = [kept[i] for i in order]

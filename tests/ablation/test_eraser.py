@@ -55,6 +55,24 @@ def test_nothing_removed_means_the_same_bits(latents: list[int], alpha: float) -
     assert LatentEraser.cut(sae_of(), latents, alpha=alpha)(x) is x
 
 
+@pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
+def test_keeping_is_removing_the_others_and_the_error(architecture: str) -> None:
+    sae, x, kept = sae_of(architecture), rows(), [3, 17, 5]
+    others = [i for i in range(M) if i not in kept]
+    with torch.no_grad():
+        sae.b_dec.normal_(generator=torch.Generator().manual_seed(2))
+        error = x - sae.decode(sae.encode(x))
+        expected = LatentEraser.cut(sae, others)(x) - error
+    eraser = LatentEraser.cut(sae, kept, mode="keep")
+    assert torch.allclose(eraser(x), expected, atol=1e-5)
+    assert torch.allclose(
+        LatentEraser.cut(sae, kept, mode="keep", alpha=0.5)(x), (x + expected) / 2, atol=1e-5
+    )
+    with torch.no_grad():
+        everything = LatentEraser.cut(sae, range(M), mode="keep")(x)
+        assert torch.allclose(everything, sae.decode(sae.encode(x)), atol=1e-5)
+
+
 def test_row_order_does_not_matter() -> None:
     x, order = rows(), torch.randperm(N, generator=torch.Generator().manual_seed(1))
     eraser = LatentEraser.cut(sae_of(), [1, 2, 3])
@@ -102,8 +120,9 @@ def test_fingerprint_names_the_edit() -> None:
         ({"latents": [M]}, "but the SAE has"),
         ({"latents": [-1]}, "but the SAE has"),
         ({"latents": [1, 1]}, "twice"),
-        ({"latents": [1], "mode": "median"}, "expected one of zero, mean, project"),
+        ({"latents": [1], "mode": "median"}, "expected one of zero, mean, project, keep"),
         ({"latents": [1], "mode": "mean"}, "pass means="),
+        ({"latents": [], "mode": "keep"}, "name those to keep"),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:
@@ -123,7 +142,7 @@ def test_thresholds_are_kept(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
-@pytest.mark.parametrize("mode", ["zero", "mean", "project"])
+@pytest.mark.parametrize("mode", ["zero", "mean", "project", "keep"])
 def test_saved_alone_it_does_the_same(architecture: str, mode: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     sae, x = sae_of(architecture), rows()
     eraser = LatentEraser.cut(sae, [3, 17, 5], alpha=0.5, mode=mode, means=torch.arange(M).float())  # type: ignore[arg-type]

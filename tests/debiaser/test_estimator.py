@@ -102,6 +102,9 @@ def test_concept_regime_reads_no_attribute_labels(encoder, bios, small_config) -
     [
         ({}, {}, "neither sensitive_features nor a concept"),
         ({}, {"z": "profession"}, "name a concept="),
+        ({"edit": "keeps"}, {"z": "gender"}, 'expected "remove" or "keep"'),
+        ({"edit": "keep"}, {"z": "gender"}, 'use hookpoint="final"'),
+        ({"edit": "keep", "concept": "gender"}, {}, "takes no concept="),
         ({"n_latents": -1}, {"z": "gender"}, 'expected "auto" or a whole number'),
         ({"n_latents": True}, {"z": "gender"}, 'expected "auto" or a whole number'),
         ({"residual": "magic"}, {"z": "gender"}, "expected"),
@@ -125,6 +128,8 @@ def test_lengths_must_agree(encoder, bios) -> None:  # type: ignore[no-untyped-d
         SSAEDebiaser(encoder).fit(bios.text, sensitive_features=["a", "b", "a"])
     with pytest.raises(InputError, match="y has 3"):
         SSAEDebiaser(encoder).fit(bios.text, [1, 2, 3], sensitive_features=bios.gender)
+    with pytest.raises(InputError, match="pass y to fit"):
+        SSAEDebiaser(encoder, edit="keep", hookpoint="final").fit(bios.text, sensitive_features=bios.gender)
     with pytest.raises(InputError, match="needs texts"):
         SSAEDebiaser(concept="gender").fit(np.ones((4, 2)))
 

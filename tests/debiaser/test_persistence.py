@@ -32,6 +32,28 @@ def test_residual_and_matrix_round_trip(small_config, tmp_path) -> None:  # type
     assert np.array_equal(SSAEDebiaser.load(tmp_path / "model").transform(X), debiaser.transform(X))
 
 
+def test_keeping_what_carries_the_target(small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """The attribute is in seven of eight columns, the target in one: what is kept follows the target."""
+    rng = np.random.default_rng(0)
+    y, z = rng.integers(0, 2, 600), rng.integers(0, 2, 600)
+    X = rng.normal(size=(600, 8)).astype(np.float32)
+    X[:, 1:] += 3 * z[:, None]
+    X[:, 0] += 6 * y
+    debiaser = SSAEDebiaser(config=small_config, edit="keep", random_state=0, n_latents=2)
+    kept = debiaser.fit(X, y, sensitive_features=z).transform(X)
+
+    def gaps(rows: np.ndarray) -> tuple[float, float]:
+        spread = rows.std(axis=0).max()
+        return tuple(np.linalg.norm(rows[g == 1].mean(0) - rows[g == 0].mean(0)) / spread for g in (y, z))  # type: ignore[return-value]
+
+    assert gaps(X)[1] > gaps(X)[0]
+    assert gaps(kept)[0] > 2 * gaps(kept)[1]
+    debiaser.save(tmp_path / "model")
+    again = SSAEDebiaser.load(tmp_path / "model")
+    assert np.array_equal(again.transform(X), kept)
+    assert (again.eraser_.mode, again.parts_["matrix"].found.keep) == ("keep", True)
+
+
 def test_saving_twice_replaces_but_never_foreign_files(labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]
     labelled.save(tmp_path / "model")
     labelled.save(tmp_path / "model")

@@ -273,14 +273,16 @@ class Seed:
         seconds = max(time.perf_counter() - start, trained) + (general.seconds if general else 0.0)
         return TrainedSAE(learned.sae, hookpoint, seconds)
 
-    def found(self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool = True) -> Found:
+    def found(
+        self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool = True, keep: bool = False
+    ) -> Found:
         """Find latents as the debiaser does: from the head's texts and words, or from attribute labels."""
-        key = (trained.sae.fingerprint(), trained.hookpoint, regime, n_latents, with_y)
+        key = (trained.sae.fingerprint(), trained.hookpoint, regime, n_latents, with_y, keep)
         if key not in self._found:
-            self._found[key] = self._find(trained, regime, n_latents, with_y=with_y)
+            self._found[key] = self._find(trained, regime, n_latents, with_y=with_y, keep=keep)
         return self._found[key]
 
-    def _find(self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool) -> Found:
+    def _find(self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool, keep: bool) -> Found:
         corpus, model = self.corpus, self.corpus.encoder.language_model
         selection = corpus.config.debias.selection
         options: dict[str, Any] = {"n_latents": n_latents, "random_state": self.number}
@@ -301,7 +303,9 @@ class Seed:
         if key not in self._activations:
             self._activations[key] = harvest(model, labelled.texts, trained.hookpoint)
         y = labelled.y if with_y else None
-        return find_from_labels(trained.sae, self._activations[key], y, labelled.z, selection, **options)
+        return find_from_labels(
+            trained.sae, self._activations[key], y, labelled.z, selection, keep=keep, **options
+        )
 
     def erasing(
         self, trained: TrainedSAE, latents: Sequence[int] | np.ndarray, *, alpha: float = 1.0

@@ -8,11 +8,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from debias_ssae.ablation import LatentEraser
 from debias_ssae.baselines import AttributeErasure, scrub_blocks
 from debias_ssae.benchmark.methods.linear import LINEAR, fit_counterfactual, n_parameters
 from debias_ssae.benchmark.methods.registry import Make, method
 from debias_ssae.benchmark.methods.seed import Seed, TrainedSAE
 from debias_ssae.benchmark.methods.variant import Variant
+from debias_ssae.benchmark.passes import Encoding
 from debias_ssae.config import DebiasConfig
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -61,29 +63,66 @@ _sae("ssae_eighth", "ssae", share=NARROW)
 _sae("ssae_deep", "ssae", deep=True)
 
 
-def _with_linear(eraser: str, make: Callable[[], AttributeErasure]) -> Make:
-    """The SSAE's edit, and a linear eraser of what leaves the model after it."""
+@method("ssae_keep", "labelled")
+def ssae_keep(seed: Seed, regime: str) -> Iterator[Variant]:
+    """At the output, the latents that carry more of the target than of the attribute, and nothing else."""
+    yield _kept(seed, "ssae_keep", regime)[0]
+
+
+def _kept(seed: Seed, name: str, regime: str) -> tuple[Variant, Encoding]:
+    corpus, start = seed.corpus, time.perf_counter()
+    trained = seed.sae("ssae", corpus.encoder.layer)
+    found = seed.found(trained, regime, corpus.config.debias.selection.n_kept, keep=True)
+    eraser = LatentEraser.cut(trained.sae, found.latents.tolist(), mode="keep")
+    seconds = trained.seconds + time.perf_counter() - start
+    encoding = corpus.passes.edited({trained.hookpoint: eraser})
+    variant = Variant(
+        name,
+        regime,
+        seed.rows(encoding, regime),
+        hookpoint=trained.hookpoint,
+        d_sae=trained.sae.cfg.d_sae,
+        n_latents=len(found.latents),
+        n_parameters=trained.eraser_size(len(found.latents)) + trained.sae.cfg.d_in,
+        seconds_fit=seconds,
+    )
+    return variant, encoding
+
+
+def _removed(seed: Seed, name: str, regime: str) -> tuple[Variant, Encoding]:
+    trained = seed.sae()
+    variant = _erased(seed, name, regime, trained)
+    found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
+    return variant, seed.erasing(trained, found.latents)
+
+
+def _with_linear(
+    name: str,
+    make: Callable[[], AttributeErasure],
+    edit: Callable[[Seed, str, str], tuple[Variant, Encoding]],
+) -> Make:
+    """An edit with the SSAE, and a linear eraser of what leaves the model after it."""
 
     def variants(seed: Seed, regime: str) -> Iterator[Variant]:
-        trained, labelled = seed.sae(), seed.attribute_set(regime)
+        labelled = seed.attribute_set(regime)
+        variant, encoding = edit(seed, name, regime)
+        X = seed.attribute_rows(encoding, variant.rows, regime)
         start = time.perf_counter()
-        found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
-        variant = seed.erased(f"ssae_{eraser}", regime, trained, found.latents)
-        X = seed.attribute_rows(seed.erasing(trained, found.latents), variant.rows, regime)
         fitted = make().fit(X, labelled.y, sensitive_features=labelled.z)
-        seconds = trained.seconds + time.perf_counter() - start
         yield replace(
             variant,
             rows=variant.rows.map(fitted.transform),
             n_parameters=variant.n_parameters + n_parameters(fitted),
-            seconds_fit=seconds,
+            seconds_fit=variant.seconds_fit + time.perf_counter() - start,
         )
 
-    return method(f"ssae_{eraser}", "labelled", "labelled_gap")(variants)
+    return method(name, "labelled", *(("labelled_gap",) if edit is _removed else ()))(variants)
 
 
 for _name, _make in LINEAR.items():
-    _with_linear(_name, _make)
+    _with_linear(f"ssae_{_name}", _make, _removed)
+_with_linear("ssae_keep_leace_conditional", LINEAR["leace_conditional"], _kept)
+_with_linear("ssae_keep_inlp", LINEAR["inlp"], _kept)
 
 
 @method("ssae_leace_in_model", "labelled", "labelled_gap")
