@@ -76,6 +76,7 @@ def test_gates_end_with_one_and_still_write(data: Path) -> None:
     result = _run(data, "--out", str(out), *gate)
     assert result.exit_code == 1
     assert "FAILED worst_group_accuracy [gender, erm]" in result.output
+    assert "PASSED tpr_gap_rms [gender, erm]" in result.output
     assert ET.fromstring(out.read_text(encoding="utf-8")).attrib["failures"] == "1"
     assert _run(data, "--out", str(out), *gate, base=("--target", "y", "--prediction", "ssae")).exit_code == 0
 

@@ -234,12 +234,16 @@ def _latents(directory: Path, contexts: dict[int, list[str]] | None) -> list[dic
         saved = json.loads((directory / "debiaser.json").read_text(encoding="utf-8"))
         arrays = load_file(directory / "arrays.safetensors")
         scores = None
+        if saved["parts"][0].get("mode") == "keep":
+            raise InputError(f"--debiaser shows removed latents, but {directory} was fitted with edit=keep")
         first = saved["parts"][0]["scores"]
         if first is not None:
             fields = {k.removeprefix("parts.0."): v for k, v in arrays.items() if k.startswith("parts.0.")}
             scores = SimpleNamespace(**fields, values=tuple(first["values"]))
         latents = arrays["parts.0.latents"]
         return latent_cards(SimpleNamespace(latents_=latents, scores_=scores), contexts=contexts)
+    except InputError:
+        raise
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{directory} is no saved debiaser: {error}") from error
 
@@ -276,6 +280,8 @@ def _say(report: "AuditReport", gates: "list[GateResult]", outs: Sequence[Path])
     if len(lines) > MOST_LINES:
         click.echo(f"({len(lines) - MOST_LINES} more in the report)")
     for gate in gates:
-        if not gate.passed:
-            click.echo(f"FAILED {gate.metric} [{gate.section}, {gate.model}]: {gate.reason}", err=True)
+        verdict = "PASSED" if gate.passed else "FAILED"
+        click.echo(
+            f"{verdict} {gate.metric} [{gate.section}, {gate.model}]: {gate.reason}", err=not gate.passed
+        )
     click.echo(f"Report: {', '.join(map(str, outs))}")

@@ -124,12 +124,15 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False), help="Parquet or csv of representations."
 )
+@click.option(
+    "--id", "ids", multiple=True, help="Column to copy into OUT, before the dimensions. Repeatable."
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def transform(model: str, data: str, text: str, out: str, quiet: bool) -> None:
+def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], quiet: bool) -> None:
     """Write the debiased representations of a table of texts.
 
-    Only the text column is read: the attribute is never needed. One row a text, in the table's order, one
-    column a dimension.
+    Only the text column is read, and those of --id: the attribute is never needed. One row a text, in the
+    table's order, one column a dimension.
     """
     from debias_ssae.benchmark import writable_directory
     from debias_ssae.datasets import load_table
@@ -143,12 +146,18 @@ def transform(model: str, data: str, text: str, out: str, quiet: bool) -> None:
     debiaser = SSAEDebiaser.load(model)
     debiaser.verbose = debiaser.encoder_.verbose = not quiet
     table = load_table(data, text=text)
+    if strange := [name for name in ids if name not in table.columns]:
+        raise InputError(
+            f"{data} has no column {strange[0]!r} for --id; it has {', '.join(map(str, table.columns))}"
+        )
     writable_directory(goal.absolute().parent)
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
+    n_dimensions = frame.shape[1]
+    frame = table[list(ids)].join(frame.set_axis(table.index)) if ids else frame
     partial = goal.with_name(f".{goal.name}.partial")
     if goal.suffix == ".parquet":
         frame.to_parquet(partial)
     else:
         frame.to_csv(partial, index=False)
     partial.replace(goal)
-    click.echo(f"{len(frame)} texts, {frame.shape[1]} columns: {out}")
+    click.echo(f"{len(frame)} texts, {n_dimensions} columns: {out}")

@@ -61,7 +61,7 @@ def test_fit_then_transform(minilm, folder: Path) -> None:  # type: ignore[no-un
     code, output = fit(folder, "--corpus", folder / "pool.parquet")
     assert code == 0, output
     assert "of 128 latents are removed at embeddings" in output
-    table = pd.read_csv(folder / "train.csv")[["text"]]
+    table = pd.read_csv(folder / "train.csv")[["text"]].assign(number=range(100, 160))
     table.to_json(folder / "new.jsonl", orient="records", lines=True)
     for name in ("X.parquet", "X.csv"):
         code, output = invoke(
@@ -71,6 +71,20 @@ def test_fit_then_transform(minilm, folder: Path) -> None:  # type: ignore[no-un
     X = pd.read_parquet(folder / "X.parquet")
     assert X.shape == (60, 384)
     assert np.allclose(X, pd.read_csv(folder / "X.csv"), atol=1e-5)
+    named = (
+        "transform",
+        folder / "model",
+        "--data",
+        folder / "new.jsonl",
+        "--out",
+        folder / "I.parquet",
+        "--quiet",
+    )
+    assert invoke(*named, "--id", "number")[0] == 0
+    with_id = pd.read_parquet(folder / "I.parquet")
+    assert with_id["number"].tolist() == list(range(100, 160))
+    assert np.array_equal(with_id.drop(columns="number"), X)
+    assert "no column 'name' for --id" in invoke(*named, "--id", "name")[1]
 
 
 def test_unknown_concept(folder: Path) -> None:

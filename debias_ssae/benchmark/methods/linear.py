@@ -53,7 +53,7 @@ for _name, _make in LINEAR.items():
     _linear(_name, _make)
 
 
-@method("leace_in_model", "labelled", "labelled_gap")
+@method("leace_in_model", "labelled")
 def leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
     """LEACE on token rows at the embeddings and after every block (concept scrubbing)."""
     labelled, corpus = seed.attribute_set(regime), seed.corpus

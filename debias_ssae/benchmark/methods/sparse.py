@@ -55,7 +55,7 @@ def middle(seed: Seed) -> str:
     return f"blocks.{max(0, seed.corpus.encoder.language_model.n_blocks // 2 - 1)}"
 
 
-_sae("gsae", "gsae", families=_EVERY)
+_sae("gsae", "gsae")
 _sae("ssae_erm", "ssae_erm")
 _sae("ssae", "ssae", families=_EVERY)
 _sae("gsae_eighth", "gsae", share=NARROW)
@@ -125,7 +125,7 @@ _with_linear("ssae_keep_leace_conditional", LINEAR["leace_conditional"], _kept)
 _with_linear("ssae_keep_inlp", LINEAR["inlp"], _kept)
 
 
-@method("ssae_leace_in_model", "labelled", "labelled_gap")
+@method("ssae_leace_in_model", "labelled")
 def ssae_leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
     """The SSAE's edit, and LEACE on token rows after every block with that edit in place."""
     trained, labelled = seed.sae(), seed.attribute_set(regime)
