@@ -9,6 +9,7 @@ Of the run's rows, the committed file keeps what the table and the comparisons n
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
 
@@ -17,8 +18,19 @@ from debias_ssae.benchmark.tables import COLUMNS, comparison_rows, headline_rows
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "bias_in_bios.json"
 MARKS = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.S)
-FIRST = ("erm", "oracle", "oracle_large")
-"""The two ends come first, then by the retrained head, best first."""
+SHOWN = tuple(name for name in COLUMNS if name != "regime")
+CONTROLS = ("erm", "majority", "oracle", "oracle_large", "random_latents", "reconstruct_only")
+SECTIONS = {
+    "controls": "Ends and controls",
+    "concept": "Told a list of words",
+    "concept_pronouns": "Told the pronouns only",
+    "concept_he_she": "Told *he* and *she* only",
+    "labelled": "Told the attribute of 480 balanced texts with their classes",
+    "labelled_gap": "Told the attribute of other texts, which have no class",
+    "labelled_head": "Told the attribute of the head's own texts",
+    "none": "Told nothing of the attribute",
+}
+"""A table for each: like is to be compared with like."""
 
 
 def table(results: dict) -> str:
@@ -38,8 +50,10 @@ def table(results: dict) -> str:
         "seeds); balanced accuracy, leakage (linear probe given y, 0.5 is none) and share of the gap from erm to "
         "oracle closed are of the retrained head:"
     )
-    lines = [fill(before, 120), "", f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    lines += [f"| {' | '.join(cells)} |" for cells in ordered(results["summary"])]
+    lines = [fill(before, 120)]
+    for title, rows in sections(results["summary"]):
+        lines += ["", f"**{title}**", "", f"| {' | '.join(SHOWN)} |", "|" + "---|" * len(SHOWN)]
+        lines += [f"| {' | '.join(cells)} |" for cells in rows]
     lines += ["", fill(AFTER, 120), ""]
     primary = [one for one in results.get("comparisons", ()) if one["regime"] == "concept"]
     if primary:
@@ -54,9 +68,17 @@ def table(results: dict) -> str:
     )
 
 
-def ordered(summary: list[dict]) -> list[list[str]]:
-    """The lines: both ends, then by the retrained head."""
-    return sorted(headline_rows(summary), key=lambda line: (line[0] not in FIRST, -_first_number(line)))
+def sections(summary: list[dict]) -> Iterator[tuple[str, list[list[str]]]]:
+    """Each section's title and lines, best retrained head first."""
+    lines = sorted(headline_rows(summary), key=_first_number, reverse=True)
+    for regime, title in SECTIONS.items():
+        rows = [[name, *cells] for name, told, *cells in lines if _section(name, told) == regime]
+        if rows:
+            yield title, rows
+
+
+def _section(method: str, regime: str) -> str:
+    return "controls" if method in CONTROLS else regime
 
 
 def _first_number(line: list[str]) -> float:
@@ -66,10 +88,9 @@ def _first_number(line: list[str]) -> float:
 AFTER = (
     "A *frozen* head was trained before the edit; *re-centred*: the output shifted so that the training mean stays "
     "where it was. `ssae` is the edit alone (`SSAEDebiaser` re-centres it); `ssae_counterfactual` is what "
-    "`SSAEDebiaser` does by default with a concept, `counterfactual_direction` the same without the edit. Regimes: "
-    "`labelled` reads the attribute of 480 balanced texts, `labelled_head` that of the head's texts, `labelled_all` "
-    "of all but the test, `labelled_gap` of other texts without a target; `concept` a list of words, "
-    "`concept_pronouns` and `concept_he_she` only those. † needs the attribute when used and is never ranked. What "
+    "`SSAEDebiaser` does by default with a concept, `counterfactual_direction` the same without the edit. `oracle` "
+    "is trained on the 480 balanced texts, `oracle_large` on all but the test's with equal weight for each group. "
+    "† needs the attribute when used and is never ranked. What "
     "each method is: [docs/benchmark.md](docs/benchmark.md#methods)."
 )
 
