@@ -261,7 +261,7 @@ def _filled(
     costs: Costs | None,
     report: dict[str, Any],
 ) -> np.ndarray:
-    """Let the latents that fill holes join; of a fixed number they take the last places."""
+    """Let the latents that fill holes join; of a fixed number they take the last places, at most half."""
     absorbed = fill_holes(_blocks(sae, others), _decoder(sae), probe, chosen)
     report["absorption"] = absorbed.to_dict()
     joining = (
@@ -269,7 +269,7 @@ def _filled(
     )
     if n_latents == "auto":
         return np.concatenate([chosen, joining])
-    joining = joining[: len(chosen)]
+    joining = joining[: int(n_latents) // 2]
     return np.concatenate([chosen[: int(n_latents) - len(joining)], joining])
 
 

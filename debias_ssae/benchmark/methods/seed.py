@@ -19,7 +19,7 @@ from debias_ssae.config import BenchmarkConfig, DebiasConfig
 from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
 from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.exceptions import InputError, MissingExtraError
 from debias_ssae.sae.model import SparseAutoencoder
 
 ENDS = ("erm", "majority", "oracle", "oracle_large")
@@ -122,7 +122,7 @@ class Seed:
         for regime in regimes:
             try:
                 yield from made.make(self, regime)
-            except InputError as error:
+            except (InputError, MissingExtraError) as error:
                 self._skip(method, regime, str(error))
 
     def _skip(self, method: str, regime: str, reason: str) -> None:
