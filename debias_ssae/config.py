@@ -274,8 +274,15 @@ QUICK = {
 """What --quick sets in the benchmark: a look at the shape of the result, in about five minutes on two cores."""
 
 
-def load_config(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
-    """Read a YAML file into ``cls``; ``overrides`` are top-level fields that win over the file.
+def load_config(
+    cls: type[T],
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+) -> T:
+    """Read a YAML file into ``cls``; ``overrides`` are top-level fields that win over the file, and the file wins
+    over ``defaults``.
 
     Raises InputError with the file and the offending field.
     """
@@ -285,7 +292,7 @@ def load_config(cls: type[T], path: str | Path, overrides: Mapping[str, Any] | N
         raise InputError(f"Cannot read the configuration {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"The configuration {path} must be a mapping of names to values")
-    return make_config(cls, {**values, **(overrides or {})}, source=str(path))
+    return make_config(cls, {**(defaults or {}), **values, **(overrides or {})}, source=str(path))
 
 
 def make_config(cls: type[T], values: Mapping[str, Any], source: str = "the configuration") -> T:

@@ -147,56 +147,6 @@ def probe_leakage(
     return LeakageReport(tuple(results), code, tuple(map(str, names)), n_missing, skipped)
 
 
-def transferred_leakage(
-    known: tuple[ArrayLike, ArrayLike, ArrayLike],
-    new: tuple[ArrayLike, ArrayLike, ArrayLike],
-    *,
-    probes: Sequence[Probe] = ("linear", "mlp"),
-    min_cell: int = 20,
-    random_state: int | None = None,
-) -> tuple[ProbeResult, ...]:
-    """Fit the probes on one set of representations, attribute and classes (X, z, y) and score them on another.
-
-    Cheaper than ``probe_leakage``, for sets that are drawn apart: marginal, and inside each class that has
-    ``min_cell`` rows of each attribute value in both sets (no result given y where no class has). The control sees
-    shuffled attributes in both. Raises InputError as ``probe_leakage`` does.
-    """
-    (rows, z, y, _), (new_rows, new_z, new_y, _) = (_checked(*one, probes) for one in (known, new))
-    names, codes = np.unique(z, return_inverse=True)
-    new_codes = np.searchsorted(names, new_z).clip(max=len(names) - 1)
-    if not np.array_equal(names[new_codes], new_z) or len(names) < 2:
-        raise InputError(
-            f"both sets need the same two or more attribute values, got {list(names)} and others"
-        )
-    everything = np.ones(len(rows), dtype=bool), np.ones(len(new_rows), dtype=bool)
-    parts = {False: [everything], True: []}
-    for label in np.unique(y if y is not None else []):
-        both = (np.asarray(y) == label), (np.asarray(new_y) == label)
-        sizes = [
-            np.bincount(c[m], minlength=len(names)).min()
-            for c, m in zip((codes, new_codes), both, strict=True)
-        ]
-        if min(sizes) >= min_cell:
-            parts[True].append(both)
-    rng, results = np.random.default_rng(random_state), []
-    for given_y, probe in ((g, p) for g in (False, True) for p in probes if parts[g]):
-        hits: dict[bool, list[Any]] = {False: [], True: []}
-        size = []
-        for inside, outside in parts[given_y]:
-            target = new_codes[outside]
-            size.append(np.bincount(target, minlength=len(names)))
-            for shuffle in (False, True):
-                told, asked = (rng.permutation(z) if shuffle else z for z in (codes[inside], target))
-                right = _fit(probe, rows[inside], told, rng).predict(new_rows[outside]) == asked
-                hits[shuffle].append(np.bincount(asked[right], minlength=len(names)))
-        counts = np.concatenate(size).astype(float)
-        value, low, high = map(float, mean_of_shares(np.concatenate(hits[False]).astype(float), counts))
-        control = float(mean_of_shares(np.concatenate(hits[True]).astype(float), counts)[0])
-        n = int(counts.sum())
-        results.append(ProbeResult(probe, given_y, value, low, high, control, 1 / len(names), n))
-    return tuple(results)
-
-
 def _checked(
     X: ArrayLike, z: ArrayLike, y: ArrayLike | None, probes: Sequence[Probe]
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any] | None, int]:

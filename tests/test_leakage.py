@@ -111,34 +111,3 @@ def test_given_y_needs_y() -> None:
     report = probe_leakage(x, z, probes=("linear",), n_folds=2, mdl=False, random_state=0)
     with pytest.raises(InputError, match="pass y"):
         report.claim(given_y=True)
-
-
-def test_transferred_probes_find_what_both_sets_share_and_nothing_else() -> None:
-    from debias_ssae.leakage import transferred_leakage
-
-    rng = np.random.default_rng(0)
-
-    def drawn(shift: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        z, y = rng.choice(["F", "M"], 400), rng.choice(["a", "b"], 400)
-        X = rng.normal(size=(400, 5)) + shift * (z == "M")[:, None]
-        return X, z, y
-
-    shared = transferred_leakage(drawn(1.5), drawn(1.5), random_state=0)
-    assert [(r.probe, r.given_y) for r in shared] == [
-        ("linear", False),
-        ("mlp", False),
-        ("linear", True),
-        ("mlp", True),
-    ]
-    for result in shared:
-        assert result.balanced_accuracy > 0.9
-        assert result.ci_low < result.balanced_accuracy < result.ci_high
-        assert abs(result.shuffled - 0.5) < 0.25
-        assert (result.chance, result.n) == (0.5, 400)
-    for result in transferred_leakage(drawn(1.5), drawn(0.0), probes=("linear",), random_state=0):
-        assert result.balanced_accuracy < 0.6
-    X, z, y = drawn(1.0)
-    small = transferred_leakage((X, z, y), (X, z, y), probes=("linear",), min_cell=300)
-    assert [r.given_y for r in small] == [False]
-    with pytest.raises(InputError, match="same two or more"):
-        transferred_leakage((X, z, y), (X, np.where(z == "F", "other", "M"), y))

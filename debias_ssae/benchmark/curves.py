@@ -94,29 +94,25 @@ def _run_seed(shared: tuple[Ready, Parts], number: int, on_part: Callable[[], An
     bare = of_seed(ready.corpus, ready.splits, number)
     sweep, default = _Sweep(bare), ready.corpus.config.debias.selection.n_latents
     for method, value in points:
-        predictions = sweep.predictions(method, value)
-        parts.write(
-            str(number),
-            _name(method, value),
-            *bare.part(
-                method, _name(method, value), predictions, value=float(value), default=value == default
-            ),
-        )
+        predictions, n_latents = sweep.predictions(method, value)
+        facts = {"value": float(value), "n_latents": n_latents, "default": value == default}
+        name = _name(method, value)
+        parts.write(str(number), name, *bare.part(method, name, predictions, **facts))
         on_part()
 
 
 class _Sweep:
-    """One seed's SAE and what is found in it for each number of latents, made when a point first asks."""
+    """One seed's SAE and what is found in it for each number of latents."""
 
     def __init__(self, bare: BareSeed) -> None:
         self.bare, self.seed = bare, bare.seed
-        self._finds: dict[int, Found] = {}
 
-    def predictions(self, sweep: str, value: float) -> dict[str, np.ndarray]:
+    def predictions(self, sweep: str, value: float) -> tuple[dict[str, np.ndarray], int]:
+        """Of each head, and how many latents were removed: fewer than asked where fewer carry anything."""
         if sweep == "erm":
-            return self.bare.erm()
+            return self.bare.erm(), 0
         if sweep == "oracle":
-            return self.bare.oracle()
+            return self.bare.oracle(), 0
         default = self.seed.corpus.config.debias.selection.n_latents
         trained, found = self._found(default if sweep == "alpha" else int(value))
         latents, scores = found.latents, found.scores
@@ -125,11 +121,9 @@ class _Sweep:
                 latents, scores.firing_rate, scores.mass, random_state=1000 * self.seed.number
             )
         alpha = value if sweep == "alpha" else 1.0
-        return self.bare.edited(self.seed.erasing(trained, latents, alpha=alpha))
+        return self.bare.edited(self.seed.erasing(trained, latents, alpha=alpha)), len(latents)
 
     def _found(self, n: int) -> tuple[TrainedSAE, Found]:
         trained = self.seed.sae("ssae")
-        if n not in self._finds:
-            regime = "labelled" if self.seed.corpus.concept is None else "concept"
-            self._finds[n] = self.seed.found(trained, regime, n)
-        return trained, self._finds[n]
+        regime = "labelled" if self.seed.corpus.concept is None else "concept"
+        return trained, self.seed.found(trained, regime, n)

@@ -1,5 +1,6 @@
 """Where does specialising pay? The general SAE against the specialised one, over settings fixed beforehand."""
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae, train_genera
 from debias_ssae.exceptions import InputError
 from debias_ssae.intervals import holm
 
+logger = logging.getLogger(__name__)
 SAES = ("gsae", "gsae_continued", "ssae_erm", "ssae")
 """General; trained on for as many steps on general texts; specialised with the mean loss; with TERM's tilt."""
 CONTRASTS = (("ssae", "gsae"), ("ssae", "gsae_continued"), ("ssae", "ssae_erm"))
@@ -100,6 +102,7 @@ def run_grid(
     ready = prepare(table, config, corpus, cache_dir, splits=splits)
     out = writable_directory(out)
     parts = Parts(out / "grid" / ready.key)
+    settings = _possible(settings, ready.corpus.concept)
     groups = [(setting, number) for number in range(len(ready.splits)) for setting in settings]
     wanted = [(_group(*group), method) for group in groups for method in ("erm", "oracle", *SAES)]
     run_groups(
@@ -172,7 +175,7 @@ def _run_setting(
     left = [method for method in ("erm", "oracle", *SAES) if not parts.has(name, method)]
     if not left:
         return
-    bare = of_seed(_corpus(ready.corpus, setting), ready.splits, number)
+    bare = of_seed(_corpus(ready, setting, number), ready.splits, number)
     trio = _Trio(bare, setting)
     for method in left:
         facts: dict[str, Any] = {}
@@ -186,13 +189,29 @@ def _run_setting(
         on_part()
 
 
-def _corpus(corpus: Corpus, setting: GridSetting) -> Corpus:
-    """The shared corpus under a setting: its SAE's shape, and its texts where only names may be left."""
+def _corpus(ready: Ready, setting: GridSetting, number: int) -> Corpus:
+    """The shared corpus under a setting: its SAE's shape, and all texts without the concept's words where only
+    names may be left; test texts leave the pool before that, for they could not be told afterwards.
+    """
+    corpus = ready.corpus
     config = corpus.config.updated(debias=setting.debias(corpus.config.debias).model_dump())
-    concept, texts = corpus.concept, corpus.texts
-    if setting.names_only and concept is not None:
-        texts, concept = [concept.scrub(text) for text in texts], _names(concept)
-    return replace(corpus, config=config, concept=concept, texts=texts)
+    concept = corpus.concept
+    if not setting.names_only or concept is None:
+        return replace(corpus, config=config)
+    unseen = {corpus.texts[i] for i in ready.splits[number].test}
+    pool = [concept.scrub(text) for text in corpus.pool or () if text not in unseen]
+    texts = [concept.scrub(text) for text in corpus.texts]
+    return replace(corpus, config=config, concept=_names(concept), texts=texts, pool=pool)
+
+
+def _possible(settings: Sequence[GridSetting], concept: Concept | None) -> list[GridSetting]:
+    """Without those of first names where the concept has none."""
+    if concept is not None and any(pair.section == "names" for pair in concept.optional):
+        return list(settings)
+    kept = [setting for setting in settings if not setting.names_only]
+    if len(kept) < len(settings):
+        logger.warning("the concept has no section 'names': settings of first names are left out")
+    return kept
 
 
 def _names(concept: Concept) -> Concept:
@@ -206,7 +225,6 @@ class _Trio:
         self.seed, self.setting = bare.seed, setting
         self.config = bare.seed.corpus.config.debias
         self._learned: dict[str, LearnedSAE] = {}
-        self._finds: dict[str, Found] = {}
 
     def sae(self, kind: str) -> TrainedSAE:
         """The SAE of this kind, as methods take it."""
@@ -220,18 +238,20 @@ class _Trio:
 
     def latents(self, kind: str) -> np.ndarray:
         """The best, best first: a fixed number, or all with the effect of the general SAE's last one."""
-        if not self.setting.same_effect:
-            return self._found(kind).latents
-        general, score = self._found("gsae"), self._found(kind).scores
-        known = general.scores.top(self.config.selection.n_latents)
-        least = general.scores.score[known].min(initial=np.inf)
-        return score.top(max(1, int((score.score >= least).sum())))
+        n = self.config.selection.n_latents
+        return self._found(kind, self._as_strong(kind, n) if self.setting.same_effect else n).latents
 
-    def _found(self, kind: str) -> Found:
-        if kind not in self._finds:
-            n = self.config.selection.n_latents
-            self._finds[kind] = self.seed.found(self.sae(kind), "concept", n)
-        return self._finds[kind]
+    def _as_strong(self, kind: str, n: int) -> int:
+        """How many latents change at the concept's words as much as the general SAE's n-th does."""
+
+        def strengths(of: str) -> np.ndarray:
+            # the score is relative to each SAE's own best; the first effect is in units of activation
+            return np.sort(np.abs(self._found(of, n).scores.effect[0]))[::-1]
+
+        return max(1, int((strengths(kind) >= strengths("gsae")[n - 1]).sum()))
+
+    def _found(self, kind: str, n: int) -> Found:
+        return self.seed.found(self.sae(kind), "concept", n)
 
     def _learn(self, kind: str) -> LearnedSAE:
         if kind not in self._learned:

@@ -273,6 +273,11 @@ def _key(shared: Corpus, config: BenchmarkConfig) -> str:
     digest = sha256(json.dumps(settings).encode())
     for text, y, z in zip(shared.texts, shared.y, shared.z, strict=True):
         digest.update(f"{text}\0{y}\0{z}\0".encode("utf-8", "surrogatepass"))
-    for text in (*(shared.pool or ()), *(shared.attribute_texts.texts if shared.attribute_texts else ())):
+    for text in shared.pool or ():
         digest.update(f"{text}\0".encode("utf-8", "surrogatepass"))
+    if shared.attribute_texts is not None:
+        for text, z in zip(shared.attribute_texts.texts, shared.attribute_texts.z, strict=True):
+            digest.update(f"{text}\0{z}\0".encode("utf-8", "surrogatepass"))
+    if shared.concept is not None:
+        digest.update(json.dumps(shared.concept.to_dict()).encode())
     return digest.hexdigest()[:16]

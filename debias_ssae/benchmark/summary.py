@@ -61,8 +61,9 @@ def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def evaluated_alike(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What two rows must share to stand side by side."""
-    return tuple(row[k] for k in ("setting", "head_model", "C_rule", "head", "representation"))
+    """What two rows must share to stand side by side; a method's own head stands beside the ordinary ones."""
+    rule = "cv" if row["C_rule"] == "own" else row["C_rule"]
+    return row["setting"], row["head_model"], rule, row["head"], row["representation"]
 
 
 def _add_gap_closed(rows: list[dict[str, Any]], answers: Answers) -> None:

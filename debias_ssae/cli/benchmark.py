@@ -151,12 +151,13 @@ def _settings(dataset: str, options: dict[str, Any], *, default_seeds: int | Non
         asked = [name.strip() for one in options["regime"] for name in one.split(",")]
         given["regimes"] = tuple(dict.fromkeys(["none", *asked]))
     quick: dict[str, Any] = QUICK if options["quick"] else {}
-    if options["config"]:
-        return load_config(BenchmarkConfig, options["config"], _no_concept({**quick, **given}))
     preset = {k: v for k, v in DATASETS[dataset].items() if k in ("n_test", "n_attribute", "concept")}
     if default_seeds is not None:
         preset["seeds"] = default_seeds
-    return make_config(BenchmarkConfig, _no_concept({**preset, **quick, **given}))
+    base, given = _no_concept({**preset, **quick}), _no_concept(given)
+    if options["config"]:
+        return load_config(BenchmarkConfig, options["config"], given, defaults=base)
+    return make_config(BenchmarkConfig, {**base, **given})
 
 
 def _no_concept(settings: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any
             raise InputError(f"benchmark {dataset} needs --data, a file with its texts")
         return _from_hub(professions or "professor,nurse")
     roles = {role: options[role] or DATASETS[dataset][role] for role in ("text", "target", "sensitive")}
-    table = load_table(data, **roles)[list(roles.values())]
+    table = load_table(data, **roles, drop_empty=True)[list(roles.values())]
     table.columns = list(roles)
     if professions not in (None, "all"):
         wanted = professions.split(",")

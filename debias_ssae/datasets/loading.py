@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pandas as pd
 
 from debias_ssae.exceptions import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def _read_jsonl(path: Path, **kwargs: Any) -> pd.DataFrame:
@@ -26,13 +29,19 @@ _READERS: dict[str, Callable[..., pd.DataFrame]] = {
 
 
 def load_table(
-    path: str | Path, *, text: str, target: str | None = None, sensitive: str | None = None
+    path: str | Path,
+    *,
+    text: str,
+    target: str | None = None,
+    sensitive: str | None = None,
+    drop_empty: bool = False,
 ) -> pd.DataFrame:
     """Read a csv, csv.gz, jsonl, jsonl.gz or parquet file and check the named columns.
 
     Returns every column of the file. Raises InputError for an unreadable file, an empty table, a missing
-    column (the message lists those there are), texts that are not strings or are empty, and missing values
-    of the target. The attribute may have missing values: such rows are unlabelled.
+    column (the message lists those there are), texts that are not strings or are empty (``drop_empty`` leaves
+    rows without a text out and warns in the log), and missing values of the target. The attribute may have
+    missing values: such rows are unlabelled.
     """
     path = Path(path)
     table = read_table(path)
@@ -47,6 +56,8 @@ def load_table(
             )
     if len(set(named.values())) < len(named):
         raise InputError(f"The text, target and sensitive columns must differ, got {named}")
+    if drop_empty:
+        table = _with_text(table, text, path)
     _check_texts(table[text], f"{path}, column {text!r}")
     if target is not None:
         missing = table[target].isna()
@@ -133,6 +144,13 @@ def _read_lines(path: Path) -> list[str]:
             return [line.strip() for line in file]
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InputError(f"Cannot read {path} as text: {_one_line(error)}") from error
+
+
+def _with_text(table: pd.DataFrame, text: str, path: Path) -> pd.DataFrame:
+    empty = table[text].map(lambda value: isinstance(value, str) and not value.strip()) | table[text].isna()
+    if empty.any():
+        logger.warning("%s: %d of %d texts are empty and were left out", path, empty.sum(), len(table))
+    return table[~empty].reset_index(drop=True)
 
 
 def _check_texts(texts: "pd.Series[Any]", where: str) -> None:

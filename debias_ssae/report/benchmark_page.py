@@ -91,6 +91,7 @@ def write_benchmark_report(
     Raises InputError when there is nothing to show, MissingExtraError without jinja2 and matplotlib.
     """
     rows = list(results.get("summary") or _summarised(results.get("runs") or []))
+    quick = any((one or {}).get("quick") for one in (results, curves, grid))
     if not rows and not curves and not grid:
         raise InputError("results hold no summary and no runs; nothing to report")
     data = dict(results.get("data") or {})
@@ -104,9 +105,9 @@ def write_benchmark_report(
     ]
     context = {
         "title": str(results.get("title") or "Debiasing benchmark"),
-        "eyebrow": "Quick look, no measurement" if results.get("quick") else "Benchmark report",
+        "eyebrow": "Quick look, no measurement" if quick else "Benchmark report",
         "lede": _lede(data, rows, seeds),
-        "limits": [*([_QUICK] if results.get("quick") else []), *_LIMITS],
+        "limits": [*([_QUICK] if quick else []), *_LIMITS],
         "verdict": _verdict(rows) if rows else [],
         "blocks": first,
         "details": [_block(title, members) for title, members in _blocks_of(rows)],
@@ -265,7 +266,12 @@ def _lede(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], seeds: Seq
 
 def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """erm and oracle, then a line for ssae with each kind of head, and one for what reads higher."""
-    plain = [r for r in rows if (r.get("head_model"), r.get("C_rule")) == ("logistic", "cv")] or list(rows)
+    # a method with a head of its own stands beside the ordinary ones
+    plain: list[Mapping[str, Any]] = [
+        {**r, "C_rule": "cv"}
+        for r in rows
+        if r.get("head_model") == "logistic" and r.get("C_rule") in ("cv", "own")
+    ] or list(rows)
     ends = {
         str(r.get("method")): value_of(r, METRICS[0]) for r in plain if r.get("method") in ("erm", "oracle")
     }

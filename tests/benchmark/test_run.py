@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from debias_ssae.benchmark import GridSetting, run_benchmark, run_curves, run_gr
 from debias_ssae.benchmark import run as room
 from debias_ssae.benchmark.grid import CONTRASTS, SAES, SETTINGS, TARGET
 from debias_ssae.benchmark.workers import one_thread, run_groups
+from debias_ssae.concept import Concept
 from debias_ssae.config import (
     BenchmarkConfig,
     DebiasConfig,
@@ -206,13 +208,44 @@ def test_names_only_scrubs_the_listed_words_and_swaps_names(
 ) -> None:
     from debias_ssae.benchmark.grid import _corpus
 
-    whole = room.prepare(table, config.updated(seeds=1), pool).corpus
-    named = _corpus(whole, GridSetting("names", names_only=True))
+    ready = room.prepare(table, config.updated(seeds=1), pool)
+    whole = ready.corpus
+    tested = [whole.texts[i] for i in ready.splits[0].test]
+    ready = replace(ready, corpus=replace(whole, pool=[*(whole.pool or ()), *tested]))
+    named = _corpus(ready, GridSetting("names", names_only=True), 0)
+    assert len(named.pool or ()) == len(whole.pool or ()), (
+        "test texts leave the pool before they are scrubbed"
+    )
     assert whole.concept is not None
+    assert not any(whole.concept.swap_spans(text) for text in named.pool or ())
     assert named.concept is not None
     assert any(whole.concept.swap_spans(text) for text in whole.texts)
     assert not any(whole.concept.swap_spans(text) for text in named.texts)
     assert any(named.concept.swap_spans(text) for text in named.texts)
+
+
+def test_a_concept_without_first_names_leaves_their_settings_out(caplog: pytest.LogCaptureFixture) -> None:
+    from debias_ssae.benchmark.grid import _possible
+
+    bare = Concept.from_words(["he", "she"])
+    assert not any(setting.names_only for setting in _possible(SETTINGS, bare))
+    assert "left out" in caplog.text
+    assert _possible(SETTINGS, Concept.load("gender")) == list(SETTINGS)
+
+
+def test_parts_are_kept_apart_by_concept_and_labels(
+    table: pd.DataFrame, config: BenchmarkConfig, tmp_path: Path
+) -> None:
+    def key(pairs: str, sensitive: str) -> str:
+        concept = tmp_path / "concept.yaml"
+        concept.write_text(f"name: c\nvalues: [m, f]\npairs: [{pairs}]\n")
+        labels = pd.DataFrame({"text": ["a", "b"], "sensitive": ["m", sensitive]})
+        changed = config.updated(seeds=1, concept=str(concept), short_concepts={})
+        return room.prepare(table, changed, attribute_data=labels).key
+
+    keys = {key("[he, she]", "f"), key("[he, she], [his, her]", "f"), key("[he, she]", "m")}
+    assert len(keys) == 3
+    assert key("[he, she]", "f") in keys
 
 
 def test_the_target_is_a_setting_of_the_grid() -> None:

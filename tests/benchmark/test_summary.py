@@ -90,6 +90,14 @@ def test_what_needs_the_attribute_and_skylines_are_never_ranked(found) -> None: 
     assert any("cheat †" in line[0] for line in headline_rows(summary))
 
 
+def test_a_head_of_its_own_is_ranked_among_the_ordinary_ones() -> None:
+    rows, predictions = made({"erm": 0.2, "oracle": 0.9, "ssae": 0.6})
+    rows = [row | ({"C_rule": "own"} if row["method"] == "ssae" else {}) for row in rows]
+    predictions.loc[predictions["method"] == "ssae", "C_rule"] = "own"
+    summary = summarise(rows, Answers(predictions, n_draws=50))
+    assert (row_of(summary, "ssae")["rank"], row_of(summary, "erm")["rank"]) == (1, 2)
+
+
 def test_gap_closed_is_zero_for_erm_and_one_for_the_oracle(found) -> None:  # type: ignore[no-untyped-def]
     summary = found[2]
     for method, value in (("erm", 0.0), ("oracle", 1.0)):

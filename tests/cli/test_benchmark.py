@@ -162,3 +162,22 @@ def test_a_file_of_the_protocol_wins_over_the_data_sets_sizes(asked: Any, bios: 
     given = ("--data", bios, "--out", tmp_path / "r", "--config", tmp_path / "p.yaml", "--quiet")
     assert invoke("wiki-bios", *given, "--n-attribute", 5)[0] == 0
     assert (asked[0][2].n_test, asked[0][2].n_attribute, asked[0][2].seeds) == (9, 5, 2)
+    assert invoke("reviews", *given, "--quick")[0] == 0
+    assert (asked[1][2].concept, asked[1][2].n_test) == (None, 9), (
+        "what the file leaves open is the data set's"
+    )
+    assert (asked[1][2].n_attribute, asked[1][2].quick) == (QUICK["n_attribute"], True)
+    (tmp_path / "p.yaml").write_text("n_test: 9\n")
+    assert invoke("bias-in-bios", *given, "--curves")[0] == 0
+    assert asked[2][2].seeds == 3
+
+
+def test_rows_without_a_text_are_left_out_and_counted(
+    asked: Any, bios: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = pd.read_parquet(bios)
+    frame.loc[0, "text"] = "  "
+    frame.to_parquet(bios)
+    assert invoke("reviews", "--data", bios, "--out", tmp_path / "r", "--quiet")[0] == 0
+    assert len(asked[0][1]) == len(frame) - 1
+    assert "1 of 6 texts are empty" in caplog.text
