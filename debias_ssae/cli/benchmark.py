@@ -25,7 +25,7 @@ DATASETS: dict[str, dict[str, Any]] = {
 """Columns of each data set, and what its size asks for."""
 HEADLINE = (
     "erm,oracle,oracle_large,scrub,token_mask,mean_diff,leace,inlp,splince,counterfactual_subspace,"
-    "random_latents,gsae,ssae"
+    "random_latents,gsae,gsae_eighth,ssae,ssae_eighth,ssae_deep,ssae_counterfactual,ssae_default"
 )
 _FILE = click.Path(dir_okay=False)
 

@@ -274,7 +274,13 @@ class Seed:
         return TrainedSAE(learned.sae, hookpoint, seconds)
 
     def found(
-        self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool = True, keep: bool = False
+        self,
+        trained: TrainedSAE,
+        regime: str,
+        n_latents: int | str,
+        *,
+        with_y: bool = True,
+        keep: bool = False,
     ) -> Found:
         """Find latents as the debiaser does: from the head's texts and words, or from attribute labels."""
         key = (trained.sae.fingerprint(), trained.hookpoint, regime, n_latents, with_y, keep)
@@ -282,7 +288,9 @@ class Seed:
             self._found[key] = self._find(trained, regime, n_latents, with_y=with_y, keep=keep)
         return self._found[key]
 
-    def _find(self, trained: TrainedSAE, regime: str, n_latents: int, *, with_y: bool, keep: bool) -> Found:
+    def _find(
+        self, trained: TrainedSAE, regime: str, n_latents: int | str, *, with_y: bool, keep: bool
+    ) -> Found:
         corpus, model = self.corpus, self.corpus.encoder.language_model
         selection = corpus.config.debias.selection
         options: dict[str, Any] = {"n_latents": n_latents, "random_state": self.number}

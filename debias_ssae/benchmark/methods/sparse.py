@@ -148,14 +148,31 @@ def ssae_leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
 
 @method("ssae_counterfactual", "concept", "short")
 def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
-    """The SSAE's edit, then the twins' direction in the plain model: what SSAEDebiaser does by default."""
+    """The SSAE's edit, then the twins' direction in the plain model."""
+    n = seed.corpus.config.debias.selection.n_latents
+    yield _with_direction(seed, "ssae_counterfactual", regime, n)
+
+
+@method("ssae_default", *_FAMILIES)
+def ssae_default(seed: Seed, regime: str) -> Iterator[Variant]:
+    """What SSAEDebiaser does if nothing is said: as many latents as its rule finds; with words, the direction too."""
+    if regime == "concept":
+        yield _with_direction(seed, "ssae_default", regime, "auto")
+        return
+    trained, start = seed.sae(), time.perf_counter()
+    found = seed.found(trained, regime, "auto")
+    seconds = trained.seconds + time.perf_counter() - start
+    yield seed.erased("ssae_default", regime, trained, found.latents, seconds_fit=seconds)
+
+
+def _with_direction(seed: Seed, name: str, regime: str, n_latents: int | str) -> Variant:
     trained = seed.sae()
     start = time.perf_counter()
-    found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
+    found = seed.found(trained, regime, n_latents)
     eraser = fit_counterfactual(seed, regime, seed.corpus.passes.plain(), n_components=1)
     seconds = trained.seconds + time.perf_counter() - start
-    variant = seed.erased("ssae_counterfactual", regime, trained, found.latents)
-    yield replace(
+    variant = seed.erased(name, regime, trained, found.latents)
+    return replace(
         variant,
         rows=variant.rows.map(eraser.transform),
         n_parameters=variant.n_parameters + eraser.components_.size + eraser.center_.size,
