@@ -119,14 +119,16 @@ def _hooks(
             if name not in hookpoints and name not in edits:
                 continue
 
-            def visit(hidden: Tensor, name: str = name) -> Tensor:
+            def visit(value: Tensor, name: str = name) -> Tensor:
+                # OPT's feed-forward part sees [b * t, d]
+                hidden = value.view(*batch.real.shape, value.shape[-1]) if value.dim() == 2 else value
                 if name in edits:
                     hidden = _apply(edits[name], hidden, batch.real, name)
                 if name in hookpoints:
                     batch.states[name] = hidden
                 if name == last:
                     raise _StopForwardError
-                return hidden
+                return hidden.view_as(value)
 
             stack.callback(_register(hook_target(model.module, model.blocks, name), visit).remove)
         yield

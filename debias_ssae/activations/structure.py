@@ -6,7 +6,7 @@ stream, before any norm that follows), ``final`` (last hidden state as the base 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -85,7 +85,7 @@ def hook_target(base: nn.Module, blocks: nn.ModuleList, name: str) -> HookTarget
 
 def _attention(block: nn.Module) -> nn.Module | None:
     """The child of a block that attends: its name says so in every family."""
-    for name, child in block.named_children():
+    for name, child in _parts(block):
         if "att" in name.lower() and "norm" not in name.lower() and _last_linear(child) is not None:
             return child
     return None
@@ -93,14 +93,24 @@ def _attention(block: nn.Module) -> nn.Module | None:
 
 def _mlp_output(block: nn.Module) -> nn.Module | None:
     """The feed-forward child as a whole where there is one, else the last linear layer outside attention."""
-    for name, child in block.named_children():
+    for name, child in _parts(block):
         if re.search(r"mlp|feed_?forward|ffn|moe", name.lower()) and "norm" not in name.lower():
             return child
     found = None
-    for name, child in block.named_children():
+    for name, child in _parts(block):
         if "att" not in name.lower():
             found = _last_linear(child) or found
     return found
+
+
+def _parts(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The children of a block by name; of a list of sublayers (T5's ``layer``), the sublayers' children."""
+    for name, child in block.named_children():
+        if isinstance(child, nn.ModuleList):
+            for sublayer in child:
+                yield from sublayer.named_children()
+        else:
+            yield name, child
 
 
 def _last_linear(module: nn.Module) -> nn.Module | None:

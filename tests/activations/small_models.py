@@ -39,6 +39,7 @@ N_BLOCKS = 3
 _SIZES = {"hidden_size": D_MODEL, "num_hidden_layers": N_BLOCKS, "num_attention_heads": 4, "vocab_size": 64}
 _COMMON = {**_SIZES, "intermediate_size": 48, "max_position_embeddings": 40}
 _GROUPED = {**_COMMON, "num_key_value_heads": 2, "head_dim": 8}
+_T5 = {"d_model": D_MODEL, "num_layers": N_BLOCKS, "num_heads": 4, "d_kv": 8, "d_ff": 48, "vocab_size": 64}
 _GPT2 = {"n_embd": D_MODEL, "n_layer": N_BLOCKS, "n_head": 4, "vocab_size": 64, "n_positions": 40}
 
 FAMILIES: dict[str, Any] = {
@@ -50,7 +51,9 @@ FAMILIES: dict[str, Any] = {
     "llama": (tf.LlamaModel, tf.LlamaConfig, _GROUPED),
     "gemma": (tf.GemmaModel, tf.GemmaConfig, _GROUPED),
     "gemma2": (tf.Gemma2Model, tf.Gemma2Config, {**_GROUPED, "sliding_window": 16}),
+    "opt": (tf.OPTModel, tf.OPTConfig, {**_SIZES, "ffn_dim": 48, "word_embed_proj_dim": D_MODEL}),
     "qwen2": (tf.Qwen2Model, tf.Qwen2Config, {k: v for k, v in _GROUPED.items() if k != "head_dim"}),
+    "t5": (tf.T5Model, tf.T5Config, _T5),
 }
 ENCODERS = ("bert", "roberta", "mpnet")
 

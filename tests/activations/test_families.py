@@ -44,7 +44,8 @@ def test_last_block_is_the_stream_before_the_final_norm(family):
     assert model.hookpoints[-1] == "final"
     assert len(model.hookpoints) == 2 + 3 * N_BLOCKS
     last, final = (harvest(model, TEXTS, h).x for h in (f"blocks.{N_BLOCKS - 1}", "final"))
-    norms = [m for name, m in model.module.named_children() if "norm" in name.lower() or name == "ln_f"]
+    base = getattr(model.module, "decoder", model.module)
+    norms = [m for name, m in base.named_children() if "norm" in name.lower() or name == "ln_f"]
     expected = norms[0](last) if norms else last
     torch.testing.assert_close(final, expected.detach(), atol=1e-4, rtol=1e-4)
 
@@ -108,13 +109,17 @@ def test_a_head_is_left_out_and_bf16_stays_close():
     assert not (low == embed(full, TEXTS)).all()
 
 
-def test_encoder_of_an_encoder_decoder_model():
+@pytest.mark.parametrize("n", [2, 3])  # two, as many as there are sublayers in one of its blocks
+def test_encoder_of_an_encoder_decoder_model(n):
     import transformers as tf
 
-    config = tf.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=64)
+    config = tf.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=n, num_heads=4, vocab_size=64)
     model = wrap_model(tf.T5Model(config), small_model("bert").tokenizer)
-    assert model.n_blocks == 2
-    assert harvest(model, TEXTS, "blocks.0").x.shape[1] == 32
+    assert model.n_blocks == n
+    assert type(model.blocks[0]).__name__ == "T5Block"
+    assert model.hookpoints[1:4] == ["blocks.0.attn", "blocks.0.mlp", "blocks.0"]
+    target = hook_target(model.module, model.blocks, "blocks.0.mlp").module
+    assert target is model.blocks[0].layer[1].DenseReluDense.wo
 
 
 def test_a_module_without_blocks_is_refused():
