@@ -1,6 +1,7 @@
 """The state of a training and one step of it."""
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Training:
         self.cfg, self.train, self.processes = cfg, train, processes
         self.device = processes.device
         self.dtype = torch.float64 if cfg.dtype == "float64" else torch.float32
-        self.frozen = None if frozen is None else frozen.to(self.device, self.dtype)
+        self.frozen = None if frozen is None else self._own(frozen)
         self.knobs = Knobs(
             cfg,
             processes,
@@ -62,7 +63,7 @@ class Training:
             )
         self.scale = math.sqrt(self.cfg.d_in / variance)
         start = SparseAutoencoder(self.cfg, random_state=random_state) if init is None else init
-        weights = starts.unit_decoder(start.to(self.device, self.dtype), self.scale)
+        weights = starts.unit_decoder(self._own(start), self.scale)
         if self.frozen is not None:
             weights.b_dec = self.frozen.b_dec.detach() * self.scale
         elif init is None:
@@ -74,6 +75,10 @@ class Training:
         if init is not None and init.cfg.architecture in ("batchtopk", "matryoshka"):
             self.threshold, self.threshold_known = float(init.threshold) * self.scale, True
         self._attach(weights)
+
+    def _own(self, sae: SparseAutoencoder) -> SparseAutoencoder:
+        """Return a copy here: a module's ``to`` would move the caller's."""
+        return deepcopy(sae).to(self.device, self.dtype)
 
     def step(self, step: int, x: Tensor, row_weights: Tensor | None, *, measure: bool) -> dict[str, float]:
         """Train on the global batch ``x`` [n, d_in]; returns the step's record, empty unless ``measure``."""

@@ -165,6 +165,19 @@ def test_frozen_latents_stay_and_added_ones_explain_more(base, added):
     assert evaluate(both, x)["fvu"] < 0.8 * evaluate(general, x)["fvu"]
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_init_stays_as_it_was(frozen):
+    init = random_sae("relu", dtype="float64")
+    before, tensors = init.fingerprint(), list(init.parameters())
+    cfg = CFG.updated(architecture="relu")
+    sae = train_sae(stream(), cfg, BRIEF.updated(n_steps=2), init=init, frozen_latents=frozen).sae
+    assert sae.W_enc.dtype == torch.float32
+    assert init.fingerprint() == before
+    assert all(
+        new is old and new.dtype == torch.float64 for new, old in zip(init.parameters(), tensors, strict=True)
+    )
+
+
 def test_frozen_latents_need_an_elementwise_init():
     with pytest.raises(InputError, match="needs init="):
         train_sae(stream(), CFG, BRIEF, frozen_latents=True)
