@@ -23,7 +23,7 @@ class ShuffledBatches(Iterator[Tensor]):
             raise InputError(f"batch_size={batch_size} must be at least 1")
         self.x = x
         self.batch_size = batch_size
-        self.seed = torch.Generator().seed() % (1 << 31) if random_state is None else random_state
+        self.seed = torch.Generator().seed() % (1 << 31) if random_state is None else int(random_state)
         self._position = 0
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)

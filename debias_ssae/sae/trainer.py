@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,19 +59,28 @@ def train_sae(
 
     With ``checkpoint_dir``, ``resume=True`` continues from the newest sound checkpoint there, if any, to the
     same weights, bit for bit on one process: give the same stream from its beginning (it is sought with its
-    ``seek``, else read past what was used). Under torch.distributed every rank gives the same stream and
+    ``seek``, else read past what was used). A run that stopped early stays stopped. Under torch.distributed every rank gives the same stream and
     works on its share of each batch; rank 0 writes.
 
     Raises InputError for an empty stream, one that ends early, or a batch of wrong width, NaN or infinity;
-    it names the batch, and the checkpoints written before stay.
+    it names the batch, and the checkpoints written before stay. Raises InputError for checkpoints of another run:
+    another configuration, ``init``, ``random_state`` or seed of the stream.
     """
     train = train or TrainConfig()
     _check_init(cfg, init, frozen_latents=frozen_latents)
     processes = Processes(device_of(train))
     training = Training(cfg, train, processes, frozen=init if frozen_latents else None)
-    run = _Run(training, checkpoint_dir, resume, random_state)
+    identity = {
+        "cfg": cfg.model_dump(mode="json"),
+        "train": train.model_dump(mode="json"),
+        "init": None if init is None else init.fingerprint(),
+        "frozen_latents": frozen_latents,
+        "random_state": None if random_state is None else int(random_state),
+        "the stream's seed": _seed_of(stream),
+    }
+    run = _Run(training, checkpoint_dir, identity, resume=resume)
     checked = CheckedStream(stream, cfg.d_in, training.dtype, n_steps=train.n_steps, skip=run.done)
-    batches = checked if run.done else run.begin(checked, None if frozen_latents else init)
+    batches = checked if run.done else run.begin(checked, None if frozen_latents else init, random_state)
     return run.train(batches, on_step, evaluator, progress=progress)
 
 
@@ -78,28 +88,31 @@ class _Run:
     """The loop around a training: records, evaluation, early stop and checkpoints."""
 
     def __init__(
-        self, training: Training, checkpoint_dir: str | Path | None, resume: bool, random_state: int | None
+        self,
+        training: Training,
+        checkpoint_dir: str | Path | None,
+        identity: dict[str, Any],
+        *,
+        resume: bool,
     ) -> None:
-        self.training, self.random_state = training, random_state
+        """``identity``, JSON values, is what two runs have in common when one may go on from the other."""
+        self.training, self.identity = training, identity
         self.directory = None if checkpoint_dir is None else Path(checkpoint_dir)
-        self.done = 0
+        self.done, self.stopped = 0, False
         self.history: list[dict[str, float]] = []
         self.best, self.looks, self.recent = math.inf, 0, list[float]()
-        self.identity = {
-            "cfg": training.cfg.model_dump(mode="json"),
-            "train": training.train.model_dump(mode="json"),
-            "frozen": None if training.frozen is None else training.frozen.fingerprint(),
-        }
         if self.directory is not None:
             self._open(self.directory, resume=resume)
         training.processes.wait()
 
-    def begin(self, stream: "CheckedStream", init: SparseAutoencoder | None) -> Iterator[Any]:
+    def begin(
+        self, stream: CheckedStream, init: SparseAutoencoder | None, random_state: int | None
+    ) -> Iterator[Any]:
         """Start the training on the stream's first batches; returns the whole stream, those included."""
         train = self.training.train
         first = list(islice(stream, min(train.init_batches, train.n_steps)))
         rows = torch.cat([x for x, _ in first])
-        self.training.begin(rows, init, self.random_state)
+        self.training.begin(rows, init, random_state)
         return chain(first, stream)
 
     def train(
@@ -110,14 +123,14 @@ class _Run:
         *,
         progress: bool,
     ) -> TrainResult:
-        """Do the steps that are left."""
+        """Do the steps that are left; none where the run had stopped early."""
         training, train = self.training, self.training.train
         hidden = not progress or training.processes.rank > 0
         bar = tqdm(total=train.n_steps, initial=self.done, disable=hidden, desc="SAE", unit="step")
         started = saved = time.monotonic()
         rows = 0
         with bar, torch.no_grad():
-            for step in range(self.done, train.n_steps):
+            for step in range(self.done, self.done if self.stopped else train.n_steps):
                 x, row_weights = next(batches)
                 last = step == train.n_steps - 1
                 logged = step % train.log_every == 0 or last
@@ -127,7 +140,7 @@ class _Run:
                 if record:
                     record["seconds"] = time.monotonic() - started
                     record["rows_per_second"] = rows / max(record["seconds"], 1e-9)
-                stop = on_step is not None and on_step(step, record) is True
+                self.stopped = on_step is not None and on_step(step, record) is True
                 if logged:
                     self.history.append(record)
                     self.recent.append(record["fvu"])
@@ -135,17 +148,17 @@ class _Run:
                     bar.set_postfix({name: f"{record[name]:.3g}" for name in shown}, refresh=False)
                 bar.update()
                 if self.done % train.evaluate_every == 0 or last:
-                    stop = self._look(evaluator, record if logged else None) or stop
-                if self._is_due(saved) or last or stop:
+                    self.stopped |= self._look(evaluator, record if logged else None)
+                if self._is_due(saved) or last or self.stopped:
                     self._save()
                     saved = time.monotonic()
-                if stop:
+                if self.stopped:
                     break
         return TrainResult(training.folded(), self.history)
 
     def _look(self, evaluator: Evaluator | None, record: dict[str, float] | None) -> bool:
-        """Evaluate; returns whether fvu has not become better for ``patience`` looks."""
-        fvu = sum(self.recent) / len(self.recent) if self.recent else math.inf
+        """Evaluate; returns whether fvu has not become better for ``patience`` looks that had one."""
+        fvu = sum(self.recent) / len(self.recent) if self.recent else None
         self.recent = []
         if evaluator is not None:
             measured = evaluator(self.training.folded())
@@ -153,7 +166,9 @@ class _Run:
                 record = {"step": self.done - 1}
                 self.history.append(record)
             record.update({f"eval_{name}": float(value) for name, value in measured.items()})
-            fvu = float(measured.get("fvu", fvu))
+            fvu = float(measured["fvu"]) if "fvu" in measured else fvu
+        if fvu is None:
+            return False
         self.looks = 0 if fvu < self.best else self.looks + 1
         self.best = min(self.best, fvu)
         patience = self.training.train.patience
@@ -175,6 +190,7 @@ class _Run:
             "best": self.best,
             "looks": self.looks,
             "recent": self.recent,
+            "stopped": self.stopped,
         }
         write_checkpoint(self.directory, Checkpoint(self.done, tensors, state))
 
@@ -189,13 +205,23 @@ class _Run:
         found = newest_checkpoint(directory)
         if found is None:
             return
-        if found.state["identity"] != self.identity:
+        there = found.state["identity"]
+        other = [name for name in self.identity if there.get(name) != self.identity[name]]
+        if other:
             raise InputError(
-                f"The checkpoints in {directory} are of another configuration; give another directory"
+                f"The checkpoints in {directory} are of a run with another configuration ({', '.join(other)}); "
+                "give what they were made with, or another directory"
             )
         self.training.restore(found.tensors, found.state["numbers"])
         self.done, self.history = found.step, found.state["history"]
         self.best, self.looks, self.recent = (found.state[name] for name in ("best", "looks", "recent"))
+        self.stopped = found.state["stopped"]
+
+
+def _seed_of(stream: Any) -> int | None:
+    """The seed of a stream that tells it (``shuffled_batches``, a store's); a drawn one is never drawn again."""
+    seed = getattr(stream, "seed", None)
+    return int(seed) if isinstance(seed, Integral) else None
 
 
 def _check_init(cfg: SAEConfig, init: SparseAutoencoder | None, *, frozen_latents: bool) -> None:

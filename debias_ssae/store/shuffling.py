@@ -33,7 +33,7 @@ class ShuffledRows(Iterator[Tensor]):
         self._batch_size, self._per_buffer = batch_size, buffer_rows // block_rows
         self._n_rows = int(self._sizes.sum())
         self._end = None if n_epochs is None else n_epochs * self._n_rows
-        self._seed = int(np.random.default_rng().integers(1 << 31)) if random_state is None else random_state
+        self.seed = int(np.random.default_rng().integers(1 << 31)) if random_state is None else random_state
         self._position = 0
         self._epoch = self._buffer = -1
         self._blocks = np.empty((0, 2), np.int64)
@@ -62,13 +62,13 @@ class ShuffledRows(Iterator[Tensor]):
         """Load the buffer that holds row ``offset`` of an epoch; returns its number."""
         if epoch != self._epoch:
             self._epoch, self._buffer = epoch, -1
-            self._draw_blocks(np.random.default_rng([self._seed, epoch]))
+            self._draw_blocks(np.random.default_rng([self.seed, epoch]))
         number = int(np.searchsorted(self._starts, offset, side="right")) - 1
         if number != self._buffer:
             self._rows = torch.empty(0)  # let go of the old one before the new one is read
             chosen = self._blocks[number * self._per_buffer : (number + 1) * self._per_buffer]
             self._rows = self._gather(chosen[np.lexsort((chosen[:, 1], chosen[:, 0]))], self._block_rows)
-            rng = np.random.default_rng([self._seed, epoch, number])
+            rng = np.random.default_rng([self.seed, epoch, number])
             self._order, self._buffer = torch.from_numpy(rng.permutation(len(self._rows))), number
         return number
 

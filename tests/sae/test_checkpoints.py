@@ -7,13 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from planted_sae import planted_rows
 
 from debias_ssae.config import SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
-from debias_ssae.sae import load_sae, shuffled_batches, train_sae
+from debias_ssae.sae import SparseAutoencoder, load_sae, shuffled_batches, train_sae
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, read_checkpoint, write_checkpoint
 
 CFG = SAEConfig(d_in=16, d_sae=48, k=4)
@@ -147,6 +148,44 @@ def test_checkpoints_of_another_run_are_not_mixed_in(tmp_path):
         run(tmp_path)
     with pytest.raises(InputError, match="another configuration"):
         run(tmp_path, cfg=CFG.updated(k=5), resume=True)
+
+
+@pytest.mark.parametrize("other", ["init", "random_state", "stream", "frozen_latents"])
+def test_checkpoints_of_a_run_with_another_start_or_stream_are_refused(tmp_path, other):
+    cfg, rows = CFG.updated(architecture="relu"), planted_rows(1000)
+    inits = [SparseAutoencoder(cfg, random_state=seed) for seed in (1, 2)]
+
+    def start(**changes):
+        named = {"init": inits[0], "random_state": 0, "stream": 0, "frozen_latents": False} | changes
+        batches = shuffled_batches(rows, 64, named.pop("stream"))
+        return train_sae(batches, cfg, TRAIN, checkpoint_dir=tmp_path, resume=True, **named)
+
+    first = start()
+    assert start().sae.fingerprint() == first.sae.fingerprint()
+    changed = {"init": inits[1], "random_state": 1, "stream": 1, "frozen_latents": True}[other]
+    with pytest.raises(InputError, match=rf"another configuration \(.*{other}"):
+        start(**{other: changed})
+
+
+def test_the_seed_of_a_numpy_integer_is_kept(tmp_path):
+    seed = np.int64(3)
+    batches = shuffled_batches(planted_rows(1000), 64, seed)
+    assert train_sae(batches, CFG, TRAIN, random_state=seed, checkpoint_dir=tmp_path).history
+
+
+@pytest.mark.parametrize("by", ["patience", "on_step"])
+def test_a_run_that_stopped_early_stays_stopped(tmp_path, by):
+    train = TRAIN.updated(evaluate_every=5, patience=2)
+    options = {"random_state": 0, "checkpoint_dir": tmp_path}
+    if by == "patience":
+        options["evaluator"] = lambda sae: {"fvu": 1.0}
+    else:
+        options["on_step"] = lambda step, record: step == 14
+    first = train_sae(stream(), CFG, train, **options)
+    assert read_checkpoint(checkpoint_files(tmp_path)[0]).step == 15
+    again = train_sae(stream(), CFG, train, resume=True, **{**options, "on_step": None})
+    assert again.sae.fingerprint() == first.sae.fingerprint()
+    assert again.history == first.history
 
 
 def test_resuming_a_finished_run_returns_it(tmp_path):

@@ -270,6 +270,13 @@ def test_patience_without_an_evaluator_watches_training():
     assert history[-1]["step"] < 200
 
 
+def test_looks_at_nothing_do_not_count_as_not_better():
+    train = BRIEF.updated(n_steps=40, log_every=20, evaluate_every=5, patience=2)
+    for evaluator in (None, lambda sae: {"width": 1.0}):
+        history = train_sae(stream(), CFG, train, evaluator=evaluator, random_state=0).history
+        assert history[-1]["step"] == 39
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_not_finite_rows_name_the_batch(bad):
     batches = [planted_rows(64, seed=i) for i in range(30)]
