@@ -46,7 +46,7 @@ class SparseAutoencoder(nn.Module):
         if random_state is None:
             generator.seed()
         else:
-            generator.manual_seed(random_state)
+            generator.manual_seed(int(random_state))
         rows = torch.randn(cfg.d_sae, cfg.d_in, generator=generator, dtype=torch.float64)
         rows = (rows / rows.norm(dim=1, keepdim=True)).to(dtype)
         self.W_enc = nn.Parameter(rows.clone())

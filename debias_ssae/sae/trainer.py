@@ -59,8 +59,8 @@ def train_sae(
 
     With ``checkpoint_dir``, ``resume=True`` continues from the newest sound checkpoint there, if any, to the
     same weights, bit for bit on one process: give the same stream from its beginning (it is sought with its
-    ``seek``, else read past what was used). A run that stopped early stays stopped. Under torch.distributed every rank gives the same stream and
-    works on its share of each batch; rank 0 writes.
+    ``seek``, else read past what was used). A run that stopped early stays stopped. Under torch.distributed
+    every rank gives the same stream and works on its share of each batch; rank 0 writes.
 
     Raises InputError for an empty stream, one that ends early, or a batch of wrong width, NaN or infinity;
     it names the batch, and the checkpoints written before stay. Raises InputError for checkpoints of another run:
@@ -209,7 +209,7 @@ class _Run:
         other = [name for name in self.identity if there.get(name) != self.identity[name]]
         if other:
             raise InputError(
-                f"The checkpoints in {directory} are of a run with another configuration ({', '.join(other)}); "
+                f"The checkpoints in {directory} are of another configuration ({', '.join(other)}); "
                 "give what they were made with, or another directory"
             )
         self.training.restore(found.tensors, found.state["numbers"])
