@@ -2,7 +2,8 @@
 
 from debias_ssae.retrieval.approximate import ApproximateIndex, build_approximate
 from debias_ssae.retrieval.embedders import embed_texts
-from debias_ssae.retrieval.index import CorpusIndex, Hits
+from debias_ssae.retrieval.exact import Hits
+from debias_ssae.retrieval.index import CorpusIndex
 from debias_ssae.retrieval.selecting import RetrievedTexts, retrieve
 from debias_ssae.retrieval.views import IndexedTexts, IndexedVectors
 

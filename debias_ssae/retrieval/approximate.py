@@ -1,39 +1,18 @@
-"""Nearest rows: exactly, part by part, or through IVF-PQ codes with the candidates compared again exactly."""
+"""Nearest rows through IVF-PQ codes, the candidates compared again exactly."""
 
 import json
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.retrieval.index import CorpusIndex, Hits
-
-
-def exact_search(
-    parts: Iterable[tuple[int, NDArray[np.float32]]], queries: NDArray[np.float32], k: int
-) -> Hits:
-    """Return the ``k`` rows of largest inner product with each query, reading one part at a time."""
-    import faiss
-
-    queries = np.ascontiguousarray(queries, np.float32)
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    ids = np.full((len(queries), k), -1, np.int64)
-    for start, vectors in parts:
-        here = min(k, len(vectors))
-        found, rows = faiss.knn(
-            queries, np.ascontiguousarray(vectors), here, metric=faiss.METRIC_INNER_PRODUCT
-        )
-        scores, ids = np.hstack([scores, found]), np.hstack([ids, rows + start])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
-    return Hits(ids, scores)
+from debias_ssae.retrieval.exact import Hits, Vectors, exact_search
 
 
 def build_approximate(
-    index: CorpusIndex,
+    index: Vectors,
     *,
     n_lists: int | None = None,
     code_bytes: int = 32,
@@ -76,7 +55,7 @@ def build_approximate(
 class ApproximateIndex:
     """The IVF-PQ codes of a :class:`CorpusIndex`, memory-mapped; rows added later are compared exactly."""
 
-    def __init__(self, index: CorpusIndex) -> None:
+    def __init__(self, index: Vectors) -> None:
         """Open the codes; raises InputError when they were not built."""
         import faiss
 

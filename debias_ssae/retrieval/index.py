@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -20,22 +19,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from debias_ssae.exceptions import InputError
+from debias_ssae.retrieval.approximate import ApproximateIndex
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.retrieval.embedders import embed_texts
+from debias_ssae.retrieval.exact import Hits, exact_search
 
 PART_TEXTS = 4096
 EXACT_LIMIT = 1_000_000
 """Rows up to which a search compares with every row."""
-
-
-@dataclass(frozen=True)
-class Hits:
-    """What a search found, best first; fewer rows than asked for are filled with id -1 and score -inf."""
-
-    ids: NDArray[np.int64]
-    """[n_queries, k] positions in the index."""
-    scores: NDArray[np.float32]
-    """[n_queries, k] cosines."""
 
 
 class CorpusIndex:
@@ -142,8 +133,6 @@ class CorpusIndex:
 
         ``exact`` None compares with every row up to a million rows, and beyond uses IVF-PQ where it was built.
         """
-        from debias_ssae.retrieval.approximate import ApproximateIndex, exact_search
-
         if exact is None:
             exact = len(self) <= EXACT_LIMIT or not (self.directory / "ivfpq.faiss").exists()
         return exact_search(self.parts(), queries, k) if exact else ApproximateIndex(self).search(queries, k)

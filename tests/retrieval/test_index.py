@@ -18,7 +18,7 @@ from debias_ssae.retrieval import (
     build_approximate,
     retrieve,
 )
-from debias_ssae.retrieval.approximate import exact_search
+from debias_ssae.retrieval.exact import exact_search
 
 WORDS = [
     "nurse",
