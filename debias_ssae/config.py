@@ -142,6 +142,11 @@ class ActivationConfig(Settings):
     max_length: int | None = Field(default=None, ge=2)
     """Tokens a text, special ones included; None is the model's own limit."""
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What every pass over texts is told."""
+        return {"token_budget": self.token_budget, "max_length": self.max_length}
+
 
 class SelectionConfig(Settings):
     """Which latents are removed, or kept."""

@@ -9,9 +9,11 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from torch import Tensor
 
-from debias_ssae.activations import LanguageModel, embed, load_model
+from debias_ssae.activations import Activations, LanguageModel, embed, harvest, load_model
 from debias_ssae.exceptions import InputError
 from debias_ssae.store import EmbeddingCache
+
+_LOADED_WITH = ("model", "device", "dtype", "revision", "trust_remote_code")
 
 
 class Edit(Protocol):
@@ -113,6 +115,21 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             trust_remote_code=self.trust_remote_code,
         )
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; a model that was loaded with other ones is dropped."""
+        before = [getattr(self, name) for name in _LOADED_WITH]
+        super().set_params(**params)
+        if before != [getattr(self, name) for name in _LOADED_WITH]:
+            self.__dict__.pop("language_model", None)
+        return self
+
+    def copy(self) -> Self:
+        """Return an encoder with the same settings that shares the loaded model, if one is loaded."""
+        twin = type(self)(**self.get_params(deep=False))
+        if "language_model" in vars(self):
+            twin.__dict__["language_model"] = self.language_model
+        return twin
+
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the texts and load the model; nothing is learnt."""
         check_texts(X)
@@ -130,6 +147,11 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             return self._run(texts, edits)
         cache = EmbeddingCache(self.cache_dir, self._key(edits))
         return cache.fetch(texts, lambda missing: self._run(missing, edits))
+
+    def rows(self, texts: Sequence[str], hookpoint: str) -> Activations:
+        """Return the rows of the texts' tokens at ``hookpoint`` of the plain model, cut where transform cuts."""
+        limits: dict[str, Any] = {"max_length": self.max_length, "token_budget": self.token_budget}
+        return harvest(self.language_model, texts, hookpoint, **limits)
 
     def _run(self, texts: Sequence[str], edits: Mapping[str, Edit]) -> np.ndarray:
         return embed(

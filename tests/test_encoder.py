@@ -114,6 +114,15 @@ def test_clone_pickle_and_names(encoder: ActivationEncoder) -> None:
     assert isinstance(frame.fit_transform(TEXTS), pd.DataFrame)
 
 
+def test_parameters_of_the_model_drop_the_one_loaded(encoder: ActivationEncoder) -> None:
+    made = encoder.copy()
+    assert made.language_model is encoder.language_model
+    assert "language_model" in vars(made.set_params(pooling="max", model="minilm"))
+    assert "language_model" not in vars(made.set_params(dtype="bfloat16"))
+    assert (encoder.pooling, encoder.dtype) == ("mean", "float32")
+    assert "language_model" in vars(encoder)
+
+
 def test_in_a_pipeline(encoder: ActivationEncoder) -> None:
     assert make_pipeline(encoder, StandardScaler()).fit_transform(TEXTS).shape == (4, 384)
 

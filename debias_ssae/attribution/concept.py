@@ -49,10 +49,11 @@ def harvest_twins(
     *,
     max_texts: int = 2000,
     random_state: int | None = None,
-    progress: bool = False,
+    **options: Any,
 ) -> "TwinRows":
     """Run at most ``max_texts`` of ``texts``, in random order, in both wordings up to ``hookpoint``.
 
+    ``options`` (max_length, token_budget, progress) go to ``harvest``.
     Raises InputError when no text holds a word of the concept.
     """
     order = np.random.default_rng(random_state).permutation(len(texts))
@@ -62,8 +63,8 @@ def harvest_twins(
             f"none of the {len(texts)} texts holds a word of the concept {concept.name!r} "
             f"({', '.join(list(concept.words)[:4])}, ...); give a concept whose words occur in the texts"
         )
-    a = harvest(model, [t.text_a for t in twins], hookpoint, progress=progress)
-    b = harvest(model, [t.text_b for t in twins], hookpoint, progress=progress)
+    a = harvest(model, [t.text_a for t in twins], hookpoint, **options)
+    b = harvest(model, [t.text_b for t in twins], hookpoint, **options)
     return TwinRows(
         source=order[[t.index for t in twins]],
         a=_Side.of(a, [t.spans_a for t in twins]),

@@ -9,23 +9,56 @@ from debias_ssae.attribution.scores import LatentScores, corrected_p_values
 from debias_ssae.exceptions import InputError
 
 
-def encode_attribute(sensitive_features: Any, n: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def encode_attribute(
+    sensitive_features: Any, n: int, *, among: np.ndarray | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return codes ``[n]`` (-1 where the attribute is missing) and the values' names, sorted.
 
-    Several columns are crossed. Raises InputError when the length is not ``n`` or fewer than two values exist.
+    Several columns are crossed. Rows outside ``among`` (True, False; [n]) count as missing. Raises InputError when
+    the length is not ``n`` or fewer than two values exist.
     """
-    table = pd.DataFrame(sensitive_features)
+    table = _table(sensitive_features)
     if len(table) != n:
         raise InputError(f"sensitive_features has {len(table)} rows, but X has {n}; they must agree")
     known = table.notna().all(axis=1).to_numpy()
-    names = [",".join(map(str, row)) for row in table[known].itertuples(index=False)]
+    known = known if among is None else known & among
+    names = [_name(row) for row in table[known].itertuples(index=False)]
     values, inverse = np.unique(np.array(names, dtype=str), return_inverse=True)
     if len(values) < 2:
         held = f"only the value {str(values[0])!r}" if len(values) else "no known value"
-        raise InputError(f"sensitive_features holds {held}; two are needed to see what differs between them")
+        where = "" if among is None or among.all() else " where y is known"
+        raise InputError(
+            f"sensitive_features holds {held}{where}; two are needed to see what differs between them"
+        )
     codes = np.full(n, -1)
     codes[known] = inverse
     return codes, tuple(values.tolist())
+
+
+def encode_labels(
+    sensitive_features: Any, y: np.ndarray | None, n: int
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+    """Like ``encode_attribute``, with the target ``y`` [n] third: where that is missing, the code is -1 as well.
+
+    There ``y`` comes back with a value that it has elsewhere, so that it holds classes only.
+    """
+    if y is None:
+        return *encode_attribute(sensitive_features, n), None
+    y = np.asarray(y)
+    known = ~pd.isna(y)
+    codes, values = encode_attribute(sensitive_features, n, among=known)
+    return codes, values, y if known.all() else np.where(known, y, y[known][:1])
+
+
+def _table(columns: Any) -> pd.DataFrame:
+    return pd.DataFrame(columns.to_pandas() if hasattr(columns, "to_pandas") else columns)
+
+
+def _name(row: tuple[Any, ...]) -> str:
+    """The name of a value; of crossed ones no two have the same, whatever commas they hold."""
+    if len(row) == 1:
+        return str(row[0])
+    return ",".join(str(part).replace("\\", "\\\\").replace(",", "\\,") for part in row)
 
 
 def class_conditional_contrast(

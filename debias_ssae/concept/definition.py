@@ -218,6 +218,11 @@ class Concept:
                 records.append(make_twins(index, text, spans))
         return records
 
+    def labelled_seed_texts(self) -> tuple[list[str], list[str]]:
+        """Return the seed texts and the value that each of them shows."""
+        rows = [(text, value) for value, texts in self.seed_texts.items() for text in texts]
+        return [text for text, _ in rows], [value for _, value in rows]
+
     def scrub(self, text: str) -> str:
         """Return ``text`` with each marked word replaced by its neutral word, or removed if it has none."""
         if not self.pairs:

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from debias_ssae.attribution import encode_attribute
+from debias_ssae.attribution import encode_labels
+from debias_ssae.concept import Concept
 from debias_ssae.exceptions import InputError
 
 
@@ -29,6 +30,8 @@ def check_params(debiaser: Any) -> None:
             f'edit="keep" leaves too little for the blocks after it; use hookpoint="final", '
             f"got {debiaser.hookpoint!r}"
         )
+    if not isinstance(debiaser.hookpoint, str) and not len(debiaser.hookpoint):
+        raise InputError('hookpoint is empty, so nothing would be edited; name at least one, or "auto"')
     if hasattr(debiaser.corpus, "__next__"):
         raise InputError(
             "corpus is a one-shot iterator; pass a list or a path, since it is read more than once"
@@ -37,24 +40,57 @@ def check_params(debiaser: Any) -> None:
         raise InputError(
             "concept= swaps words and needs texts; name an encoder=, or pass sensitive_features to fit"
         )
+    if debiaser.encoder is None and debiaser.residual == "counterfactual":
+        raise InputError(
+            'residual="counterfactual" swaps words and needs texts; name an encoder=, or use "leace" or None'
+        )
 
 
-def check_regime(concept: Any, y: np.ndarray | None, z: Any, *, keep: bool = False) -> None:
-    """Raise InputError where nothing says what to remove, or where the attribute is the target."""
+def check_regime(
+    concept: Concept | None,
+    y: np.ndarray | None,
+    z: Any,
+    *,
+    keep: bool = False,
+    residual: str | None = None,
+    required: bool = True,
+) -> None:
+    """Raise InputError where nothing says what to remove, or where the attribute is the target.
+
+    Where not ``required``, labels may be missing altogether.
+    """
+    _check_residual(residual, concept, z)
     if concept is not None:
         return
     if z is None:
+        if not required:
+            return
         raise InputError(
             "neither sensitive_features nor a concept was given, so there is nothing to remove; pass "
             'sensitive_features to fit, or set concept= (for example "gender")'
         )
     if keep and y is None:
         raise InputError('edit="keep" keeps what carries the target; pass y to fit')
-    codes, _ = encode_attribute(z, len(z))
+    codes, _, y = encode_labels(z, y, len(z))
     if y is not None and _same_partition(y[codes >= 0], codes[codes >= 0]):
         raise InputError(
             "sensitive_features equals y on every labelled row, so the attribute cannot be told from the target; "
             "give a labelled set that holds both values in every class, or name a concept="
+        )
+
+
+def _check_residual(residual: str | None, concept: Concept | None, z: Any) -> None:
+    """Raise InputError where a residual eraser has nothing to learn from."""
+    if residual == "leace" and z is None:
+        raise InputError(
+            'residual="leace" needs sensitive_features in fit; without labels use "counterfactual" or None'
+        )
+    if residual == "counterfactual" and concept is None:
+        raise InputError('residual="counterfactual" needs concept=; with labels use "leace"')
+    if residual == "counterfactual" and concept is not None and not concept.pairs:
+        raise InputError(
+            f'residual="counterfactual" swaps words, but the concept {concept.name!r} has seed texts alone; '
+            'give it pairs, or use residual=None, or "leace" with labels'
         )
 
 

@@ -9,24 +9,31 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from debias_ssae.ablation import LatentEraser, LinearEraser
 from debias_ssae.activations import Activations
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig
-from debias_ssae.datasets import load_corpus
 from debias_ssae.debiaser import persistence
 from debias_ssae.debiaser.checks import check_lengths, check_params, check_regime
 from debias_ssae.debiaser.finding import find_from_labels
-from debias_ssae.debiaser.hookpoints import candidates, choose_hookpoint
+from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
 from debias_ssae.debiaser.part import Part
-from debias_ssae.debiaser.residual import fit_leace, fit_residual
+from debias_ssae.debiaser.residual import fit_leace, fit_residual, residual_kind
+from debias_ssae.debiaser.settings import (
+    config_for,
+    config_of,
+    make_encoder,
+    read_concept,
+    read_corpus,
+    read_sae,
+    seed_of,
+)
 from debias_ssae.debiaser.specialise import learn_from_rows
 from debias_ssae.encoder import ActivationEncoder, check_texts
-from debias_ssae.exceptions import InputError, NothingRemovedWarning
-from debias_ssae.sae.formats import load_sae
+from debias_ssae.exceptions import NothingRemovedWarning
 from debias_ssae.sae.model import SparseAutoencoder
 
 MATRIX = "matrix"
@@ -145,14 +152,16 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         InputError
             For unusable parameters or data, with the cure.
         """
+        self._forget()
         check_params(self)
-        y = None if y is None else np.asarray(y)
+        y = None if y is None else column_or_1d(y)
         if self.encoder is None:
             return self._fit_matrix(X, y, sensitive_features)
         texts = check_texts(X)
         check_lengths(len(texts), y, sensitive_features)
-        check_regime(self.concept, y, sensitive_features, keep=self.edit == "keep")
-        return self._fit_texts(texts, y, sensitive_features)
+        concept = read_concept(self.concept)
+        check_regime(concept, y, sensitive_features, keep=self.edit == "keep", residual=self.residual)
+        return self._fit_texts(texts, concept, y, sensitive_features)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return debiased representations ``(n, d)``. The attribute is never needed."""
@@ -182,33 +191,30 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Read what ``save`` wrote; raises InputError for anything else."""
         return persistence.load(cls, Path(directory))
 
-    def _fit_texts(self, texts: list[str], y: np.ndarray | None, z: Any) -> Self:
-        self.encoder_ = self._make_encoder()
-        concept, corpus = self._load_concept(), self._load_corpus()
-        self.parts_ = {
-            hookpoint: self._learn_part(hookpoint, texts, corpus, concept, y, z)
-            for hookpoint in self._hookpoints()
-        }
-        if self.hookpoint == "auto":
-            self.parts_ = self._best_part(texts, concept, y, z)
-        self.residual_, self.shift_ = None, None
-        self.n_features_out_ = self.encoder_.fit(texts[:1]).n_features_out_
+    def _fit_texts(self, texts: list[str], concept: Concept | None, y: np.ndarray | None, z: Any) -> Self:
+        if isinstance(self.encoder, ActivationEncoder):
+            _ = self.encoder.language_model  # loaded once, for all debiasers that are given this encoder
+        self.encoder_ = make_encoder(self)
+        hookpoints, corpus = places(self.hookpoint, self.encoder_, texts), read_corpus(self.corpus)
+        sample = None
+        if self.hookpoint == "auto":  # drawn before anything is trained, since the texts may not do
+            sample = draw_sample(
+                texts,
+                concept=concept,
+                y=y,
+                sensitive_features=z,
+                min_cell=config_of(self).selection.min_cell,
+                random_state=seed_of(self),
+            )
+        self.parts_ = {name: self._learn_part(name, texts, corpus, concept, y, z) for name in hookpoints}
+        if sample is not None:
+            self.parts_ = self._best_part(sample)
         self._fit_after_edit(texts, concept, z, y)
+        self.n_features_out_ = self.encoder_.language_model.d_model
         return self
 
-    def _best_part(
-        self, texts: list[str], concept: Concept | None, y: np.ndarray | None, z: Any
-    ) -> dict[str, Part]:
-        best, left = choose_hookpoint(
-            self.encoder_,
-            self.parts_,
-            texts,
-            concept=concept,
-            y=y,
-            sensitive_features=z,
-            min_cell=self._config().selection.min_cell,
-            random_state=self._seed(),
-        )
+    def _best_part(self, sample: Sample) -> dict[str, Part]:
+        best, left = choose_hookpoint(self.encoder_, self.parts_, sample)
         part = self.parts_[best]
         return {best: replace(part, record={**part.record, "left_by_hookpoint": left})}
 
@@ -225,30 +231,38 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.encoder_.language_model,
             hookpoint,
             texts,
-            self._config(),
+            config_for(self, self.encoder_),
             corpus=corpus,
             concept=concept,
             y=y,
             sensitive_features=z,
-            general=self._load_sae(hookpoint),
+            general=read_sae(self.sae, hookpoint),
             keep=self.edit == "keep",
             n_latents=self.n_latents,
             alpha=self.alpha,
-            random_state=self._seed(),
+            random_state=seed_of(self),
             cache_dir=self.cache_dir,
             progress=self.verbose,
         )
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit has learnt, so that one that fails leaves nothing fitted."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "n_features_out_")  # what fit sets last
 
     def _fit_matrix(self, X: Any, y: np.ndarray | None, z: Any) -> Self:
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_lengths(len(X), y, z)
         x = _tensor(X)
-        self.residual_, self.shift_, self.n_features_out_ = None, None, X.shape[1]
+        check_regime(None, y, z, keep=self.edit == "keep", residual=self.residual, required=False)
         learned = learn_from_rows(
             x,
-            self._config(),
-            general=self._load_sae(MATRIX),
-            random_state=self._seed(),
+            config_of(self),
+            general=read_sae(self.sae, MATRIX),
+            random_state=seed_of(self),
             progress=self.verbose,
         )
         if z is None:
@@ -258,8 +272,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 stacklevel=3,
             )
             self.parts_ = {MATRIX: Part.cut(learned, None, self.alpha)}
-            return self
-        check_regime(self.concept, y, z, keep=self.edit == "keep")
+            return self._finish_matrix(X, y, z)
         n = len(x)
         blank = torch.zeros(n, 2, dtype=torch.long)
         rows = Activations(x, torch.arange(n), torch.zeros(n, dtype=torch.long), blank, n)
@@ -268,45 +281,39 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             rows,
             y,
             z,
-            self._config().selection,
+            config_of(self).selection,
             keep=self.edit == "keep",
             n_latents=self.n_latents,
-            random_state=self._seed(),
+            random_state=seed_of(self),
         )
         self.parts_ = {MATRIX: Part.cut(learned, found, self.alpha)}
+        return self._finish_matrix(X, y, z)
+
+    def _finish_matrix(self, X: np.ndarray, y: np.ndarray | None, z: Any) -> Self:
+        self.residual_, self.shift_ = None, None
         if self.residual == "leace":
             self.residual_ = fit_leace(self._edit_matrix(X), z, y)
-        elif self._config().recenter and self.changes_anything:
+        elif config_of(self).recenter and self.changes_anything:
             self._recenter(X, self._edit_matrix(X))
+        self.n_features_out_ = X.shape[1]
         return self
 
     def _fit_after_edit(
         self, texts: list[str], concept: Concept | None, z: Any, y: np.ndarray | None
     ) -> None:
         """What follows the edit: a residual eraser, or else the shift."""
-        config = self._config()
-        self._fit_residual(texts, concept, z, y)
-        if config.recenter and self.residual_ is None and self.changes_anything:
-            order = np.random.default_rng(self._seed()).permutation(len(texts))[: config.selection.max_texts]
+        config = config_of(self)
+        self.residual_, self.shift_ = None, None
+        kind = residual_kind(self.residual, concept, self.changes_anything)
+        if kind == "leace":
+            self.residual_ = fit_leace(self._represent(texts), z, y)
+        elif kind == "counterfactual" and concept is not None:
+            limit, seed = config.selection.max_texts, seed_of(self)
+            self.residual_ = fit_residual(self.encoder_, texts, concept, limit, seed)
+        elif config.recenter and self.changes_anything:
+            order = np.random.default_rng(seed_of(self)).permutation(len(texts))[: config.selection.max_texts]
             sample = [texts[i] for i in order]
             self._recenter(self.encoder_.encode(sample), self._represent(sample))
-
-    def _fit_residual(self, texts: list[str], concept: Concept | None, z: Any, y: np.ndarray | None) -> None:
-        kind = self.residual
-        if kind == "auto":
-            kind = "counterfactual" if concept is not None and self.changes_anything else None
-        if kind == "leace":
-            if z is None:
-                raise InputError(
-                    'residual="leace" needs sensitive_features in fit; without labels use "counterfactual"'
-                )
-            self.residual_ = fit_leace(self._represent(texts), z, y)
-        elif kind == "counterfactual":
-            if concept is None:
-                raise InputError('residual="counterfactual" needs concept=; with labels use "leace"')
-            self.residual_ = fit_residual(
-                self.encoder_, texts, concept, self._config().selection.max_texts, self._seed()
-            )
 
     def _represent(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled representation with the edit inside the model, before any residual eraser."""
@@ -325,49 +332,6 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """What follows the edit: the residual eraser, then the shift."""
         x = x if self.residual_ is None else self.residual_(x)
         return x if self.shift_ is None else x + self.shift_
-
-    def _config(self) -> DebiasConfig:
-        return self.config if self.config is not None else DebiasConfig()
-
-    def _seed(self) -> int | None:
-        if self.random_state is None:
-            return None
-        if isinstance(self.random_state, int | np.integer):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _make_encoder(self) -> ActivationEncoder:
-        if isinstance(self.encoder, ActivationEncoder):
-            return self.encoder
-        settings = self._config().activations
-        return ActivationEncoder(
-            str(self.encoder),
-            layer=self.layer,
-            pooling=self.pooling,
-            cache_dir=self.cache_dir,
-            device=self.device,
-            dtype=settings.dtype,
-            max_length=settings.max_length,
-            token_budget=settings.token_budget,
-            verbose=self.verbose,
-        )
-
-    def _load_corpus(self) -> list[str] | None:
-        if self.corpus is None:
-            return None
-        return load_corpus(self.corpus) if isinstance(self.corpus, str | Path) else check_texts(self.corpus)
-
-    def _load_sae(self, hookpoint: str) -> SparseAutoencoder | None:
-        sae = self.sae.get(hookpoint) if isinstance(self.sae, Mapping) else self.sae
-        return load_sae(sae) if isinstance(sae, str | Path) else sae
-
-    def _hookpoints(self) -> list[str]:
-        if self.hookpoint == "auto":
-            return candidates(self.encoder_.language_model)
-        return [self.hookpoint] if isinstance(self.hookpoint, str) else list(self.hookpoint)
-
-    def _load_concept(self) -> Concept | None:
-        return Concept.load(self.concept) if isinstance(self.concept, str | Path) else self.concept
 
     @property
     def _first(self) -> Part:

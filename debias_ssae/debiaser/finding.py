@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from debias_ssae.attribution import (
     class_conditional_contrast,
     costs_from_labels,
     costs_from_twins,
-    encode_attribute,
+    encode_labels,
     guard,
     harvest_twins,
     pooled_latents,
@@ -28,7 +29,7 @@ from debias_ssae.attribution import (
     target_margin,
 )
 from debias_ssae.concept import Concept
-from debias_ssae.config import SelectionConfig
+from debias_ssae.config import ActivationConfig, SelectionConfig
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -63,18 +64,26 @@ def find_from_concept(
     n_latents: int | str = "auto",
     random_state: int | None = None,
     progress: bool = False,
+    activations: ActivationConfig | None = None,
 ) -> Found:
     """Concept regime: no attribute labels. The target ``y`` serves the guard alone.
 
     Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard; as
-    many as asked, or as the rule says; holes filled. Raises InputError where no text holds a word of the concept.
+    many as asked, or as the rule says; holes filled. ``activations`` says where texts are cut.
+
+    Raises InputError where no text holds a word of the concept.
     """
+    limits = (activations or ActivationConfig()).limits
     if not concept.pairs:
-        return _find_from_seed_texts(model, sae, concept, config, hookpoint, n_latents)
+        texts, labels = concept.labelled_seed_texts()
+        return _find_from_seed_texts(
+            sae, harvest(model, texts, hookpoint, **limits), labels, config, n_latents
+        )
     options: dict[str, Any] = {
         "max_texts": config.max_texts,
         "random_state": random_state,
         "progress": progress,
+        **limits,
     }
     report: dict[str, Any] = {}
     twins = harvest_twins(model, texts, concept, hookpoint, **options)
@@ -87,8 +96,8 @@ def find_from_concept(
         scores = propagate(scores, _blocks(sae, others), probe)
     pooled = _pooled(sae, twins)
     costs = None
-    if config.guard and y is not None and len(np.unique(y[twins.source])) > 1:
-        costs = costs_from_twins(**pooled, W_dec=_decoder(sae), y=y[twins.source])
+    if config.guard and y is not None:
+        costs = _costs_of_twins(sae, pooled, y[twins.source])
     ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
     chosen = ranking
     if n_latents != "auto":
@@ -117,9 +126,9 @@ def find_from_labels(
 
     With ``keep`` the latents found are those to keep, for an attribute that is everywhere.
     """
-    if keep and y is not None:
+    if keep:
         return _find_to_keep(sae, rows, y, sensitive_features, config, n_latents)
-    codes, values = encode_attribute(sensitive_features, rows.n_texts)
+    codes, values, y = encode_labels(sensitive_features, y, rows.n_texts)
     latents, firing_rate = pooled_latents(sae, rows)
     scores = class_conditional_contrast(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
     W_dec, X = _decoder(sae), rows.pool().numpy()
@@ -147,13 +156,15 @@ def find_from_labels(
 def _find_to_keep(
     sae: SparseAutoencoder,
     rows: Activations,
-    y: np.ndarray,
+    y: np.ndarray | None,
     sensitive_features: Any,
     config: SelectionConfig,
     n_latents: int | str,
 ) -> Found:
     """The latents that carry more of the target than of the attribute. Raises InputError where none does."""
-    codes, values = encode_attribute(sensitive_features, rows.n_texts)
+    codes, values, y = encode_labels(sensitive_features, y, rows.n_texts)
+    if y is None:
+        raise InputError("keep=True keeps what carries the target; pass y")
     latents, firing_rate = pooled_latents(sae, rows)
     scores = target_margin(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
     kept = scores.top(config.n_kept if n_latents == "auto" else int(n_latents))
@@ -166,22 +177,25 @@ def _find_to_keep(
 
 
 def _find_from_seed_texts(
-    model: LanguageModel,
     sae: SparseAutoencoder,
-    concept: Concept,
+    rows: Activations,
+    labels: list[str],
     config: SelectionConfig,
-    hookpoint: str,
     n_latents: int | str,
 ) -> Found:
     """A concept without words to swap: its seed texts are a small labelled set."""
-    values = list(concept.seed_texts)
-    texts = [text for value in values for text in concept.seed_texts[value]]
-    labels = [value for value in values for _ in concept.seed_texts[value]]
-    fewest = min(len(concept.seed_texts[value]) for value in values)
-    small = config.updated(min_cell=min(config.min_cell, max(fewest, 1)), guard=False)
-    return find_from_labels(
-        sae, harvest(model, texts, hookpoint), None, labels, small, n_latents=n_latents, random_state=0
-    )
+    fewest = min(labels.count(value) for value in set(labels))
+    small = config.updated(min_cell=min(config.min_cell, fewest), guard=False)
+    return find_from_labels(sae, rows, None, labels, small, n_latents=n_latents, random_state=0)
+
+
+def _costs_of_twins(sae: SparseAutoencoder, pooled: dict[str, np.ndarray], y: np.ndarray) -> Costs | None:
+    """Costs from the texts whose target is known; None where those have one class."""
+    known = ~pd.isna(y)
+    if len(np.unique(y[known])) < 2:
+        return None
+    known_rows = {name: rows[known] for name, rows in pooled.items()} if not known.all() else pooled
+    return costs_from_twins(**known_rows, W_dec=_decoder(sae), y=y[known])
 
 
 def _controlled(

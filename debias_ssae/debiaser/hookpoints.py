@@ -1,15 +1,46 @@
 """Where to edit: the hookpoint whose edit leaves least of the attribute in the output."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from debias_ssae.activations import LanguageModel
-from debias_ssae.attribution import encode_attribute, removal_score
+from debias_ssae.activations import LanguageModel, embed
+from debias_ssae.activations.structure import check_hookpoints
+from debias_ssae.attribution import encode_attribute, encode_labels, removal_score
 from debias_ssae.concept import Concept
 from debias_ssae.debiaser.part import Part
 from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.exceptions import InputError
+
+PROBED = 1000
+"""Characters of the text on which a hookpoint is tried."""
+
+
+def places(hookpoint: str | Sequence[str], encoder: ActivationEncoder, texts: Sequence[str]) -> list[str]:
+    """The hookpoints to learn: those named, or of "auto" the candidates that an edit can be made at.
+
+    Raises InputError for a hookpoint the model has not, and for one from which no edit reaches the representation.
+    """
+    model = encoder.language_model
+    named = [hookpoint] if isinstance(hookpoint, str) else list(hookpoint)
+    names = candidates(model) if hookpoint == "auto" else named
+    check_hookpoints([*names, encoder.layer], model.hookpoints)
+    reaching = [name for name in names if _reaches(encoder, name, max(texts, key=len)[:PROBED])]
+    if hookpoint == "auto" and reaching:
+        return reaching
+    lost = [name for name in names if name not in reaching]
+    if lost:
+        cure = (
+            'use pooling="mean"' if encoder.pooling == "cls" else "name an earlier hookpoint or a later layer"
+        )
+        raise InputError(
+            f"an edit at {lost[0]} changes nothing in what is returned (layer={encoder.layer!r}, "
+            f"pooling={encoder.pooling!r}); {cure}"
+        )
+    return names
 
 
 def candidates(model: LanguageModel) -> list[str]:
@@ -17,9 +48,36 @@ def candidates(model: LanguageModel) -> list[str]:
     return ["embeddings", f"blocks.{max(0, model.n_blocks // 2 - 1)}", "final"]
 
 
-def choose_hookpoint(
-    encoder: ActivationEncoder,
-    parts: Mapping[str, Part],
+def _reaches(encoder: ActivationEncoder, hookpoint: str, text: str) -> bool:
+    """Whether an edit at ``hookpoint`` reaches the representation: tried on one text, which must not be blank.
+
+    Edits change real tokens only, and "cls" reads a special one, so that some attention must lie between.
+    """
+    model = encoder.language_model
+    if model.hookpoints.index(hookpoint) > model.hookpoints.index(encoder.layer):
+        return False
+    options: dict[str, Any] = {"layer": encoder.layer, "pooling": encoder.pooling}
+    plain, edited = (
+        embed(model, [text], edits=edits, max_length=encoder.max_length, **options)
+        for edits in ({}, {hookpoint: torch.neg})
+    )
+    return not text.strip() or not np.array_equal(plain, edited)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Texts with what a probe of their representation is to tell apart."""
+
+    texts: list[str]
+    z: np.ndarray
+    """Codes of the attribute, or of the wording [n]."""
+    y: np.ndarray | None
+    groups: np.ndarray
+    """Texts of one group share a fold [n]."""
+    min_cell: int
+
+
+def draw_sample(
     texts: Sequence[str],
     *,
     concept: Concept | None = None,
@@ -28,30 +86,76 @@ def choose_hookpoint(
     max_texts: int = 500,
     min_cell: int = 20,
     random_state: int | None = None,
-) -> tuple[str, dict[str, float]]:
-    """Return the hookpoint of ``parts`` to edit, and what each leaves.
+) -> Sample:
+    """Draw the texts on which hookpoints are compared: twins, seed texts, or labelled texts of every cell.
 
-    What is left is the share of variance that a cross-fitted linear probe of the edited output explains: of the
-    attribute inside each class of ``y``, or, with a ``concept``, of which wording a text has. Of those within
-    one standard error of the least the first is taken. At most ``max_texts`` training texts are read.
+    A cell (class of ``y`` x attribute value) gives ``min_cell`` texts or its share of ``max_texts``, whichever is
+    more; smaller cells give none. Raises InputError where nothing is left to tell apart.
     """
     order = np.random.default_rng(random_state).permutation(len(texts))
     if concept is not None and concept.pairs:
         twins = concept.twins([texts[i] for i in order], limit=max_texts)
-        sample = [t.text_a for t in twins] + [t.text_b for t in twins]
-        z, y, groups = np.repeat([0, 1], len(twins)), None, np.tile(np.arange(len(twins)), 2)
-    else:
-        codes, _ = encode_attribute(sensitive_features, len(texts))
-        rows = [i for i in order if codes[i] >= 0][:max_texts]
-        sample, z, groups = [texts[i] for i in rows], codes[rows], np.arange(len(rows))
-        y = None if y is None else y[rows]
+        n = len(twins)
+        if n < 2:
+            raise InputError(
+                f'hookpoint="auto" compares edits on texts that hold a word of the concept {concept.name!r}; there '
+                f"are {n}, two are needed: name a hookpoint, or give a concept whose words occur in the texts"
+            )
+        both = [t.text_a for t in twins] + [t.text_b for t in twins]
+        return Sample(both, np.repeat([0, 1], n), None, np.tile(np.arange(n), 2), min_cell=1)
+    if concept is not None:
+        seeds, labels = concept.labelled_seed_texts()
+        return Sample(seeds, encode_attribute(labels, len(seeds))[0], None, np.arange(len(seeds)), min_cell=1)
+    codes, _, y = encode_labels(sensitive_features, y, len(texts))
+    rows = _of_every_cell(order, codes, y, max_texts, min_cell)
+    picked = [texts[i] for i in rows]
+    return Sample(picked, codes[rows], None if y is None else y[rows], np.arange(len(rows)), min_cell)
+
+
+def _of_every_cell(
+    order: np.ndarray, codes: np.ndarray, y: np.ndarray | None, max_texts: int, min_cell: int
+) -> np.ndarray:
+    """Row numbers, in ``order``, of the cells of those classes that hold two cells of ``min_cell``."""
+    order = order[codes[order] >= 0]
+    classes = np.zeros(len(codes), dtype=int) if y is None else y
+    cells = []
+    for c in np.unique(classes[order]):
+        inside = order[classes[order] == c]
+        of_class = [inside[codes[inside] == g] for g in np.unique(codes[inside])]
+        large = [cell for cell in of_class if len(cell) >= min_cell]
+        cells += large if len(large) > 1 else []
+    if not cells:
+        raise InputError(
+            f'hookpoint="auto" needs a class of the target that holds two attribute values with {min_cell} texts '
+            "each; name a hookpoint, or give more labelled texts"
+        )
+    share = max(min_cell, max_texts // len(cells))
+    return np.concatenate([cell[:share] for cell in cells])
+
+
+def choose_hookpoint(
+    encoder: ActivationEncoder, parts: Mapping[str, Part], sample: Sample
+) -> tuple[str, dict[str, float]]:
+    """Return the hookpoint of ``parts`` to edit, and what each leaves.
+
+    What is left is the share of variance that a cross-fitted linear probe of the edited output explains: of the
+    attribute inside each class, or of which wording a text has. Of those within one standard error of the least
+    the first is taken.
+    """
     left: dict[str, np.ndarray] = {}
     for hookpoint, part in parts.items():
         edits = {hookpoint: part.eraser} if part.eraser.changes_anything else {}
-        X = encoder.encode(sample, edits)
-        nothing = np.zeros((len(X), 1))
+        X = encoder.encode(sample.texts, edits)
         score = removal_score(
-            X, nothing, np.zeros((1, X.shape[1])), z, y, groups=groups, min_cell=min_cell, random_state=0
+            X,
+            np.zeros((len(X), 1)),
+            np.zeros((1, X.shape[1])),
+            sample.z,
+            sample.y,
+            groups=sample.groups,
+            n_folds=min(10, len(np.unique(sample.groups))),
+            min_cell=sample.min_cell,
+            random_state=0,
         )
         left[hookpoint] = score(np.array([], dtype=int))
     means = {name: float(folds.mean()) for name, folds in left.items()}

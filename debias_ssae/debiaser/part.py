@@ -63,9 +63,10 @@ class Part:
         )
         if concept is not None:
             options: dict[str, Any] = {"y": y, "hookpoint": hookpoint, "n_latents": n_latents, **shown}
+            options["activations"] = config.activations
             found = find_from_concept(model, learned.sae, texts, concept, config.selection, **options)
         else:
-            rows = harvest(model, texts, hookpoint, progress=progress)
+            rows = harvest(model, texts, hookpoint, progress=progress, **config.activations.limits)
             found = find_from_labels(
                 learned.sae,
                 rows,

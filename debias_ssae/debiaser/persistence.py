@@ -18,6 +18,7 @@ from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig, make_config
 from debias_ssae.debiaser.finding import Found
 from debias_ssae.debiaser.part import Part
+from debias_ssae.debiaser.settings import make_encoder
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.formats import load_sae, save_sae
@@ -161,7 +162,7 @@ def _restore(debiaser: Any, saved: dict[str, Any], arrays: dict[str, np.ndarray]
     debiaser.residual_ = LinearEraser(**residual) if residual else None
     debiaser.shift_ = arrays.get("shift")
     if debiaser.encoder is not None:
-        debiaser.encoder_ = debiaser._make_encoder()
+        debiaser.encoder_ = make_encoder(debiaser)
 
 
 def _restore_part(

@@ -6,15 +6,22 @@ from typing import Any
 import numpy as np
 
 from debias_ssae.ablation import LinearEraser, counterfactual, leace
-from debias_ssae.attribution import encode_attribute
+from debias_ssae.attribution import encode_labels
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 
 
+def residual_kind(asked: str | None, concept: Concept | None, changes_anything: bool) -> str | None:
+    """Which eraser ``residual=asked`` is: "auto" takes "counterfactual" where there are words to swap."""
+    if asked != "auto":
+        return asked
+    return "counterfactual" if concept is not None and concept.pairs and changes_anything else None
+
+
 def fit_leace(x: np.ndarray, z: Any, y: np.ndarray | None) -> LinearEraser:
     """LEACE of the rows ``[n, d]`` whose attribute is known, inside each class where there are classes."""
-    codes, _ = encode_attribute(z, len(x))
+    codes, _, y = encode_labels(z, y, len(x))
     known = codes >= 0
     return leace(x[known], codes[known], None if y is None else y[known])
 

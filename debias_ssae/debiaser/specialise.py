@@ -51,13 +51,12 @@ def train_general_sae(
         config.general,
         config.general_rows,
         random_state,
+        *_length_key(config),
     ]
 
     def train() -> LearnedSAE:
         texts = _draw(corpus, config.general_rows, random_state)
-        x = harvest(
-            model, texts, hookpoint, token_budget=config.activations.token_budget, progress=progress
-        ).x
+        x = harvest(model, texts, hookpoint, progress=progress, **config.activations.limits).x
         return _fit(x, sae_config, config.general, random_state=random_state, progress=progress)
 
     return _cached(cache_dir, "general", key, train)
@@ -108,12 +107,11 @@ def learn_ssae(
         start.fingerprint(),
         config.special,
         random_state,
+        *_length_key(config),
     ]
 
     def train() -> LearnedSAE:
-        x = harvest(
-            model, subdomain, hookpoint, token_budget=config.activations.token_budget, progress=progress
-        ).x
+        x = harvest(model, subdomain, hookpoint, progress=progress, **config.activations.limits).x
         return _fit(x, start.cfg, config.special, init=start, random_state=random_state, progress=progress)
 
     special = _cached(cache_dir, "special", key, train)
@@ -148,6 +146,11 @@ def _sae_config(d_in: int, config: DebiasConfig) -> SAEConfig:
     return SAEConfig(
         d_in=d_in, d_sae=config.d_sae, k=min(config.k, config.d_sae), architecture=config.architecture
     )
+
+
+def _length_key(config: DebiasConfig) -> list[int]:
+    """The cut of the texts, where there is one: keys from before there could be stay as they were."""
+    return [] if config.activations.max_length is None else [config.activations.max_length]
 
 
 def _draw(corpus: Sequence[str], n_rows: int, random_state: int | None) -> list[str]:

@@ -11,6 +11,7 @@ import yaml
 
 from debias_ssae.concept import Concept
 from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.debiaser.settings import read_concept
 from debias_ssae.models import MINILM_HUB_ID
 
 LIMITS = (
@@ -62,7 +63,7 @@ def _public_name(name: str) -> str:
 
 
 def _attribute(debiaser: SSAEDebiaser) -> str:
-    concept = debiaser._load_concept()
+    concept = read_concept(debiaser.concept)
     if concept is not None:
         return f"the concept “{_plain(concept.name)}”"
     values = () if debiaser.scores_ is None else debiaser.scores_.values
@@ -72,7 +73,7 @@ def _attribute(debiaser: SSAEDebiaser) -> str:
 def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     scores = debiaser.scores_
     rows: dict[str, Any] = {"attribute": _attribute(debiaser)}
-    concept = debiaser._load_concept()
+    concept = read_concept(debiaser.concept)
     if concept is not None:
         rows |= _concept(concept)
     elif scores is not None:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from debias_ssae.activations import Activations, harvest
+from debias_ssae.activations import Activations
 from debias_ssae.attribution import LatentScores, encode_attribute
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.debiaser.part import Part
+from debias_ssae.debiaser.settings import read_concept
 from debias_ssae.encoder import check_texts
 from debias_ssae.exceptions import InputError
 from debias_ssae.review.contexts import Context, read_latent
@@ -85,7 +86,7 @@ def candidates(
     found: list[Candidate] = []
     for hookpoint, part in debiaser.parts_.items():
         sae, scores = part.sae, scores_of(part)
-        rows = harvest(debiaser.encoder_.language_model, sample, hookpoint)
+        rows = debiaser.encoder_.rows(sample, hookpoint)
         attribute, pole = _attribute(debiaser, rows, sample, labelled, hookpoint)
         target = np.zeros((0, sae.cfg.d_in)) if labels is None else probe_directions(rows, labels)
         ids = _shown(scores, part.latents, n_more)
@@ -136,7 +137,7 @@ def _attribute(
     hookpoint: str,
 ) -> tuple[np.ndarray, str]:
     """The attribute's directions, and the value that they point to: the debiaser's second, if it is the same two."""
-    scores, concept = debiaser.scores_, debiaser._load_concept()
+    scores, concept = debiaser.scores_, read_concept(debiaser.concept)
     if labelled is not None:
         codes, values = labelled
         known = np.flatnonzero(codes >= 0)
@@ -145,8 +146,7 @@ def _attribute(
         return probe_directions(_only(rows, known), codes[known]) * (-1 if turned else 1), pole
     if concept is None:
         return np.zeros((0, rows.x.shape[1])), ""
-    model = debiaser.encoder_.language_model
-    return concept_direction(model, texts, concept, hookpoint, limit=500), concept.values[1]
+    return concept_direction(debiaser.encoder_, texts, concept, hookpoint, limit=500), concept.values[1]
 
 
 def _only(rows: Activations, texts: np.ndarray) -> Activations:

@@ -8,8 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from debias_ssae.activations import Activations, LanguageModel, harvest
+from debias_ssae.activations import Activations
 from debias_ssae.concept import Concept
+from debias_ssae.encoder import ActivationEncoder
 
 
 def probe_directions(rows: Activations, labels: np.ndarray) -> np.ndarray:
@@ -28,14 +29,14 @@ def probe_directions(rows: Activations, labels: np.ndarray) -> np.ndarray:
 
 
 def concept_direction(
-    model: LanguageModel, texts: Sequence[str], concept: Concept, hookpoint: str, limit: int
+    encoder: ActivationEncoder, texts: Sequence[str], concept: Concept, hookpoint: str, limit: int
 ) -> np.ndarray:
     """Mean difference ``[1, d]`` between counterfactual twins' mean rows, value b minus value a."""
     twins = concept.twins(texts, limit=limit)
     if not twins:
-        return np.zeros((0, model.d_model))
+        return np.zeros((0, encoder.language_model.d_model))
     a, b = (
-        harvest(model, side, hookpoint).pool().numpy()
+        encoder.rows(side, hookpoint).pool().numpy()
         for side in ([t.text_a for t in twins], [t.text_b for t in twins])
     )
     mean: np.ndarray = (b - a).mean(axis=0, keepdims=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.debiaser.part import Part
+from debias_ssae.debiaser.settings import config_of, read_concept
 from debias_ssae.encoder import check_texts
 from debias_ssae.exceptions import InputError
 from debias_ssae.review.candidates import scores_of
@@ -83,7 +84,7 @@ def _depends_on_cut(old: SSAEDebiaser, new: SSAEDebiaser) -> bool:
     """Whether what follows the edit would come out otherwise."""
     if new.residual == "leace" or old.changes_anything != new.changes_anything:
         return True
-    return new.residual_ is None and new._config().recenter
+    return new.residual_ is None and config_of(new).recenter
 
 
 def _fit_again(new: SSAEDebiaser, texts: Any, y: Any, sensitive_features: Any) -> None:
@@ -94,6 +95,5 @@ def _fit_again(new: SSAEDebiaser, texts: Any, y: Any, sensitive_features: Any) -
         )
     if new.residual == "leace" and sensitive_features is None:
         raise InputError('residual="leace" is fitted on labels; give them as well (--sensitive)')
-    new.residual_, new.shift_ = None, None
     classes = None if y is None else np.asarray(y)
-    new._fit_after_edit(check_texts(texts), new._load_concept(), sensitive_features, classes)
+    new._fit_after_edit(check_texts(texts), read_concept(new.concept), sensitive_features, classes)

@@ -1,9 +1,16 @@
 """The labelled contrast finds planted latents, and only those."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
-from debias_ssae.attribution import class_conditional_contrast, encode_attribute, matched_random_latents
+from debias_ssae.attribution import (
+    class_conditional_contrast,
+    encode_attribute,
+    encode_labels,
+    matched_random_latents,
+)
 from debias_ssae.exceptions import InputError
 
 D = 40
@@ -81,6 +88,34 @@ def test_encode_attribute() -> None:
         encode_attribute(["f", "f"], 2)
     with pytest.raises(InputError, match="no known value"):
         encode_attribute([None, None], 2)
+
+
+def test_any_table_of_columns_and_no_collisions() -> None:
+    table = pd.DataFrame({"a": ["x,y", "x", "x,y"], "b": ["z", "y,z", "z"]})
+    for columns in (table, pa.table(table), table.to_numpy()):
+        codes, values = encode_attribute(columns, 3)
+        assert codes[0] == codes[2] != codes[1]
+        assert len(set(values)) == 2
+    for column in (pa.table({"a": ["f", "m"]}), pa.array(["f", "m"]), pd.Series(["f", "m"], index=[7, 7])):
+        assert encode_attribute(column, 2)[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("y", "filled"),
+    [
+        (np.array(["p", None, "q", "p"], dtype=object), ["p", "p", "q", "p"]),
+        (np.array([0, np.nan, 1, 0]), [0, 0, 1, 0]),
+        (np.array(["p", "p", "q", "p"]), ["p", "p", "q", "p"]),
+    ],
+)
+def test_rows_without_a_target_have_no_known_attribute(y: np.ndarray, filled: list[object]) -> None:
+    codes, values, classes = encode_labels(["f", "m", "m", "f"], y, 4)
+    assert values == ("f", "m")
+    assert classes is not None
+    assert classes.tolist() == filled
+    assert codes.tolist() == [0, -1 if pd.isna(y).any() else 1, 1, 0]
+    with pytest.raises(InputError, match="only the value 'f' where y is known"):
+        encode_labels(["f", "m", "f", "f"], np.array([1, np.nan, 0, 1]), 4)
 
 
 def test_random_latents_are_matched_and_disjoint() -> None:

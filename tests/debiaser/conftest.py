@@ -1,11 +1,14 @@
 """A small setting that keeps every stage real."""
 
 import pytest
+from small_debiaser import concept, fitted, small_encoder, texts
 
 from debias_ssae import DebiasConfig, SSAEDebiaser, TrainConfig
 from debias_ssae.config import RetrievalConfig, SelectionConfig
 from debias_ssae.datasets import synthetic_biographies
 from debias_ssae.encoder import ActivationEncoder
+
+__all__ = ["concept", "fitted", "small_encoder", "texts"]
 
 
 @pytest.fixture(scope="session")

@@ -292,7 +292,7 @@ class Seed:
         self, trained: TrainedSAE, regime: str, n_latents: int | str, *, with_y: bool, keep: bool
     ) -> Found:
         corpus, model = self.corpus, self.corpus.encoder.language_model
-        selection = corpus.config.debias.selection
+        selection, activations = corpus.config.debias.selection, corpus.config.debias.activations
         options: dict[str, Any] = {"n_latents": n_latents, "random_state": self.number}
         if regime.startswith("concept"):
             head, concept = self.texts(self.split.head), corpus.concept_of(regime)
@@ -304,12 +304,13 @@ class Seed:
                 selection,
                 y=self.head_y,
                 hookpoint=trained.hookpoint,
+                activations=activations,
                 **options,
             )
         labelled = self.attribute_set(regime)
         key = (regime, trained.hookpoint)
         if key not in self._activations:
-            self._activations[key] = harvest(model, labelled.texts, trained.hookpoint)
+            self._activations[key] = harvest(model, labelled.texts, trained.hookpoint, **activations.limits)
         y = labelled.y if with_y else None
         return find_from_labels(
             trained.sae, self._activations[key], y, labelled.z, selection, keep=keep, **options

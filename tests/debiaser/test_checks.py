@@ -1,0 +1,98 @@
+"""What is refused, is refused before anything is trained, and leaves nothing fitted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from small_debiaser import CONFIG
+
+from debias_ssae import Concept, SSAEDebiaser
+from debias_ssae.debiaser import part
+from debias_ssae.debiaser.hookpoints import places
+from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.exceptions import InputError
+
+SEEDS = Concept(values=("a", "b"), seed_texts={"a": ("he works",) * 6, "b": ("she works",) * 6})
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any training fails the test."""
+
+    def trained(*args: Any, **options: Any) -> None:
+        pytest.fail("an SAE was trained")
+
+    monkeypatch.setattr(part, "learn_ssae", trained)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "parameters", "message"),
+    [
+        ({"pooling": "cls"}, {"hookpoint": "final"}, 'use pooling="mean"'),
+        ({"pooling": "cls"}, {"hookpoint": "blocks.1"}, 'use pooling="mean"'),
+        ({"pooling": "cls"}, {"hookpoint": ["embeddings", "final"]}, "an edit at final changes nothing"),
+        ({"pooling": "cls"}, {"hookpoint": "final", "edit": "keep", "concept": None}, 'use pooling="mean"'),
+        ({"pooling": "cls", "layer": "embeddings"}, {"hookpoint": "auto"}, "an edit at embeddings"),
+        ({"pooling": "middle"}, {}, "Unknown pooling"),
+        ({"layer": "blocks.0"}, {"hookpoint": "blocks.1"}, "name an earlier hookpoint or a later layer"),
+        ({}, {"hookpoint": "blocks.9"}, "blocks.9"),
+        ({}, {"hookpoint": []}, "hookpoint is empty"),
+        ({}, {"residual": "leace"}, "needs sensitive_features"),
+        ({}, {"residual": "counterfactual", "concept": None}, "needs concept="),
+        ({}, {"residual": "counterfactual", "concept": SEEDS}, "seed texts alone"),
+    ],
+)
+@pytest.mark.usefixtures("untrained")
+def test_refused_before_training(
+    encoder: Any, parameters: Any, message: str, small_encoder: Path, texts: list[str], concept: Concept
+) -> None:
+    made = ActivationEncoder(str(small_encoder), dtype="float32", **encoder)
+    debiaser = SSAEDebiaser(made, **{"concept": concept, "config": CONFIG, **parameters})
+    z = None if debiaser.residual == "leace" else np.arange(len(texts)) % 3 % 2
+    with pytest.raises(InputError, match=message):
+        debiaser.fit(texts, np.arange(len(texts)) % 2, sensitive_features=z)
+    with pytest.raises(NotFittedError):
+        debiaser.transform(texts)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"residual": "counterfactual"}, "needs texts"),
+        ({"residual": "leace"}, "needs sensitive_features"),
+    ],
+)
+def test_a_matrix_has_no_words_and_may_have_no_labels(parameters: Any, message: str) -> None:
+    debiaser = SSAEDebiaser(config=CONFIG, **parameters)
+    with pytest.raises(InputError, match=message):
+        debiaser.fit(np.ones((9, 4)))
+    with pytest.raises(NotFittedError):
+        debiaser.transform(np.ones((9, 4)))
+
+
+def test_a_fit_that_fails_takes_the_earlier_one_with_it(texts: list[str]) -> None:
+    X = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
+    debiaser = SSAEDebiaser(config=CONFIG, random_state=0).fit(X, sensitive_features=X[:, 0] > 0)
+    with pytest.raises(InputError, match="only the value"):
+        debiaser.fit(X, sensitive_features=np.zeros(100))
+    with pytest.raises(NotFittedError):
+        debiaser.transform(X)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["embeddings", "blocks.0", "final"]),
+        ({"pooling": "cls"}, ["embeddings", "blocks.0"]),
+        ({"layer": "blocks.0"}, ["embeddings", "blocks.0"]),
+        ({"layer": "blocks.0", "pooling": "cls"}, ["embeddings"]),
+    ],
+)
+def test_candidates_are_those_an_edit_reaches_the_output_from(
+    options: Any, expected: list[str], small_encoder: Path, texts: list[str]
+) -> None:
+    assert (
+        places("auto", ActivationEncoder(str(small_encoder), dtype="float32", **options), texts) == expected
+    )

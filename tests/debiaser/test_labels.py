@@ -1,0 +1,67 @@
+"""Labels with holes: rows without a target or an attribute train the SAE and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from small_debiaser import CONFIG, make_texts
+
+from debias_ssae import Concept, SSAEDebiaser
+from debias_ssae.debiaser import find_from_labels
+from debias_ssae.exceptions import InputError
+
+TEXTS = make_texts(160, seed=1)
+TARGET = np.array(["nurse" if i % 2 else "surgeon" for i in range(160)], dtype=object)
+ATTRIBUTE = np.array(["f" if i % 3 else "m" for i in range(160)], dtype=object)
+KNOWN = np.arange(160) % 5 > 0
+
+
+def fit(encoder: Path, y: Any, z: Any, **options: Any) -> SSAEDebiaser:
+    made = SSAEDebiaser(str(encoder), **{"config": CONFIG, "random_state": 0, **options})
+    return made.fit(TEXTS, y, sensitive_features=z)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"residual": "leace"}, {"edit": "keep", "hookpoint": "final"}, {"hookpoint": "auto"}]
+)
+def test_a_missing_target_is_a_missing_attribute(options: dict[str, Any], small_encoder: Path) -> None:
+    if "residual" in options:
+        pytest.importorskip("concept_erasure")
+    a = fit(small_encoder, TARGET, np.where(KNOWN, ATTRIBUTE, None), **options)
+    b = fit(small_encoder, np.where(KNOWN, TARGET, None), ATTRIBUTE, **options)
+    assert a.latents_.tolist() == b.latents_.tolist()
+    assert np.array_equal(a.transform(TEXTS), b.transform(TEXTS))
+    numbers = np.where(KNOWN, TARGET == "nurse", np.nan)
+    assert fit(small_encoder, numbers, ATTRIBUTE, **options).latents_.tolist() == a.latents_.tolist()
+
+
+def test_the_guard_of_a_concept_reads_known_targets_alone(small_encoder: Path, concept: Concept) -> None:
+    y = np.where(KNOWN, TARGET, None)
+    found = fit(small_encoder, y, None, concept=concept).parts_["embeddings"].found
+    assert found is not None
+    assert "hedged" in found.report
+    one_class = fit(small_encoder, np.where(TARGET == "nurse", TARGET, None), None, concept=concept)
+    assert one_class.parts_["embeddings"].found.report.keys() == found.report.keys() - {"hedged"}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("wrap", [pd.DataFrame, pa.array, pd.Series, lambda y: y.reshape(-1, 1).tolist()])
+def test_a_column_is_a_target(wrap: Any) -> None:
+    rng = np.random.default_rng(0)
+    X, y, z = rng.normal(size=(120, 6)).astype(np.float32), np.arange(120) % 2, np.arange(120) % 3 > 0
+    X[:, 0] += 3 * z
+    made = SSAEDebiaser(config=CONFIG, random_state=0).fit(X, wrap(y), sensitive_features=z)
+    assert (
+        made.latents_.tolist()
+        == SSAEDebiaser(config=CONFIG, random_state=0).fit(X, y, sensitive_features=z).latents_.tolist()
+    )
+    with pytest.raises(ValueError, match="1d array"):
+        SSAEDebiaser(config=CONFIG).fit(X, np.stack([y, y], axis=1), sensitive_features=z)
+
+
+def test_keeping_needs_a_target(fitted: SSAEDebiaser) -> None:
+    rows = fitted.encoder_.rows(TEXTS, "embeddings")
+    with pytest.raises(InputError, match="pass y"):
+        find_from_labels(fitted.sae_, rows, None, ATTRIBUTE, CONFIG.selection, keep=True)

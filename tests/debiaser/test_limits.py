@@ -1,0 +1,67 @@
+"""Fit reads of a text what transform reads: both stop at max_length."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_debiaser import CONFIG, make_texts
+
+from debias_ssae import Concept, SSAEDebiaser
+from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
+from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.review import candidates
+
+LENGTH = 7
+"""Five words and two special tokens."""
+
+
+@pytest.mark.parametrize("regime", ["labelled", "concept", "seeds"])
+@pytest.mark.parametrize("bound", ["encoder", "config"])
+def test_what_lies_beyond_the_limit_changes_nothing(
+    bound: str, regime: str, small_encoder: Path, concept: Concept
+) -> None:
+    """Long texts with a limit are learnt from as their beginnings are."""
+    short = [f"she works {text}" if i % 2 else f"he works {text}" for i, text in enumerate(make_texts(60))]
+    short = [" ".join(text.split()[: LENGTH - 2]) for text in short]
+    # equal texts run once, so that the tails are all the same: they must not make texts differ
+    long = [f"{text} nurse she clinic" if len(text.split()) == LENGTH - 2 else text for text in short]
+    config = CONFIG
+    if bound == "config":
+        config = CONFIG.updated(activations=CONFIG.activations.updated(max_length=LENGTH, dtype="float32"))
+
+    def fitted(texts: list[str]) -> SSAEDebiaser:
+        encoder: Any = str(small_encoder)
+        if bound == "encoder":
+            encoder = ActivationEncoder(encoder, dtype="float32", max_length=LENGTH)
+        seeds = {"male": short[::2][:6], "female": short[1::2][:6]}
+        told: dict[str, Any] = {
+            "labelled": {},
+            "concept": {"concept": concept},
+            "seeds": {"concept": Concept(values=("male", "female"), seed_texts=seeds)},  # type: ignore[arg-type]
+        }[regime]
+        z = np.arange(len(texts)) % 2 if regime == "labelled" else None
+        made = SSAEDebiaser(encoder, config=config, random_state=0, **told)
+        return made.fit(texts, sensitive_features=z)
+
+    a, b = fitted(short), fitted(long)
+    assert a.sae_.fingerprint() == b.sae_.fingerprint()
+    assert np.allclose(a.scores_.mass, b.scores_.mass, atol=1e-6)
+    if regime == "labelled":
+        assert a.latents_.tolist() == b.latents_.tolist()
+    assert [c.words for c in candidates(a, short, n_more=0)] == [
+        c.words for c in candidates(a, long, n_more=0)
+    ]
+
+
+def test_the_limit_is_in_the_keys_of_cached_saes(small_encoder: Path, tmp_path: Path) -> None:
+    """Without a limit keys are as they always were: no entry at all."""
+    model, texts = ActivationEncoder(str(small_encoder), dtype="float32").language_model, make_texts(30)
+    cut = CONFIG.updated(activations=CONFIG.activations.updated(max_length=LENGTH))
+    names = set()
+    for config in (CONFIG, cut, CONFIG):
+        train_general_sae(model, texts, "embeddings", config, random_state=0, cache_dir=tmp_path)
+        learn_ssae(model, texts, "embeddings", config, random_state=0, cache_dir=tmp_path)
+        names |= {path.name for path in (tmp_path / "saes").iterdir()}
+    assert len([name for name in names if name.startswith("general")]) == 2
+    assert len([name for name in names if name.startswith("special")]) == 2
