@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,3 +308,22 @@ def test_embedding_cache_drops_a_damaged_part(tmp_path):
     assert len(EmbeddingCache(tmp_path, "key")) == 1
     next(tmp_path.rglob("part-*.safetensors")).write_bytes(save_file({"other": np.zeros(3, np.float32)}))
     assert len(EmbeddingCache(tmp_path, "key")) == 0
+
+
+@pytest.mark.parametrize("look", ["exists", "iterdir"])
+def test_two_processes_may_begin_one_store(tmp_path, monkeypatch, look):
+    """Right after one process has looked at the empty folder, another begins and writes a shard."""
+    inner, begun = getattr(Path, look), []
+
+    def looked(path):
+        found = inner(path)
+        found = found if look == "exists" else list(found)
+        if not begun and tmp_path in (path, path.parent):
+            begun.append(True)
+            fill(tmp_path)
+        return found
+
+    monkeypatch.setattr(Path, look, looked)
+    writer = StoreWriter(tmp_path, SETTINGS)
+    assert begun
+    assert writer.is_done(0, "0")

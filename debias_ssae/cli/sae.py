@@ -110,9 +110,10 @@ def _train_and_save(
     import torch
 
     from debias_ssae.sae import load_sae, save_sae, train_sae
+    from debias_ssae.sae.processes import start_processes
+    from debias_ssae.sae.starts import device_of
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    start_processes(device_of(train_values))
     width, stream, about = source
     start = None if init is None else load_sae(init)
     if start is not None and not frozen_latents:

@@ -1,10 +1,29 @@
 """The processes of torch.distributed that train one SAE together; one process is the plain case."""
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from debias_ssae.exceptions import InputError
+
+
+def start_processes(device: torch.device) -> None:
+    """Start the process group of torchrun, if it runs this; with "cuda", each process works on its own GPU.
+
+    Raises InputError when the machine has fewer GPUs than processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return
+    if device.type == "cuda":
+        here, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if here >= n_gpus:
+            raise InputError(
+                f"Process {here} has no GPU, there are {n_gpus}: start fewer, or give device=cpu"
+            )
+        torch.cuda.set_device(here)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 class Processes:
@@ -18,10 +37,18 @@ class Processes:
         self.device = device
 
     def bounds(self, n_rows: int) -> tuple[int, int]:
-        """Return where this rank's rows begin and end; raises InputError when there are fewer than ranks."""
-        if n_rows < self.size:
-            raise InputError(f"A batch of {n_rows} rows cannot be split over {self.size} processes")
-        return self.rank * n_rows // self.size, (self.rank + 1) * n_rows // self.size
+        """Return where this rank's rows begin and end; raises InputError when some rank would have none.
+
+        A share begins at an even row: AuxK takes every second row, and must take those that one process would.
+        """
+        pairs = (n_rows + 1) // 2
+        if pairs < self.size:
+            raise InputError(
+                f"A batch of {n_rows} rows cannot be split over {self.size} processes: "
+                f"give at least {2 * self.size - 1} rows"
+            )
+        low, high = (2 * (rank * pairs // self.size) for rank in (self.rank, self.rank + 1))
+        return low, min(high, n_rows)
 
     def sum_(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over the ranks, in one message per dtype."""

@@ -43,20 +43,17 @@ class StoreWriter:
         except OSError as error:
             raise InputError(f"Cannot make the folder {self.directory}: {error.strerror}") from error
         file = self.directory / "settings.json"
-        if file.exists():
-            there = read_json(file)
-            other = sorted(k for k in {*there, *self.settings} if there.get(k) != self.settings.get(k))
-            if other:
-                differ = ", ".join(
-                    f"{k} (there {there.get(k)!r}, now {self.settings.get(k)!r})" for k in other
-                )
-                raise InputError(
-                    f"{self.directory} holds a store that differs in {differ}: give another folder"
-                )
-        else:
-            if any(p for p in self.directory.iterdir() if not p.name.startswith(".")):
+        # listed before the test: another process may begin this store at any moment
+        is_empty = not any(p for p in self.directory.iterdir() if not p.name.startswith("."))
+        if not file.exists():
+            if not is_empty:
                 raise InputError(f"{self.directory} is not empty and holds no store: give another folder")
             write_json(file, self.settings)
+        there = read_json(file)
+        other = sorted(k for k in {*there, *self.settings} if there.get(k) != self.settings.get(k))
+        if other:
+            differ = ", ".join(f"{k} (there {there.get(k)!r}, now {self.settings.get(k)!r})" for k in other)
+            raise InputError(f"{self.directory} holds a store that differs in {differ}: give another folder")
 
     def is_done(self, number: int, texts_sha256: str) -> bool:
         """Return whether shard ``number`` is there and whole; a damaged one is named in the log and redone.
