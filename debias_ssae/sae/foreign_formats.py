@@ -40,7 +40,8 @@ class Parts:
     centres_input: bool = True
     """Whether b_dec is taken off the input."""
     counts_norm: bool = False
-    """Whether latents are multiplied with the norm of their decoder row, and divided by it when decoding."""
+    """Whether latents are multiplied with the norm of their row of W_dec as it is here, and divided by it when
+    decoding."""
     input_scale: float = 1.0
     """What rows are multiplied with on the way in."""
     output_scale: float = 1.0
@@ -61,7 +62,7 @@ class Parts:
         if not self.centres_input:
             b_enc = b_enc + W_enc @ b_dec
         if self.counts_norm:
-            norm = W_dec.norm(dim=1, keepdim=True).clamp_min(1e-30)
+            norm = self.W_dec.double().norm(dim=1, keepdim=True).clamp_min(1e-30)
             W_enc, b_enc, W_dec = W_enc * norm, b_enc * norm.squeeze(1), W_dec / norm
         sae = SparseAutoencoder(cfg, random_state=0)
         with torch.no_grad():
@@ -106,7 +107,7 @@ def read_saelens(path: Path) -> SparseAutoencoder:
     cfg = read_json(path / "cfg.json")
     weights = path / "sae_weights.safetensors"
     take = TensorReader(_floats(read_safetensors(weights)), weights)
-    architecture = cfg.get("architecture", "standard")
+    architecture = _saelens_architecture(cfg, path)
     names = {
         "standard": "relu",
         "topk": "topk",
@@ -138,7 +139,7 @@ def read_saelens(path: Path) -> SparseAutoencoder:
         torch.zeros(d_sae) if architecture == "gated" else take("b_enc", (d_sae,)),
         take("W_dec", (d_sae, d_in)),
         take("b_dec", (d_in,)),
-        k=cfg.get("k"),
+        k=_saelens_k(cfg, path) if architecture == "topk" else cfg.get("k"),
         centres_input=bool(cfg.get("apply_b_dec_to_input", True)),
         counts_norm=bool(cfg.get("rescale_acts_by_decoder_norm", False)),
     )
@@ -154,6 +155,27 @@ def read_saelens(path: Path) -> SparseAutoencoder:
         if parts.widths and parts.widths[-1] != d_sae:
             parts.widths = (*parts.widths, d_sae)
     return parts.build(path)
+
+
+def _saelens_architecture(cfg: dict[str, Any], path: Path) -> str:
+    """Before version 6 the activation function has a field of its own, and makes a standard SAE a topk one."""
+    architecture = str(cfg.get("architecture", "standard"))
+    activation = str(cfg.get("activation_fn") or cfg.get("activation_fn_str") or "relu")
+    if architecture != "standard" or activation == "relu":
+        return architecture
+    if activation != "topk":
+        raise InputError(
+            f"{path / 'cfg.json'}: activation_fn={activation!r} is not supported; relu and topk are"
+        )
+    return "topk"
+
+
+def _saelens_k(cfg: dict[str, Any], path: Path) -> int:
+    """Return topk's k, which versions before 6 keep among the arguments of the activation function."""
+    for place in (cfg, cfg.get("activation_fn_kwargs") or {}):
+        if place.get("k") is not None:
+            return int(place["k"])
+    raise InputError(f"{path / 'cfg.json'} has no k, neither by itself nor in activation_fn_kwargs")
 
 
 def _gate(parts: Parts, r_mag: Tensor, b_mag: Tensor, b_gate: Tensor) -> None:
@@ -283,7 +305,11 @@ def read_gemma_scope(path: Path) -> SparseAutoencoder:
 
 
 def read_llama_scope(path: Path) -> SparseAutoencoder:
-    """Llama Scope's directory: one threshold, on rows scaled to a mean norm of sqrt(d_in)."""
+    """Llama Scope's directory: one threshold, on rows scaled to a mean norm of sqrt(d_in).
+
+    With sparsity_include_decoder_norm, which is its library's default, a latent is on where it is above the
+    threshold after multiplication with the norm of its decoder row.
+    """
     cfg = read_json(path / "hyperparams.json")
     weights = path / "checkpoints" / "final.safetensors"
     take = TensorReader(_floats(read_safetensors(weights)), weights)
@@ -293,7 +319,8 @@ def read_llama_scope(path: Path) -> SparseAutoencoder:
         norms = cfg["dataset_average_activation_norm"]
         scale_in = math.sqrt(d_in) / float(norms["in"])
         scale_out = math.sqrt(d_in) / float(norms.get("out", norms["in"]))
-        threshold = float(cfg["jump_relu_threshold"]) * scale_in
+        counts_norm = bool(cfg.get("sparsity_include_decoder_norm", True))
+        threshold = float(cfg["jump_relu_threshold"]) * (1.0 if counts_norm else scale_in)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"{path / 'hyperparams.json'}: bad or missing {error}") from error
     return Parts(
@@ -304,6 +331,7 @@ def read_llama_scope(path: Path) -> SparseAutoencoder:
         take("decoder.bias", (d_in,)),
         threshold=threshold,
         centres_input=False,
+        counts_norm=counts_norm,
         input_scale=scale_in,
         output_scale=scale_out,
     ).build(path)

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -60,13 +61,15 @@ def save_sae(
     }
     if name == "topk":
         described |= {"k": cfg.k, "rescale_acts_by_decoder_norm": False}
+    weights = save({key: _plain(value) for key, value in tensors.items()})
     ours = {
         "debias_ssae_version": version("debias-ssae"),
         "cfg": cfg.model_dump(mode="json"),
         "fingerprint": sae.fingerprint(),
+        "weights_sha256": sha256(weights).hexdigest(),
         "metadata": metadata or {},
     }
-    write_atomically(directory / WEIGHTS, save({key: _plain(value) for key, value in tensors.items()}))
+    write_atomically(directory / WEIGHTS, weights)
     write_atomically(directory / CONFIG, json.dumps(described, indent=1).encode())
     write_atomically(directory / OURS, json.dumps(ours, indent=1).encode())
 
@@ -168,8 +171,9 @@ def load_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def _load_native(path: Path) -> SparseAutoencoder:
+    ours = read_json(path / OURS)
     try:
-        cfg = SAEConfig(**read_json(path / OURS).get("cfg", {}))
+        cfg = SAEConfig(**ours.get("cfg", {}))
     except (TypeError, ValidationError) as error:
         raise InputError(f"{path / OURS}: {error}") from error
     take = TensorReader(read_safetensors(path / WEIGHTS), path / WEIGHTS)
@@ -182,6 +186,12 @@ def _load_native(path: Path) -> SparseAutoencoder:
         if SAELENS_NAMES[cfg.architecture] == "jumprelu":
             threshold = take("threshold", (cfg.d_sae,))
             sae.threshold.copy_(threshold if cfg.architecture == "jumprelu" else threshold[0])
+    expected = ours.get("weights_sha256")  # older files do not tell
+    if expected is not None and expected != sha256((path / WEIGHTS).read_bytes()).hexdigest():
+        raise InputError(
+            f"{path / WEIGHTS} is not what {OURS} describes: saving was interrupted, or a file was changed; "
+            "save the SAE again"
+        )
     return sae
 
 

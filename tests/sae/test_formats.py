@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from debias_ssae.config import SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
-from debias_ssae.sae import load_sae, save_dictionary_learning, save_sae, shuffled_batches, train_sae
+from debias_ssae.sae import formats, load_sae, save_dictionary_learning, save_sae, shuffled_batches, train_sae
 from debias_ssae.sae.formats import load_metadata
 
 
@@ -158,6 +158,25 @@ def test_saelens_options(tmp_path, x):
         load_sae(tmp_path)
 
 
+@pytest.mark.parametrize("architecture", ["topk", "standard"])
+def test_saelens_topk_from_before_version_six(tmp_path, x, architecture):
+    W_enc, b_enc, W_dec, b_dec, _ = spec_tensors()
+    tensors = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
+    save_file(tensors, tmp_path / "sae_weights.safetensors")
+    old = {"architecture": architecture, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 7}}
+    (tmp_path / "cfg.json").write_text(json.dumps(old))
+    top, where = ((x - b_dec) @ W_enc + b_enc).topk(7)
+    assert close(load_sae(tmp_path).encode(x), torch.zeros(80, 48).scatter(1, where, top.relu()))
+    (tmp_path / "cfg.json").write_text(json.dumps({**old, "activation_fn_kwargs": {}}))
+    with pytest.raises(InputError, match="has no k"):
+        load_sae(tmp_path)
+    (tmp_path / "cfg.json").write_text(
+        json.dumps({"architecture": "standard", "activation_fn_str": "tanh-relu"})
+    )
+    with pytest.raises(InputError, match="'tanh-relu' is not supported"):
+        load_sae(tmp_path)
+
+
 def test_saelens_training_directories(tmp_path, x):
     W_enc, b_enc, W_dec, b_dec, _ = spec_tensors()
     tensors = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
@@ -221,7 +240,8 @@ def test_gemma_scope_embedding(tmp_path, x):
     assert close(load_sae(folder)(x).x_hat, latents @ W_dec * 4 + b_dec)
 
 
-def test_llama_scope(tmp_path, x):
+@pytest.mark.parametrize("counts_norm", [None, True, False])
+def test_llama_scope(tmp_path, x, counts_norm):
     W_enc, b_enc, W_dec, b_dec, _ = (t.bfloat16() for t in spec_tensors())
     (tmp_path / "checkpoints").mkdir()
     state = {
@@ -235,15 +255,24 @@ def test_llama_scope(tmp_path, x):
         "d_model": 16,
         "d_sae": 48,
         "jump_relu_threshold": 0.4,
-        "dataset_average_activation_norm": {"in": 2.5, "out": 2.5},
-    }
+        "dataset_average_activation_norm": {"in": 2.5, "out": 3.0},
+    } | ({} if counts_norm is None else {"sparsity_include_decoder_norm": counts_norm})
     (tmp_path / "hyperparams.json").write_text(json.dumps(described))
-    scale = 4 / 2.5
-    pre = (x * scale) @ W_enc.float() + b_enc.float()
-    latents = pre * (pre > 0.4 * scale)
+    scale_in, scale_out = math.sqrt(16) / 2.5, math.sqrt(16) / 3.0
+    hidden_pre = (x * scale_in) @ W_enc.float() + b_enc.float()
+    decoder_norm = state["decoder.weight"].float().norm(dim=0)
+    if counts_norm is False:
+        latents = hidden_pre * (hidden_pre > 0.4 * scale_in)  # as SAELens reads it
+    else:
+        scaled = hidden_pre * decoder_norm
+        latents = torch.where(scaled > 0.4, scaled, 0.0) / decoder_norm
+        plain = hidden_pre > 0.4
+        assert ((latents > 0) != plain).float().mean() > 0.01, "the norms decide nothing here"
     read = load_sae(tmp_path)
-    assert close(read.encode(x), latents)
-    assert close(read(x).x_hat, (latents @ W_dec.float() + b_dec.float()) / scale)
+    assert ((read.encode(x) > 0) == (latents > 0)).all()
+    assert close(read(x).x_hat, (latents @ W_dec.float() + b_dec.float()) / scale_out)
+    if counts_norm is False:
+        assert close(read.encode(x), latents)
     del described["dataset_average_activation_norm"]
     (tmp_path / "hyperparams.json").write_text(json.dumps(described))
     with pytest.raises(InputError, match="dataset_average_activation_norm"):
@@ -363,3 +392,27 @@ def test_a_crash_while_saving_leaves_the_old_files(tmp_path, monkeypatch):
         save_sae(new, tmp_path)
     assert load_sae(tmp_path).fingerprint() == old.fingerprint()
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("n_written", [1, 2])
+def test_an_interrupted_overwrite_is_noticed(tmp_path, monkeypatch, n_written):
+    save_sae(random_sae("relu"), tmp_path)
+    other = random_sae("relu", k=5)
+    with torch.no_grad():
+        other.b_dec.add_(1.0)
+    written, inner = [], formats.write_atomically
+
+    def write(path, data):
+        if len(written) == n_written:
+            raise KeyboardInterrupt
+        written.append(path)
+        inner(path, data)
+
+    monkeypatch.setattr(formats, "write_atomically", write)
+    with pytest.raises(KeyboardInterrupt):
+        save_sae(other, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="saving was interrupted"):
+        load_sae(tmp_path)
+    save_sae(other, tmp_path)
+    assert load_sae(tmp_path).fingerprint() == other.fingerprint()
