@@ -85,6 +85,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         For each hookpoint its SAE, what was found, the eraser and the record.
     sae_, scores_, latents_, eraser_, record_ :
         Those of the first hookpoint.
+    concept_ : Concept or None
+        The concept as it was read.
     shift_ : ndarray or None
         Added to the output so that the training mean stays where it was (``config.recenter``; a residual eraser
         has a centre of its own).
@@ -96,6 +98,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     """
 
     parts_: dict[str, Part]
+    concept_: Concept | None
     residual_: LinearEraser | None
     shift_: np.ndarray | None
 
@@ -194,7 +197,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _fit_texts(self, texts: list[str], concept: Concept | None, y: np.ndarray | None, z: Any) -> Self:
         if isinstance(self.encoder, ActivationEncoder):
             _ = self.encoder.language_model  # loaded once, for all debiasers that are given this encoder
-        self.encoder_ = make_encoder(self)
+        self.encoder_, self.concept_ = make_encoder(self), concept
         hookpoints, corpus = places(self.hookpoint, self.encoder_, texts), read_corpus(self.corpus)
         sample = None
         if self.hookpoint == "auto":  # drawn before anything is trained, since the texts may not do
@@ -290,7 +293,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self._finish_matrix(X, y, z)
 
     def _finish_matrix(self, X: np.ndarray, y: np.ndarray | None, z: Any) -> Self:
-        self.residual_, self.shift_ = None, None
+        self.concept_, self.residual_, self.shift_ = None, None, None
         if self.residual == "leace":
             self.residual_ = fit_leace(self._edit_matrix(X), z, y)
         elif config_of(self).recenter and self.changes_anything:

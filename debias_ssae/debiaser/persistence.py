@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig, make_config
 from debias_ssae.debiaser.finding import Found
 from debias_ssae.debiaser.part import Part
-from debias_ssae.debiaser.settings import make_encoder
+from debias_ssae.debiaser.settings import make_encoder, read_concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.formats import load_sae, save_sae
@@ -29,7 +30,12 @@ _SCORE_ARRAYS = ("score", "sign", "effect", "firing_rate", "mass", "p_value")
 
 
 def save(debiaser: Any, directory: Path) -> None:
-    """Write ``debiaser`` beside the goal first, then rename; a directory that exists is replaced."""
+    """Write ``debiaser`` beside the goal first, then rename; a directory that exists is replaced.
+
+    Raises InputError for an encoder with edits of its own, and where ``directory`` holds something else.
+    """
+    if debiaser.encoder is not None and debiaser.encoder_.edits:
+        raise InputError("the encoder has edits of its own, which cannot be saved; give an encoder without")
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -98,6 +104,8 @@ def _description(debiaser: Any) -> dict[str, Any]:
         "parameters": _plain_parameters(debiaser),
         "n_features_out": int(debiaser.n_features_out_),
         "n_features_in": getattr(debiaser, "n_features_in_", None),
+        "feature_names_in": list(getattr(debiaser, "feature_names_in_", ())),
+        "concept": None if debiaser.concept_ is None else debiaser.concept_.to_dict(),
         "parts": [_describe(hookpoint, part) for hookpoint, part in debiaser.parts_.items()],
     }
 
@@ -110,6 +118,7 @@ def _describe(hookpoint: str, part: Part) -> dict[str, Any]:
         "scores": None if scores is None else {name: getattr(scores, name) for name in named},
         "report": None if found is None else found.report,
         "mode": part.eraser.mode,
+        "alpha": part.eraser.alpha,
         "record": part.record,
     }
 
@@ -158,11 +167,23 @@ def _restore(debiaser: Any, saved: dict[str, Any], arrays: dict[str, np.ndarray]
     debiaser.n_features_out_ = saved["n_features_out"]
     if saved["n_features_in"] is not None:
         debiaser.n_features_in_ = saved["n_features_in"]
+    if saved.get("feature_names_in"):
+        debiaser.feature_names_in_ = np.array(saved["feature_names_in"], dtype=object)
+    debiaser.concept_ = _restore_concept(debiaser, saved)
     residual = {name.split(".")[1]: a for name, a in arrays.items() if name.startswith("residual.")}
     debiaser.residual_ = LinearEraser(**residual) if residual else None
     debiaser.shift_ = arrays.get("shift")
     if debiaser.encoder is not None:
         debiaser.encoder_ = make_encoder(debiaser)
+
+
+def _restore_concept(debiaser: Any, saved: dict[str, Any]) -> Concept | None:
+    """The concept that was fitted with; files from before it was saved have its name or path at most."""
+    if "concept" in saved:
+        return None if saved["concept"] is None else Concept.from_dict(saved["concept"])
+    with suppress(InputError):
+        return read_concept(debiaser.concept)
+    return None
 
 
 def _restore_part(
@@ -173,5 +194,6 @@ def _restore_part(
         words: dict[str, Any] = told["scores"] | {k: tuple(told["scores"][k]) for k in ("values", "classes")}
         words |= {name: arrays[f"parts.{i}.{name}"] for name in _SCORE_ARRAYS}
         found = Found(LatentScores(**words), latents, told["report"], keep=told.get("mode") == "keep")
-    eraser = LatentEraser.cut(sae, [int(k) for k in latents], alpha=alpha, mode=told.get("mode", "zero"))
+    options = {"alpha": told.get("alpha", alpha), "mode": told.get("mode", "zero")}
+    eraser = LatentEraser.cut(sae, [int(k) for k in latents], **options)
     return Part(sae, found, eraser, told["record"])

@@ -11,13 +11,20 @@ import yaml
 
 from debias_ssae.concept import Concept
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.debiaser.settings import read_concept
 from debias_ssae.models import MINILM_HUB_ID
 
-LIMITS = (
+LATENTS_REMOVED = (
     "“Removed” means that the chosen latents no longer write into the model. What other words, topics or"
     " styles still tell about the attribute is not shown here: measure it on your own data (`probe_leakage`"
-    " and `debias-ssae audit`).",
+    " and `debias-ssae audit`)."
+)
+LATENTS_KEPT = (
+    "Only what the chosen latents write is kept. They may still tell about the attribute: measure it on your own"
+    " data (`probe_leakage` and `debias-ssae audit`).",
+    "These vectors serve one target, that of the labels they were fitted with. All else is lost: do not use them"
+    " for another target, or for search.",
+)
+LIMITS = (
     "Latents were chosen on the texts described above. On other domains, languages or lengths of text they may"
     " miss the attribute or take something else away.",
     "A gender taken from words is a proxy with few values. It is not a person's identity, and parity on it can"
@@ -42,13 +49,11 @@ def model_card(debiaser: SSAEDebiaser, name: str) -> str:
     blocks = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {name}",
-        f"`{base}` with {_attribute(debiaser)} erased inside the model by debias-ssae: the latents of a"
-        " sparse autoencoder that carry it are taken out of the activations on the way, and the forward pass"
-        " goes on.",
+        f"`{base}` with {_attribute(debiaser)} erased inside the model by debias-ssae: {_way(debiaser)}",
         _usage(name),
         f"## What was removed\n\n{_table(_removed(debiaser))}",
         f"## From which data\n\n{_table(_data(debiaser))}",
-        "## Limits\n\n" + "\n".join(f"- {line}" for line in LIMITS),
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(debiaser)),
         f"## Made with\n\n{_table(_made())}",
         _citation(),
     ]
@@ -62,8 +67,29 @@ def _public_name(name: str) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
+def _keeps(debiaser: SSAEDebiaser) -> bool:
+    return any(part.eraser.mode == "keep" for part in debiaser.parts_.values())
+
+
+def _way(debiaser: SSAEDebiaser) -> str:
+    """How the attribute was erased, in a sentence."""
+    if _keeps(debiaser):
+        return (
+            "only what the latents of a sparse autoencoder write that carry more of a target than of it is kept"
+            " of the activations, and all else goes."
+        )
+    return (
+        "the latents of a sparse autoencoder that carry it are taken out of the activations on the way, and the"
+        " forward pass goes on."
+    )
+
+
+def _limits(debiaser: SSAEDebiaser) -> tuple[str, ...]:
+    return (*LATENTS_KEPT, *LIMITS) if _keeps(debiaser) else (LATENTS_REMOVED, *LIMITS)
+
+
 def _attribute(debiaser: SSAEDebiaser) -> str:
-    concept = read_concept(debiaser.concept)
+    concept = debiaser.concept_
     if concept is not None:
         return f"the concept “{_plain(concept.name)}”"
     values = () if debiaser.scores_ is None else debiaser.scores_.values
@@ -73,7 +99,7 @@ def _attribute(debiaser: SSAEDebiaser) -> str:
 def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     scores = debiaser.scores_
     rows: dict[str, Any] = {"attribute": _attribute(debiaser)}
-    concept = read_concept(debiaser.concept)
+    concept = debiaser.concept_
     if concept is not None:
         rows |= _concept(concept)
     elif scores is not None:
@@ -84,7 +110,7 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
         done = "kept, all else removed" if part.eraser.mode == "keep" else "removed"
         n = f"{len(part.latents)} of {cfg.d_sae} latents {done}"
         rows[f"at `{hookpoint}`"] = f"{n}; SAE {cfg.architecture}, `{name}`"
-    rows["share of the edit that is made"] = f"{debiaser.alpha:g}"
+    rows["share of the edit that is made"] = f"{debiaser.eraser_.alpha:g}"
     rows["linear eraser on the output"] = (
         "none"
         if debiaser.residual_ is None

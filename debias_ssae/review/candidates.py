@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from debias_ssae.activations import Activations
 from debias_ssae.attribution import LatentScores, encode_attribute
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.debiaser.part import Part
-from debias_ssae.debiaser.settings import read_concept
 from debias_ssae.encoder import check_texts
 from debias_ssae.exceptions import InputError
 from debias_ssae.review.contexts import Context, read_latent
@@ -65,14 +65,7 @@ def candidates(
 
     Raises InputError for a debiaser of a matrix or without scores, and for labels of another length.
     """
-    if debiaser.encoder is None:
-        raise InputError(
-            "this debiaser works on a matrix, whose rows have no words to show; review needs texts"
-        )
-    if any(part.eraser.mode == "keep" for part in debiaser.parts_.values()):
-        raise InputError(
-            'review is of latents that are removed, but this debiaser was fitted with edit="keep"'
-        )
+    check_reviewable(debiaser)
     kept = check_texts(texts)
     order = np.sort(np.random.default_rng(random_state).permutation(len(kept))[:max_texts])
     sample = [kept[i] for i in order]
@@ -88,7 +81,7 @@ def candidates(
         sae, scores = part.sae, scores_of(part)
         rows = debiaser.encoder_.rows(sample, hookpoint)
         attribute, pole = _attribute(debiaser, rows, sample, labelled, hookpoint)
-        target = np.zeros((0, sae.cfg.d_in)) if labels is None else probe_directions(rows, labels)
+        target = np.zeros((0, sae.cfg.d_in)) if labels is None else _target(rows, labels)
         ids = _shown(scores, part.latents, n_more)
         fired = _fired(sae, rows, ids)
         w_dec = sae.W_dec.detach().cpu().numpy()
@@ -111,6 +104,18 @@ def candidates(
                 )
             )
     return found
+
+
+def check_reviewable(debiaser: SSAEDebiaser) -> None:
+    """Raise InputError for a debiaser whose removed latents a person cannot look at."""
+    if debiaser.encoder is None:
+        raise InputError(
+            "this debiaser works on a matrix, whose rows have no words to show; review needs texts"
+        )
+    if any(part.eraser.mode == "keep" for part in debiaser.parts_.values()):
+        raise InputError(
+            'review is of latents that are removed, but this debiaser was fitted with edit="keep"'
+        )
 
 
 def scores_of(part: Part) -> LatentScores:
@@ -137,7 +142,7 @@ def _attribute(
     hookpoint: str,
 ) -> tuple[np.ndarray, str]:
     """The attribute's directions, and the value that they point to: the debiaser's second, if it is the same two."""
-    scores, concept = debiaser.scores_, read_concept(debiaser.concept)
+    scores, concept = debiaser.scores_, debiaser.concept_
     if labelled is not None:
         codes, values = labelled
         known = np.flatnonzero(codes >= 0)
@@ -147,6 +152,11 @@ def _attribute(
     if concept is None:
         return np.zeros((0, rows.x.shape[1])), ""
     return concept_direction(debiaser.encoder_, texts, concept, hookpoint, limit=500), concept.values[1]
+
+
+def _target(rows: Activations, labels: np.ndarray) -> np.ndarray:
+    known = np.flatnonzero(~pd.isna(labels))
+    return probe_directions(_only(rows, known), labels[known])
 
 
 def _only(rows: Activations, texts: np.ndarray) -> Activations:

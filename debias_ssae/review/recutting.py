@@ -9,10 +9,10 @@ import numpy as np
 
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.debiaser.part import Part
-from debias_ssae.debiaser.settings import config_of, read_concept
+from debias_ssae.debiaser.settings import config_of
 from debias_ssae.encoder import check_texts
 from debias_ssae.exceptions import InputError
-from debias_ssae.review.candidates import scores_of
+from debias_ssae.review.candidates import check_reviewable, scores_of
 from debias_ssae.review.choices import Choices, PartChoices
 
 
@@ -31,8 +31,10 @@ def recut(
     had it). The counterfactual residual eraser comes from the plain model and stays. A review that changes nothing
     needs no texts and gives the same bits.
 
-    Raises InputError for choices of another SAE or hookpoint, and where texts or labels are needed and missing.
+    Raises InputError for a debiaser of a matrix or with edit="keep", for choices of another SAE or hookpoint, and
+    where texts or labels are needed and missing.
     """
+    check_reviewable(debiaser)
     old = debiaser.parts_
     for part in choices.parts:
         _check(part, old)
@@ -96,4 +98,4 @@ def _fit_again(new: SSAEDebiaser, texts: Any, y: Any, sensitive_features: Any) -
     if new.residual == "leace" and sensitive_features is None:
         raise InputError('residual="leace" is fitted on labels; give them as well (--sensitive)')
     classes = None if y is None else np.asarray(y)
-    new._fit_after_edit(check_texts(texts), read_concept(new.concept), sensitive_features, classes)
+    new._fit_after_edit(check_texts(texts), new.concept_, sensitive_features, classes)

@@ -47,3 +47,13 @@ def test_target_and_attribute_that_are_one_are_refused() -> None:
     latents, _, z = everywhere()
     with pytest.raises(InputError, match="cannot be told"):
         target_margin(latents, np.ones(D), z, ("a", "b"), z)
+
+
+def test_the_error_names_the_combinations_that_lack_texts() -> None:
+    latents, y, z = everywhere()
+    rows = (y == "bad") | (z == 1) | (np.arange(len(y)) < 12)
+    few = int(((y == "good") & (z == 0) & rows).sum())
+    rows &= ~((y == "bad") & (z == 1))
+    message = rf"fewer than 20 texts: bad with b \(0\), good with a \({few}\);"
+    with pytest.raises(InputError, match=message):
+        target_margin(latents[rows], np.ones(D), z[rows], ("a", "b"), y[rows])

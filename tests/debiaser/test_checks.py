@@ -39,6 +39,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"layer": "blocks.0"}, {"hookpoint": "blocks.1"}, "name an earlier hookpoint or a later layer"),
         ({}, {"hookpoint": "blocks.9"}, "blocks.9"),
         ({}, {"hookpoint": []}, "hookpoint is empty"),
+        ({}, {"edit": "keep", "n_latents": 0, "hookpoint": "final", "concept": None}, "would keep nothing"),
         ({}, {"residual": "leace"}, "needs sensitive_features"),
         ({}, {"residual": "counterfactual", "concept": None}, "needs concept="),
         ({}, {"residual": "counterfactual", "concept": SEEDS}, "seed texts alone"),

@@ -1,12 +1,17 @@
 """What is saved comes back; what is damaged is named."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from small_debiaser import CONFIG
 
 from debias_ssae import SSAEDebiaser
+from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
+from debias_ssae.review import candidates
 
 
 @pytest.mark.parametrize("fixture", ["labelled", "from_concept"])
@@ -52,6 +57,53 @@ def test_keeping_what_carries_the_target(small_config, tmp_path) -> None:  # typ
     again = SSAEDebiaser.load(tmp_path / "model")
     assert np.array_equal(again.transform(X), kept)
     assert (again.eraser_.mode, again.parts_["matrix"].found.keep) == ("keep", True)
+
+
+def test_what_was_fitted_is_saved_and_not_what_was_set_since(
+    small_encoder: Path, texts: list[str], tmp_path: Path
+) -> None:
+    """The eraser's share, the concept's words and the encoder are those of fit."""
+    file, encoder = tmp_path / "words.yaml", ActivationEncoder(str(small_encoder), dtype="float32")
+    file.write_text("{name: words, values: [m, f], pairs: [[he, she], [his, her]]}")
+    debiaser = SSAEDebiaser(encoder, concept=file, alpha=0.5, config=CONFIG, random_state=0).fit(texts)
+    before = debiaser.transform(texts[:9])
+    debiaser.set_params(alpha=1.0, encoder__pooling="max", encoder__model="elsewhere")
+    assert np.array_equal(debiaser.transform(texts[:9]), before)
+    encoder.set_params(pooling="mean", model=str(small_encoder))
+    file.unlink()
+    debiaser.save(tmp_path / "model")
+    again = SSAEDebiaser.load(tmp_path / "model")
+    assert np.array_equal(again.transform(texts[:9]), before)
+    assert again.eraser_.alpha == 0.5
+    assert again.concept_ == debiaser.concept_
+    assert len(candidates(again, texts, n_more=0)) == len(debiaser.latents_)
+
+    saved = json.loads((tmp_path / "model" / "debiaser.json").read_text())
+    del saved["concept"], saved["feature_names_in"], saved["parts"][0]["alpha"]
+    saved["parameters"]["alpha"] = 0.5
+    (tmp_path / "model" / "debiaser.json").write_text(json.dumps(saved))
+    older = SSAEDebiaser.load(tmp_path / "model")
+    assert np.array_equal(older.transform(texts[:9]), before)
+    assert older.concept_ is None, "its file is gone"
+
+
+def test_names_of_columns_come_back(tmp_path: Path) -> None:
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(90, 3)), columns=["a", "b", "c"])
+    debiaser = SSAEDebiaser(config=CONFIG, random_state=0).fit(X, sensitive_features=X["a"] > 0)
+    debiaser.save(tmp_path / "model")
+    again = SSAEDebiaser.load(tmp_path / "model")
+    assert np.array_equal(again.transform(X), debiaser.transform(X))
+    with pytest.raises(ValueError, match="feature names"):
+        again.transform(X[["b", "a", "c"]])
+
+
+def test_edits_of_the_encoder_cannot_be_saved(fitted: SSAEDebiaser, texts: list[str], tmp_path: Path) -> None:
+    encoder = fitted.encoder_.copy().set_params(edits={"blocks.0": fitted.eraser_})
+    debiaser = SSAEDebiaser(encoder, n_latents=0, config=CONFIG, random_state=0)
+    debiaser.fit(texts, sensitive_features=np.arange(len(texts)) % 2)
+    with pytest.raises(InputError, match="edits of its own"):
+        debiaser.save(tmp_path / "model")
+    assert not any(tmp_path.iterdir())
 
 
 def test_saving_twice_replaces_but_never_foreign_files(labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -32,6 +32,24 @@ def test_labels_corpus_leace_and_review(small_encoder: Path, texts: list[str]) -
     assert "somebody" not in card
 
 
+def test_a_card_of_kept_latents_says_what_is_lost(
+    small_encoder: Path, texts: list[str], fitted: SSAEDebiaser
+) -> None:
+    y, z = np.arange(len(texts)) % 2, np.arange(len(texts)) % 3 > 0
+    keeping = SSAEDebiaser(
+        str(small_encoder), edit="keep", hookpoint="final", config=CONFIG, alpha=0.9, random_state=0
+    )
+    keeping.fit(texts, y, sensitive_features=z).set_params(alpha=0.1)
+    kept, removed = model_card(keeping, "name"), model_card(fitted, "name")
+    for said in ("serve one target", "is kept of the activations", "latents kept, all else removed"):
+        assert said in kept
+        assert said not in removed
+    for said in ("are taken out of the activations", "no longer write into the model"):
+        assert said in removed
+        assert said not in kept
+    assert "| share of the edit that is made | 0.9 |" in kept, "as it was fitted"
+
+
 def test_public_names(tmp_path: Path) -> None:
     assert _public_name("minilm") == "sentence-transformers/all-MiniLM-L6-v2"
     assert _public_name("org/model") == "org/model"

@@ -266,6 +266,26 @@ def test_what_cannot_be_reviewed(fitted: SSAEDebiaser, texts: list[str]) -> None
         candidates(fitted, texts, y=[0, 1])
 
 
+def test_kept_latents_are_neither_shown_nor_cut_anew(
+    small_encoder: Path, texts: list[str], file: Path
+) -> None:
+    y, z = np.arange(len(texts)) % 2, np.arange(len(texts)) % 3 > 0
+    keeping = SSAEDebiaser(str(small_encoder), edit="keep", hookpoint="final", config=CONFIG, random_state=0)
+    keeping.fit(texts, y, sensitive_features=z)
+    for review in (lambda: candidates(keeping, texts), lambda: recut(keeping, read_choices(file), texts)):
+        with pytest.raises(InputError, match='fitted with edit="keep"'):
+            review()
+
+
+def test_texts_without_a_target_are_no_class(fitted: SSAEDebiaser, texts: list[str]) -> None:
+    y = np.array(["nurse" if "nurse" in t else "other" for t in texts], dtype=object)
+    known = [i for i in range(len(texts)) if i % 4]
+    holes = np.array([label if i % 4 else None for i, label in enumerate(y)], dtype=object)
+    wanted = candidates(fitted, [texts[i] for i in known], y=y[known], n_more=0)
+    found = candidates(fitted, texts, y=holes, n_more=0)
+    assert [c.target_cosine for c in found] == pytest.approx([c.target_cosine for c in wanted], abs=1e-4)
+
+
 def test_the_attribute_points_to_the_second_value(fitted: SSAEDebiaser, texts: list[str]) -> None:
     """However the labels sort: male, female is the concept's order, female, male the alphabet's."""
     she = np.array([t.split().count("she") > t.split().count("he") for t in texts], dtype=int)
