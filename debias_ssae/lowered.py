@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
@@ -27,6 +27,12 @@ def lowered(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     cast = torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
     with cast, LoweredPass() if fast else nullcontext():
         yield
+
+
+def forget(module: nn.Module) -> None:
+    """Pack the weights of ``module`` anew when they are next used; only a change in place of ``.data`` needs it."""
+    for parameter in module.parameters():
+        _packed.pop(parameter, None)
 
 
 @cache
@@ -118,9 +124,9 @@ class LoweredPass(TorchFunctionMode):
 
 
 def _pack(weight: Tensor) -> Tensor:
-    kept = _packed.get(weight)
-    if kept is None or kept[0] != weight._version:
-        kept = (weight._version, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS))
+    kept, state = _packed.get(weight), (weight._version, weight.dtype, weight.data_ptr())
+    if kept is None or kept[0] != state:
+        kept = (state, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS))
         _packed[weight] = kept
     return kept[1]
 

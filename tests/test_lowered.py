@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import Parameter
 from torch.nn.functional import linear, scaled_dot_product_attention
 
@@ -39,6 +40,17 @@ def test_linear_layers_equal_torch(monkeypatch):
     with lowered(CPU, torch.bfloat16):
         torch.testing.assert_close(linear(x, weight), from_half * 2, rtol=1e-2, atol=1e-2)
     assert len(packings) == 2
+    weight.data = random(40, 24, seed=3)
+    with lowered(CPU, torch.bfloat16):
+        torch.testing.assert_close(linear(x, weight), linear(x.clone(), weight.clone()), rtol=1e-2, atol=1e-2)
+    assert len(packings) == 3
+    layer = nn.Linear(24, 40, bias=False, dtype=torch.bfloat16)
+    layer.weight = weight
+    weight.data.mul_(2)  # nothing tells of this
+    room.forget(layer)
+    with lowered(CPU, torch.bfloat16):
+        torch.testing.assert_close(layer(x), linear(x, weight.clone()), rtol=1e-2, atol=1e-2)
+    assert len(packings) == 4
 
 
 def test_inference_mode_gives_the_same():

@@ -86,8 +86,9 @@ def _join_windows(vectors: Tensor, tokens: TokenizedTexts, n_texts: int, pooling
     if pooling == "max":
         return zeros.scatter_reduce(0, index, vectors, "amax", include_self=False)
     if pooling == "mean":
-        real = np.add.reduceat(~tokens.special, tokens.starts[:-1], dtype=np.int64)
-        counts = torch.from_numpy(real).float()
+        # real tokens before each token; no reduceat, since a sequence may be empty
+        before = np.concatenate([[0], np.cumsum(~tokens.special)])
+        counts = torch.from_numpy(np.diff(before[tokens.starts])).float()
         totals = torch.zeros(n_texts).index_add_(0, text_ids, counts).clamp(min=1)
         return zeros.index_add_(0, text_ids, vectors * counts[:, None]) / totals[:, None]
     order = torch.arange(len(text_ids))

@@ -12,6 +12,7 @@ from torch import nn
 
 from debias_ssae.activations.structure import find_blocks, hookpoint_names
 from debias_ssae.exceptions import InputError
+from debias_ssae.lowered import forget
 from debias_ssae.models import lower_weights, pick_device, pick_dtype, resolve_model_name
 
 
@@ -127,7 +128,7 @@ def wrap_model(
     """Make a Hugging Face model in memory hookable; its linear weights take ``dtype`` in place.
 
     A model with a head gives its base model, an encoder-decoder its encoder. Raises InputError where no list
-    of attention blocks is found.
+    of attention blocks is found. Wrap it again after a change of its weights through ``.data``.
     """
     module = getattr(module, "base_model", module)
     config: Any = module.config
@@ -137,6 +138,7 @@ def wrap_model(
     blocks = find_blocks(module, getattr(text_config, "num_hidden_layers", None))
     if dtype == torch.bfloat16:
         lower_weights(module)
+    forget(module)
     module.eval().requires_grad_(False)
     return LanguageModel(
         name=name or str(getattr(config, "name_or_path", "") or type(module).__name__),

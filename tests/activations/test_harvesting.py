@@ -1,5 +1,6 @@
 """Rows of real tokens, in order, each with its text; edits inside the pass; pooling."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -9,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import D_MODEL, sentences, small_model, small_tokenizer
 
-from debias_ssae.activations import embed, harvest, harvest_many, load_model, stream_rows, tune_token_budget
+from debias_ssae.activations import (
+    embed,
+    harvest,
+    harvest_many,
+    load_model,
+    stream_rows,
+    tune_token_budget,
+    wrap_model,
+)
 from debias_ssae.activations.forward import iter_states
 from debias_ssae.activations.tokens import check_texts, tokenize
 from debias_ssae.exceptions import InputError
@@ -227,6 +236,31 @@ def test_odd_texts_go_through(model):
 def test_nothing_to_run_gives_zeros(window):
     assert (embed(NEOX, ["", ""], window=window) == 0).all()
     assert len(harvest(NEOX, ["", ""], window=window).x) == 0
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "last", "cls"])
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_an_empty_text_among_windows_changes_no_other(where, pooling):
+    texts = ["he works", " ".join(sentences(8, seed=3))]
+    options = {"layer": "embeddings", "pooling": pooling, "window": True, "max_length": 10}
+    alone = embed(NEOX, texts, **options)
+    with_empty = embed(NEOX, [*texts[:where], "", *texts[where:]], **options)
+    assert (with_empty[where] == 0).all()
+    np.testing.assert_allclose(np.delete(with_empty, where, 0), alone, atol=1e-5)
+
+
+def test_a_model_wrapped_again_uses_its_new_weights():
+    text = ["she works in the city"]
+    plain = embed(NEOX, text)
+    module = copy.deepcopy(NEOX.module)
+    again = wrap_model(module, NEOX.tokenizer)
+    assert np.allclose(embed(again, text), plain, atol=1e-5)
+    for parameter in module.parameters():
+        parameter.data.mul_(0.5)  # nothing tells of a change through .data
+    changed = wrap_model(module, NEOX.tokenizer)
+    fresh = wrap_model(copy.deepcopy(module), NEOX.tokenizer)
+    np.testing.assert_allclose(embed(changed, text), embed(fresh, text), atol=1e-5)
+    assert abs(embed(changed, text) - plain).max() > 1e-3
 
 
 def test_bad_input_is_named():
