@@ -30,6 +30,9 @@ DENSE_SHARE = 0.15
 SAMPLED_ROWS = 128
 """Rows by which a step is found to be dense or sparse."""
 
+NO_WEIGHT = 1e-30
+"""A row of less weight may leave no trace in a float32 gradient."""
+
 
 @dataclass
 class Weights:
@@ -286,7 +289,8 @@ def _dense_step(
     n_firing = selection.count(values > 0) if knobs.measure or theta is not None else 0
     error = product(values, weights.W_dec.T).sub_(target)
     losses = _row_losses(error)
-    slope = error * (weigh(losses) * (2.0 / target.shape[1])).unsqueeze(1)
+    row_weights = weigh(losses)
+    slope = error * (row_weights * (2.0 / target.shape[1])).unsqueeze(1)
     to_values = product(slope, weights.W_dec)
     to_pre, to_theta, penalty = _through_threshold(pre, theta, values, to_values, n_firing, knobs, len(pre))
     b_enc = to_pre.new_ones(len(to_pre)) @ to_pre  # faster than a sum down the columns
@@ -298,9 +302,9 @@ def _dense_step(
     )
     if theta is not None and to_theta is not None:
         gradient.log_threshold = to_theta.sum(0) * theta
-    # a latent that fired has a gradient; its rows are a small matrix, the latents a large one
-    fired = (gradient.W_dec.abs().amax(1) > 0).long()
-    return Step(gradient, losses, fired, n_firing, penalty=penalty), error
+    # a latent that fired has a gradient, unless its rows weigh nothing; the latents are a far larger matrix
+    fired = (gradient.W_dec.abs().amax(1) > 0) | (values[row_weights < NO_WEIGHT] > 0).any(0)
+    return Step(gradient, losses, fired.long(), n_firing, penalty=penalty), error
 
 
 def _through_threshold(

@@ -146,11 +146,15 @@ class Training:
         old = mean if math.isnan(self.mean_loss) else self.mean_loss
         self.mean_loss = self.memory * old + (1 - self.memory) * mean
         relative = everyone / max(self.mean_loss, 1e-12)
+        if row_weights is not None:
+            given = (row_weights / row_weights.max()).to(relative)
+            counted = given > 0  # a row of no weight is none that the tilt could choose
+            relative, given = relative[counted], given[counted]
         t = tilt_for_ess(relative, train.tilt_ess) if train.tilt == "auto" else train.tilt
         t *= _rise(step, train.tilt_warmup_fraction, train)
         weights = tilt_weights(relative, t)
         if row_weights is not None:
-            weights = weights * row_weights.to(weights)
+            weights = weights * given
             weights = weights / weights.sum()
         if measure:
             record.update(
@@ -160,6 +164,8 @@ class Training:
                 ess=effective_sample_size(weights),
                 max_weight=float(weights.max()),
             )
+        if row_weights is not None:
+            weights = torch.zeros_like(everyone).masked_scatter(counted, weights.to(everyone))
         return weights[slice(*low_high)].to(losses.dtype)
 
     def _update(self, gradient: Weights, step: int) -> float:

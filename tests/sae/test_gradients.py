@@ -155,6 +155,23 @@ def test_bfloat16_gives_nearly_the_same_gradient(architecture):
         assert (left - right).norm() < 0.05 * right.norm(), name
 
 
+@pytest.mark.parametrize("dense_share", [0.0, 1.1], ids=["dense", "sparse"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_latents_fire_on_rows_of_no_weight_too(architecture, dense_share, monkeypatch):
+    monkeypatch.setattr(gradients, "DENSE_SHARE", dense_share)
+    sae, x = random_sae(architecture), planted_rows(40) - 5
+    log_threshold = sae.threshold.log() if architecture == "jumprelu" else None
+    for light in (0.0, 1e-38):
+        rows = torch.full((40,), light)
+        rows[:2] = 0.5
+        some, every = (
+            compute_step(weights_of(sae, log_threshold), x, Knobs(sae.cfg), lambda losses, w=w: w).fired > 0
+            for w in (rows, torch.full((40,), 1 / 40))
+        )
+        assert torch.equal(some, every)
+        assert every.sum() > 10
+
+
 def test_default_matryoshka_widths_halve():
     assert nested_widths(SAEConfig(d_in=2, d_sae=64, k=2, architecture="matryoshka")) == [8, 16, 32, 64]
     assert nested_widths(SAEConfig(d_in=2, d_sae=3, k=2, architecture="matryoshka")) == [1, 3]

@@ -116,6 +116,21 @@ def test_row_weights_decide_what_is_learnt():
     assert errors[1][1] < 0.5 * errors[0][1]
 
 
+@pytest.mark.parametrize("tilt", [math.inf, 1e4, 2.0, "auto"])
+@pytest.mark.parametrize("light", [0.0, 1e-60])
+def test_the_tilt_passes_over_rows_of_no_weight(tilt, light):
+    x = torch.cat([planted_rows(64), 100 * planted_rows(64, seed=2)])  # the second half is worst
+    x = x[torch.arange(128).view(2, 64).T.flatten()]
+    weights = torch.tensor([1.0, light], dtype=torch.float64).repeat(64)
+    train = BRIEF.updated(tilt=tilt, tilt_warmup_fraction=0.0, init_batches=1)
+    result = train_sae(iter([(x, weights)] * 30), CFG, train, random_state=0)
+    assert torch.isfinite(result.sae.W_dec).all()
+    for record in result.history:
+        assert 1 <= record["ess"] <= 64.01
+        assert record["max_weight"] <= 1
+        assert math.isfinite(record["tilted_loss"])
+
+
 @pytest.mark.parametrize(
     "weights", [torch.ones(3), -torch.ones(64), torch.zeros(64), torch.full((64,), math.nan)]
 )
