@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from torch import Tensor
@@ -35,16 +36,18 @@ def check_texts(X: Any) -> list[str]:
         raise InputError("got a single string where texts were expected; pass a list: [text]")
     if hasattr(X, "__next__"):
         raise InputError("got a one-shot iterator of texts; pass a list, since texts are read more than once")
-    if getattr(X, "ndim", 1) == 2:
+    if len(getattr(X, "shape", ())) == 2:  # pyarrow tables have no ndim
         if X.shape[1] != 1:
             raise InputError(f"got a table of {X.shape[1]} columns where one column of texts was expected")
+        X = X.to_pandas() if hasattr(X, "to_pandas") else X
         X = X.iloc[:, 0] if hasattr(X, "iloc") else X[:, 0]
     texts = X.to_pylist() if hasattr(X, "to_pylist") else list(X)
     if not texts:
         raise InputError("got no texts; at least one is needed")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            cure = 'replace missing texts by ""' if text is None or text != text else "texts must be strings"
+            missing = pd.api.types.is_scalar(text) and pd.isna(text)
+            cure = 'replace missing texts by ""' if missing else "texts must be strings"
             raise InputError(f"row {i} holds {text!r} of type {type(text).__name__}, not a text; {cure}")
     return [str(t) for t in texts]
 

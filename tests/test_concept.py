@@ -50,6 +50,18 @@ def test_swaps(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "text", "expected"),
+    [
+        (["Großvater", "Großmutter"], "Mein Großvater", "Mein Großmutter"),
+        (["Maße", "Fläche"], "Maße und Masse", "Fläche und Masse"),
+        (["ΟΔΌΣ", "πόλη"], "οδός, Οδός", "πόλη, Πόλη"),
+    ],
+)
+def test_words_of_other_alphabets(words: list[str], text: str, expected: str) -> None:
+    assert Concept.from_words(words).twin(text) == expected
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "The shed, the hero, there, Sherman, history and the manual",
@@ -228,6 +240,7 @@ def test_round_trip_copies_and_hash() -> None:
         ("pairs: [he]", "is not a pair"),
         ("pairs: [[he]]", "is not a pair"),
         ("pairs: [[he, 5]]", "is not a pair"),
+        ("pairs: [[he, she, they, title]]", "is not a pair"),
         ("pairs: [{a: he, b: she, case: loud}]", "is not a pair"),
         ("pairs: [{a: he, b: she, mood: good}]", "is not a pair"),
         ("pairs: [[he, on]]", "is not a pair"),

@@ -94,7 +94,7 @@ class _Side(NamedTuple):
         sums = torch.zeros(stop - first, sae.cfg.d_sae)
         if high > low:
             with torch.no_grad():
-                f = sae.encode(self.rows.x[torch.as_tensor(self.touched[low:high])]).cpu()
+                f = sae.encode(self.rows.x[torch.as_tensor(self.touched[low:high])]).float().cpu()
             sums.index_add_(0, torch.as_tensor(word), f)
         sizes = np.bincount(word, minlength=stop - first)
         return sums.numpy() / np.maximum(sizes, 1)[:, None], sizes > 0

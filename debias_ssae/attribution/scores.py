@@ -58,7 +58,7 @@ def pooled_latents(sae: SparseAutoencoder, activations: Activations) -> tuple[np
     for start in range(0, len(activations.x), CHUNK):
         rows = slice(start, start + CHUNK)
         with torch.no_grad():
-            f = sae.encode(activations.x[rows]).cpu()
+            f = sae.encode(activations.x[rows]).float().cpu()
         sums.index_add_(0, activations.text_ids[rows], f)
         fired += (f > 0).sum(0)
     sizes = torch.bincount(activations.text_ids, minlength=activations.n_texts).clamp(min=1)

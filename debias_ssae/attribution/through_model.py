@@ -49,7 +49,7 @@ def integrated_gradients_attribution(
         hookpoint,
         layer=layer,
         pooling=pooling,
-        baseline=sae.b_dec.detach(),
+        baseline=sae.b_dec.detach().float(),
         steps=steps,
         progress=progress,
     )
@@ -58,8 +58,8 @@ def integrated_gradients_attribution(
     for start in range(0, len(rows.x), CHUNK):
         part = slice(start, start + CHUNK)
         with torch.no_grad():
-            f = sae.encode(rows.x[part])
-            effects.index_add_(0, rows.text_ids[part], f * (gradients[part] @ sae.W_dec.T))
+            f = sae.encode(rows.x[part]).float()
+            effects.index_add_(0, rows.text_ids[part], f * (gradients[part] @ sae.W_dec.T.float()))
         activity, fired = activity + f.sum(0), fired + (f > 0).sum(0)
     each = effects.numpy().astype(np.float64)
     mean, error = each.mean(axis=0), each.std(axis=0) / np.sqrt(len(each))

@@ -45,7 +45,7 @@ class Concept:
         store("optional", tuple(map(_as_pair, self.optional)))
         store("ignore", tuple(self.ignore))
         store("values", tuple(self.values))
-        store("not_possessed", frozenset(word.casefold() for word in self.not_possessed))
+        store("not_possessed", frozenset(word.lower() for word in self.not_possessed))
         store("seed_texts", {value: tuple(texts) for value, texts in self.seed_texts.items()})
         _check(self)
 
@@ -259,6 +259,6 @@ def _check(concept: Concept) -> None:
                 f"Concept {name!r}: pair {pair.a!r}, {pair.b!r}: 'when' must be possessive or title, "
                 f"'only' a or b; got {pair.when!r} and {pair.only!r}"
             )
-    both = {word.casefold() for word in concept.words_a} & {word.casefold() for word in concept.words_b}
+    both = {word.lower() for word in concept.words_a} & {word.lower() for word in concept.words_b}
     if both:
         raise InputError(f"Concept {name!r}: {sorted(both)} stand on both sides, but a word shows one value")

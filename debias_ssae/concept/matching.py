@@ -75,7 +75,10 @@ class Found(NamedTuple):
 
 
 class Matcher:
-    """Finds the words of ``pairs`` in texts; ``ignore`` phrases hide the words inside them."""
+    """Finds the words of ``pairs`` in texts; ``ignore`` phrases hide the words inside them.
+
+    Words are compared in lower case, as re.IGNORECASE does; casefold would write ß as ss, which it never finds.
+    """
 
     def __init__(
         self, pairs: Sequence[SwapPair], ignore: Iterable[str], not_possessed: frozenset[str]
@@ -84,7 +87,7 @@ class Matcher:
         for pair in pairs:
             for side in (-1, 1):
                 if pair.is_cue(side):
-                    table.setdefault(pair.word(side).casefold(), []).append((pair, side))
+                    table.setdefault(pair.word(side).lower(), []).append((pair, side))
         # pairs with a rule are tried first; the sort is stable, so the file's order decides the rest
         self._candidates = {
             word: sorted(rows, key=lambda row: not row[0].when) for word, rows in table.items()
@@ -93,7 +96,7 @@ class Matcher:
             word for word, rows in table.items() if any(pair.when == "possessive" for pair, _ in rows)
         )
         self._not_possessed = not_possessed
-        phrases = {*table, *(phrase.casefold() for phrase in ignore)}
+        phrases = {*table, *(phrase.lower() for phrase in ignore)}
         # "s/he" and "(s)he" already name both values
         self._pattern = re.compile(
             rf"(?<!\w)(?<!\bs/)(?<!\(s\)){_trie_pattern(phrases)}(?!\w)", re.IGNORECASE
@@ -104,7 +107,7 @@ class Matcher:
         for hit in self._pattern.finditer(text):
             # phrases of `ignore` are hits too, without candidates, so the words inside them are passed over
             word = " ".join(hit.group().replace("’", "'").split())
-            for pair, side in self._candidates.get(word.casefold(), ()):
+            for pair, side in self._candidates.get(word.lower(), ()):
                 if (not pair.exact or word == pair.word(side)) and self._holds(pair.when, text, hit.end()):
                     yield Found(hit.start(), hit.end(), word, pair, side)
                     break
@@ -116,10 +119,10 @@ class Matcher:
 
     def _possessive(self, text: str, end: int) -> bool:
         other = _COORDINATED.match(text, end)
-        if other and other.group(1).casefold() in self._possessives:  # "his or her work", "her/his work"
+        if other and other.group(1).lower() in self._possessives:  # "his or her work", "her/his work"
             end = other.end()
         following = _NEXT_WORD.match(text, end)
-        return following is not None and following.group(1).casefold() not in self._not_possessed
+        return following is not None and following.group(1).lower() not in self._not_possessed
 
 
 def rewrite(text: str, edits: Iterable[tuple[int, int, str]]) -> str:

@@ -48,7 +48,7 @@ def read_pairs(sections: Any, source: str) -> tuple[SwapPair, ...]:
 
 def _read_pair(row: Any, section: str, source: str) -> SwapPair:
     try:
-        if isinstance(row, str) or len(row) > 6:
+        if isinstance(row, str) or len(row) > (6 if isinstance(row, Mapping) else 3):
             raise TypeError
         options = (
             dict(row) if isinstance(row, Mapping) else dict(zip(("a", "b", "neutral"), row, strict=False))

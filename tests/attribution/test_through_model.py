@@ -77,6 +77,13 @@ def test_flipped_texts_count_negatively(model: LanguageModel, sae: SparseAutoenc
     assert 0 <= plain.p_value.min() <= plain.p_value.max() <= 1
 
 
+def test_double_precision_gives_the_same(model: LanguageModel, sae: SparseAutoencoder) -> None:
+    double = SparseAutoencoder(sae.cfg.updated(dtype="float64"), random_state=0)
+    double.load_state_dict(sae.state_dict())
+    a, b = (integrated_gradients_attribution(model, s, TEXTS, direction, steps=3) for s in (sae, double))
+    assert np.allclose(a.score, b.score, atol=1e-4)
+
+
 def test_bad_input(model: LanguageModel, sae: SparseAutoencoder) -> None:
     with pytest.raises(InputError, match="entries"):
         integrated_gradients_attribution(model, sae, TEXTS, direction[:3])

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
+from small_debiaser import CONFIG as SMALL
 
 from debias_ssae import DebiasConfig, NothingRemovedWarning, SSAEDebiaser, worst_group_accuracy
 from debias_ssae.concept import Concept
@@ -140,6 +142,30 @@ def test_an_sae_of_another_width_is_refused(encoder, bios, small_config) -> None
     strange = SparseAutoencoder(SAEConfig(d_in=5, d_sae=8, k=2))
     with pytest.raises(InputError, match="width 5"):
         SSAEDebiaser(encoder, sae=strange, config=small_config).fit(bios.text, sensitive_features=bios.gender)
+
+
+@pytest.mark.parametrize("regime", ["labelled", "concept"])
+def test_an_sae_in_double_precision(regime, small_encoder, texts, concept) -> None:  # type: ignore[no-untyped-def]
+    """The same as the same SAE in single precision, within its rounding."""
+    from debias_ssae import SAEConfig, SparseAutoencoder
+
+    z = np.array([" she " in f" {t} " for t in texts])
+    told = {"concept": concept} if regime == "concept" else {}
+    # no optimiser steps to speak of: rounding must not grow
+    config = SMALL.updated(special=SMALL.special.updated(n_steps=1, lr=1e-9))
+    scores = []
+    for dtype in ("float32", "float64"):
+        sae = SparseAutoencoder(SAEConfig(d_in=32, d_sae=64, k=8, architecture="relu"), random_state=0)
+        double = SparseAutoencoder(sae.cfg.updated(dtype=dtype), random_state=0)
+        double.load_state_dict(sae.state_dict())
+        made = SSAEDebiaser(
+            ActivationEncoder(str(small_encoder), dtype="float32"), sae=double, config=config, **told
+        )
+        made.fit(texts, sensitive_features=None if told else z)
+        assert made.transform(texts[:3]).dtype == np.float32
+        assert made.sae_.W_enc.dtype == getattr(torch, dtype)
+        scores.append(made.scores_.mass)
+    assert np.allclose(*scores, rtol=1e-3, atol=1e-4)
 
 
 def test_leace_of_what_the_edit_leaves_shrinks_the_gap_further(labelled, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
