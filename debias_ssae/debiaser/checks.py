@@ -63,6 +63,8 @@ def check_regime(
     """
     _check_residual(residual, concept, z)
     if concept is not None:
+        if residual == "leace":
+            encode_labels(z, y, len(z))
         return
     if z is None:
         if not required:

@@ -58,7 +58,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         the embeddings, in the middle and at the output, and takes the one whose edit leaves least of the
         attribute (docs/debiaser.md).
     layer, pooling : str, default="final", "mean"
-        The representation that is returned. An ActivationEncoder as ``encoder`` brings its own.
+        The representation that is returned. An ActivationEncoder as ``encoder`` brings its own, and its
+        max_length bounds what is learnt from as well.
     edit : {"remove", "keep"}, default="remove"
         "keep" is for an attribute that is everywhere (style, domain) and the labelled regime at hookpoint="final":
         only the latents that carry more of the target than of the attribute stay, all else goes.
@@ -69,7 +70,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     residual : {"auto", "counterfactual", "leace", None}, default="auto"
         A linear eraser on the pooled output, after the edit: "counterfactual" takes out the mean difference between
         twins in the plain model, "leace" what labels show after the edit. "auto" is "counterfactual" with a
-        concept, else None.
+        concept that has words to swap, else None.
     cache_dir : path, optional
         Keeps embeddings, activations and SAEs between fits.
     device : str, default="auto"
@@ -148,12 +149,12 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         y : target ``(n,)``, optional
             The labelled regime looks for the attribute's effect inside each class.
         sensitive_features : ``(n,)`` or ``(n, k)``, optional
-            Rows with a missing value train the SAE and are left out of the selection.
+            Rows with a missing value, here or in ``y``, train the SAE and are left out of the selection.
 
         Raises
         ------
         InputError
-            For unusable parameters or data, with the cure.
+            For unusable parameters or data, with the cure; nothing is fitted then.
         """
         self._forget()
         check_params(self)

@@ -41,6 +41,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"hookpoint": []}, "hookpoint is empty"),
         ({}, {"edit": "keep", "n_latents": 0, "hookpoint": "final", "concept": None}, "would keep nothing"),
         ({}, {"residual": "leace"}, "needs sensitive_features"),
+        ({}, {"residual": "leace", "alpha": 0.5}, "only the value 'f'"),
         ({}, {"residual": "counterfactual", "concept": None}, "needs concept="),
         ({}, {"residual": "counterfactual", "concept": SEEDS}, "seed texts alone"),
     ],
@@ -52,6 +53,7 @@ def test_refused_before_training(
     made = ActivationEncoder(str(small_encoder), dtype="float32", **encoder)
     debiaser = SSAEDebiaser(made, **{"concept": concept, "config": CONFIG, **parameters})
     z = None if debiaser.residual == "leace" else np.arange(len(texts)) % 3 % 2
+    z = np.array(["f"] * len(texts)) if debiaser.alpha == 0.5 else z
     with pytest.raises(InputError, match=message):
         debiaser.fit(texts, np.arange(len(texts)) % 2, sensitive_features=z)
     with pytest.raises(NotFittedError):
