@@ -15,7 +15,7 @@ from torch import Tensor
 from debias_ssae.activations import LanguageModel, harvest
 from debias_ssae.config import DebiasConfig, SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
-from debias_ssae.retrieval import retrieve
+from debias_ssae.retrieval import retrieve, without
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.trainer import shuffled_batches, train_sae
@@ -90,8 +90,7 @@ def learn_ssae(
         record["retrieval"] = found.report
         subdomain += found.texts
     if general is None:
-        unseen = set(held_out)
-        pool = texts if corpus is None else [text for text in corpus if text not in unseen]
+        pool = texts if corpus is None else without(corpus, held_out)
         base = train_general_sae(model, pool, hookpoint, config, **options)
         general, record["general"] = base.sae, base.record
     elif general.cfg.d_in != model.d_model:

@@ -1,6 +1,7 @@
 """Which part of a corpus is worth training on: the texts nearest to a handful of seeds."""
 
 from debias_ssae.retrieval.approximate import ApproximateIndex, build_approximate
+from debias_ssae.retrieval.duplicates import without
 from debias_ssae.retrieval.embedders import embed_texts
 from debias_ssae.retrieval.exact import Hits
 from debias_ssae.retrieval.index import CorpusIndex
@@ -17,4 +18,5 @@ __all__ = [
     "build_approximate",
     "embed_texts",
     "retrieve",
+    "without",
 ]

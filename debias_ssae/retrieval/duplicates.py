@@ -17,6 +17,12 @@ def fold(text: str) -> str:
     return _NOT_WORD.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
+def without(corpus: Sequence[str], held_out: Iterable[str]) -> list[str]:
+    """Return the texts that say nothing that one of ``held_out`` says, by ``fold``; repeats stay."""
+    unwanted = {fold(text) for text in held_out}
+    return [text for text in corpus if fold(text) not in unwanted] if unwanted else list(corpus)
+
+
 def new_texts(corpus: Sequence[str], known: Iterable[str]) -> NDArray[np.int64]:
     """Return the positions of texts that are not empty, not among ``known`` and not said before."""
     seen = {_key(""), *map(_key, known)}

@@ -58,9 +58,10 @@ def retrieve(
     both; Cormack et al. 2009), "tracin" (the ``n_candidates`` best dense texts, by default three times
     ``n_texts``, put in order by ``rerank``). Texts equal or nearly equal (cosine above ``near_duplicate``) to
     a seed, to a text of ``held_out`` or to one already chosen are dropped. More than ``max_seeds`` seeds are
-    subsampled. Vectors of the corpus are ``vectors`` or made here and kept under ``cache_dir``. An index is
-    searched as ``IndexedTexts(index)`` with ``vectors=IndexedVectors(index)``: of its texts and vectors only the
-    ones chosen and one part at a time are in memory, but BM25 needs all texts at once.
+    subsampled; a text nearly equal to one of the others may be chosen. Vectors of the corpus are ``vectors`` or
+    made here and kept under ``cache_dir``. An index is searched as ``IndexedTexts(index)`` with
+    ``vectors=IndexedVectors(index)``: of its texts and vectors only the ones chosen and one part at a time are in
+    memory, but BM25 needs all texts at once.
     ``sources`` names where each text of the corpus is from, for the report. Raises InputError for no seeds, an
     unknown method or entries that are no strings.
     """

@@ -54,7 +54,8 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def seeds(make_seed: Make) -> dict[str, dict[str, Seed]]:
-    """By setting: untouched data, poisoned test, poisoned test and head attribute; the pool holds the test's texts."""
+    """By setting: untouched data, poisoned test, poisoned test and head attribute; the pool holds the test's texts, and
+    again in capitals."""
     labelled = AttributeSet(
         tiny_table(n=12).text.tolist(), np.array(["F"] * 12 + ["M"] * 12 + ["F"] * 12 + ["M"] * 12)
     )
@@ -79,7 +80,7 @@ def seeds(make_seed: Make) -> dict[str, dict[str, Seed]]:
             name: make_seed(
                 table,
                 split,
-                extra=tuple(table.text[split.test]),
+                extra=tuple(form(text) for text in table.text[split.test] for form in (str, str.upper)),
                 setting=setting,
                 regimes=regimes,
                 attribute_texts=labelled,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from debias_ssae.exceptions import InputError
 from debias_ssae.retrieval import embed_texts, embedders, retrieve
-from debias_ssae.retrieval.duplicates import drop_near, fold, new_texts
+from debias_ssae.retrieval.duplicates import drop_near, fold, new_texts, without
 from debias_ssae.retrieval.lexical import LexicalIndex
 from debias_ssae.retrieval.selecting import fuse_ranks
 
@@ -173,6 +173,16 @@ def test_new_texts_have_each_wording_once(corpus, known):
     assert len(set(folded)) == len(folded)
     assert {fold(t) for t in corpus} - {fold(t) for t in known} - {""} == set(folded)
     assert list(kept) == sorted(kept)
+
+
+@given(
+    st.lists(st.text(alphabet="aB !é", max_size=6), max_size=30), st.lists(st.text(alphabet="ab", max_size=3))
+)
+@settings(max_examples=60, deadline=None)
+def test_without_leaves_out_every_wording_of_a_held_out_text(corpus, held_out):
+    kept = without(corpus, held_out)
+    assert not {fold(t) for t in kept} & {fold(t) for t in held_out}
+    assert sorted(kept) == sorted(t for t in corpus if fold(t) not in {fold(h) for h in held_out})
 
 
 @given(st.integers(0, 2000), st.integers(1, 40), st.floats(0.3, 0.99))

@@ -20,6 +20,7 @@ from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_lab
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError, MissingExtraError
+from debias_ssae.retrieval import without
 from debias_ssae.sae.model import SparseAutoencoder
 
 ENDS = ("erm", "majority", "oracle", "oracle_large")
@@ -251,8 +252,7 @@ class Seed:
         }
         start = time.perf_counter()
         if general is None:
-            unseen = set(held_out)
-            pool = head if corpus.pool is None else [text for text in corpus.pool if text not in unseen]
+            pool = head if corpus.pool is None else without(corpus.pool, held_out)
             learned = train_general_sae(model, pool, hookpoint, config, **options)
             trained = learned.record["seconds"]
         else:
