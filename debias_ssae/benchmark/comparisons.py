@@ -36,6 +36,31 @@ def compare(summary: Sequence[dict[str, Any]], answers: Answers) -> list[dict[st
     return records
 
 
+def compare_sums(summary: Sequence[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
+    """Return records as ``compare`` does for what a linear eraser gains from the SSAE before it.
+
+    ``ssae_NAME`` and ``ssae_keep_NAME`` minus NAME for each linear eraser, and ``ssae_keep`` minus the best one,
+    Holm over those of one regime and kind of head.
+    """
+    rows = [row for row in summary if (row["head_model"], row["C_rule"]) == ("logistic", "cv")]
+    records = []
+    for regime in dict.fromkeys(row["regime"] for row in rows if row["method"].startswith("ssae_")):
+        for head in HEADS:
+            alike = {r["method"]: r for r in rows if head_kind(r) == head and r["regime"] == regime}
+            pairs = [
+                (alike[f"{edit}_{name}"], alike[name])
+                for edit in ("ssae", "ssae_keep")
+                for name in LINEAR_ERASERS
+                if f"{edit}_{name}" in alike and name in alike
+            ]
+            linear = [alike[name] for name in LINEAR_ERASERS if name in alike]
+            if "ssae_keep" in alike and linear:
+                best = max(linear, key=lambda row: row["worst_group_accuracy"])
+                pairs.append((alike["ssae_keep"], best))
+            records += _corrected([_record(b["method"], a, b, answers) for a, b in pairs])
+    return records
+
+
 def head_kind(row: Mapping[str, Any]) -> str:
     """``retrained``, ``frozen`` or ``frozen, re-centred``."""
     return str(row.get("head")) + (", re-centred" if "re-centred" in str(row.get("representation")) else "")
@@ -44,7 +69,10 @@ def head_kind(row: Mapping[str, Any]) -> str:
 def _family(ours: dict[str, Any], alike: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
     found = [(name, _member(name, ours, alike)) for name in OTHERS]
     members = [(name, row) for name, row in found if row is not None]
-    records = [_record(name, ours, row, answers) for name, row in members]
+    return _corrected([_record(name, ours, row, answers) for name, row in members])
+
+
+def _corrected(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for record, p in zip(records, holm([r["p_value"] for r in records]), strict=True):
         record["p_holm"] = float(p)
     return records
@@ -69,6 +97,7 @@ def _record(name: str, ours: dict[str, Any], other: dict[str, Any], answers: Ans
         "setting": ours["setting"],
         "head": head_kind(ours),
         "regime": ours["regime"],
+        "of": ours["method"],
         "against": name,
         "method": other["method"],
         "method_regime": other["regime"],

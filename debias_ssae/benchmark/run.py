@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.benchmark.answers import Answers
-from debias_ssae.benchmark.comparisons import compare
+from debias_ssae.benchmark.comparisons import compare, compare_sums
 from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
 from debias_ssae.benchmark.methods import METHODS, AttributeSet, Corpus, Seed
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
@@ -99,6 +99,7 @@ def run_benchmark(
         "runs": runs,
         "summary": summary,
         "comparisons": compare(summary, answers),
+        "sums": compare_sums(summary, answers),
         "skipped": list(skipped.values()),
     }
     write_json(out / "results.json", results)

@@ -78,6 +78,13 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     if results.get("comparisons"):
         lines += ["", "ssae minus the other, worst-group accuracy:", ""]
         lines += _markdown(COMPARED, comparison_rows(results["comparisons"]))
+    if results.get("sums"):
+        lines += ["", "The SSAE before a linear eraser minus that eraser, worst-group accuracy:", ""]
+        rows = [
+            [one["of"], *cells]
+            for one, cells in zip(results["sums"], comparison_rows(results["sums"]), strict=True)
+        ]
+        lines += _markdown(("method", *COMPARED), rows)
     return "\n".join(lines) + "\n"
 
 

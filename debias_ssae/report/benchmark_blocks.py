@@ -144,6 +144,22 @@ def comparison_blocks(comparisons: Sequence[Row]) -> Iterator[Block]:
     )
 
 
+def sum_blocks(sums: Sequence[Row]) -> Iterator[Block]:
+    """What a linear eraser gains from the SSAE before it."""
+    if sums:
+        columns = [Column("method", False), *(Column(name, i > 2) for i, name in enumerate(COMPARED))]
+        rows = [
+            TableRow([Cell(one["of"]), *row.cells], row.flag)
+            for one, row in zip(sums, _compared(sums), strict=True)
+        ]
+        note = "Same texts and seeds; Holm's correction is over the rows of a regime and head."
+        yield Block(
+            "sums",
+            "And before a linear eraser?",
+            tables=[Table("method minus the eraser alone", columns, rows, note)],
+        )
+
+
 def _compared(comparisons: Sequence[Row]) -> list[TableRow]:
     return [
         TableRow([Cell(cell) for cell in cells], "warn" if one["ci_high"] < 0 else "")

@@ -14,6 +14,7 @@ from debias_ssae.report.benchmark_blocks import (
     grid_blocks,
     headline_blocks,
     paper_blocks,
+    sum_blocks,
 )
 from debias_ssae.report.page import (
     Block,
@@ -99,6 +100,7 @@ def write_benchmark_report(
     first = [
         *headline_blocks(rows),
         *comparison_blocks(results.get("comparisons") or []),
+        *sum_blocks(results.get("sums") or []),
         *curve_blocks((curves or {}).get("curves") or []),
         *grid_blocks(grid or {}),
         *paper_blocks(rows),

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from debias_ssae.benchmark.answers import KEYS, Answers
-from debias_ssae.benchmark.comparisons import HEADS, OTHERS, compare
+from debias_ssae.benchmark.comparisons import HEADS, OTHERS, compare, compare_sums
 from debias_ssae.benchmark.summary import summarise
 from debias_ssae.benchmark.tables import headline_rows, markdown_table
 from debias_ssae.intervals import JointBootstrap, clustered_interval, gap_closed
+from debias_ssae.report.benchmark_blocks import sum_blocks
 
 N_CELL = 60
 ACCURACY = {"erm": 0.3, "oracle": 0.9, "scrub": 0.75, "leace": 0.4, "inlp": 0.6, "ssae": 0.93, "cheat": 0.99}
@@ -23,12 +24,14 @@ def made(accuracy: dict[str, float], n_seeds: int = 3) -> tuple[list[dict], pd.D
     for method, right in accuracy.items():
         for head in ("retrained",) if method in ("erm", "oracle") else HEADS:
             for seed in range(n_seeds):
-                rng = np.random.default_rng([seed, sorted(ACCURACY).index(method)])
+                rng = np.random.default_rng([seed, [*sorted(ACCURACY), "ssae_leace"].index(method)])
                 hit = rng.random(len(y)) < np.where(last, right, 0.95)
                 keys = dict.fromkeys(KEYS) | {
                     "method": method,
                     "setting": "confounded",
-                    "regime": "labelled" if method in ("oracle", "leace", "inlp") else "concept",
+                    "regime": "labelled"
+                    if method in ("oracle", "leace", "inlp", "ssae_leace")
+                    else "concept",
                     "representation": "mean(final), re-centred"
                     if head.endswith("centred")
                     else "mean(final)",
@@ -136,6 +139,18 @@ def test_the_family_names_the_best_linear_eraser_and_corrects(found) -> None:  #
     text = markdown_table({"summary": summary, "comparisons": records, "quick": True})
     assert text.startswith("**Quick look")
     assert "best linear eraser: inlp (labelled)" in text
+
+
+def test_sums_are_compared_with_their_eraser_alone() -> None:
+    rows, predictions = made({"erm": 0.3, "oracle": 0.9, "leace": 0.4, "inlp": 0.6, "ssae_leace": 0.93})
+    answers = Answers(predictions, n_draws=200)
+    sums = compare_sums(summarise(rows, answers), answers)
+    assert {(one["of"], one["method"]) for one in sums} == {("ssae_leace", "leace")}
+    assert [one["head"] for one in sums] == ["retrained", "frozen", "frozen, re-centred"]
+    assert sums[0]["ci_low"] > 0.2
+    text = markdown_table({"summary": summarise(rows, answers), "sums": sums})
+    assert "| ssae_leace | retrained | labelled | leace |" in text
+    assert [block.id for block in sum_blocks(sums)] == ["sums"]
 
 
 def test_a_worse_method_is_not_called_non_inferior() -> None:
