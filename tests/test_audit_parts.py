@@ -158,10 +158,9 @@ def test_cards_of_a_debiaser_without_scores_or_fit() -> None:
         latent_cards(SimpleNamespace())
 
 
-def test_contexts_show_the_strongest_token_of_each_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contexts_show_the_strongest_token_of_each_text() -> None:
     import torch
 
-    import debias_ssae.activations
     from debias_ssae.report import top_contexts
 
     texts = ["he said that she left", "nothing here", "yes, Mary, she did it and then some more"]
@@ -174,14 +173,16 @@ def test_contexts_show_the_strongest_token_of_each_text(monkeypatch: pytest.Monk
         [[float(t == "she") * (i + 1), 0.0] for i, text in enumerate(texts) for t in text.split()]
     )
     rows = SimpleNamespace(x=strength, text_ids=[s[0] for s in spans], offsets=[s[1:] for s in spans])
-    monkeypatch.setattr(debias_ssae.activations, "harvest", lambda model, given, hookpoint: rows)
+    asked = []
     debiaser = SimpleNamespace(
         latents_=np.array([0, 1]),
-        encoder_=SimpleNamespace(language_model=None),
-        hookpoint="embeddings",
+        encoder_=SimpleNamespace(rows=lambda given, hookpoint: asked.append(hookpoint) or rows),
+        hookpoint="auto",
+        parts_={"blocks.1": None},
         sae_=SimpleNamespace(encode=lambda x: x),
     )
     found = top_contexts(debiaser, texts, width=11)
     assert found[0] == ["yes, Mary, «she» did it and…", "… said that «she» left"]
     assert found[1] == []
+    assert asked == ["blocks.1"], "auto is no place"
     assert "Mary" not in top_contexts(debiaser, texts, mask_names=True)[0][0]

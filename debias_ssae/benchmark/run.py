@@ -18,7 +18,7 @@ import pandas as pd
 from debias_ssae.benchmark.answers import Answers
 from debias_ssae.benchmark.comparisons import compare, compare_sums
 from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
-from debias_ssae.benchmark.methods import METHODS, AttributeSet, Corpus, Seed
+from debias_ssae.benchmark.methods import METHODS, AttributeSet, Corpus, Seed, variants
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
 from debias_ssae.benchmark.summary import summarise
@@ -135,7 +135,7 @@ def _run_seed(shared: tuple[Ready, Parts], number: int, on_part: Callable[[], An
     frozen = frozen_heads(seed)
     for method in left:
         seed.skipped.clear()
-        found = [pair for variant in seed.variants(method) for pair in evaluate(seed, variant, frozen)]
+        found = [pair for variant in variants(seed, method) for pair in evaluate(seed, variant, frozen)]
         predictions = [predicted for _, predicted in found]
         parts.write(
             str(number),

@@ -27,11 +27,9 @@ def top_contexts(
     ``debiaser`` is a fitted SSAEDebiaser of texts; ``width`` characters stand on either side of the token.
     Latents that fire nowhere in ``texts`` have no snippet.
     """
-    from debias_ssae.activations import harvest
-
     ids = [int(i) for i in np.asarray(debiaser.latents_)[:n_latents]]
     texts = [str(t) for t in texts]
-    rows = harvest(debiaser.encoder_.language_model, texts, debiaser.hookpoint)
+    rows = debiaser.encoder_.rows(texts, next(iter(debiaser.parts_)))
     fired = _fired(debiaser.sae_, rows.x, ids)
     owners, spans = np.asarray(rows.text_ids), np.asarray(rows.offsets)
     found = {}

@@ -9,7 +9,7 @@ from tiny_benchmark import tiny_table
 from debias_ssae.benchmark import evaluation as room
 from debias_ssae.benchmark.evaluation import LEAKAGE, evaluate, frozen_heads, scores
 from debias_ssae.benchmark.heads import Head
-from debias_ssae.benchmark.methods import Rows, Seed, TwinRows, Variant
+from debias_ssae.benchmark.methods import Rows, Seed, TwinRows, Variant, variants
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_which_heads_see_what(seed: Seed, frozen: list[Head]) -> None:
         "majority": [("retrained", "mean(final)", "constant", "own")],
     }
     for method, heads in expected.items():
-        assert kinds(seed, next(seed.variants(method)), frozen) == heads, method
+        assert kinds(seed, next(variants(seed, method)), frozen) == heads, method
 
 
 def test_re_centred_heads_see_the_mean_they_know(seed: Seed, frozen: list[Head]) -> None:
@@ -106,10 +106,10 @@ def test_flips_count_changed_predictions(seed: Seed) -> None:
 
 def test_who_needs_the_attribute_is_marked_and_gets_it(seed: Seed, frozen: list[Head]) -> None:
     for method in ("threshold_optimizer", "correlation_removal"):
-        row, _ = next(evaluate(seed, next(seed.variants(method)), frozen))
+        row, _ = next(evaluate(seed, next(variants(seed, method)), frozen))
         assert row["needs_attribute"]
         assert row["flips"] is None
-    assert not next(evaluate(seed, next(seed.variants("leace")), frozen))[0]["needs_attribute"]
+    assert not next(evaluate(seed, next(variants(seed, "leace")), frozen))[0]["needs_attribute"]
 
 
 def test_the_plain_representation_is_probed_once(
@@ -120,7 +120,7 @@ def test_the_plain_representation_is_probed_once(
     monkeypatch.setattr(room, "leakage", lambda *given: calls.append(1) or real(*given))
     seed.plain_leakage.clear()
     rows = [
-        next(evaluate(seed, next(seed.variants(m)), frozen))[0]
+        next(evaluate(seed, next(variants(seed, m)), frozen))[0]
         for m in ("erm", "oracle", "majority", "leace")
     ]
     assert len(calls) == 2
@@ -131,7 +131,7 @@ def test_the_plain_representation_is_probed_once(
 def test_the_level_of_a_hookpoint_is_told(seed: Seed, frozen: list[Head]) -> None:
     levels = {}
     for method in ("ssae", "ssae_deep", "scrub"):
-        row, _ = next(evaluate(seed, next(seed.variants(method)), frozen))
+        row, _ = next(evaluate(seed, next(variants(seed, method)), frozen))
         levels[method] = (row["hookpoint"], row["level"])
     assert levels == {
         "ssae": ("embeddings", "token"),

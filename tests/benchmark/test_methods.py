@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 from tiny_benchmark import TINY, sentence, tiny_split, tiny_table
 
 from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
-from debias_ssae.benchmark.methods import METHODS, AttributeSet, Seed, Variant
+from debias_ssae.benchmark.methods import METHODS, AttributeSet, Seed, Variant, variants
 from debias_ssae.benchmark.splits import Split
 from debias_ssae.config import SelectionConfig
 
@@ -45,7 +45,7 @@ def content(variant: Variant, z: np.ndarray) -> dict[str, Any]:
 
 def contents(seed: Seed, method: str) -> dict[str, dict[str, Any]]:
     z = seed.corpus.z[seed.split.attribute]
-    return {f"{v.regime} {v.draw}": content(v, z) for v in seed.variants(method)}
+    return {f"{v.regime} {v.draw}": content(v, z) for v in variants(seed, method)}
 
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -137,9 +137,9 @@ def test_leace_makes_the_groups_means_equal_on_its_fit_data(seed: Seed) -> None:
     a = seed.split.attribute
     y, z = seed.corpus.y[a], seed.corpus.z[a]
     gap = np.ptp(means(seed.plain.attribute, z), axis=0).max()
-    erased = only(seed.variants("leace"), "labelled").rows.attribute
+    erased = only(variants(seed, "leace"), "labelled").rows.attribute
     assert np.ptp(means(erased, z), axis=0).max() < 1e-4 * gap
-    inside = only(seed.variants("leace_conditional"), "labelled").rows.attribute
+    inside = only(variants(seed, "leace_conditional"), "labelled").rows.attribute
     for c in np.unique(y):
         assert np.ptp(means(inside[y == c], z[y == c]), axis=0).max() < 1e-4 * gap
 
@@ -153,7 +153,7 @@ def test_linear_leakage_on_the_fit_data_is_the_majoritys(seed: Seed) -> None:
         return model.score(rows, z), log_loss(z, model.predict_proba(rows))
 
     plain, leace, inlp = (
-        probe(only(seed.variants(name), regime).rows.attribute)
+        probe(only(variants(seed, name), regime).rows.attribute)
         for name, regime in (("erm", "none"), ("leace", "labelled"), ("inlp", "labelled"))
     )
     assert plain[0] > 0.7
@@ -167,8 +167,8 @@ def test_nothing_removed_is_erm_to_the_bit(make_seed: Make) -> None:
         tiny_table(), debias=TINY.debias.updated(selection=selection), regimes=("none", "labelled", "concept")
     )
     frozen = frozen_heads(seed)
-    erm = [row for variant in seed.variants("erm") for row, _ in evaluate(seed, variant, frozen)]
-    for variant in [*seed.variants("ssae"), *seed.variants("ssae_deep")]:
+    erm = [row for variant in variants(seed, "erm") for row, _ in evaluate(seed, variant, frozen)]
+    for variant in [*variants(seed, "ssae"), *variants(seed, "ssae_deep")]:
         assert np.array_equal(variant.rows.test, seed.plain.test)
         for (row, _), plain in zip(evaluate(seed, variant, frozen), erm, strict=True):
             assert row["cells"] == plain["cells"]
@@ -188,7 +188,7 @@ def test_words_that_were_not_given_make_their_own_twins(seed: Seed) -> None:
     whole = corpus.unlisted(corpus.concept)
     assert whole is not None
     assert {pair.section for pair in whole.pairs} == {"names"}
-    named = only(seed.variants("scrub_names"), "concept").rows
+    named = only(variants(seed, "scrub_names"), "concept").rows
     assert len(named.twins["unlisted"].at) == 0, "nothing is left that it was not given"
     listed = named.twins["listed"]
     # they run in batches of other shapes, which changes the last bits
@@ -199,7 +199,7 @@ def test_words_that_were_not_given_make_their_own_twins(seed: Seed) -> None:
 def test_what_cannot_run_says_why(make_seed: Make, seeds: dict[str, dict[str, Seed]]) -> None:
     def reason(seed: Seed, method: str, regime: str) -> str:
         seed.skipped.clear()
-        assert not any(v.regime == regime for v in seed.variants(method))
+        assert not any(v.regime == regime for v in variants(seed, method))
         return next(s["reason"] for s in seed.skipped if s["regime"] == regime)
 
     confounded = seeds["confounded"]["clean"]
@@ -217,7 +217,7 @@ def test_what_cannot_run_says_why(make_seed: Make, seeds: dict[str, dict[str, Se
     assert "bottleneck_words" in reason(bare, "concept_bottleneck", "none")
     assert "no texts with attribute labels" in reason(bare, "leace", "labelled_gap")
     assert "none of its regimes" in reason(bare, "reweighting", "")
-    assert [v.regime for v in bare.variants("random_latents")] == ["labelled"]
+    assert [v.regime for v in variants(bare, "random_latents")] == ["labelled"]
 
 
 def test_many_classes(make_seed: Make) -> None:
@@ -226,7 +226,7 @@ def test_many_classes(make_seed: Make) -> None:
     seed = make_seed(
         table, setting="natural", regimes=("none", "labelled", "labelled_head", "labelled_all", "concept")
     )
-    made = {method: list(seed.variants(method)) for method in METHODS}
+    made = {method: list(variants(seed, method)) for method in METHODS}
     two = {"exponentiated_gradient", "threshold_optimizer"}
     assert {method for method in METHODS if not made[method]} == two
     row, predicted = next(evaluate(seed, made["ssae"][0], frozen_heads(seed)))

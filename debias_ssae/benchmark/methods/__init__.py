@@ -1,11 +1,11 @@
 """The methods compared: each turns a seed's texts into representations for the heads, or into predictions.
 
-``REGISTRY`` holds them by name; ``Seed.variants(name)`` runs one. A method is a small function of a seed and a
+``REGISTRY`` holds them by name; ``variants(seed, name)`` runs one. A method is a small function of a seed and a
 regime; families of methods have a file each.
 """
 
 from debias_ssae.benchmark.methods import controls, groups, linear, shift, sparse, text
-from debias_ssae.benchmark.methods.registry import REGISTRY
+from debias_ssae.benchmark.methods.registry import REGISTRY, variants
 from debias_ssae.benchmark.methods.seed import AttributeSet, Corpus, Seed, TrainedSAE
 from debias_ssae.benchmark.methods.variant import Rows, TwinRows, Variant
 
@@ -31,4 +31,5 @@ __all__ = [
     "shift",
     "sparse",
     "text",
+    "variants",
 ]

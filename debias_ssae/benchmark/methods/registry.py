@@ -1,15 +1,15 @@
-"""All methods of the benchmark by name; the rooms beside this one add theirs."""
+"""All methods of the benchmark by name, and how one is run; the rooms beside this one add theirs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from debias_ssae.benchmark.methods.seed import Seed
 from debias_ssae.benchmark.methods.variant import Variant
+from debias_ssae.exceptions import InputError, MissingExtraError
 
-if TYPE_CHECKING:
-    from debias_ssae.benchmark.methods.seed import Seed
-
-Make = Callable[["Seed", str], Iterator[Variant]]
+Make = Callable[[Seed, str], Iterator[Variant]]
+ENDS = ("erm", "majority", "oracle", "oracle_large")
+"""Run whatever regimes are asked for."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,24 @@ def method(name: str, *families: str) -> Callable[[Make], Make]:
     return register
 
 
-def family(regime: str) -> str:
+def variants(seed: Seed, method: str) -> Iterator[Variant]:
+    """Yield the method's variants, regime by regime; what cannot run is noted in ``seed.skipped``."""
+    made = REGISTRY[method]
+    asked = made.families if method in ENDS else seed.regimes
+    regimes = [regime for regime in asked if _family(regime) in made.families]
+    if not regimes:
+        _skip(seed, method, "", f"the run has none of its regimes ({', '.join(made.families)})")
+    for regime in regimes:
+        try:
+            yield from made.make(seed, regime)
+        except (InputError, MissingExtraError) as error:
+            _skip(seed, method, regime, str(error))
+
+
+def _skip(seed: Seed, method: str, regime: str, reason: str) -> None:
+    seed.skipped.append({"method": method, "regime": regime, "reason": reason})
+
+
+def _family(regime: str) -> str:
     """The family of a regime: all short lists are one."""
     return "short" if regime.startswith("concept_") else regime

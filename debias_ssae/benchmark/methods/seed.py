@@ -1,7 +1,7 @@
 """What methods work with: the corpus that all seeds share, and one seed's split, SAEs and passes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,7 +10,6 @@ import numpy as np
 
 from debias_ssae.ablation import LatentEraser
 from debias_ssae.activations import Activations, harvest
-from debias_ssae.benchmark.methods.registry import REGISTRY, family
 from debias_ssae.benchmark.methods.variant import Rows, TwinRows, Variant
 from debias_ssae.benchmark.passes import Encoding, Passes
 from debias_ssae.benchmark.splits import Split
@@ -19,12 +18,9 @@ from debias_ssae.config import BenchmarkConfig, DebiasConfig
 from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
 from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError, MissingExtraError
+from debias_ssae.exceptions import InputError
 from debias_ssae.retrieval import without
 from debias_ssae.sae.model import SparseAutoencoder
-
-ENDS = ("erm", "majority", "oracle", "oracle_large")
-"""The ends of the scale: run whatever regimes are asked for."""
 
 
 class AttributeSet(NamedTuple):
@@ -112,22 +108,6 @@ class Seed:
     _saes: dict[str, TrainedSAE] = field(default_factory=dict)
     _activations: dict[tuple[str, str], Activations] = field(default_factory=dict)
     _found: dict[tuple[Any, ...], Found] = field(default_factory=dict)
-
-    def variants(self, method: str) -> Iterator[Variant]:
-        """Yield the method's variants, regime by regime; what cannot run is noted in ``skipped``."""
-        made = REGISTRY[method]
-        asked = made.families if method in ENDS else self.regimes
-        regimes = [regime for regime in asked if family(regime) in made.families]
-        if not regimes:
-            self._skip(method, "", f"the run has none of its regimes ({', '.join(made.families)})")
-        for regime in regimes:
-            try:
-                yield from made.make(self, regime)
-            except (InputError, MissingExtraError) as error:
-                self._skip(method, regime, str(error))
-
-    def _skip(self, method: str, regime: str, reason: str) -> None:
-        self.skipped.append({"method": method, "regime": regime, "reason": reason})
 
     @property
     def regimes(self) -> tuple[str, ...]:
