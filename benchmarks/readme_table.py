@@ -87,11 +87,11 @@ def _first_number(line: list[str]) -> float:
 
 AFTER = (
     "A *frozen* head was trained before the edit; *re-centred*: the output shifted so that the training mean stays "
-    "where it was. `ssae` is the edit alone (`SSAEDebiaser` re-centres it); `ssae_counterfactual` is what "
-    "`SSAEDebiaser` does by default with a concept, `counterfactual_direction` the same without the edit. `oracle` "
-    "is trained on the 480 balanced texts, `oracle_large` on all but the test's with equal weight for each group. "
-    "† needs the attribute when used and is never ranked. What "
-    "each method is: [docs/benchmark.md](docs/benchmark.md#methods)."
+    "where it was, as `SSAEDebiaser` does. `ssae` is the edit alone, 150 latents; `ssae_counterfactual` adds the "
+    "residual direction that `SSAEDebiaser` adds by default with a concept, `counterfactual_direction` is that "
+    "direction without the edit. `oracle` is trained on the 480 balanced texts, `oracle_large` on all but the test's "
+    "with equal weight for each group. † needs the attribute when used and is never ranked. What each method is: "
+    "[docs/benchmark.md](docs/benchmark.md#methods)."
 )
 
 
