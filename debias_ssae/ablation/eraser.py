@@ -1,5 +1,6 @@
 """The latent eraser: subtract what the chosen latents write, keep everything else (the SAE's error too)."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -74,7 +75,8 @@ class LatentEraser:
         if mode == "mean" and means is None:
             raise InputError('mode="mean" needs the mean activation of each latent; pass means=')
         index = torch.tensor(chosen, dtype=torch.long)
-        part = sae.slice(index) if chosen and sae.is_elementwise else sae
+        # a copy, for the eraser goes where its rows are, and must not take the caller's SAE along
+        part = sae.slice(index) if chosen and sae.is_elementwise else copy.deepcopy(sae)
         kept_means = means[index].clone() if means is not None else None
         return cls(part, chosen, float(alpha), mode, kept_means)
 

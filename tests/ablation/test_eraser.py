@@ -101,6 +101,14 @@ def test_eraser_keeps_only_its_rows_where_it_can() -> None:
     assert LatentEraser.cut(sae_of("topk"), [1, 2]).sae.cfg.d_sae == M
 
 
+@pytest.mark.parametrize("architecture", ["topk", "relu"])
+def test_the_callers_sae_stays_where_it_is(architecture: str) -> None:
+    sae = sae_of(architecture)
+    eraser = LatentEraser.cut(sae, [1, 2])
+    eraser.sae.double()
+    assert sae.W_enc.dtype == torch.float32
+
+
 def test_fingerprint_names_the_edit() -> None:
     sae = sae_of()
     same = LatentEraser.cut(sae, [1, 2]).fingerprint
