@@ -1,7 +1,7 @@
-"""Write the benchmark's table into README.md, from benchmarks/results/bias_in_bios.json.
+"""Write the benchmark's tables into README.md and docs, from benchmarks/results/NAME.json.
 
-python benchmarks/readme_table.py                   # rewrites the part between the two results marks
-python benchmarks/readme_table.py results.json      # first keeps this run as benchmarks/results/bias_in_bios.json
+python benchmarks/readme_table.py                           # rewrites each page between its two results marks
+python benchmarks/readme_table.py reviews results.json      # first keeps this run as benchmarks/results/reviews.json
 
 Of the run's rows, the committed file keeps what the table and the comparisons need; predictions stay outside.
 """
@@ -16,7 +16,14 @@ from textwrap import fill
 from debias_ssae.benchmark.tables import COLUMNS, comparison_rows, headline_rows
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "bias_in_bios.json"
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = {"bias_in_bios": "README.md", "reviews": "docs/reviews.md"}
+INTRO = {
+    "bias_in_bios": "real biographies, surgeon against nurse; the head learns from male surgeons and female nurses "
+    "only",
+    "reviews": "reviews, positive against negative; the head learns from positive ones of DVDs and negative ones of "
+    "electronics only",
+}
 MARKS = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.S)
 SHOWN = tuple(name for name in COLUMNS if name != "regime")
 CONTROLS = ("erm", "majority", "oracle", "oracle_large", "random_latents", "reconstruct_only")
@@ -33,39 +40,50 @@ SECTIONS = {
 """A table for each: like is to be compared with like."""
 
 
-def table(results: dict) -> str:
-    """Return the table as markdown, with what it was made from.
+def table(name: str) -> str:
+    """Return the tables of a kept run as markdown, with what they were made from.
 
     Raises ValueError for a quick look, whose numbers are no measurement.
     """
+    results = read(name)
     if results.get("quick"):
-        raise ValueError("these results are a quick look; README takes a full run")
+        raise ValueError("these results are a quick look; the pages take a full run")
     config, data = results["config"], results["data"]
     n_seeds = max(row["n_seeds"] for row in results["summary"])
     before = (
-        f"{data['n']:,} real biographies, surgeon against nurse; the head learns from male surgeons and female nurses "
-        f"only and is tested on all four groups, {config['n_test']} texts each. {n_seeds} seeds of the whole pipeline, "
-        f"{config['encoder']}, logistic regression, C by 5-fold average accuracy on the head's own data. Worst-group "
-        "accuracy with each head, mean and 95% interval (bootstrap clustered by text, plus the variance between "
-        "seeds); balanced accuracy, leakage (linear probe given y, 0.5 is none) and share of the gap from erm to "
-        "oracle closed are of the retrained head:"
+        f"{data['n']:,} {INTRO[name]} and is tested on all four groups, {config['n_test']} texts each. {n_seeds} seeds "
+        f"of the whole pipeline, {config['encoder']}, logistic regression, C by 5-fold average accuracy on the head's "
+        "own data. Worst-group accuracy with each head, mean and 95% interval (bootstrap clustered by text, plus the "
+        "variance between seeds); balanced accuracy, leakage (linear probe given y, 0.5 is none) and share of the gap "
+        "from erm to oracle closed are of the retrained head:"
     )
     lines = [fill(before, 120)]
     for title, rows in sections(results["summary"]):
         lines += ["", f"**{title}**", "", f"| {' | '.join(SHOWN)} |", "|" + "---|" * len(SHOWN)]
         lines += [f"| {' | '.join(cells)} |" for cells in rows]
-    lines += ["", fill(AFTER, 120), ""]
+    lines += ["", fill(AFTER[name], 120), ""]
     primary = [one for one in results.get("comparisons", ()) if one["regime"] == "concept"]
     if primary:
         lines += ["ssae (concept) minus the other, worst-group accuracy, p after Holm:", ""]
         lines += ["| head | against | difference | p | smallest detectable |", "|---|---|---|---|---|"]
-        for head, _, name, difference, p, _, smallest in comparison_rows(primary):
-            lines.append(f"| {head} | {name} | {difference} | {p} | {smallest} |")
+        for head, _, other, difference, p, _, smallest in comparison_rows(primary):
+            lines.append(f"| {head} | {other} | {difference} | {p} | {smallest} |")
         lines.append("")
+    if name == "reviews":
+        lines += [*sums(results["sums"]), ""]
     return (
-        "\n".join([*lines, fill(_source(results), 120, break_long_words=False, break_on_hyphens=False)])
+        "\n".join([*lines, fill(_source(results, name), 120, break_long_words=False, break_on_hyphens=False)])
         + "\n"
     )
+
+
+def sums(records: list[dict]) -> list[str]:
+    """The table of what each linear eraser gains from an SAE before it; retrained heads."""
+    shown = [one for one in records if one["head"] == "retrained"]
+    lines = ["| retrained head | minus | difference | p | smallest detectable |", "|---|---|---|---|---|"]
+    for one, (_, _, other, difference, p, _, smallest) in zip(shown, comparison_rows(shown), strict=True):
+        lines.append(f"| {one['of']} | {other} | {difference} | {p} | {smallest} |")
+    return ["With the SAE and without, worst-group accuracy, p after Holm over all heads:", "", *lines]
 
 
 def sections(summary: list[dict]) -> Iterator[tuple[str, list[list[str]]]]:
@@ -85,23 +103,28 @@ def _first_number(line: list[str]) -> float:
     return next((float(cell.split()[0]) for cell in line[2:5] if cell[0].isdigit()), 0.0)
 
 
-AFTER = (
+_HEADS = (
     "A *frozen* head was trained before the edit; *re-centred*: the output shifted so that the training mean stays "
-    "where it was, as `SSAEDebiaser` does. `ssae` is the edit alone, 150 latents; `ssae_counterfactual` adds the "
-    "residual direction that `SSAEDebiaser` adds by default with a concept, `counterfactual_direction` is that "
-    "direction without the edit. `oracle` is trained on the 480 balanced texts, `oracle_large` on all but the test's "
-    "with equal weight for each group. † needs the attribute when used and is never ranked. What each method is: "
-    "[docs/benchmark.md](docs/benchmark.md#methods)."
+    "where it was, as `SSAEDebiaser` does. `ssae` is the edit alone, 150 latents"
 )
+AFTER = {
+    "bias_in_bios": f"{_HEADS}; `ssae_counterfactual` adds the residual direction that `SSAEDebiaser` adds by default "
+    "with a concept, `counterfactual_direction` is that direction without the edit. `oracle` is trained on the 480 "
+    "balanced texts, `oracle_large` on all but the test's with equal weight for each group. † needs the attribute when "
+    "used and is never ranked. What each method is: [docs/benchmark.md](docs/benchmark.md#methods).",
+    "reviews": f"{_HEADS}; `ssae_NAME` has that linear eraser behind it. What each method is: "
+    "[benchmark.md](benchmark.md#methods).",
+}
 
 
-def _source(results: dict) -> str:
+def _source(results: dict, name: str) -> str:
     data, versions, made = results["data"], results["versions"], results["made"]
+    up = "../" * PAGES[name].count("/")
     took = f" in {made['seconds'] / 60:.0f} minutes" if made["seconds"] else ""
     return (
         f"Made on {made['date']}{took} by `{made['command']}`; data SHA-256 "
         f"`{data['sha256'][:16]}`, debias-ssae {versions['debias-ssae']}, torch {versions['torch']}, scikit-learn "
-        f"{versions['scikit-learn']}; kept in [benchmarks/results](benchmarks/results)."
+        f"{versions['scikit-learn']}; kept in [benchmarks/results]({up}benchmarks/results)."
     )
 
 
@@ -121,26 +144,28 @@ def compact(results: dict) -> dict:
     return rounded({**kept, "summary": {"columns": names, "rows": rows}})  # type: ignore[return-value]
 
 
-def write(results: dict) -> None:
+def write(name: str, results: dict) -> None:
     """Keep the run; a line a row of the summary, whose column names stand once."""
     made = compact(results)
     rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in made["summary"].pop("rows"))
     head = json.dumps(made, indent=1, ensure_ascii=False)[: -len("\n}")]
-    RESULTS.write_text(f'{head},\n "summary_rows": [\n{rows}\n ]\n}}\n', encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(f'{head},\n "summary_rows": [\n{rows}\n ]\n}}\n', encoding="utf-8")
 
 
-def read() -> dict:
+def read(name: str) -> dict:
     """What ``write`` kept, in the form of results.json without ``runs``."""
-    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    kept = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     names, rows = kept["summary"]["columns"], kept.pop("summary_rows")
     return {**kept, "summary": [dict(zip(names, row, strict=True)) for row in rows]}
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        write(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    text = table(read())
-    readme = ROOT / "README.md"
-    page = MARKS.sub(lambda m: m[1] + text + m[2], readme.read_text(encoding="utf-8"))
-    readme.write_text(page, encoding="utf-8")
-    print(text)
+        write(sys.argv[1], json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))
+    for name, page in PAGES.items():
+        text, file = table(name), ROOT / page
+        file.write_text(
+            MARKS.sub(lambda m, text=text: m[1] + text + m[2], file.read_text(encoding="utf-8")),
+            encoding="utf-8",
+        )
+        print(text)
