@@ -112,8 +112,8 @@ AFTER = {
     "with a concept, `counterfactual_direction` is that direction without the edit. `oracle` is trained on the 480 "
     "balanced texts, `oracle_large` on all but the test's with equal weight for each group. † needs the attribute when "
     "used and is never ranked. What each method is: [docs/benchmark.md](docs/benchmark.md#methods).",
-    "reviews": f"{_HEADS}; `ssae_NAME` has that linear eraser behind it. What each method is: "
-    "[benchmark.md](benchmark.md#methods).",
+    "reviews": f"{_HEADS}; `ssae_keep` keeps 32 latents of the target at the output and nothing else; `_NAME` has that "
+    "linear eraser behind it. What each method is: [benchmark.md](benchmark.md#methods).",
 }
 
 
