@@ -3,7 +3,8 @@
     python benchmarks/audit_example.py results/bios/predictions.parquet --out docs/example_audit.html
 
 Takes the retrained head with cross-validated C, one column a method. A text tested by several seeds is audited once, by
-the first of them, so that rows are independent; methods are compared on the same rows. No text is in the input.
+the first of them, so that rows are independent; methods are compared on the same rows. No text is in the input. The
+table that is audited lies in the working directory meanwhile.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+TABLE = Path("example_predictions.csv")
 METHODS = {
     ("erm", "none"): "erm",
     ("scrub", "concept"): "scrub",
@@ -40,19 +42,21 @@ def wide_predictions(predictions: pd.DataFrame, head: str = "retrained", rule: s
 
 
 def main() -> None:
-    """Write the table beside the page and call the command as a user would."""
+    """Call the command as a user would."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/example_audit.html"))
-    parser.add_argument("--table", type=Path, default=Path("example_predictions.csv"))
     options = parser.parse_args()
     table = wide_predictions(pd.read_parquet(options.predictions))
-    table.to_csv(options.table, index=False)
-    command = ["audit", "--data", str(options.table), "--target", "profession", "--sensitive", "gender"]
+    command = ["audit", "--data", str(TABLE), "--target", "profession", "--sensitive", "gender"]
     for method in table.columns[2:]:
         command += ["--prediction", method]
     program = Path(sys.executable).with_name("debias-ssae")
-    subprocess.run([str(program), *command, "--out", str(options.out)], check=True)
+    try:
+        table.to_csv(TABLE, index=False)
+        subprocess.run([str(program), *command, "--out", str(options.out)], check=True)
+    finally:
+        TABLE.unlink(missing_ok=True)  # labels of a data set that is not ours to keep
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, {len(table):,} texts")
 
 

@@ -151,10 +151,14 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         cache = EmbeddingCache(self.cache_dir, self._key(edits))
         return cache.fetch(texts, lambda missing: self._run(missing, edits))
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What every pass over texts is told."""
+        return {"max_length": self.max_length, "token_budget": self.token_budget}
+
     def rows(self, texts: Sequence[str], hookpoint: str) -> Activations:
         """Return the rows of the texts' tokens at ``hookpoint`` of the plain model, cut where transform cuts."""
-        limits: dict[str, Any] = {"max_length": self.max_length, "token_budget": self.token_budget}
-        return harvest(self.language_model, texts, hookpoint, **limits)
+        return harvest(self.language_model, texts, hookpoint, **self.limits)
 
     def _run(self, texts: Sequence[str], edits: Mapping[str, Edit]) -> np.ndarray:
         return embed(
@@ -163,9 +167,8 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             layer=self.layer,
             pooling=self.pooling,
             edits=edits,
-            max_length=self.max_length,
-            token_budget=self.token_budget,
             progress=self.verbose,
+            **self.limits,
         )
 
     def _key(self, edits: Mapping[str, Edit]) -> str:

@@ -146,6 +146,11 @@ def test_leakage_and_latents_come_from_files(data: Path, tmp_path: Path) -> None
     assert found["latents"][0]["toward"] == "f"
     assert {r["probe"] for r in found["leakage"]["results"]} == {"linear", "mlp", "boosted"}
     assert len(found["provenance"]["sha256_of_the_representations"]) == 64
+    parts = [{"scores": {"values": ["m", "f"]}, "mode": "keep"}]
+    (saved / "debiaser.json").write_text(json.dumps({"parts": parts}), encoding="utf-8")
+    kept = _run(data, *options)
+    assert kept.exit_code == 2
+    assert "fitted with edit=keep" in kept.output
 
 
 @pytest.mark.parametrize(

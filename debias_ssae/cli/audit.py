@@ -232,20 +232,20 @@ def _latents(directory: Path, contexts: dict[int, list[str]] | None) -> list[dic
 
     try:
         saved = json.loads((directory / "debiaser.json").read_text(encoding="utf-8"))
+        keeps = saved["parts"][0].get("mode") == "keep"
         arrays = load_file(directory / "arrays.safetensors")
         scores = None
-        if saved["parts"][0].get("mode") == "keep":
-            raise InputError(f"--debiaser shows removed latents, but {directory} was fitted with edit=keep")
         first = saved["parts"][0]["scores"]
         if first is not None:
             fields = {k.removeprefix("parts.0."): v for k, v in arrays.items() if k.startswith("parts.0.")}
             scores = SimpleNamespace(**fields, values=tuple(first["values"]))
         latents = arrays["parts.0.latents"]
-        return latent_cards(SimpleNamespace(latents_=latents, scores_=scores), contexts=contexts)
-    except InputError:
-        raise
+        cards = latent_cards(SimpleNamespace(latents_=latents, scores_=scores), contexts=contexts)
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{directory} is no saved debiaser: {error}") from error
+    if keeps:
+        raise InputError(f"--debiaser shows removed latents, but {directory} was fitted with edit=keep")
+    return cards
 
 
 def _provenance(options: dict[str, Any]) -> dict[str, str]:

@@ -23,8 +23,7 @@ def config_of(debiaser: Any) -> DebiasConfig:
 def config_for(debiaser: Any, encoder: ActivationEncoder) -> DebiasConfig:
     """The settings with the encoder's own limits: training has to see of a text what transform sees."""
     config = config_of(debiaser)
-    limits = {"max_length": encoder.max_length, "token_budget": encoder.token_budget}
-    activations = {**config.activations.model_dump(), **limits}
+    activations = {**config.activations.model_dump(), **encoder.limits}
     return make_config(DebiasConfig, {**config.model_dump(), "activations": activations}, "the encoder")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -187,7 +187,9 @@ def _load_native(path: Path) -> SparseAutoencoder:
             threshold = take("threshold", (cfg.d_sae,))
             sae.threshold.copy_(threshold if cfg.architecture == "jumprelu" else threshold[0])
     expected = ours.get("weights_sha256")  # older files do not tell
-    if expected is not None and expected != sha256((path / WEIGHTS).read_bytes()).hexdigest():
+    with (path / WEIGHTS).open("rb") as file:  # read in pieces: the weights may be large
+        found = file_digest(file, "sha256").hexdigest()
+    if expected not in (None, found):
         raise InputError(
             f"{path / WEIGHTS} is not what {OURS} describes: saving was interrupted, or a file was changed; "
             "save the SAE again"

@@ -2,11 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
-
-import torch
-from torch import Tensor
+from dataclasses import replace
 
 from debias_ssae.ablation import LatentEraser
 from debias_ssae.baselines import AttributeErasure, scrub_blocks
@@ -16,7 +12,6 @@ from debias_ssae.benchmark.methods.seed import Seed, TrainedSAE
 from debias_ssae.benchmark.methods.variant import Variant
 from debias_ssae.benchmark.passes import Encoding
 from debias_ssae.config import DebiasConfig
-from debias_ssae.sae.model import SparseAutoencoder
 
 _FAMILIES = ("labelled", "concept")
 # what the comparison of short lists and of other labelled texts is about; the rest would double the run
@@ -30,16 +25,20 @@ def _sae(
 ) -> Make:
     def variants(seed: Seed, regime: str) -> Iterator[Variant]:
         trained = seed.sae(kind, middle(seed) if deep else None, narrow(seed.corpus.config.debias, share))
-        yield _erased(seed, name, regime, trained, share)
+        yield _erased(seed, name, regime, trained, _n_latents(seed, share))
 
     return method(name, *families)(variants)
 
 
-def _erased(seed: Seed, name: str, regime: str, trained: TrainedSAE, share: int = 1) -> Variant:
-    start = time.perf_counter()
+def _n_latents(seed: Seed, share: int = 1) -> int:
+    """How many are removed; zero stays zero: then nothing is, and the rows are ERM's."""
     n = seed.corpus.config.debias.selection.n_latents
-    # zero stays zero: then nothing is removed and the rows are ERM's
-    found = seed.found(trained, regime, max(1, n // share) if n else 0)
+    return max(1, n // share) if n else 0
+
+
+def _erased(seed: Seed, name: str, regime: str, trained: TrainedSAE, n_latents: int | str) -> Variant:
+    start = time.perf_counter()
+    found = seed.found(trained, regime, n_latents)
     seconds = trained.seconds + time.perf_counter() - start
     return seed.erased(name, regime, trained, found.latents, seconds_fit=seconds)
 
@@ -90,10 +89,9 @@ def _kept(seed: Seed, name: str, regime: str) -> tuple[Variant, Encoding]:
 
 
 def _removed(seed: Seed, name: str, regime: str) -> tuple[Variant, Encoding]:
-    trained = seed.sae()
-    variant = _erased(seed, name, regime, trained)
-    found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
-    return variant, seed.erasing(trained, found.latents)
+    trained, n = seed.sae(), _n_latents(seed)
+    variant = _erased(seed, name, regime, trained, n)
+    return variant, seed.erasing(trained, seed.found(trained, regime, n).latents)
 
 
 def _with_linear(
@@ -130,7 +128,7 @@ def ssae_leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
     """The SSAE's edit, and LEACE on token rows after every block with that edit in place."""
     trained, labelled = seed.sae(), seed.attribute_set(regime)
     start = time.perf_counter()
-    found = seed.found(trained, regime, seed.corpus.config.debias.selection.n_latents)
+    found = seed.found(trained, regime, _n_latents(seed))
     edit, model = seed.edits(trained, found.latents), seed.corpus.encoder.language_model
     blocks = scrub_blocks(model, labelled.texts, labelled.z, edits=edit)
     seconds = trained.seconds + time.perf_counter() - start
@@ -149,50 +147,23 @@ def ssae_leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
 @method("ssae_counterfactual", "concept", "short")
 def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
     """The SSAE's edit, then the twins' direction in the plain model."""
-    n = seed.corpus.config.debias.selection.n_latents
-    yield _with_direction(seed, "ssae_counterfactual", regime, n)
+    variant = _erased(seed, "ssae_counterfactual", regime, seed.sae(), _n_latents(seed))
+    yield _with_direction(seed, regime, variant)
 
 
 @method("ssae_default", *_FAMILIES)
 def ssae_default(seed: Seed, regime: str) -> Iterator[Variant]:
     """What SSAEDebiaser does if nothing is said: as many latents as its rule finds; with words, the direction too."""
-    if regime == "concept":
-        yield _with_direction(seed, "ssae_default", regime, "auto")
-        return
-    trained, start = seed.sae(), time.perf_counter()
-    found = seed.found(trained, regime, "auto")
-    seconds = trained.seconds + time.perf_counter() - start
-    yield seed.erased("ssae_default", regime, trained, found.latents, seconds_fit=seconds)
+    variant = _erased(seed, "ssae_default", regime, seed.sae(), "auto")
+    yield _with_direction(seed, regime, variant) if regime == "concept" else variant
 
 
-def _with_direction(seed: Seed, name: str, regime: str, n_latents: int | str) -> Variant:
-    trained = seed.sae()
+def _with_direction(seed: Seed, regime: str, variant: Variant) -> Variant:
     start = time.perf_counter()
-    found = seed.found(trained, regime, n_latents)
     eraser = fit_counterfactual(seed, regime, seed.corpus.passes.plain(), n_components=1)
-    seconds = trained.seconds + time.perf_counter() - start
-    variant = seed.erased(name, regime, trained, found.latents)
     return replace(
         variant,
         rows=variant.rows.map(eraser.transform),
         n_parameters=variant.n_parameters + eraser.components_.size + eraser.center_.size,
-        seconds_fit=seconds,
+        seconds_fit=variant.seconds_fit + time.perf_counter() - start,
     )
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """An edit that puts an SAE's reconstruction in place of the rows."""
-
-    sae: SparseAutoencoder
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return reconstructed rows ``[n, d]``."""
-        with torch.no_grad():
-            sae = self.sae.to(x.device)
-            return sae.decode(sae.encode(x)).to(x.dtype)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A name for this edit in caches."""
-        return f"reconstruction:{self.sae.fingerprint()}"
