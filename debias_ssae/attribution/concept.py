@@ -110,12 +110,24 @@ class TwinRows(NamedTuple):
     n_words: int
     values: tuple[str, str]
 
-    def contrast(self, sae: SparseAutoencoder) -> LatentScores:
-        """The counterfactual contrast of ``sae``'s latents. Raises InputError where every word was cut off."""
+    def change(self, sae: SparseAutoencoder) -> tuple[np.ndarray, np.ndarray]:
+        """Mean change of ``sae``'s latents over the words ``[d_sae]``, b - a, and its z statistic.
+
+        Raises InputError where every word was cut off.
+        """
         mean, z, n = _change(sae, self.a, self.b, self.n_words)
         if n == 0:
             raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
-        latents, firing_rate = pooled_latents(sae, self.a.rows)
+        return mean, z
+
+    def contrast(
+        self, sae: SparseAutoencoder, pooled: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> LatentScores:
+        """The counterfactual contrast of ``sae``'s latents; ``pooled``: ``pooled_latents(sae, self.a.rows)``, where
+        it is known. Raises InputError where every word was cut off.
+        """
+        mean, z = self.change(sae)
+        latents, firing_rate = pooled or pooled_latents(sae, self.a.rows)
         return LatentScores(
             method="counterfactual_contrast",
             score=np.abs(mean),

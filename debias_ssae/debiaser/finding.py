@@ -87,14 +87,15 @@ def find_from_concept(
     }
     report: dict[str, Any] = {}
     twins = harvest_twins(model, texts, concept, hookpoint, **options)
-    scores = twins.contrast(sae)
+    latents_a, firing_rate = pooled_latents(sae, twins.a.rows)
+    scores = twins.contrast(sae, (latents_a, firing_rate))
     if config.control:
         scores = _controlled(model, sae, texts, concept, hookpoint, scores, report, **options)
     others = twins.others()
     probe = fit_token_probe(*twins.words(), others.numpy()) if len(others) > 1 else None
     if config.propagate and probe is not None:
         scores = propagate(scores, _blocks(sae, others), probe)
-    pooled = _pooled(sae, twins)
+    pooled = _pooled(sae, twins, latents_a)
     costs = None
     if config.guard and y is not None:
         costs = _costs_of_twins(sae, pooled, y[twins.source])
@@ -211,17 +212,18 @@ def _controlled(
     """Take the score from latents that answer to random swaps of as many words at least as much."""
     try:
         control = random_swaps(texts, concept, random_state=options["random_state"])
-        other = harvest_twins(model, texts, control, hookpoint, **options).contrast(sae)
+        mean, _ = harvest_twins(model, texts, control, hookpoint, **options).change(sae)
     except InputError as error:
         report["random_swaps"] = f"not run: {error}"
         return scores
-    kept = scores.score > other.score
+    other = np.abs(mean)
+    kept = scores.score > other
     best = scores.top(50)
     report["random_swaps"] = {
         "pairs": len(control.pairs),
         "left_out_of_the_best_50": int((~kept[best]).sum()),
         "median_score_of_the_best_50": float(np.median(scores.score[best])) if len(best) else 0.0,
-        "median_under_random_swaps": float(np.median(other.score[best])) if len(best) else 0.0,
+        "median_under_random_swaps": float(np.median(other[best])) if len(best) else 0.0,
     }
     return replace(scores, score=np.where(kept, scores.score, 0.0))
 
@@ -287,10 +289,10 @@ def _filled(
     return np.concatenate([chosen[: int(n_latents) - len(joining)], joining])
 
 
-def _pooled(sae: SparseAutoencoder, twins: TwinRows) -> dict[str, np.ndarray]:
+def _pooled(sae: SparseAutoencoder, twins: TwinRows, latents_a: np.ndarray) -> dict[str, np.ndarray]:
     """Each text's mean latents and mean rows in both wordings."""
     return {
-        "latents_a": pooled_latents(sae, twins.a.rows)[0],
+        "latents_a": latents_a,
         "latents_b": pooled_latents(sae, twins.b.rows)[0],
         "X_a": twins.a.rows.pool().numpy(),
         "X_b": twins.b.rows.pool().numpy(),

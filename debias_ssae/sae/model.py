@@ -131,7 +131,7 @@ class SparseAutoencoder(nn.Module):
     def _activate(self, pre: Tensor, threshold: Tensor) -> Tensor:
         if self.cfg.architecture == "relu":
             return pre.relu()
-        return torch.where(pre > threshold, pre, 0.0).relu()
+        return torch.where(pre > threshold.clamp(min=0), pre, 0.0)
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 2 or x.shape[1] != self.cfg.d_in:
