@@ -38,6 +38,14 @@ def principal_directions(differences: np.ndarray) -> np.ndarray:
     return ordered
 
 
+def orthonormal(columns: np.ndarray, tol: float = 1e-6) -> np.ndarray:
+    """An orthonormal basis ``[d, r]`` of the span of ``columns [d, k]``, which belong to standardised rows."""
+    u, s, _ = np.linalg.svd(columns, full_matrices=False)
+    # less than 1e-12 is rounding
+    basis: np.ndarray = u[:, s > max(tol * float(s.max(initial=0.0)), 1e-12)]
+    return basis
+
+
 def counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> LinearEraser:
     """Project out the principal directions of (b - a), rows ``[n, d]`` of texts in both wordings.
 
@@ -52,6 +60,29 @@ def counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> Linea
     center, scale = both.mean(axis=0, dtype=np.float64), spread(both)
     basis = principal_directions((b.astype(np.float64) - a) / scale)[:n_components]
     return LinearEraser(basis / scale, basis * scale, center)
+
+
+def mean_difference(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEraser:
+    """Project out the differences between the groups' means, for rows ``[n, d]`` and attribute codes ``[n]``.
+
+    With classes ``y [n]`` they are taken inside each class and pooled, a class weighing by how many pairs of
+    groups it has. The centre lies midway between the groups, so that neither is favoured where one is rare.
+    """
+    scale = spread(x)
+    rows, classes = x / scale, np.zeros(len(x), dtype=int) if y is None else y
+    pulls, centers, weights = np.zeros((int(z.max()) + 1, x.shape[1])), [], []
+    for label in np.unique(classes):
+        inside = classes == label
+        groups, sizes = np.unique(z[inside], return_counts=True)
+        means = np.stack([rows[inside & (z == group)].mean(axis=0) for group in groups])
+        shares = sizes / sizes.sum()
+        pulls[groups] += sizes[:, None] * (means - shares @ means)
+        centers.append(means.mean(axis=0))
+        weights.append(float(sizes @ (1 - shares)))
+    basis = orthonormal(pulls.T / len(x)).T
+    # without two groups in any class nothing differs, and any centre will do
+    center = np.average(centers, axis=0, weights=weights if any(weights) else None)
+    return LinearEraser(basis / scale, basis * scale, center * scale)
 
 
 def leace(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEraser:

@@ -5,7 +5,12 @@ from debias_ssae.attribution.concept import TwinRows, counterfactual_contrast, h
 from debias_ssae.attribution.controls import matched_random_latents, random_swaps
 from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, costs_from_twins, guard
 from debias_ssae.attribution.keeping import target_margin
-from debias_ssae.attribution.labelled import class_conditional_contrast, encode_attribute, encode_labels
+from debias_ssae.attribution.labelled import (
+    class_conditional_contrast,
+    encode_attribute,
+    encode_labels,
+    rows_of_every_cell,
+)
 from debias_ssae.attribution.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
 from debias_ssae.attribution.propagation import propagate
 from debias_ssae.attribution.scores import LatentScores, pooled_latents
@@ -38,6 +43,7 @@ __all__ = [
     "propagate",
     "random_swaps",
     "removal_score",
+    "rows_of_every_cell",
     "smallest_sufficient",
     "stability",
     "target_margin",

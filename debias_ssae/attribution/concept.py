@@ -56,13 +56,9 @@ def harvest_twins(
     ``options`` (max_length, token_budget, progress) go to ``harvest``.
     Raises InputError when no text holds a word of the concept.
     """
+    concept.check_occurs(texts)
     order = np.random.default_rng(random_state).permutation(len(texts))
     twins = concept.twins([texts[i] for i in order], limit=max_texts)
-    if not twins:
-        raise InputError(
-            f"none of the {len(texts)} texts holds a word of the concept {concept.name!r} "
-            f"({', '.join(list(concept.words)[:4])}, ...); give a concept whose words occur in the texts"
-        )
     a = harvest(model, [t.text_a for t in twins], hookpoint, **options)
     b = harvest(model, [t.text_b for t in twins], hookpoint, **options)
     return TwinRows(

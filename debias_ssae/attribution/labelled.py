@@ -50,6 +50,27 @@ def encode_labels(
     return codes, values, y if known.all() else np.where(known, y, y[known][:1])
 
 
+def rows_of_every_cell(
+    order: np.ndarray, z: np.ndarray, y: np.ndarray | None, max_rows: int, min_cell: int = 1
+) -> np.ndarray:
+    """Row numbers, in ``order``, of the cells (class x value) of those classes that hold two cells of ``min_cell``.
+
+    ``z [n]`` are codes, -1 unknown. A cell gives ``min_cell`` rows or its share of ``max_rows``, whichever is more.
+    """
+    order = order[z[order] >= 0]
+    classes = np.zeros(len(z), dtype=int) if y is None else y
+    cells: list[np.ndarray] = []
+    for c in np.unique(classes[order]):
+        inside = order[classes[order] == c]
+        of_class = [inside[z[inside] == g] for g in np.unique(z[inside])]
+        large = [cell for cell in of_class if len(cell) >= min_cell]
+        cells += large if len(large) > 1 else []
+    if not cells:
+        return order[:0]
+    share = max(min_cell, max_rows // len(cells))
+    return np.concatenate([cell[:share] for cell in cells])
+
+
 def _table(columns: Any) -> pd.DataFrame:
     return pd.DataFrame(columns.to_pandas() if hasattr(columns, "to_pandas") else columns)
 

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.ablation import spread, within_classes
+from debias_ssae.ablation import orthonormal, spread, within_classes
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.exceptions import InputError, MissingExtraError
 
@@ -85,7 +85,7 @@ class MeanDifference(AttributeErasure):
         self, X: np.ndarray, Z: np.ndarray, y: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         cross = _cross_covariance(X, _targets(Z, y, self.conditional))
-        basis = _orthonormal(cross)
+        basis = orthonormal(cross)
         return basis.T, basis.T
 
 
@@ -176,8 +176,8 @@ class SPLINCE(AttributeErasure):
             raise InputError("SPLINCE needs at least two classes in y, got one")
         sigma = ledoit_wolf(X)[0] if self.shrinkage else np.cov(X, rowvar=False)
         whiten, unwhiten = _roots(sigma)
-        kernel = _orthonormal(whiten @ _cross_covariance(X, Z), self.tol)
-        kept = _orthonormal(whiten @ _cross_covariance(X, Y), self.tol)
+        kernel = orthonormal(whiten @ _cross_covariance(X, Z), self.tol)
+        kept = orthonormal(whiten @ _cross_covariance(X, Y), self.tol)
         if not kernel.shape[1]:
             return np.zeros((0, X.shape[1])), np.zeros((0, X.shape[1]))
         angle = float(np.min(subspace_angles(kernel, kept))) if kept.shape[1] else np.pi / 2
@@ -204,14 +204,6 @@ def _targets(Z: np.ndarray, y: np.ndarray | None, conditional: bool) -> np.ndarr
 def _cross_covariance(X: np.ndarray, Z: np.ndarray) -> np.ndarray:
     cross: np.ndarray = (X - X.mean(axis=0)).T @ (Z - Z.mean(axis=0)) / len(X)
     return cross
-
-
-def _orthonormal(columns: np.ndarray, tol: float = 1e-6) -> np.ndarray:
-    """An orthonormal basis ``[d, r]`` of the columns' span."""
-    u, s, _ = np.linalg.svd(columns, full_matrices=False)
-    # columns are standardised: less than 1e-12 is rounding
-    basis: np.ndarray = u[:, s > max(tol * float(s.max(initial=0.0)), 1e-12)]
-    return basis
 
 
 def _roots(sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,8 +52,8 @@ from debias_ssae.exceptions import InputError
     "--residual",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "none", "counterfactual", "leace"]),
-    help="Linear eraser of the output, after the edit; auto: counterfactual with --concept.",
+    type=click.Choice(["auto", "none", "counterfactual", "mean_difference", "leace"]),
+    help="Linear eraser of the output, after the edit; auto: counterfactual with --concept, else mean_difference.",
 )
 @click.option("--sae", type=click.Path(), help="A general SAE to fine-tune.")
 @click.option("--cache", type=click.Path(file_okay=False), help="Directory that keeps embeddings and SAEs.")
@@ -74,7 +74,8 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
         raise InputError(
             "neither --sensitive nor --concept was given, so there is nothing to remove; give one"
         )
-    if sensitive is not None and options["concept"] is not None and options["residual"] != "leace":
+    labels_used = options["concept"] is None or options["residual"] in ("mean_difference", "leace")
+    if sensitive is not None and not labels_used:
         raise InputError(
             "--sensitive and --concept were both given, but only one of them would be used; give one"
         )

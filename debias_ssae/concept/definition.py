@@ -218,6 +218,14 @@ class Concept:
                 records.append(make_twins(index, text, spans))
         return records
 
+    def check_occurs(self, texts: Sequence[str]) -> None:
+        """Raise InputError where none of ``texts`` holds a word of the pairs."""
+        if not any(self.swap_spans(text) for text in texts):
+            raise InputError(
+                f"none of the {len(texts)} texts holds a word of the concept {self.name!r} "
+                f"({', '.join(list(self.words)[:4])}, ...); give a concept whose words occur in the texts"
+            )
+
     def labelled_seed_texts(self) -> tuple[list[str], list[str]]:
         """Return the seed texts and the value that each of them shows."""
         rows = [(text, value) for value, texts in self.seed_texts.items() for text in texts]

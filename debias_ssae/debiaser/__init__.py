@@ -3,7 +3,6 @@
 from debias_ssae.debiaser.estimator import SSAEDebiaser
 from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
 from debias_ssae.debiaser.part import Part
-from debias_ssae.debiaser.residual import fit_residual
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "SSAEDebiaser",
     "find_from_concept",
     "find_from_labels",
-    "fit_residual",
     "learn_ssae",
     "train_general_sae",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 
 from debias_ssae.attribution import encode_labels
 from debias_ssae.concept import Concept
+from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
 from debias_ssae.exceptions import InputError
 
 
@@ -17,14 +18,19 @@ def check_params(debiaser: Any) -> None:
         or debiaser.n_latents < 0
     ):
         raise InputError(f'n_latents is {debiaser.n_latents!r}; expected "auto" or a whole number, 0 or more')
-    if debiaser.residual not in (None, "auto", "counterfactual", "leace"):
+    if debiaser.residual not in (None, "auto", "counterfactual", *LABELLED_RESIDUALS):
         raise InputError(
-            f'residual is {debiaser.residual!r}; expected "auto", None, "counterfactual" or "leace"'
+            f'residual is {debiaser.residual!r}; expected "auto", None, "counterfactual", "mean_difference" or "leace"'
         )
     if debiaser.edit not in ("remove", "keep"):
         raise InputError(f'edit is {debiaser.edit!r}; expected "remove" or "keep"')
     if debiaser.edit == "keep" and debiaser.concept is not None:
         raise InputError('edit="keep" is told by labels what carries the target; it takes no concept=')
+    if debiaser.edit == "keep" and debiaser.residual == "mean_difference":
+        raise InputError(
+            'residual="mean_difference" is a direction of the plain model, of which edit="keep" leaves little; use '
+            '"leace" or None'
+        )
     if debiaser.edit == "keep" and debiaser.n_latents == 0:
         raise InputError('edit="keep" with n_latents=0 would keep nothing; give "auto" or 1 or more')
     if debiaser.edit == "keep" and debiaser.encoder is not None and debiaser.hookpoint != "final":
@@ -63,7 +69,7 @@ def check_regime(
     """
     _check_residual(residual, concept, z)
     if concept is not None:
-        if residual == "leace":
+        if residual in LABELLED_RESIDUALS:
             encode_labels(z, y, len(z))
         return
     if z is None:
@@ -85,12 +91,14 @@ def check_regime(
 
 def _check_residual(residual: str | None, concept: Concept | None, z: Any) -> None:
     """Raise InputError where a residual eraser has nothing to learn from."""
-    if residual == "leace" and z is None:
+    if residual in LABELLED_RESIDUALS and z is None:
         raise InputError(
-            'residual="leace" needs sensitive_features in fit; without labels use "counterfactual" or None'
+            f'residual="{residual}" needs sensitive_features in fit; without labels use "counterfactual" or None'
         )
     if residual == "counterfactual" and concept is None:
-        raise InputError('residual="counterfactual" needs concept=; with labels use "leace"')
+        raise InputError(
+            'residual="counterfactual" needs concept=; with labels use "mean_difference" or "leace"'
+        )
     if residual == "counterfactual" and concept is not None and not concept.pairs:
         raise InputError(
             f'residual="counterfactual" swaps words, but the concept {concept.name!r} has seed texts alone; '

@@ -21,7 +21,7 @@ from debias_ssae.debiaser.checks import check_lengths, check_params, check_regim
 from debias_ssae.debiaser.finding import find_from_labels
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
 from debias_ssae.debiaser.part import Part
-from debias_ssae.debiaser.residual import fit_leace, fit_residual, residual_kind
+from debias_ssae.debiaser.residual import fit_counterfactual, fit_leace, fit_mean_difference, residual_kind
 from debias_ssae.debiaser.settings import (
     config_for,
     config_of,
@@ -67,10 +67,11 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         How many latents to remove (or keep) at most; "auto" goes by a rule (docs/debiaser.md).
     alpha : float, default=1.0
         Share of the latents' writing that is removed; 0 returns the plain representation, bit for bit.
-    residual : {"auto", "counterfactual", "leace", None}, default="auto"
-        A linear eraser on the pooled output, after the edit: "counterfactual" takes out the mean difference between
-        twins in the plain model, "leace" what labels show after the edit. "auto" is "counterfactual" with a
-        concept that has words to swap, else None.
+    residual : {"auto", "counterfactual", "mean_difference", "leace", None}, default="auto"
+        A linear eraser on the pooled output, after the edit: the attribute's direction in the plain model, from
+        twins ("counterfactual") or from labels ("mean_difference"), or what labels show after the edit ("leace").
+        "auto" is "counterfactual" with a concept that has words to swap, "mean_difference" with labels; None with
+        edit="keep".
     cache_dir : path, optional
         Keeps embeddings, activations and SAEs between fits.
     device : str, default="auto"
@@ -95,7 +96,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     Notes
     -----
     Labelled and concept regime are never mixed: with ``concept`` the labels given to fit are not read, unless
-    ``residual="leace"`` asks for them.
+    ``residual="leace"`` or ``"mean_difference"`` asks for them.
     """
 
     parts_: dict[str, Part]
@@ -165,6 +166,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_lengths(len(texts), y, sensitive_features)
         concept = read_concept(self.concept)
         check_regime(concept, y, sensitive_features, keep=self.edit == "keep", residual=self.residual)
+        if concept is not None and concept.pairs:
+            concept.check_occurs(texts)  # before anything is trained
         return self._fit_texts(texts, concept, y, sensitive_features)
 
     def transform(self, X: Any) -> np.ndarray:
@@ -184,6 +187,12 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def changes_anything(self) -> bool:
         """False where transform returns the plain representation."""
         return bool(self.edits)
+
+    @property
+    def residual_kind_(self) -> str | None:
+        """Which residual eraser follows the edit: what ``residual="auto"`` came to."""
+        keep = self.edit == "keep"
+        return residual_kind(self.residual, self.concept_, keep=keep, changes_anything=self.changes_anything)
 
     def save(self, directory: str | Path) -> None:
         """Write one directory of safetensors and JSON, whole or not at all."""
@@ -295,8 +304,11 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _finish_matrix(self, X: np.ndarray, y: np.ndarray | None, z: Any) -> Self:
         self.concept_, self.residual_, self.shift_ = None, None, None
-        if self.residual == "leace":
+        kind = self.residual_kind_
+        if kind == "leace":
             self.residual_ = fit_leace(self._edit_matrix(X), z, y)
+        elif kind == "mean_difference":
+            self.residual_ = fit_mean_difference(lambda rows: X[rows], z, y, len(X), len(X), seed_of(self))
         elif config_of(self).recenter and self.changes_anything:
             self._recenter(X, self._edit_matrix(X))
         self.n_features_out_ = X.shape[1]
@@ -306,18 +318,22 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self, texts: list[str], concept: Concept | None, z: Any, y: np.ndarray | None
     ) -> None:
         """What follows the edit: a residual eraser, or else the shift."""
-        config = config_of(self)
+        config, seed = config_of(self), seed_of(self)
+        limit, encode = config.selection.max_texts, self.encoder_.encode
         self.residual_, self.shift_ = None, None
-        kind = residual_kind(self.residual, concept, self.changes_anything)
+        kind = self.residual_kind_
         if kind == "leace":
             self.residual_ = fit_leace(self._represent(texts), z, y)
+        elif kind == "mean_difference":
+            self.residual_ = fit_mean_difference(
+                lambda rows: encode([texts[i] for i in rows]), z, y, len(texts), limit, seed
+            )
         elif kind == "counterfactual" and concept is not None:
-            limit, seed = config.selection.max_texts, seed_of(self)
-            self.residual_ = fit_residual(self.encoder_, texts, concept, limit, seed)
+            self.residual_ = fit_counterfactual(self.encoder_, texts, concept, limit, seed)
         elif config.recenter and self.changes_anything:
-            order = np.random.default_rng(seed_of(self)).permutation(len(texts))[: config.selection.max_texts]
+            order = np.random.default_rng(seed).permutation(len(texts))[:limit]
             sample = [texts[i] for i in order]
-            self._recenter(self.encoder_.encode(sample), self._represent(sample))
+            self._recenter(encode(sample), self._represent(sample))
 
     def _represent(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled representation with the edit inside the model, before any residual eraser."""

@@ -9,7 +9,7 @@ import torch
 
 from debias_ssae.activations import LanguageModel, embed
 from debias_ssae.activations.structure import check_hookpoints
-from debias_ssae.attribution import encode_attribute, encode_labels, removal_score
+from debias_ssae.attribution import encode_attribute, encode_labels, removal_score, rows_of_every_cell
 from debias_ssae.concept import Concept
 from debias_ssae.debiaser.part import Part
 from debias_ssae.encoder import ActivationEncoder
@@ -107,30 +107,14 @@ def draw_sample(
         seeds, labels = concept.labelled_seed_texts()
         return Sample(seeds, encode_attribute(labels, len(seeds))[0], None, np.arange(len(seeds)), min_cell=1)
     codes, _, y = encode_labels(sensitive_features, y, len(texts))
-    rows = _of_every_cell(order, codes, y, max_texts, min_cell)
-    picked = [texts[i] for i in rows]
-    return Sample(picked, codes[rows], None if y is None else y[rows], np.arange(len(rows)), min_cell)
-
-
-def _of_every_cell(
-    order: np.ndarray, codes: np.ndarray, y: np.ndarray | None, max_texts: int, min_cell: int
-) -> np.ndarray:
-    """Row numbers, in ``order``, of the cells of those classes that hold two cells of ``min_cell``."""
-    order = order[codes[order] >= 0]
-    classes = np.zeros(len(codes), dtype=int) if y is None else y
-    cells = []
-    for c in np.unique(classes[order]):
-        inside = order[classes[order] == c]
-        of_class = [inside[codes[inside] == g] for g in np.unique(codes[inside])]
-        large = [cell for cell in of_class if len(cell) >= min_cell]
-        cells += large if len(large) > 1 else []
-    if not cells:
+    rows = rows_of_every_cell(order, codes, y, max_texts, min_cell)
+    if not len(rows):
         raise InputError(
             f'hookpoint="auto" needs a class of the target that holds two attribute values with {min_cell} texts '
             "each; name a hookpoint, or give more labelled texts"
         )
-    share = max(min_cell, max_texts // len(cells))
-    return np.concatenate([cell[:share] for cell in cells])
+    picked = [texts[i] for i in rows]
+    return Sample(picked, codes[rows], None if y is None else y[rows], np.arange(len(rows)), min_cell)
 
 
 def choose_hookpoint(

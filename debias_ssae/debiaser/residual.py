@@ -1,22 +1,33 @@
 """The linear eraser that follows the edit: the attribute's direction in the plain model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from debias_ssae.ablation import LinearEraser, counterfactual, leace
-from debias_ssae.attribution import encode_labels
+from debias_ssae.ablation import LinearEraser, counterfactual, leace, mean_difference
+from debias_ssae.attribution import encode_labels, rows_of_every_cell
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 
+LABELLED_RESIDUALS = ("mean_difference", "leace")
+"""Those that are fitted on attribute labels."""
 
-def residual_kind(asked: str | None, concept: Concept | None, changes_anything: bool) -> str | None:
-    """Which eraser ``residual=asked`` is: "auto" takes "counterfactual" where there are words to swap."""
+
+def residual_kind(
+    asked: str | None, concept: Concept | None, *, keep: bool, changes_anything: bool
+) -> str | None:
+    """Which eraser ``residual=asked`` is. "auto" takes the attribute's direction in the plain model, from the words
+    where there are some to swap, or without a concept from the labels; none where nothing is edited, or little kept.
+    """
     if asked != "auto":
         return asked
-    return "counterfactual" if concept is not None and concept.pairs and changes_anything else None
+    if not changes_anything or keep:
+        return None
+    if concept is None:
+        return "mean_difference"
+    return "counterfactual" if concept.pairs else None
 
 
 def fit_leace(x: np.ndarray, z: Any, y: np.ndarray | None) -> LinearEraser:
@@ -26,7 +37,31 @@ def fit_leace(x: np.ndarray, z: Any, y: np.ndarray | None) -> LinearEraser:
     return leace(x[known], codes[known], None if y is None else y[known])
 
 
-def fit_residual(
+def fit_mean_difference(
+    plain: Callable[[np.ndarray], np.ndarray],
+    z: Any,
+    y: np.ndarray | None,
+    n: int,
+    max_rows: int,
+    random_state: int | None = None,
+) -> LinearEraser:
+    """The attribute's mean difference in the plain representation, inside each class where there are classes.
+
+    ``plain`` gives the representations of row numbers out of ``n``; at most about ``max_rows`` are asked for, as
+    many of every cell as can be.
+    """
+    codes, _, y = encode_labels(z, y, n)
+    order = np.random.default_rng(random_state).permutation(n)
+    rows = rows_of_every_cell(order, codes, y, max_rows)
+    if not len(rows):
+        raise InputError(
+            'residual="mean_difference" needs a class of the target that holds two attribute values; give labelled '
+            "texts of both, or use residual=None"
+        )
+    return mean_difference(plain(rows), codes[rows], None if y is None else y[rows])
+
+
+def fit_counterfactual(
     encoder: ActivationEncoder,
     texts: Sequence[str],
     concept: Concept,
@@ -39,12 +74,8 @@ def fit_residual(
     the list does not name. At most ``max_texts`` of ``texts`` that have twins are used. Raises InputError where
     none has.
     """
+    concept.check_occurs(texts)
     order = np.random.default_rng(random_state).permutation(len(texts))
     twins = concept.twins([texts[i] for i in order], limit=max_texts)
-    if not twins:
-        raise InputError(
-            f"none of the {len(texts)} texts holds a word of the concept {concept.name!r}; "
-            "give a concept whose words occur in the texts"
-        )
     a, b = (encoder.encode([getattr(t, side) for t in twins]) for side in ("text_a", "text_b"))
     return counterfactual(a, b)

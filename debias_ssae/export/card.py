@@ -114,7 +114,7 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     rows["linear eraser on the output"] = (
         "none"
         if debiaser.residual_ is None
-        else f"{'LEACE' if debiaser.residual == 'leace' else 'counterfactual'}, rank {len(debiaser.residual_.left)}"
+        else f"{_residual(debiaser)}, rank {len(debiaser.residual_.left)}"
     )
     rows["shift of the output"] = (
         "none" if debiaser.shift_ is None else f"length {np.linalg.norm(debiaser.shift_):.3g}"
@@ -124,6 +124,11 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     encoder = debiaser.encoder_
     rows["representation"] = f"`{encoder.layer}`, {encoder.pooling} over the text's own tokens"
     return rows
+
+
+def _residual(debiaser: SSAEDebiaser) -> str:
+    kind = debiaser.residual_kind_
+    return "LEACE" if kind == "leace" else str(kind).replace("_", " ")
 
 
 def _concept(concept: Concept) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.debiaser.part import Part
+from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
 from debias_ssae.debiaser.settings import config_of
 from debias_ssae.encoder import check_texts
 from debias_ssae.exceptions import InputError
@@ -28,7 +29,7 @@ def recut(
 
     What is fitted on edited representations is fitted again on ``texts``, which should be the training texts: the
     shift (``config.recenter``), or a LEACE on the output, which needs ``sensitive_features`` (and ``y``, if ``fit``
-    had it). The counterfactual residual eraser comes from the plain model and stays. A review that changes nothing
+    had it). Other residual erasers come from the plain model and stay. A review that changes nothing
     needs no texts and gives the same bits.
 
     Raises InputError for a debiaser of a matrix or with edit="keep", for choices of another SAE or hookpoint, and
@@ -95,7 +96,8 @@ def _fit_again(new: SSAEDebiaser, texts: Any, y: Any, sensitive_features: Any) -
             "what follows the edit (shift or residual eraser) depends on what is removed; "
             "give the training texts (--data)"
         )
-    if new.residual == "leace" and sensitive_features is None:
-        raise InputError('residual="leace" is fitted on labels; give them as well (--sensitive)')
+    kind = new.residual_kind_
+    if kind in LABELLED_RESIDUALS and sensitive_features is None:
+        raise InputError(f'residual="{kind}" is fitted on labels; give them as well (--sensitive)')
     classes = None if y is None else np.asarray(y)
     new._fit_after_edit(check_texts(texts), new.concept_, sensitive_features, classes)

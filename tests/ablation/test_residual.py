@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from debias_ssae.ablation import LinearEraser, counterfactual, leace
+from debias_ssae.ablation import LinearEraser, counterfactual, leace, mean_difference
 from debias_ssae.exceptions import InputError
 
 rng = np.random.default_rng(0)
@@ -15,7 +15,11 @@ X = (rng.normal(size=(600, 10)) + np.outer(z, np.arange(10) / 3)).astype(np.floa
 
 
 def probe(x: np.ndarray) -> float:
-    return float(LogisticRegression(max_iter=1000).fit(x, z).score(x, z))
+    return probe_of(x, z)
+
+
+def probe_of(x: np.ndarray, groups: np.ndarray) -> float:
+    return float(LogisticRegression(max_iter=1000).fit(x, groups).score(x, groups))
 
 
 def test_leace_erases_what_a_probe_could_read() -> None:
@@ -43,13 +47,50 @@ def test_as_many_directions_as_asked_for() -> None:
     assert np.allclose(eraser(X + differences), eraser(X), atol=1e-4)
 
 
+def test_mean_difference_looks_inside_classes_and_sets_rows_midway() -> None:
+    """Attribute and class go together: the class stays, the attribute goes, whichever value is rare."""
+    y = (rng.random(4000) < 0.9).astype(int)
+    who = np.where(rng.random(4000) < 0.9, y, 1 - y)
+    rows = rng.normal(size=(4000, 3)) * 0.1
+    rows[:, 0] += y
+    rows[:, 1] += who
+    given, marginal = mean_difference(rows, who, y)(rows), mean_difference(rows, who)(rows)
+    assert abs(np.diff([given[y == c, 0].mean() for c in (0, 1)])[0]) > 0.95
+    assert abs(np.diff([marginal[y == c, 0].mean() for c in (0, 1)])[0]) < 0.6
+    gaps = [given[(y == c) & (who == 1)].mean(0) - given[(y == c) & (who == 0)].mean(0) for c in (0, 1)]
+    assert np.abs(gaps).max() < 0.05
+    assert np.allclose(given[:, 1].mean(), 0.5, atol=0.05)
+
+
+@pytest.mark.parametrize("values", [2, 3])
+def test_mean_difference_leaves_no_group_mean_apart(values: int) -> None:
+    groups = rng.integers(0, values, 600)
+    rows = X + np.eye(10)[groups]
+    eraser = mean_difference(rows, groups)
+    assert len(eraser.left) == values - 1
+    means = np.stack([eraser(rows)[groups == g].mean(0) for g in range(values)])
+    assert np.allclose(means, means[0], atol=1e-6)
+    assert probe_of(rows, groups) > probe_of(eraser(rows), groups) + 0.2
+
+
+def test_nothing_differs_where_no_class_holds_two_groups() -> None:
+    assert np.array_equal(mean_difference(X, z, z)(X), X)
+
+
 @pytest.mark.parametrize("n", [4, 0])
 def test_no_differences(n: int) -> None:
     with pytest.raises(InputError, match="do not occur"):
         counterfactual(X[:n], X[:n])
 
 
-@pytest.mark.parametrize("fit", [lambda x: leace(x, z), lambda x: counterfactual(x[:300], x[300:])])
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda x: leace(x, z),
+        lambda x: mean_difference(x, z),
+        lambda x: counterfactual(x[:300], x[300:]),
+    ],
+)
 def test_a_column_of_tiny_spread_is_not_left_with_rounding(fit: Callable[[np.ndarray], LinearEraser]) -> None:
     scale = np.where(np.arange(10) < 2, 1e-33, 1.0)
     tiny = (X * scale).astype(np.float32)

@@ -11,6 +11,7 @@ from small_debiaser import CONFIG
 from debias_ssae import Concept, SSAEDebiaser
 from debias_ssae.debiaser import part
 from debias_ssae.debiaser.hookpoints import places
+from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 
@@ -42,7 +43,10 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"edit": "keep", "n_latents": 0, "hookpoint": "final", "concept": None}, "would keep nothing"),
         ({}, {"residual": "leace"}, "needs sensitive_features"),
         ({}, {"residual": "leace", "alpha": 0.5}, "only the value 'f'"),
+        ({}, {"residual": "mean_difference"}, "needs sensitive_features"),
         ({}, {"residual": "counterfactual", "concept": None}, "needs concept="),
+        ({}, {"residual": "mean_difference", "edit": "keep", "hookpoint": "final", "concept": None}, "plain model"),
+        ({}, {"concept": Concept.from_words(["zyx", "xyz"])}, "holds a word of the concept"),
         ({}, {"residual": "counterfactual", "concept": SEEDS}, "seed texts alone"),
     ],
 )
@@ -52,7 +56,7 @@ def test_refused_before_training(
 ) -> None:
     made = ActivationEncoder(str(small_encoder), dtype="float32", **encoder)
     debiaser = SSAEDebiaser(made, **{"concept": concept, "config": CONFIG, **parameters})
-    z = None if debiaser.residual == "leace" else np.arange(len(texts)) % 3 % 2
+    z = None if debiaser.residual in LABELLED_RESIDUALS else np.arange(len(texts)) % 3 % 2
     z = np.array(["f"] * len(texts)) if debiaser.alpha == 0.5 else z
     with pytest.raises(InputError, match=message):
         debiaser.fit(texts, np.arange(len(texts)) % 2, sensitive_features=z)

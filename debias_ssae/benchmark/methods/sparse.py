@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from debias_ssae.ablation import LatentEraser
+import numpy as np
+
+from debias_ssae.ablation import LatentEraser, mean_difference
 from debias_ssae.baselines import AttributeErasure, scrub_blocks
 from debias_ssae.benchmark.methods.linear import LINEAR, fit_counterfactual, n_parameters
 from debias_ssae.benchmark.methods.registry import Make, method
@@ -118,7 +120,8 @@ def _with_linear(
 
 
 for _name, _make in LINEAR.items():
-    _with_linear(f"ssae_{_name}", _make, _removed)
+    if _name != "mean_diff":
+        _with_linear(f"ssae_{_name}", _make, _removed)
 _with_linear("ssae_keep_leace_conditional", LINEAR["leace_conditional"], _kept)
 _with_linear("ssae_keep_inlp", LINEAR["inlp"], _kept)
 
@@ -144,6 +147,13 @@ def ssae_leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
     )
 
 
+@method("ssae_mean_diff", "labelled", "labelled_gap")
+def ssae_mean_diff(seed: Seed, regime: str) -> Iterator[Variant]:
+    """The SSAE's edit, then the groups' mean difference in the plain model."""
+    variant = _erased(seed, "ssae_mean_diff", regime, seed.sae(), _n_latents(seed))
+    yield _with_direction(seed, regime, variant)
+
+
 @method("ssae_counterfactual", "concept", "short")
 def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
     """The SSAE's edit, then the twins' direction in the plain model."""
@@ -153,17 +163,26 @@ def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
 
 @method("ssae_default", *_FAMILIES)
 def ssae_default(seed: Seed, regime: str) -> Iterator[Variant]:
-    """What SSAEDebiaser does if nothing is said: as many latents as its rule finds; with words, the direction too."""
-    variant = _erased(seed, "ssae_default", regime, seed.sae(), "auto")
-    yield _with_direction(seed, regime, variant) if regime == "concept" else variant
+    """What SSAEDebiaser does if nothing is said: as many latents as its rule finds, and the direction."""
+    yield _with_direction(seed, regime, _erased(seed, "ssae_default", regime, seed.sae(), "auto"))
 
 
 def _with_direction(seed: Seed, regime: str, variant: Variant) -> Variant:
-    start = time.perf_counter()
-    eraser = fit_counterfactual(seed, regime, seed.corpus.passes.plain(), n_components=1)
+    """What the debiaser lets follow its edit: the attribute's direction in the plain model, by words or labels."""
+    start, plain = time.perf_counter(), seed.corpus.passes.plain()
+    transform: Callable[[np.ndarray], np.ndarray]
+    if regime.startswith("concept"):
+        twins = fit_counterfactual(seed, regime, plain, n_components=1)
+        transform, size = twins.transform, twins.components_.size + twins.center_.size
+    else:
+        labelled = seed.attribute_set(regime)
+        X = seed.attribute_rows(plain, seed.plain, regime)
+        codes = np.unique(labelled.z, return_inverse=True)[1]
+        transform = groups = mean_difference(X, codes, labelled.y)
+        size = groups.left.size + groups.right.size + groups.center.size
     return replace(
         variant,
-        rows=variant.rows.map(eraser.transform),
-        n_parameters=variant.n_parameters + eraser.components_.size + eraser.center_.size,
+        rows=variant.rows.map(transform),
+        n_parameters=variant.n_parameters + size,
         seconds_fit=variant.seconds_fit + time.perf_counter() - start,
     )
