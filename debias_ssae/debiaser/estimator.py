@@ -90,8 +90,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     concept_ : Concept or None
         The concept as it was read.
     shift_ : ndarray or None
-        Added to the output so that the training mean stays where it was (``config.recenter``; a residual eraser
-        has a centre of its own).
+        Added to the output so that the training mean stays where it was (``config.recenter``; an eraser of the plain
+        model's direction has a centre of its own).
 
     Notes
     -----
@@ -304,36 +304,39 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _finish_matrix(self, X: np.ndarray, y: np.ndarray | None, z: Any) -> Self:
         self.concept_, self.residual_, self.shift_ = None, None, None
-        kind = self.residual_kind_
+        edited, kind = self._edit_matrix(X), self.residual_kind_
         if kind == "leace":
-            self.residual_ = fit_leace(self._edit_matrix(X), z, y)
-        elif kind == "mean_difference":
-            self.residual_ = fit_mean_difference(lambda rows: X[rows], z, y, len(X), len(X), seed_of(self))
-        elif config_of(self).recenter and self.changes_anything:
-            self._recenter(X, self._edit_matrix(X))
+            self.residual_ = fit_leace(edited, z, y)
+        elif kind == "mean_difference":  # here the edit itself turns the direction
+            self.residual_ = fit_mean_difference(
+                lambda rows: edited[rows], z, y, len(X), len(X), seed_of(self)
+            )
+        if config_of(self).recenter and self.changes_anything:
+            self._recenter(X, edited)
         self.n_features_out_ = X.shape[1]
         return self
 
     def _fit_after_edit(
         self, texts: list[str], concept: Concept | None, z: Any, y: np.ndarray | None
     ) -> None:
-        """What follows the edit: a residual eraser, or else the shift."""
+        """What follows the edit: an eraser of the plain model's direction, or else LEACE or nothing, and the shift."""
         config, seed = config_of(self), seed_of(self)
         limit, encode = config.selection.max_texts, self.encoder_.encode
         self.residual_, self.shift_ = None, None
         kind = self.residual_kind_
-        if kind == "leace":
-            self.residual_ = fit_leace(self._represent(texts), z, y)
-        elif kind == "mean_difference":
+        if kind == "mean_difference":
             self.residual_ = fit_mean_difference(
                 lambda rows: encode([texts[i] for i in rows]), z, y, len(texts), limit, seed
             )
         elif kind == "counterfactual" and concept is not None:
             self.residual_ = fit_counterfactual(self.encoder_, texts, concept, limit, seed)
-        elif config.recenter and self.changes_anything:
-            order = np.random.default_rng(seed).permutation(len(texts))[:limit]
-            sample = [texts[i] for i in order]
-            self._recenter(encode(sample), self._represent(sample))
+        else:
+            if kind == "leace":
+                self.residual_ = fit_leace(self._represent(texts), z, y)
+            if config.recenter and self.changes_anything:
+                order = np.random.default_rng(seed).permutation(len(texts))[:limit]
+                sample = [texts[i] for i in order]
+                self._recenter(encode(sample), self._represent(sample))
 
     def _represent(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled representation with the edit inside the model, before any residual eraser."""

@@ -25,7 +25,14 @@ def fit(encoder: Path, y: Any, z: Any, **options: Any) -> SSAEDebiaser:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"residual": None}, {"residual": "leace"}, {"edit": "keep", "hookpoint": "final"}, {"hookpoint": "auto"}]
+    "options",
+    [
+        {},
+        {"residual": None},
+        {"residual": "leace"},
+        {"edit": "keep", "hookpoint": "final"},
+        {"hookpoint": "auto"},
+    ],
 )
 def test_a_missing_target_is_a_missing_attribute(options: dict[str, Any], small_encoder: Path) -> None:
     if options.get("residual") == "leace":
