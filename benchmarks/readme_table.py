@@ -38,6 +38,11 @@ SECTIONS = {
     "none": "Told nothing of the attribute",
 }
 """A table for each: like is to be compared with like."""
+COMPARED = (
+    ("ssae", "concept", "comparisons"),
+    ("ssae_default", "concept", "comparisons_of_default"),
+    ("ssae_default", "labelled", "comparisons_of_default"),
+)
 
 
 def table(name: str) -> str:
@@ -62,19 +67,25 @@ def table(name: str) -> str:
         lines += ["", f"**{title}**", "", f"| {' | '.join(SHOWN)} |", "|" + "---|" * len(SHOWN)]
         lines += [f"| {' | '.join(cells)} |" for cells in rows]
     lines += ["", fill(AFTER[name], 120), ""]
-    primary = [one for one in results.get("comparisons", ()) if one["regime"] == "concept"]
-    if primary:
-        lines += ["ssae (concept) minus the other, worst-group accuracy, p after Holm:", ""]
-        lines += ["| head | against | difference | p | smallest detectable |", "|---|---|---|---|---|"]
-        for head, _, other, difference, p, _, smallest in comparison_rows(primary):
-            lines.append(f"| {head} | {other} | {difference} | {p} | {smallest} |")
-        lines.append("")
+    lines += [line for of, regime, key in COMPARED for line in compared(results.get(key, ()), of, regime)]
     if name == "reviews":
         lines += [*sums(results["sums"]), ""]
     return (
         "\n".join([*lines, fill(_source(results, name), 120, break_long_words=False, break_on_hyphens=False)])
         + "\n"
     )
+
+
+def compared(records: list[dict], of: str, regime: str) -> list[str]:
+    """The table of one method against the family fixed beforehand, in one regime."""
+    shown = [one for one in records if one["regime"] == regime]
+    if not shown:
+        return []
+    lines = [f"`{of}` ({regime}) minus the other, worst-group accuracy, p after Holm:", ""]
+    lines += ["| head | against | difference | p | smallest detectable |", "|---|---|---|---|---|"]
+    for head, _, other, difference, p, _, smallest in comparison_rows(shown):
+        lines.append(f"| {head} | {other} | {difference} | {p} | {smallest} |")
+    return [*lines, ""]
 
 
 def sums(records: list[dict]) -> list[str]:
@@ -105,13 +116,14 @@ def _first_number(line: list[str]) -> float:
 
 _HEADS = (
     "A *frozen* head was trained before the edit; *re-centred*: the output shifted so that the training mean stays "
-    "where it was, as `SSAEDebiaser` does. `ssae` is the edit alone, 150 latents"
+    "where it was. `ssae` is the edit alone, 150 latents; `ssae_mean_diff` and `ssae_counterfactual` also take out the "
+    "attribute's direction in the plain model, as `SSAEDebiaser` does by default"
 )
 AFTER = {
-    "bias_in_bios": f"{_HEADS}; `ssae_counterfactual` adds the residual direction that `SSAEDebiaser` adds by default "
-    "with a concept, `counterfactual_direction` is that direction without the edit. `oracle` is trained on the 480 "
-    "balanced texts, `oracle_large` on all but the test's with equal weight for each group. † needs the attribute when "
-    "used and is never ranked. What each method is: [docs/benchmark.md](docs/benchmark.md#methods).",
+    "bias_in_bios": f"{_HEADS} (`ssae_default`, with as many latents as its rule finds); `counterfactual_direction` is "
+    "the latter direction without the edit. `oracle` is trained on the 480 balanced texts, `oracle_large` on all but "
+    "the test's with equal weight for each group. † needs the attribute when used and is never ranked. What each "
+    "method is: [docs/benchmark.md](docs/benchmark.md#methods).",
     "reviews": f"{_HEADS}; `ssae_keep` keeps 32 latents of the target at the output and nothing else; `_NAME` has that "
     "linear eraser behind it. What each method is: [benchmark.md](benchmark.md#methods).",
 }

@@ -166,6 +166,7 @@ def test_leakage_and_latents_come_from_files(data: Path, tmp_path: Path) -> None
         (("--debiaser", "nope"), "no saved debiaser"),
         (("--pos-label", "7"), "is no label"),
         (("--sensitive", "text"), "one group only"),
+        (("--sensitive", "y"), "--sensitive y is also --target"),
     ],
 )
 def test_bad_input_is_one_line_and_two_and_writes_nothing(

@@ -17,20 +17,20 @@ _POWER = critical_value(0.6)  # the normal quantile of 80%
 HEADS = ("retrained", "frozen", "frozen, re-centred")
 
 
-def compare(summary: Sequence[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
-    """Return a record for each regime of ssae, head kind and member of the family that was run.
+def compare(summary: Sequence[dict[str, Any]], answers: Answers, *, of: str = "ssae") -> list[dict[str, Any]]:
+    """Return a record for each regime of the method ``of``, head kind and member of the family that was run.
 
-    Logistic heads with C by cross-validation. A member is taken in ssae's own regime where it has one, else in
-    the regime that it has. Difference in worst-group accuracy, ssae minus other, with a 95% interval, p value,
+    Logistic heads with C by cross-validation. A member is taken in that method's own regime where it has one, else
+    in the regime that it has. Difference in worst-group accuracy, ssae minus other, with a 95% interval, p value,
     Holm's p over the members of that regime and head, whether ssae is non-inferior at ``MARGIN``, and the
     smallest difference that this test would find with 80% power.
     """
     rows = [row for row in summary if (row["head_model"], row["C_rule"]) == ("logistic", "cv")]
     records = []
-    for regime in dict.fromkeys(row["regime"] for row in rows if row["method"] == "ssae"):
+    for regime in dict.fromkeys(row["regime"] for row in rows if row["method"] == of):
         for head in HEADS:
             alike = [row for row in rows if head_kind(row) == head]
-            ours = [row for row in alike if (row["method"], row["regime"]) == ("ssae", regime)]
+            ours = [row for row in alike if (row["method"], row["regime"]) == (of, regime)]
             if ours:
                 records += _family(ours[0], alike, answers)
     return records

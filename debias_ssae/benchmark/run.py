@@ -99,6 +99,7 @@ def run_benchmark(
         "runs": runs,
         "summary": summary,
         "comparisons": compare(summary, answers),
+        "comparisons_of_default": compare(summary, answers, of="ssae_default"),
         "sums": compare_sums(summary, answers),
         "skipped": list(skipped.values()),
     }

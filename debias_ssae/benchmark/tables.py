@@ -75,9 +75,10 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     lines += _markdown(COLUMNS, rows)
     if any("†" in row[0] for row in rows):
         lines += ["", "† needs the attribute of each text when used; never ranked."]
-    if results.get("comparisons"):
-        lines += ["", "ssae minus the other, worst-group accuracy:", ""]
-        lines += _markdown(COMPARED, comparison_rows(results["comparisons"]))
+    for of, key in (("ssae", "comparisons"), ("ssae_default", "comparisons_of_default")):
+        if results.get(key):
+            lines += ["", f"{of} minus the other, worst-group accuracy:", ""]
+            lines += _markdown(COMPARED, comparison_rows(results[key]))
     if results.get("sums"):
         lines += ["", "The SSAE before a linear eraser minus that eraser, worst-group accuracy:", ""]
         rows = [

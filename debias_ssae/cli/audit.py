@@ -127,6 +127,10 @@ def _read(options: dict[str, Any]) -> "pd.DataFrame":
             raise InputError(
                 f"{options['data']} has no column {name!r}; it has {', '.join(map(str, table.columns))}"
             )
+    judged = {"--target": [options["target"]], "--prediction": options["predictions"]}
+    for role, names in judged.items():
+        if same := set(names) & set(options["sensitive"]):
+            raise InputError(f"--sensitive {same.pop()} is also {role}; name a column of the attribute")
     for kind in ("scores", "twins"):
         if options[kind] and len(options[kind]) != len(options["predictions"]):
             given, models = len(options[kind]), len(options["predictions"])

@@ -92,14 +92,11 @@ def load_corpus(path: str | Path, *, column: str = "text") -> list[str]:
 
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes. Raises InputError where it cannot be read."""
-    digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
 
 
 def read_table(path: str | Path, columns: str | None = None) -> pd.DataFrame:

@@ -97,8 +97,8 @@ def _headline_figures(dots: Sequence[tuple[str, Any]], points: Sequence[Point]) 
         )
 
 
-def comparison_blocks(comparisons: Sequence[Row]) -> Iterator[Block]:
-    """ssae minus each member of the family."""
+def comparison_blocks(comparisons: Sequence[Row], of_default: Sequence[Row] = ()) -> Iterator[Block]:
+    """ssae, and what the debiaser does by default, minus each member of the family."""
     if not comparisons:
         return
     primary = [one for one in comparisons if one["regime"] == comparisons[-1]["regime"]]
@@ -122,7 +122,10 @@ def comparison_blocks(comparisons: Sequence[Row]) -> Iterator[Block]:
     caption = (
         f"Regime {primary[0]['regime']}: ssae minus the other, same texts and seeds; right: ssae is better."
     )
-    others = [one for one in comparisons if one not in primary]
+    folded = {
+        "The same in other regimes": [one for one in comparisons if one not in primary],
+        "ssae_default against it": of_default,
+    }
     columns = [Column(name, i > 2) for i, name in enumerate(COMPARED)]
     note = (
         "The family was fixed before the first run. Holm's correction is over the members of a regime and head; the "
@@ -135,11 +138,7 @@ def comparison_blocks(comparisons: Sequence[Row]) -> Iterator[Block]:
         [Figure(trusted(svg), caption)],
         [
             Table("ssae against a fixed family", columns, _compared(primary), note),
-            *(
-                [Table("The same in other regimes", columns, _compared(others), folded=True)]
-                if others
-                else []
-            ),
+            *(Table(title, columns, _compared(rows), folded=True) for title, rows in folded.items() if rows),
         ],
     )
 

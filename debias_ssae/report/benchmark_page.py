@@ -99,7 +99,7 @@ def write_benchmark_report(
     seeds = sorted({run["seed"] for run in results.get("runs") or [] if "seed" in run})
     first = [
         *headline_blocks(rows),
-        *comparison_blocks(results.get("comparisons") or []),
+        *comparison_blocks(results.get("comparisons") or [], results.get("comparisons_of_default") or []),
         *sum_blocks(results.get("sums") or []),
         *curve_blocks((curves or {}).get("curves") or []),
         *grid_blocks(grid or {}),
