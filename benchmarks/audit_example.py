@@ -19,8 +19,8 @@ METHODS = {
     ("erm", "none"): "erm",
     ("scrub", "concept"): "scrub",
     ("leace", "labelled"): "leace",
-    ("ssae", "concept"): "ssae concept",
-    ("ssae", "labelled"): "ssae labelled",
+    ("ssae_default", "concept"): "ssae concept",
+    ("ssae_default", "labelled"): "ssae labelled",
 }
 
 
