@@ -62,15 +62,31 @@ def counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> Linea
     return LinearEraser(basis / scale, basis * scale, center)
 
 
-def mean_difference(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEraser:
+def mean_difference(
+    x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None, *, edited: np.ndarray | None = None
+) -> LinearEraser:
     """Project out the differences between the groups' means, for rows ``[n, d]`` and attribute codes ``[n]``.
 
     With classes ``y [n]`` they are taken inside each class and pooled, a class weighing by how many pairs of
     groups it has. The centre lies midway between the groups, so that neither is favoured where one is rare.
+    With ``edited``, the rows after an edit, what still differs there goes as well.
     """
     scale = spread(x)
-    rows, classes = x / scale, np.zeros(len(x), dtype=int) if y is None else y
-    pulls, centers, weights = np.zeros((int(z.max()) + 1, x.shape[1])), [], []
+    basis, center = _apart(x / scale, z, y)
+    if edited is not None:
+        left = edited / scale
+        left = left - (left - center) @ basis.T @ basis
+        # nothing differs along the first directions any more, so these are orthogonal to them
+        more, its_center = _apart(left, z, y)
+        center = center + (its_center - center) @ more.T @ more
+        basis = np.vstack([basis, more])
+    return LinearEraser(basis / scale, basis * scale, center * scale)
+
+
+def _apart(rows: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal directions ``[k, d]`` in which the groups' means differ inside classes, and the point midway."""
+    classes = np.zeros(len(rows), dtype=int) if y is None else y
+    pulls, centers, weights = np.zeros((int(z.max()) + 1, rows.shape[1])), [], []
     for label in np.unique(classes):
         inside = classes == label
         groups, sizes = np.unique(z[inside], return_counts=True)
@@ -79,10 +95,9 @@ def mean_difference(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -
         pulls[groups] += sizes[:, None] * (means - shares @ means)
         centers.append(means.mean(axis=0))
         weights.append(float(sizes @ (1 - shares)))
-    basis = orthonormal(pulls.T / len(x)).T
     # without two groups in any class nothing differs, and any centre will do
     center = np.average(centers, axis=0, weights=weights if any(weights) else None)
-    return LinearEraser(basis / scale, basis * scale, center * scale)
+    return orthonormal(pulls.T / len(rows)).T, center
 
 
 def leace(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEraser:

@@ -26,11 +26,6 @@ def check_params(debiaser: Any) -> None:
         raise InputError(f'edit is {debiaser.edit!r}; expected "remove" or "keep"')
     if debiaser.edit == "keep" and debiaser.concept is not None:
         raise InputError('edit="keep" is told by labels what carries the target; it takes no concept=')
-    if debiaser.edit == "keep" and debiaser.residual == "mean_difference":
-        raise InputError(
-            'residual="mean_difference" is a direction of the plain model, of which edit="keep" leaves little; use '
-            '"leace" or None'
-        )
     if debiaser.edit == "keep" and debiaser.n_latents == 0:
         raise InputError('edit="keep" with n_latents=0 would keep nothing; give "auto" or 1 or more')
     if debiaser.edit == "keep" and debiaser.encoder is not None and debiaser.hookpoint != "final":

@@ -1,7 +1,7 @@
 """``SSAEDebiaser``: scikit-learn in front, no algorithm inside."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,13 @@ from debias_ssae.debiaser.checks import check_lengths, check_params, check_regim
 from debias_ssae.debiaser.finding import find_from_labels
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
 from debias_ssae.debiaser.part import Part
-from debias_ssae.debiaser.residual import fit_counterfactual, fit_leace, fit_mean_difference, residual_kind
+from debias_ssae.debiaser.residual import (
+    Represent,
+    fit_counterfactual,
+    fit_leace,
+    fit_mean_difference,
+    residual_kind,
+)
 from debias_ssae.debiaser.settings import (
     config_for,
     config_of,
@@ -68,10 +74,10 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     alpha : float, default=1.0
         Share of the latents' writing that is removed; 0 returns the plain representation, bit for bit.
     residual : {"auto", "counterfactual", "mean_difference", "leace", None}, default="auto"
-        A linear eraser on the pooled output, after the edit: the attribute's direction in the plain model, from
-        twins ("counterfactual") or from labels ("mean_difference"), or what labels show after the edit ("leace").
-        "auto" is "counterfactual" with a concept that has words to swap, "mean_difference" with labels; None with
-        edit="keep".
+        A linear eraser on the pooled output, after the edit: the attribute's direction in the plain model from twins
+        ("counterfactual"), or from labels that one and what still differs after the edit ("mean_difference"), or the
+        latter by LEACE ("leace"). "auto" is "counterfactual" with a concept that has words to swap, "mean_difference"
+        with labels.
     cache_dir : path, optional
         Keeps embeddings, activations and SAEs between fits.
     device : str, default="auto"
@@ -191,8 +197,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     @property
     def residual_kind_(self) -> str | None:
         """Which residual eraser follows the edit: what ``residual="auto"`` came to."""
-        keep = self.edit == "keep"
-        return residual_kind(self.residual, self.concept_, keep=keep, changes_anything=self.changes_anything)
+        return residual_kind(self.residual, self.concept_, changes_anything=self.changes_anything)
 
     def save(self, directory: str | Path) -> None:
         """Write one directory of safetensors and JSON, whole or not at all."""
@@ -307,10 +312,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         edited, kind = self._edit_matrix(X), self.residual_kind_
         if kind == "leace":
             self.residual_ = fit_leace(edited, z, y)
-        elif kind == "mean_difference":  # here the edit itself turns the direction
-            self.residual_ = fit_mean_difference(
-                lambda rows: edited[rows], z, y, len(X), len(X), seed_of(self)
-            )
+        elif kind == "mean_difference":
+            self.residual_ = fit_mean_difference(lambda at: edited[at], z, y, len(X), len(X), seed_of(self))
         if config_of(self).recenter and self.changes_anything:
             self._recenter(X, edited)
         self.n_features_out_ = X.shape[1]
@@ -319,24 +322,24 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _fit_after_edit(
         self, texts: list[str], concept: Concept | None, z: Any, y: np.ndarray | None
     ) -> None:
-        """What follows the edit: an eraser of the plain model's direction, or else LEACE or nothing, and the shift."""
+        """What follows the edit: a residual eraser, and the shift where that has no centre in the plain model."""
         config, seed = config_of(self), seed_of(self)
-        limit, encode = config.selection.max_texts, self.encoder_.encode
+        limit, encode, keep = config.selection.max_texts, self.encoder_.encode, self.edit == "keep"
         self.residual_, self.shift_ = None, None
         kind = self.residual_kind_
-        if kind == "mean_difference":
-            self.residual_ = fit_mean_difference(
-                lambda rows: encode([texts[i] for i in rows]), z, y, len(texts), limit, seed
-            )
+        if kind == "leace":
+            self.residual_ = fit_leace(self._represent(texts), z, y)
+        elif kind == "mean_difference":
+            plain, edited = _rows_of(texts, encode), _rows_of(texts, self._represent)
+            options: dict[str, Any] = {"plain": None if keep else plain}  # of which keeping leaves little
+            self.residual_ = fit_mean_difference(edited, z, y, len(texts), limit, seed, **options)
         elif kind == "counterfactual" and concept is not None:
             self.residual_ = fit_counterfactual(self.encoder_, texts, concept, limit, seed)
-        else:
-            if kind == "leace":
-                self.residual_ = fit_leace(self._represent(texts), z, y)
-            if config.recenter and self.changes_anything:
-                order = np.random.default_rng(seed).permutation(len(texts))[:limit]
-                sample = [texts[i] for i in order]
-                self._recenter(encode(sample), self._represent(sample))
+        has_center = kind == "counterfactual" or (kind == "mean_difference" and not keep)
+        if config.recenter and self.changes_anything and not has_center:
+            order = np.random.default_rng(seed).permutation(len(texts))[:limit]
+            sample = [texts[i] for i in order]
+            self._recenter(encode(sample), self._represent(sample))
 
     def _represent(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled representation with the edit inside the model, before any residual eraser."""
@@ -377,6 +380,10 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.encoder is None else []
         return tags
+
+
+def _rows_of(texts: Sequence[str], represent: Callable[[list[str]], np.ndarray]) -> Represent:
+    return lambda at: represent([texts[i] for i in at])
 
 
 def _tensor(X: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The linear eraser that follows the edit: the attribute's direction in the plain model."""
+"""The linear eraser that follows the edit: the attribute's direction in the plain model, and what the edit left."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,19 +11,18 @@ from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 
+Represent = Callable[[np.ndarray], np.ndarray]
 LABELLED_RESIDUALS = ("mean_difference", "leace")
 """Those that are fitted on attribute labels."""
 
 
-def residual_kind(
-    asked: str | None, concept: Concept | None, *, keep: bool, changes_anything: bool
-) -> str | None:
-    """Which eraser ``residual=asked`` is. "auto" takes the attribute's direction in the plain model, from the words
-    where there are some to swap, or without a concept from the labels; none where nothing is edited, or little kept.
+def residual_kind(asked: str | None, concept: Concept | None, *, changes_anything: bool) -> str | None:
+    """Which eraser ``residual=asked`` is. "auto" takes the attribute's direction from the words where there are some
+    to swap, or without a concept from the labels; none where nothing is edited.
     """
     if asked != "auto":
         return asked
-    if not changes_anything or keep:
+    if not changes_anything:
         return None
     if concept is None:
         return "mean_difference"
@@ -38,17 +37,20 @@ def fit_leace(x: np.ndarray, z: Any, y: np.ndarray | None) -> LinearEraser:
 
 
 def fit_mean_difference(
-    plain: Callable[[np.ndarray], np.ndarray],
+    edited: Represent,
     z: Any,
     y: np.ndarray | None,
     n: int,
     max_rows: int,
     random_state: int | None = None,
+    *,
+    plain: Represent | None = None,
 ) -> LinearEraser:
-    """The attribute's mean difference in the plain representation, inside each class where there are classes.
+    """The groups' mean difference, inside each class where there are classes: first in the plain representation,
+    then what is left of it after the edit; without ``plain`` the latter alone.
 
-    ``plain`` gives the representations of row numbers out of ``n``; at most about ``max_rows`` are asked for, as
-    many of every cell as can be.
+    Both functions give the representations of row numbers out of ``n``; at most about ``max_rows`` are asked for, as
+    many of every cell as can be. Raises InputError where no class holds two values.
     """
     codes, _, y = encode_labels(z, y, n)
     order = np.random.default_rng(random_state).permutation(n)
@@ -58,7 +60,10 @@ def fit_mean_difference(
             'residual="mean_difference" needs a class of the target that holds two attribute values; give labelled '
             "texts of both, or use residual=None"
         )
-    return mean_difference(plain(rows), codes[rows], None if y is None else y[rows])
+    labels = codes[rows], None if y is None else y[rows]
+    if plain is None:
+        return mean_difference(edited(rows), *labels)
+    return mean_difference(plain(rows), *labels, edited=edited(rows))
 
 
 def fit_counterfactual(

@@ -73,6 +73,19 @@ def test_mean_difference_leaves_no_group_mean_apart(values: int) -> None:
     assert probe_of(rows, groups) > probe_of(eraser(rows), groups) + 0.2
 
 
+def test_mean_difference_takes_what_an_edit_leaves_as_well() -> None:
+    """The plain direction is gone from any rows, and no group mean is apart in the edited ones."""
+    edited = X @ rng.normal(size=(10, 10)) / 3
+    eraser = mean_difference(X, z, edited=edited)
+    assert len(eraser.left) == 2
+    assert np.allclose(eraser.left @ eraser.right.T, np.eye(2), atol=1e-9)
+    a, b = (eraser(edited)[z == g].mean(0) for g in (0, 1))
+    assert np.allclose(a, b, atol=1e-6)
+    alone = mean_difference(X, z)
+    assert np.ptp(eraser(X) @ alone.left[0]) < 1e-5
+    assert np.allclose(eraser(X)[0] @ alone.left[0], alone(X)[0] @ alone.left[0], atol=1e-5)
+
+
 def test_nothing_differs_where_no_class_holds_two_groups() -> None:
     assert np.array_equal(mean_difference(X, z, z)(X), X)
 

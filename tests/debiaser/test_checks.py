@@ -45,11 +45,6 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"residual": "leace", "alpha": 0.5}, "only the value 'f'"),
         ({}, {"residual": "mean_difference"}, "needs sensitive_features"),
         ({}, {"residual": "counterfactual", "concept": None}, "needs concept="),
-        (
-            {},
-            {"residual": "mean_difference", "edit": "keep", "hookpoint": "final", "concept": None},
-            "plain model",
-        ),
         ({}, {"concept": Concept.from_words(["zyx", "xyz"])}, "holds a word of the concept"),
         ({}, {"residual": "counterfactual", "concept": SEEDS}, "seed texts alone"),
     ],

@@ -90,8 +90,10 @@ def _kept(seed: Seed, name: str, regime: str) -> tuple[Variant, Encoding]:
     return variant, encoding
 
 
-def _removed(seed: Seed, name: str, regime: str) -> tuple[Variant, Encoding]:
-    trained, n = seed.sae(), _n_latents(seed)
+def _removed(
+    seed: Seed, name: str, regime: str, n_latents: int | str | None = None
+) -> tuple[Variant, Encoding]:
+    trained, n = seed.sae(), _n_latents(seed) if n_latents is None else n_latents
     variant = _erased(seed, name, regime, trained, n)
     return variant, seed.erasing(trained, seed.found(trained, regime, n).latents)
 
@@ -149,26 +151,24 @@ def ssae_leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
 
 @method("ssae_mean_diff", "labelled", "labelled_gap")
 def ssae_mean_diff(seed: Seed, regime: str) -> Iterator[Variant]:
-    """The SSAE's edit, then the groups' mean difference in the plain model."""
-    variant = _erased(seed, "ssae_mean_diff", regime, seed.sae(), _n_latents(seed))
-    yield _with_direction(seed, regime, variant)
+    """The SSAE's edit, then the groups' mean difference in the plain model and what is left of it."""
+    yield _with_direction(seed, regime, *_removed(seed, "ssae_mean_diff", regime))
 
 
 @method("ssae_counterfactual", "concept", "short")
 def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
     """The SSAE's edit, then the twins' direction in the plain model."""
-    variant = _erased(seed, "ssae_counterfactual", regime, seed.sae(), _n_latents(seed))
-    yield _with_direction(seed, regime, variant)
+    yield _with_direction(seed, regime, *_removed(seed, "ssae_counterfactual", regime))
 
 
 @method("ssae_default", *_FAMILIES)
 def ssae_default(seed: Seed, regime: str) -> Iterator[Variant]:
     """What SSAEDebiaser does if nothing is said: as many latents as its rule finds, and the direction."""
-    yield _with_direction(seed, regime, _erased(seed, "ssae_default", regime, seed.sae(), "auto"))
+    yield _with_direction(seed, regime, *_removed(seed, "ssae_default", regime, "auto"))
 
 
-def _with_direction(seed: Seed, regime: str, variant: Variant) -> Variant:
-    """What the debiaser lets follow its edit: the attribute's direction in the plain model, by words or labels."""
+def _with_direction(seed: Seed, regime: str, variant: Variant, edit: Encoding) -> Variant:
+    """What the debiaser lets follow its edit: the attribute's direction, by words or labels."""
     start, plain = time.perf_counter(), seed.corpus.passes.plain()
     transform: Callable[[np.ndarray], np.ndarray]
     if regime.startswith("concept"):
@@ -176,9 +176,10 @@ def _with_direction(seed: Seed, regime: str, variant: Variant) -> Variant:
         transform, size = twins.transform, twins.components_.size + twins.center_.size
     else:
         labelled = seed.attribute_set(regime)
-        X = seed.attribute_rows(plain, seed.plain, regime)
         codes = np.unique(labelled.z, return_inverse=True)[1]
-        transform = groups = mean_difference(X, codes, labelled.y)
+        X = seed.attribute_rows(plain, seed.plain, regime)
+        edited = seed.attribute_rows(edit, variant.rows, regime)
+        transform = groups = mean_difference(X, codes, labelled.y, edited=edited)
         size = groups.left.size + groups.right.size + groups.center.size
     return replace(
         variant,
