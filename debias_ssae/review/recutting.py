@@ -28,8 +28,8 @@ def recut(
     """Return a copy of ``debiaser`` that removes what ``choices`` say; nothing is trained.
 
     What is fitted on edited representations is fitted again on ``texts``, which should be the training texts: the
-    shift (``config.recenter``), or a LEACE on the output, which needs ``sensitive_features`` (and ``y``, if ``fit``
-    had it). Other residual erasers come from the plain model and stay. A review that changes nothing
+    shift (``config.recenter``), or a residual eraser from labels, which needs ``sensitive_features`` (and ``y``, if
+    ``fit`` had it). The counterfactual residual eraser comes from the plain model and stays. A review that changes nothing
     needs no texts and gives the same bits.
 
     Raises InputError for a debiaser of a matrix or with edit="keep", for choices of another SAE or hookpoint, and
@@ -85,7 +85,7 @@ def _chosen(part: PartChoices, before: Part) -> list[int]:
 
 def _depends_on_cut(old: SSAEDebiaser, new: SSAEDebiaser) -> bool:
     """Whether what follows the edit would come out otherwise."""
-    if new.residual == "leace" or old.changes_anything != new.changes_anything:
+    if new.residual_kind_ in LABELLED_RESIDUALS or old.changes_anything != new.changes_anything:
         return True
     return new.residual_ is None and config_of(new).recenter
 

@@ -210,17 +210,27 @@ def test_texts_are_needed_for_what_depends_on_the_cut(
     assert len(recut(plain, choices).latents_) == 5
 
 
-def test_leace_needs_labels(small_encoder: Path, texts: list[str], file: Path) -> None:
-    pytest.importorskip("concept_erasure")
+@pytest.mark.parametrize("residual", ["auto", "leace"])
+def test_a_residual_from_labels_needs_them_again(
+    small_encoder: Path, texts: list[str], file: Path, residual: str
+) -> None:
+    if residual == "leace":
+        pytest.importorskip("concept_erasure", reason="LEACE comes from the extra baselines")
     z = np.array([" she " in f" {t} " for t in texts])
     encoder = ActivationEncoder(str(small_encoder), dtype="float32")
-    options = {"residual": "leace", "config": CONFIG, "random_state": 0}
-    debiaser = SSAEDebiaser(encoder, **options).fit(texts, sensitive_features=z)
-    write_choices(debiaser, candidates(debiaser, texts), file)
-    choices = edit(file, {int(debiaser.latents_[-1])})
+    six, five = (
+        SSAEDebiaser(encoder, residual=residual, config=CONFIG, n_latents=n, random_state=0).fit(
+            texts, sensitive_features=z
+        )
+        for n in (6, 5)
+    )
+    write_choices(six, candidates(six, texts), file)
+    choices = edit(file, {int(six.latents_[-1])})
     with pytest.raises(InputError, match="--sensitive"):
-        recut(debiaser, choices, texts)
-    assert len(recut(debiaser, choices, texts, sensitive_features=z).latents_) == 5
+        recut(six, choices, texts)
+    new = recut(six, choices, texts, sensitive_features=z)
+    assert new.latents_.tolist() == five.latents_.tolist()
+    assert np.abs(new.transform(NEW) - five.transform(NEW)).max() < 1e-5
 
 
 def replaced(file: Path, old: str, new: str) -> None:
