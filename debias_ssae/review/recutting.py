@@ -29,8 +29,8 @@ def recut(
 
     What is fitted on edited representations is fitted again on ``texts``, which should be the training texts: the
     shift (``config.recenter``), or a residual eraser from labels, which needs ``sensitive_features`` (and ``y``, if
-    ``fit`` had it). The counterfactual residual eraser comes from the plain model and stays. A review that changes nothing
-    needs no texts and gives the same bits.
+    ``fit`` had it). The counterfactual residual eraser comes from the plain model and stays. A review that changes
+    nothing needs no texts and gives the same bits.
 
     Raises InputError for a debiaser of a matrix or with edit="keep", for choices of another SAE or hookpoint, and
     where texts or labels are needed and missing.
