@@ -267,7 +267,11 @@ def _lede(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], seeds: Seq
 
 
 def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """erm and oracle, then a line for ssae with each kind of head, and one for what reads higher."""
+    """erm and oracle, then a line for the debiaser with each kind of head, and one for what reads higher.
+
+    The debiaser is ssae_default where that was run, else ssae.
+    """
+    name = "ssae_default" if any(r.get("method") == "ssae_default" for r in rows) else "ssae"
     # a method with a head of its own stands beside the ordinary ones
     plain: list[Mapping[str, Any]] = [
         {**r, "C_rule": "cv"}
@@ -277,10 +281,10 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ends = {
         str(r.get("method")): value_of(r, METRICS[0]) for r in plain if r.get("method") in ("erm", "oracle")
     }
-    between = "; ".join(f"{name} {_said(*ends[name])}" for name in ("erm", "oracle") if name in ends)
+    between = "; ".join(f"{end} {_said(*ends[end])}" for end in ("erm", "oracle") if end in ends)
     lines = [f"Without debiasing, and with balanced training data: {between}."] if between else []
     for title, members in _blocks_of(plain):
-        ours = [r for r in members if r.get("method") == "ssae"]
+        ours = [r for r in members if r.get("method") == name]
         ours = [r for r in ours if r.get("regime") in ("concept", "labelled")] or ours
         if ours:
             title = _head_title(ours[0]) or title
@@ -293,12 +297,12 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 for r in members
                 if value_of(r, METRICS[0])[0] > best
                 and r.get("rank", 0) is not None
-                and r.get("method") not in ("oracle", "ssae")
+                and r.get("method") not in ("oracle", name)
             }
         )
         if higher:
-            lines.append(f"{title}: {', '.join(higher)} read{'s' * (len(higher) == 1)} higher than ssae.")
-    if not any(r.get("method") == "ssae" for r in rows):
+            lines.append(f"{title}: {', '.join(higher)} read{'s' * (len(higher) == 1)} higher than {name}.")
+    if not any(r.get("method") == name for r in rows):
         lines.append("No row of the method ssae is in these results; see the tables.")
     return lines
 
