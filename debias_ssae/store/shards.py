@@ -102,6 +102,8 @@ class StoreWriter:
             path = shard_path(self.directory, number)
             record = {"name": path.name, **read_json(path.with_suffix(".json"))}
             records.append(record)
+        for stray in self.directory.glob(".*.tmp"):  # of a run that was killed while it wrote
+            stray.unlink(missing_ok=True)
         manifest = {"settings": self.settings, "shards": records, "totals": totals(records)}
         write_json(self.directory / "manifest.json", manifest)
         return manifest

@@ -88,7 +88,7 @@ def on_matrix() -> Callable[[float], tuple[SSAEDebiaser, np.ndarray]]:
     )
 
     def fit(alpha: float) -> tuple[SSAEDebiaser, np.ndarray]:
-        debiaser = SSAEDebiaser(config=config, n_latents=6, alpha=alpha, random_state=0)
+        debiaser = SSAEDebiaser(residual=None, config=config, n_latents=6, alpha=alpha, random_state=0)
         return debiaser.fit(X, y, sensitive_features=z), X
 
     return fit

@@ -58,6 +58,9 @@ def test_interrupted_then_rerun_gives_the_same_bytes(tmp_path, stop_after):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "s", interrupted())
     assert not (tmp_path / "s" / "manifest.json").exists()
+    # what a process that is killed while it writes leaves behind
+    (tmp_path / "s").mkdir(exist_ok=True)
+    (tmp_path / "s" / ".shard-00002.safetensors.0123.tmp").write_bytes(b"half")
     run(tmp_path / "s")
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 
