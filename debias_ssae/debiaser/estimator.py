@@ -313,7 +313,14 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if kind == "leace":
             self.residual_ = fit_leace(edited, z, y)
         elif kind == "mean_difference":
-            self.residual_ = fit_mean_difference(lambda at: edited[at], z, y, len(X), len(X), seed_of(self))
+            self.residual_ = fit_mean_difference(
+                lambda at: edited[at],
+                z,
+                y,
+                len(X),
+                max_rows=len(X),
+                min_cell=config_of(self).selection.min_cell,
+            )
         if config_of(self).recenter and self.changes_anything:
             self._recenter(X, edited)
         self.n_features_out_ = X.shape[1]
@@ -331,8 +338,9 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.residual_ = fit_leace(self._represent(texts), z, y)
         elif kind == "mean_difference":
             plain, edited = _rows_of(texts, encode), _rows_of(texts, self._represent)
-            options: dict[str, Any] = {"plain": None if keep else plain}  # of which keeping leaves little
-            self.residual_ = fit_mean_difference(edited, z, y, len(texts), limit, seed, **options)
+            options: dict[str, Any] = {"max_rows": limit, "min_cell": config.selection.min_cell}
+            options["plain"] = None if keep else plain  # of which keeping leaves little
+            self.residual_ = fit_mean_difference(edited, z, y, len(texts), random_state=seed, **options)
         elif kind == "counterfactual" and concept is not None:
             self.residual_ = fit_counterfactual(self.encoder_, texts, concept, limit, seed)
         has_center = kind == "counterfactual" or (kind == "mean_difference" and not keep)

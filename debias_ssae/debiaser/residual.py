@@ -41,18 +41,23 @@ def fit_mean_difference(
     z: Any,
     y: np.ndarray | None,
     n: int,
-    max_rows: int,
-    random_state: int | None = None,
     *,
+    max_rows: int,
+    min_cell: int,
+    random_state: int | None = None,
     plain: Represent | None = None,
 ) -> LinearEraser:
     """The groups' mean difference, inside each class where there are classes: first in the plain representation,
     then what is left of it after the edit; without ``plain`` the latter alone.
 
     Both functions give the representations of row numbers out of ``n``; at most about ``max_rows`` are asked for, as
-    many of every cell as can be. Raises InputError where no class holds two values.
+    many of every cell as can be. Values with fewer than ``min_cell`` rows are left out where two others remain: their
+    means are noise, and each value costs a direction. Raises InputError where no class holds two values.
     """
     codes, _, y = encode_labels(z, y, n)
+    common = np.bincount(codes[codes >= 0]) >= min_cell
+    if common.sum() > 1:
+        codes = np.where((codes >= 0) & common[codes], codes, -1)
     order = np.random.default_rng(random_state).permutation(n)
     rows = rows_of_every_cell(order, codes, y, max_rows)
     if not len(rows):
