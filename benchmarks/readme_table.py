@@ -17,12 +17,14 @@ from debias_ssae.benchmark.tables import COLUMNS, comparison_rows, headline_rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = {"bias_in_bios": "README.md", "reviews": "docs/reviews.md"}
+PAGES = {"bias_in_bios": "README.md", "reviews": "docs/reviews.md", "wiki_bios": "docs/wiki_bios.md"}
 INTRO = {
     "bias_in_bios": "real biographies, surgeon against nurse; the head learns from male surgeons and female nurses "
     "only",
     "reviews": "reviews, positive against negative; the head learns from positive ones of DVDs and negative ones of "
     "electronics only",
+    "wiki_bios": "biographies of Wikipedia, athlete against politician; the head learns from male politicians and "
+    "female athletes only",
 }
 MARKS = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.S)
 SHOWN = tuple(name for name in COLUMNS if name != "regime")
@@ -32,7 +34,7 @@ SECTIONS = {
     "concept": "Told a list of words",
     "concept_pronouns": "Told the pronouns only",
     "concept_he_she": "Told *he* and *she* only",
-    "labelled": "Told the attribute of 480 balanced texts with their classes",
+    "labelled": "Told the attribute of {n} balanced texts with their classes",
     "labelled_gap": "Told the attribute of other texts, which have no class",
     "labelled_head": "Told the attribute of the head's own texts",
     "none": "Told nothing of the attribute",
@@ -64,7 +66,13 @@ def table(name: str) -> str:
     )
     lines = [fill(before, 120)]
     for title, rows in sections(results["summary"]):
-        lines += ["", f"**{title}**", "", f"| {' | '.join(SHOWN)} |", "|" + "---|" * len(SHOWN)]
+        lines += [
+            "",
+            f"**{title.format(n=4 * config['n_attribute'])}**",
+            "",
+            f"| {' | '.join(SHOWN)} |",
+            "|" + "---|" * len(SHOWN),
+        ]
         lines += [f"| {' | '.join(cells)} |" for cells in rows]
     lines += ["", fill(AFTER[name], 120), ""]
     lines += [line for of, regime, key in COMPARED for line in compared(results.get(key, ()), of, regime)]
@@ -126,6 +134,8 @@ AFTER = {
     "method is: [docs/benchmark.md](docs/benchmark.md#methods).",
     "reviews": f"{_HEADS}; `ssae_keep` keeps 32 latents of the target at the output and nothing else; `_NAME` has that "
     "linear eraser behind it. What each method is: [benchmark.md](benchmark.md#methods).",
+    "wiki_bios": f"{_HEADS} (`ssae_default`, with as many latents as its rule finds). What each method is: "
+    "[benchmark.md](benchmark.md#methods).",
 }
 
 
