@@ -18,7 +18,7 @@ from torch import Tensor
 from debias_ssae.config import SAEConfig
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.files import write_atomically
-from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.model import SparseAutoencoder, unwritten
 
 Mode = Literal["zero", "mean", "project", "keep"]
 FORMAT = 1
@@ -86,17 +86,21 @@ class LatentEraser:
             return x
         sae = self.sae.to(x.device)
         with torch.no_grad():
-            rows = x.to(sae.W_enc.dtype)
-            if self.mode == "project":
-                basis = torch.linalg.qr(self._rows(sae.W_enc).T.double()).Q.to(rows.dtype)
-                return torch.addmm(rows, rows @ basis, basis.T, alpha=-self.alpha).to(x.dtype)
-            f = self._activations(rows)
-            if self.mode == "keep":
-                kept = torch.addmm(sae.b_dec, f, self._rows(sae.W_dec))
-                return torch.lerp(rows, kept, self.alpha).to(x.dtype)
-            if self.mode == "mean" and self.means is not None:
-                f = f - self.means.to(f)
-            return torch.addmm(rows, f, self._rows(sae.W_dec), alpha=-self.alpha).to(x.dtype)
+            edited = self._edit(sae, x.to(sae.W_enc.dtype)).to(x.dtype)
+            still = self._still.to(x.device)
+            edited[:, still] = x[:, still]
+            return edited
+
+    def _edit(self, sae: SparseAutoencoder, rows: Tensor) -> Tensor:
+        if self.mode == "project":
+            basis = torch.linalg.qr(self._rows(sae.W_enc).T.double()).Q.to(rows.dtype)
+            return torch.addmm(rows, rows @ basis, basis.T, alpha=-self.alpha)
+        f = self._activations(rows)
+        if self.mode == "keep":
+            return torch.lerp(rows, torch.addmm(sae.b_dec, f, self._rows(sae.W_dec)), self.alpha)
+        if self.mode == "mean" and self.means is not None:
+            f = f - self.means.to(f)
+        return torch.addmm(rows, f, self._rows(sae.W_dec), alpha=-self.alpha)
 
     def _activations(self, x: Tensor) -> Tensor:
         """The chosen latents ``[n, m]``."""
@@ -109,6 +113,11 @@ class LatentEraser:
         if self._floor is not None:
             return torch.threshold_(pre, self._floor, 0.0)
         return torch.where(pre > sae.threshold, pre, 0.0).relu_()
+
+    @cached_property
+    def _still(self) -> Tensor:
+        """Columns that the SAE leaves alone: they stay as they are to the bit."""
+        return unwritten(self._rows(self.sae.W_dec.detach()))
 
     @cached_property
     def _bias(self) -> Tensor:

@@ -1,6 +1,6 @@
 """Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
-from debias_ssae.attribution.choosing import Sufficient, removal_score, smallest_sufficient
+from debias_ssae.attribution.choosing import Linear, Sufficient, removal_score, smallest_sufficient
 from debias_ssae.attribution.concept import TwinRows, counterfactual_contrast, harvest_twins
 from debias_ssae.attribution.controls import matched_random_latents, random_swaps
 from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, costs_from_twins, guard
@@ -22,6 +22,7 @@ __all__ = [
     "Guarded",
     "KSparse",
     "LatentScores",
+    "Linear",
     "Stability",
     "Sufficient",
     "TwinRows",

@@ -8,6 +8,8 @@ import numpy as np
 
 from debias_ssae.exceptions import InputError
 
+Linear = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Callable[[np.ndarray], np.ndarray]]
+"""Fits a linear eraser on rows [n, d], attribute codes [n] and the target [n]."""
 MOST = 512
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -73,6 +75,7 @@ def removal_score(
     y: np.ndarray | None = None,
     *,
     groups: np.ndarray | None = None,
+    residual: Linear | None = None,
     n_folds: int = 10,
     min_cell: int = 20,
     random_state: int | None = None,
@@ -82,7 +85,8 @@ def removal_score(
     ``X`` [n, d_in] are a text's mean rows, ``latents`` [n, d_sae] its mean latents; after the removal of S the
     pooled rows are X - latents[:, S] @ W_dec[S], exactly. ``z`` [n] are codes of the attribute (-1 unknown) and
     ``y`` [n] the target. In the concept regime stack both wordings of the twins, with ``z`` the wording and
-    ``groups`` [n] the text, so that twins share a fold.
+    ``groups`` [n] the text, so that twins share a fold. Where a linear eraser follows on these very rows
+    (``residual``), what it leaves is probed: latents are for what it cannot remove.
 
     The probe is ridge regression of the attribute's indicators with a free intercept in each class of ``y``,
     every cell weighing the same in its class; the score is the share of variance it explains on held-out folds,
@@ -97,12 +101,14 @@ def removal_score(
     rows, design = _probe_design(np.asarray(z), y, min_cell)
     X, latents = np.asarray(X, dtype=np.float64)[rows], np.asarray(latents)[rows]
     groups = np.arange(len(rows)) if groups is None else np.asarray(groups)[rows]
+    codes, classes = np.unique(np.asarray(z)[rows], return_inverse=True)[1], None if y is None else y[rows]
     folds = _folds(groups, n_folds, np.random.default_rng(random_state))
     scale = float(design.weight @ np.square(X - X.mean(axis=0)).sum(axis=1)) / X.shape[1]
 
     def score(ids: np.ndarray) -> np.ndarray:
         ids = np.asarray(ids, dtype=np.int64)
         left = X - latents[:, ids].astype(np.float64) @ np.asarray(W_dec, dtype=np.float64)[ids]
+        left = left if residual is None else residual(left, codes, classes)(left)
         return _explained(left, design, folds, max(scale, 1e-12))
 
     return score

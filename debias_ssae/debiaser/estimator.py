@@ -1,7 +1,7 @@
 """``SSAEDebiaser``: scikit-learn in front, no algorithm inside."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +22,10 @@ from debias_ssae.debiaser.finding import find_from_labels
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
 from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.residual import (
-    Represent,
+    LABELLED_RESIDUALS,
+    Rows,
     fit_counterfactual,
-    fit_leace,
-    fit_mean_difference,
+    fit_labelled,
     residual_kind,
 )
 from debias_ssae.debiaser.settings import (
@@ -227,9 +227,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.parts_ = {name: self._learn_part(name, texts, corpus, concept, y, z) for name in hookpoints}
         if sample is not None:
             self.parts_ = self._best_part(sample)
-        self._fit_after_edit(texts, concept, z, y)
-        self.n_features_out_ = self.encoder_.language_model.d_model
-        return self
+        return self._finish_texts(texts, z, y)
 
     def _best_part(self, sample: Sample) -> dict[str, Part]:
         best, left = choose_hookpoint(self.encoder_, self.parts_, sample)
@@ -294,6 +292,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         n = len(x)
         blank = torch.zeros(n, 2, dtype=torch.long)
         rows = Activations(x, torch.arange(n), torch.zeros(n, dtype=torch.long), blank, n)
+        kind = residual_kind(self.residual, None, changes_anything=True)
         found = find_from_labels(
             learned.sae,
             rows,
@@ -302,52 +301,48 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             config_of(self).selection,
             keep=self.edit == "keep",
             n_latents=self.n_latents,
+            residual=LABELLED_RESIDUALS.get(kind or ""),
             random_state=seed_of(self),
         )
         self.parts_ = {MATRIX: Part.cut(learned, found, self.alpha)}
         return self._finish_matrix(X, y, z)
 
     def _finish_matrix(self, X: np.ndarray, y: np.ndarray | None, z: Any) -> Self:
-        self.concept_, self.residual_, self.shift_ = None, None, None
-        edited, kind = self._edit_matrix(X), self.residual_kind_
-        if kind == "leace":
-            self.residual_ = fit_leace(edited, z, y)
-        elif kind == "mean_difference":
-            self.residual_ = fit_mean_difference(
-                lambda at: edited[at],
-                z,
-                y,
-                len(X),
-                max_rows=len(X),
-                min_cell=config_of(self).selection.min_cell,
-            )
-        if config_of(self).recenter and self.changes_anything:
-            self._recenter(X, edited)
+        self.concept_, edited = None, self._edit_matrix(X)
+        self._fit_after_edit(Rows(lambda at: X[at], lambda at: edited[at], len(X), len(X)), z, y)
         self.n_features_out_ = X.shape[1]
         return self
 
-    def _fit_after_edit(
-        self, texts: list[str], concept: Concept | None, z: Any, y: np.ndarray | None
-    ) -> None:
+    def _finish_texts(self, texts: list[str], z: Any, y: np.ndarray | None) -> Self:
+        self._fit_after_edit(
+            Rows(
+                lambda at: self.encoder_.encode([texts[i] for i in at]),
+                lambda at: self._represent([texts[i] for i in at]),
+                len(texts),
+                config_of(self).selection.max_texts,
+            ),
+            z,
+            y,
+            texts,
+        )
+        self.n_features_out_ = self.encoder_.language_model.d_model
+        return self
+
+    def _fit_after_edit(self, rows: Rows, z: Any, y: np.ndarray | None, texts: Sequence[str] = ()) -> None:
         """What follows the edit: a residual eraser, and the shift where that has no centre in the plain model."""
-        config, seed = config_of(self), seed_of(self)
-        limit, encode, keep = config.selection.max_texts, self.encoder_.encode, self.edit == "keep"
+        config, seed, keep = config_of(self), seed_of(self), self.edit == "keep"
         self.residual_, self.shift_ = None, None
         kind = self.residual_kind_
-        if kind == "leace":
-            self.residual_ = fit_leace(self._represent(texts), z, y)
-        elif kind == "mean_difference":
-            plain, edited = _rows_of(texts, encode), _rows_of(texts, self._represent)
-            options: dict[str, Any] = {"max_rows": limit, "min_cell": config.selection.min_cell}
-            options["plain"] = None if keep else plain  # of which keeping leaves little
-            self.residual_ = fit_mean_difference(edited, z, y, len(texts), random_state=seed, **options)
-        elif kind == "counterfactual" and concept is not None:
-            self.residual_ = fit_counterfactual(self.encoder_, texts, concept, limit, seed)
+        if kind in LABELLED_RESIDUALS:
+            self.residual_ = fit_labelled(
+                kind, rows, z, y, keep=keep, min_cell=config.selection.min_cell, random_state=seed
+            )
+        elif kind == "counterfactual" and self.concept_ is not None:
+            self.residual_ = fit_counterfactual(self.encoder_, texts, self.concept_, rows.limit, seed)
         has_center = kind == "counterfactual" or (kind == "mean_difference" and not keep)
         if config.recenter and self.changes_anything and not has_center:
-            order = np.random.default_rng(seed).permutation(len(texts))[:limit]
-            sample = [texts[i] for i in order]
-            self._recenter(encode(sample), self._represent(sample))
+            sample = np.random.default_rng(seed).permutation(rows.n)[: rows.limit]
+            self._recenter(rows.plain(sample), rows.edited(sample))
 
     def _represent(self, texts: Sequence[str]) -> np.ndarray:
         """The pooled representation with the edit inside the model, before any residual eraser."""
@@ -356,7 +351,9 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
         if not self.changes_anything:
             return X
-        return self.eraser_(_tensor(X)).numpy().astype(X.dtype)
+        rows = _tensor(X)
+        # the change alone is float32, so that what is not edited keeps all its digits
+        return X + (self.eraser_(rows) - rows).numpy().astype(X.dtype)
 
     def _recenter(self, plain: np.ndarray, edited: np.ndarray) -> None:
         """Keep the training mean in place, so that a classifier already deployed keeps its intercept."""
@@ -388,10 +385,6 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.encoder is None else []
         return tags
-
-
-def _rows_of(texts: Sequence[str], represent: Callable[[list[str]], np.ndarray]) -> Represent:
-    return lambda at: represent([texts[i] for i in at])
 
 
 def _tensor(X: np.ndarray) -> torch.Tensor:

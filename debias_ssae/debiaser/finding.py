@@ -14,6 +14,7 @@ from debias_ssae.activations import Activations, LanguageModel, harvest
 from debias_ssae.attribution import (
     Costs,
     LatentScores,
+    Linear,
     TwinRows,
     class_conditional_contrast,
     costs_from_labels,
@@ -121,11 +122,13 @@ def find_from_labels(
     *,
     keep: bool = False,
     n_latents: int | str = "auto",
+    residual: Linear | None = None,
     random_state: int | None = None,
 ) -> Found:
     """Labelled regime, on the rows of the hookpoint; texts with an unknown attribute are left out.
 
-    With ``keep`` the latents found are those to keep, for an attribute that is everywhere.
+    With ``keep`` the latents found are those to keep, for an attribute that is everywhere. ``residual`` fits the
+    linear eraser that follows on the same rows, if one does: the rule then goes by what it leaves.
     """
     if keep:
         return _find_to_keep(sae, rows, y, sensitive_features, config, n_latents)
@@ -147,7 +150,7 @@ def find_from_labels(
         return Found(scores, chosen[: int(n_latents)], report)
     options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
     try:
-        score = removal_score(X, latents, W_dec, codes, y, **options)
+        score = removal_score(X, latents, W_dec, codes, y, residual=residual, **options)
     except InputError as error:
         report["n_latents"] = f"rule not run: {error}"
         return Found(scores, chosen[: config.n_latents], report)

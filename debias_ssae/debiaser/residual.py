@@ -1,18 +1,19 @@
 """The linear eraser that follows the edit: the attribute's direction in the plain model, and what the edit left."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from debias_ssae.ablation import LinearEraser, counterfactual, leace, mean_difference
-from debias_ssae.attribution import encode_labels, rows_of_every_cell
+from debias_ssae.attribution import Linear, encode_labels, rows_of_every_cell
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 
 Represent = Callable[[np.ndarray], np.ndarray]
-LABELLED_RESIDUALS = ("mean_difference", "leace")
+LABELLED_RESIDUALS: dict[str, Linear] = {"mean_difference": mean_difference, "leace": leace}
 """Those that are fitted on attribute labels."""
 
 
@@ -29,46 +30,53 @@ def residual_kind(asked: str | None, concept: Concept | None, *, changes_anythin
     return "counterfactual" if concept.pairs else None
 
 
-def fit_leace(x: np.ndarray, z: Any, y: np.ndarray | None) -> LinearEraser:
-    """LEACE of the rows ``[n, d]`` whose attribute is known, inside each class where there are classes."""
-    codes, _, y = encode_labels(z, y, len(x))
-    known = codes >= 0
-    return leace(x[known], codes[known], None if y is None else y[known])
+@dataclass(frozen=True)
+class Rows:
+    """How to come by the representations of row numbers, ``[n] -> [n, d]``, without and with the edit."""
+
+    plain: Represent
+    edited: Represent
+    n: int
+    limit: int
+    """About how many are worth representing."""
 
 
-def fit_mean_difference(
-    edited: Represent,
+def fit_labelled(
+    kind: str,
+    rows: Rows,
     z: Any,
     y: np.ndarray | None,
-    n: int,
     *,
-    max_rows: int,
-    min_cell: int,
+    keep: bool = False,
+    min_cell: int = 1,
     random_state: int | None = None,
-    plain: Represent | None = None,
 ) -> LinearEraser:
-    """The groups' mean difference, inside each class where there are classes: first in the plain representation,
-    then what is left of it after the edit; without ``plain`` the latter alone.
+    """LEACE of the edited rows whose attribute is known, or the groups' mean difference, inside each class where
+    there are classes: first in the plain representation, then what is left of it after the edit; with ``keep``,
+    which leaves little of the plain one, the latter alone.
 
-    Both functions give the representations of row numbers out of ``n``; at most about ``max_rows`` are asked for, as
-    many of every cell as can be. Values with fewer than ``min_cell`` rows are left out where two others remain: their
-    means are noise, and each value costs a direction. Raises InputError where no class holds two values.
+    For the mean difference at most about ``rows.limit`` are represented, as many of every cell as can be. Values
+    with fewer than ``min_cell`` rows are left out where two others remain: their means are noise, and each value
+    costs a direction. Raises InputError where no class holds two values.
     """
-    codes, _, y = encode_labels(z, y, n)
+    codes, _, y = encode_labels(z, y, rows.n)
+    if kind == "leace":
+        known = np.flatnonzero(codes >= 0)
+        return leace(rows.edited(np.arange(rows.n))[known], codes[known], None if y is None else y[known])
     common = np.bincount(codes[codes >= 0]) >= min_cell
     if common.sum() > 1:
         codes = np.where((codes >= 0) & common[codes], codes, -1)
-    order = np.random.default_rng(random_state).permutation(n)
-    rows = rows_of_every_cell(order, codes, y, max_rows)
-    if not len(rows):
+    order = np.random.default_rng(random_state).permutation(rows.n)
+    chosen = rows_of_every_cell(order, codes, y, rows.limit)
+    if not len(chosen):
         raise InputError(
             'residual="mean_difference" needs a class of the target that holds two attribute values; give labelled '
             "texts of both, or use residual=None"
         )
-    labels = codes[rows], None if y is None else y[rows]
-    if plain is None:
-        return mean_difference(edited(rows), *labels)
-    return mean_difference(plain(rows), *labels, edited=edited(rows))
+    edited, labels = rows.edited(chosen), (codes[chosen], None if y is None else y[chosen])
+    if keep:
+        return mean_difference(edited, *labels)
+    return mean_difference(rows.plain(chosen), *labels, edited=edited)
 
 
 def fit_counterfactual(

@@ -100,4 +100,4 @@ def _fit_again(new: SSAEDebiaser, texts: Any, y: Any, sensitive_features: Any) -
     if kind in LABELLED_RESIDUALS and sensitive_features is None:
         raise InputError(f'residual="{kind}" is fitted on labels; give them as well (--sensitive)')
     classes = None if y is None else np.asarray(y)
-    new._fit_after_edit(check_texts(texts), new.concept_, sensitive_features, classes)
+    new._finish_texts(check_texts(texts), sensitive_features, classes)

@@ -147,3 +147,8 @@ class SparseAutoencoder(nn.Module):
         ):
             raise InputError(f"latents must be a vector of numbers from 0 to {self.cfg.d_sae - 1}")
         return latents
+
+
+def unwritten(W_dec: Tensor) -> Tensor:
+    """Return the columns [m] that no row of ``W_dec`` [d_sae, d_in] writes."""
+    return (W_dec == 0).all(0).nonzero().squeeze(1)

@@ -12,12 +12,15 @@ from debias_ssae.exceptions import InputError
 from debias_ssae.sae import starts
 from debias_ssae.sae.gradients import Knobs, Weights, compute_step
 from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_weights, tilted
-from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.model import SparseAutoencoder, unwritten
 from debias_ssae.sae.processes import Processes
 
 REVIVAL = 10.0
 """Learning rates by which a dead latent's hurdle sinks in a step: jumprelu's log threshold, relu's bias (up).
 AuxK trains latents that have something above zero to train; the hurdle itself gets no gradient from afar."""
+
+STILL = 1e-6
+"""Share of the mean spread below which a column is left alone: it is smaller than the rounding of the others."""
 
 
 class Training:
@@ -25,6 +28,8 @@ class Training:
 
     weights: Weights
     optimiser: torch.optim.Adam
+    still: Tensor
+    """Columns that are neither read nor written."""
 
     def __init__(
         self,
@@ -53,7 +58,11 @@ class Training:
         self.silent = torch.zeros(cfg.d_sae, dtype=torch.long, device=self.device)
 
     def begin(self, rows: Tensor, init: SparseAutoencoder | None, random_state: int | None) -> None:
-        """Estimate scale and centre on the first ``rows`` [n, d_in] and set the first weights."""
+        """Estimate scale and centre on the first ``rows`` [n, d_in] and set the first weights.
+
+        Columns of next to no spread (all-MiniLM-L6-v2 has three) stay out: what an eraser wrote there would be
+        rounding, which a head that standardises its columns blows up to the size of all else.
+        """
         rows = rows.to(self.device)
         self.center = rows.mean(0)
         variance = float((rows - self.center).square().sum(1).mean())
@@ -74,6 +83,9 @@ class Training:
             )
         if init is not None and init.cfg.architecture in ("batchtopk", "matryoshka"):
             self.threshold, self.threshold_known = float(init.threshold) * self.scale, True
+        still = rows.double().std(0) * self.scale < STILL
+        for matrix in (weights.W_enc, weights.W_dec):
+            matrix[:, still] = 0.0
         self._attach(weights)
 
     def _own(self, sae: SparseAutoencoder) -> SparseAutoencoder:
@@ -171,6 +183,9 @@ class Training:
     def _update(self, gradient: Weights, step: int) -> float:
         """One step of Adam, the decoder's rows kept at norm 1; returns the learning rate."""
         weights, train = self.weights, self.train
+        if len(self.still):
+            for part in (gradient.W_enc, gradient.W_dec, gradient.b_dec):
+                part[..., self.still] = 0.0
         along = (gradient.W_dec * weights.W_dec).sum(1, keepdim=True)
         gradient.W_dec.addcmul_(along, weights.W_dec, value=-1.0)
         parts = gradient.tensors()
@@ -196,6 +211,7 @@ class Training:
 
     def _attach(self, weights: Weights) -> None:
         self.weights = weights
+        self.still = unwritten(weights.W_dec)
         self.optimiser = torch.optim.Adam(list(weights.tensors().values()), lr=self.train.lr, fused=True)
 
     def folded(self) -> SparseAutoencoder:

@@ -55,6 +55,19 @@ def test_nothing_removed_means_the_same_bits(latents: list[int], alpha: float) -
     assert LatentEraser.cut(sae_of(), latents, alpha=alpha)(x) is x
 
 
+@pytest.mark.parametrize("mode", ["zero", "mean", "project", "keep"])
+@pytest.mark.parametrize("architecture", ["relu", "topk"])
+def test_columns_that_the_sae_leaves_alone_stay_the_same_bits(architecture: str, mode: str) -> None:
+    sae, x = sae_of(architecture), rows()
+    with torch.no_grad():
+        sae.W_enc[:, 2] = sae.W_dec[:, 2] = 0.0
+        sae.b_dec[2] = 1e-9
+    x[:, 2] = 1e-20 + 1e-30 * x[:, 2]
+    edited = LatentEraser.cut(sae, [3, 17, 5], mode=mode, means=torch.ones(M))(x)
+    assert torch.equal(edited[:, 2], x[:, 2])
+    assert not torch.isclose(edited[:, 3], x[:, 3]).all()
+
+
 @pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
 def test_keeping_is_removing_the_others_and_the_error(architecture: str) -> None:
     sae, x, kept = sae_of(architecture), rows(), [3, 17, 5]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from debias_ssae.ablation import mean_difference
 from debias_ssae.attribution import removal_score, smallest_sufficient
 from debias_ssae.attribution.choosing import _spectrum
 from debias_ssae.exceptions import InputError
@@ -161,3 +162,12 @@ def test_a_score_costs_about_a_second_at_full_size() -> None:
         start = time.process_time()
         score(np.arange(100))
         assert time.process_time() - start < 10
+
+
+def test_what_a_linear_eraser_takes_needs_no_latents() -> None:
+    X, latents, W_dec, z, y = planted(64)
+    alone = removal_score(X, latents, W_dec, z, y, random_state=0)
+    followed = removal_score(X, latents, W_dec, z, y, residual=mean_difference, random_state=0)
+    assert alone(np.arange(8)).mean() > 0.3 > 0.05 > followed(np.arange(8)).mean()
+    assert smallest_sufficient(np.arange(D_SAE - 1), followed).n == 8
+    assert smallest_sufficient(np.arange(D_SAE - 1), alone).n == 64

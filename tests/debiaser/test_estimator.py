@@ -206,6 +206,41 @@ def test_matrix_without_attribute_warns_and_changes_nothing(small_config) -> Non
     assert np.array_equal(debiaser.transform(X), X)
 
 
+def confounded_rows(n: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows whose first directions write the target and the attribute; the last column hardly varies."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, n)
+    z = np.where(rng.random(n) < 0.7, y, rng.integers(0, 2, n))
+    X = rng.normal(size=(n, 24))
+    X[:, 0] += 3 * y
+    X[:, 1] += 3 * z
+    X[:, -1] = 1e-20 + 1e-33 * X[:, -1]
+    return X, y, z
+
+
+@pytest.mark.parametrize("edit", ["remove", "keep"])
+def test_columns_that_hardly_vary_stay_small_in_a_matrix(small_config, edit) -> None:  # type: ignore[no-untyped-def]
+    """A head that standardises would else see nothing but rounding there."""
+    X, y, z = confounded_rows()
+    debiaser = SSAEDebiaser(config=small_config, edit=edit, random_state=0).fit(X, y, sensitive_features=z)
+    assert debiaser.changes_anything
+    moved = (debiaser.transform(X) - X) / X.std(axis=0)
+    assert np.abs(moved).max() > 0.1
+    assert np.abs(moved[:, -1]).max() < 20
+
+
+@pytest.mark.parametrize("residual", ["auto", "leace", None])
+def test_in_a_matrix_the_residual_takes_what_is_linear(small_config, residual) -> None:  # type: ignore[no-untyped-def]
+    X, y, z = confounded_rows()
+    many = small_config.updated(selection={"most_latents": 200})
+    debiaser = SSAEDebiaser(config=many, residual=residual, random_state=0).fit(X, y, sensitive_features=z)
+    assert (len(debiaser.latents_) == 8) == (residual is not None)
+    out = debiaser.transform(X)
+    apart = [out[(y == c) & (z == 1)].mean(axis=0) - out[(y == c) & (z == 0)].mean(axis=0) for c in (0, 1)]
+    if residual is not None:
+        assert np.abs(np.mean(apart, axis=0)).max() < 0.2
+
+
 def test_pickle_and_output(labelled, bios) -> None:  # type: ignore[no-untyped-def]
     again = pickle.loads(pickle.dumps(labelled))
     assert np.array_equal(again.eraser_.latents, labelled.eraser_.latents)

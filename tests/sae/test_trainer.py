@@ -8,6 +8,7 @@ from debias_ssae.config import SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae import shuffled_batches, train_sae
 from debias_ssae.sae.metrics import evaluate
+from debias_ssae.sae.model import unwritten
 from debias_ssae.sae.starts import centre
 
 CFG = SAEConfig(d_in=16, d_sae=48, k=4)
@@ -346,6 +347,25 @@ def test_shuffled_batches_cover_each_epoch_and_seek():
             shuffled_batches(bad, 4)
     with pytest.raises(InputError, match="batch_size=0"):
         shuffled_batches(x, 0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_columns_that_hardly_vary_are_neither_read_nor_written(architecture):
+    rows = planted_rows(2000)
+    rows[:, 3] = 0.5 + 1e-9 * rows[:, 3]
+    rows[:, 5] *= 1e-4  # small, but its own
+    cfg = CFG.updated(architecture=architecture)
+    general = train_sae(shuffled_batches(rows, 64, 0), cfg, BRIEF, random_state=0).sae
+    tuned = train_sae(shuffled_batches(rows, 64, 1), cfg, BRIEF, random_state=0, init=general).sae
+    foreign = train_sae(
+        shuffled_batches(rows, 64, 1), cfg, BRIEF, random_state=0, init=random_sae(architecture)
+    ).sae
+    for sae in (general, tuned, foreign):
+        assert unwritten(sae.W_dec).tolist() == unwritten(sae.W_enc).tolist() == [3]
+        assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(48), atol=1e-5)
+    assert general.b_dec[3].item() == pytest.approx(0.5)
+    plain = train_sae(stream(), cfg, BRIEF, random_state=0).sae
+    assert not len(unwritten(plain.W_dec))
 
 
 def test_centres():
