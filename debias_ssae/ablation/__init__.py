@@ -4,6 +4,7 @@ from debias_ssae.ablation.eraser import LatentEraser, Mode
 from debias_ssae.ablation.residual import (
     LinearEraser,
     counterfactual,
+    inverse,
     leace,
     mean_difference,
     orthonormal,
@@ -17,6 +18,7 @@ __all__ = [
     "LinearEraser",
     "Mode",
     "counterfactual",
+    "inverse",
     "leace",
     "mean_difference",
     "orthonormal",

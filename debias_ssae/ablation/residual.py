@@ -26,9 +26,14 @@ class LinearEraser:
 
 
 def spread(rows: np.ndarray) -> np.ndarray:
-    """Standard deviation of each column ``[d]``; 1 where a column is constant."""
-    scale = rows.astype(np.float64).std(axis=0)
-    return np.where(scale > 0, scale, 1.0)
+    """Standard deviation of each column ``[d]``, float64."""
+    scale: np.ndarray = rows.astype(np.float64).std(axis=0)
+    return scale
+
+
+def inverse(scale: np.ndarray) -> np.ndarray:
+    """One over it; 0 where a column is constant, so that an eraser neither reads nor writes it."""
+    return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > np.finfo(np.float64).tiny)
 
 
 def principal_directions(differences: np.ndarray) -> np.ndarray:
@@ -58,8 +63,8 @@ def counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> Linea
         )
     both = np.vstack([a, b])
     center, scale = both.mean(axis=0, dtype=np.float64), spread(both)
-    basis = principal_directions((b.astype(np.float64) - a) / scale)[:n_components]
-    return LinearEraser(basis / scale, basis * scale, center)
+    basis = principal_directions((b.astype(np.float64) - a) * inverse(scale))[:n_components]
+    return LinearEraser(basis * inverse(scale), basis * scale, center)
 
 
 def mean_difference(
@@ -72,15 +77,15 @@ def mean_difference(
     With ``edited``, the rows after an edit, what still differs there goes as well.
     """
     scale = spread(x)
-    basis, center = _apart(x / scale, z, y)
+    basis, center = _apart(x * inverse(scale), z, y)
     if edited is not None:
-        left = edited / scale
+        left = edited * inverse(scale)
         left = left - (left - center) @ basis.T @ basis
         # nothing differs along the first directions any more, so these are orthogonal to them
         more, its_center = _apart(left, z, y)
         center = center + (its_center - center) @ more.T @ more
         basis = np.vstack([basis, more])
-    return LinearEraser(basis / scale, basis * scale, center * scale)
+    return LinearEraser(basis * inverse(scale), basis * scale, center * scale)
 
 
 def _apart(rows: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -117,9 +122,11 @@ def leace(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEr
     targets = within_classes(np.eye(int(z.max()) + 1)[z], y)
     center, scale = x.mean(axis=0, dtype=np.float64), spread(x)
     # the package's own tolerance takes singular values that are no noise for noise, and leaves them in
-    fitted = LeaceEraser.fit(torch.as_tensor((x - center) / scale), torch.as_tensor(targets), svd_tol=1e-6)
+    fitted = LeaceEraser.fit(
+        torch.as_tensor((x - center) * inverse(scale)), torch.as_tensor(targets), svd_tol=1e-6
+    )
     left, right = fitted.proj_right.numpy(), fitted.proj_left.numpy().T
-    return LinearEraser(left / scale, right * scale, center)
+    return LinearEraser(left * inverse(scale), right * scale, center)
 
 
 def within_classes(Z: np.ndarray, y: np.ndarray | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from debias_ssae.ablation import principal_directions, spread
+from debias_ssae.ablation import inverse, principal_directions, spread
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
@@ -69,7 +69,7 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         self.probe_accuracies_: dict[int, float] = {}
         both = np.vstack([a, b])
         self.center_, self.scale_ = both.mean(axis=0), spread(both)
-        a, b = (a - self.center_) / self.scale_, (b - self.center_) / self.scale_
+        a, b = ((x - self.center_) * inverse(self.scale_) for x in (a, b))
         count = self._choose(a, b) if n == "auto" else min(int(n), X.shape[1])
         self.components_ = principal_directions(b - a)[:count]
         return self
@@ -78,7 +78,7 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         """Return the edited rows ``(n, d)``."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        along = (X - self.center_) / self.scale_ @ self.components_.T
+        along = (X - self.center_) * inverse(self.scale_) @ self.components_.T
         edited: np.ndarray = (X - along @ self.components_ * self.scale_).astype(X.dtype)
         return edited
 

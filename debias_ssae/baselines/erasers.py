@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.ablation import orthonormal, spread, within_classes
+from debias_ssae.ablation import inverse, orthonormal, spread, within_classes
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.exceptions import InputError, MissingExtraError
 
@@ -46,8 +46,8 @@ class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, AB
         labels = None if y is None else np.asarray(y)[known]
         rows = X[known].astype(np.float64)
         self.center_, scale = rows.mean(axis=0), spread(rows)
-        left, right = self._directions((rows - self.center_) / scale, Z, labels)
-        self.left_, self.right_ = left * scale, right / scale
+        left, right = self._directions((rows - self.center_) * inverse(scale), Z, labels)
+        self.left_, self.right_ = left * scale, right * inverse(scale)
         return self
 
     def transform(self, X: Any) -> np.ndarray:

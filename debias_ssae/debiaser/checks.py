@@ -1,12 +1,18 @@
 """What ``SSAEDebiaser`` refuses, with the cure."""
 
+import math
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from debias_ssae.attribution import encode_labels
 from debias_ssae.concept import Concept
+from debias_ssae.config import DebiasConfig
 from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
+from debias_ssae.debiaser.settings import config_of
 from debias_ssae.exceptions import InputError
 
 
@@ -18,6 +24,13 @@ def check_params(debiaser: Any) -> None:
         or debiaser.n_latents < 0
     ):
         raise InputError(f'n_latents is {debiaser.n_latents!r}; expected "auto" or a whole number, 0 or more')
+    alpha = debiaser.alpha
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 <= float(alpha) < math.inf:
+        raise InputError(f"alpha is {alpha!r}; expected a number, 0 or more: 1 removes all")
+    if debiaser.config is not None and not isinstance(debiaser.config, DebiasConfig):
+        raise InputError(
+            f"config is {type(debiaser.config).__name__}; expected a DebiasConfig (load_config reads a file)"
+        )
     if debiaser.residual not in (None, "auto", "counterfactual", *LABELLED_RESIDUALS):
         raise InputError(
             f'residual is {debiaser.residual!r}; expected "auto", None, "counterfactual", "mean_difference" or "leace"'
@@ -33,7 +46,9 @@ def check_params(debiaser: Any) -> None:
             f'edit="keep" leaves too little for the blocks after it; use hookpoint="final", '
             f"got {debiaser.hookpoint!r}"
         )
-    if not isinstance(debiaser.hookpoint, str) and not len(debiaser.hookpoint):
+    if not isinstance(debiaser.hookpoint, str | Sequence):
+        raise InputError(f"hookpoint is {debiaser.hookpoint!r}; expected a name or several")
+    if not len(debiaser.hookpoint):
         raise InputError('hookpoint is empty, so nothing would be edited; name at least one, or "auto"')
     if hasattr(debiaser.corpus, "__next__"):
         raise InputError(
@@ -49,26 +64,19 @@ def check_params(debiaser: Any) -> None:
         )
 
 
-def check_regime(
-    concept: Concept | None,
-    y: np.ndarray | None,
-    z: Any,
-    *,
-    keep: bool = False,
-    residual: str | None = None,
-    required: bool = True,
-) -> None:
-    """Raise InputError where nothing says what to remove, or where the attribute is the target.
+def check_regime(debiaser: Any, concept: Concept | None, y: np.ndarray | None, z: Any) -> None:
+    """Raise InputError where nothing says what to remove, or where the attribute cannot be told from the target.
 
-    Where not ``required``, labels may be missing altogether.
+    In a matrix labels may be missing altogether.
     """
+    residual, keep = debiaser.residual, debiaser.edit == "keep"
     _check_residual(residual, concept, z)
     if concept is not None:
         if residual in LABELLED_RESIDUALS:
             encode_labels(z, y, len(z))
         return
     if z is None:
-        if not required:
+        if debiaser.encoder is None and not keep:
             return
         raise InputError(
             "neither sensitive_features nor a concept was given, so there is nothing to remove; pass "
@@ -82,6 +90,8 @@ def check_regime(
             "sensitive_features equals y on every labelled row, so the attribute cannot be told from the target; "
             "give a labelled set that holds both values in every class, or name a concept="
         )
+    if not keep:
+        _check_cells(codes, y, config_of(debiaser).selection.min_cell)
 
 
 def _check_residual(residual: str | None, concept: Concept | None, z: Any) -> None:
@@ -101,10 +111,37 @@ def _check_residual(residual: str | None, concept: Concept | None, z: Any) -> No
         )
 
 
+def _check_cells(codes: np.ndarray, y: np.ndarray | None, min_cell: int) -> None:
+    """Raise InputError, before anything is trained, where no class shows a difference between attribute values."""
+    known = codes >= 0
+    cells = pd.crosstab(np.zeros(known.sum()) if y is None else y[known], codes[known]).to_numpy()
+    rest = cells.sum(axis=1, keepdims=True) - cells
+    if not ((cells >= min_cell) & (rest >= min_cell)).any():
+        raise InputError(
+            f"no class of the target holds two attribute values with {min_cell} rows each, so the attribute cannot be "
+            "told from the target; give a labelled set that holds more of both, or set selection.min_cell lower"
+        )
+
+
+def check_target(y: np.ndarray) -> None:
+    """Raise InputError for classes that cannot be compared."""
+    try:
+        np.unique(y[~pd.isna(y)])
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in y})
+        raise InputError(f"y mixes {', '.join(kinds)}; give all its classes one type") from error
+
+
 def check_lengths(n: int, y: Any, z: Any) -> None:
     """Raise InputError where labels and rows differ in number."""
     for name, values in (("y", y), ("sensitive_features", z)):
-        if values is not None and len(values) != n:
+        try:
+            differs = values is not None and len(values) != n
+        except TypeError as error:
+            raise InputError(
+                f"{name} is {type(values).__name__}; expected an array with a value for each of the {n} rows"
+            ) from error
+        if differs:
             raise InputError(f"X has {n} rows, but {name} has {len(values)}; they must agree")
 
 

@@ -17,7 +17,12 @@ from debias_ssae.activations import Activations
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig
 from debias_ssae.debiaser import persistence
-from debias_ssae.debiaser.checks import check_lengths, check_params, check_regime
+from debias_ssae.debiaser.checks import (
+    check_lengths,
+    check_params,
+    check_regime,
+    check_target,
+)
 from debias_ssae.debiaser.finding import find_from_labels
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
 from debias_ssae.debiaser.part import Part
@@ -165,13 +170,15 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         self._forget()
         check_params(self)
-        y = None if y is None else column_or_1d(y)
+        if y is not None:
+            y = column_or_1d(y)
+            check_target(y)
         if self.encoder is None:
             return self._fit_matrix(X, y, sensitive_features)
         texts = check_texts(X)
         check_lengths(len(texts), y, sensitive_features)
         concept = read_concept(self.concept)
-        check_regime(concept, y, sensitive_features, keep=self.edit == "keep", residual=self.residual)
+        check_regime(self, concept, y, sensitive_features)
         if concept is not None and concept.pairs:
             concept.check_occurs(texts)  # before anything is trained
         return self._fit_texts(texts, concept, y, sensitive_features)
@@ -273,7 +280,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_lengths(len(X), y, z)
         x = _tensor(X)
-        check_regime(None, y, z, keep=self.edit == "keep", residual=self.residual, required=False)
+        check_regime(self, None, y, z)
         learned = learn_from_rows(
             x,
             config_of(self),
@@ -350,7 +357,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
         if not self.changes_anything:
-            return X
+            return X.copy()
         rows = _tensor(X)
         # the change alone is float32, so that what is not edited keeps all its digits
         return X + (self.eraser_(rows) - rows).numpy().astype(X.dtype)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
@@ -26,6 +27,7 @@ from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
 
 FORMAT = 2
+_FILES = ("debiaser.json", "arrays.safetensors")
 _SCORE_ARRAYS = ("score", "sign", "effect", "firing_rate", "mass", "p_value")
 
 
@@ -36,6 +38,8 @@ def save(debiaser: Any, directory: Path) -> None:
     """
     if debiaser.encoder is not None and debiaser.encoder_.edits:
         raise InputError("the encoder has edits of its own, which cannot be saved; give an encoder without")
+    directory = directory.absolute()
+    _check_goal(directory)
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -47,11 +51,21 @@ def save(debiaser: Any, directory: Path) -> None:
     text = json.dumps(_description(debiaser), indent=1, ensure_ascii=False)
     (partial / "debiaser.json").write_text(text, encoding="utf-8")
     if directory.exists():
-        if any(directory.iterdir()) and not (directory / "debiaser.json").exists():
-            shutil.rmtree(partial)
-            raise InputError(f"{directory} holds something that is no debiaser; give another directory")
         shutil.rmtree(directory)
     partial.rename(directory)
+
+
+def _check_goal(directory: Path) -> None:
+    """Raise InputError where writing would take something else away."""
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file; give a directory")
+    held = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    other = sorted(held - set(_FILES) - {_sae_name(i) for i in range(len(held))})
+    if other or (held and "debiaser.json" not in held):
+        raise InputError(
+            f"{directory} holds something that is no debiaser ({', '.join(other or sorted(held))}), which would "
+            "be lost; give another directory"
+        )
 
 
 def load(cls: type, directory: Path) -> Any:
@@ -70,7 +84,7 @@ def load(cls: type, directory: Path) -> Any:
         _restore(debiaser, saved, arrays, directory)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise InputError(f"{directory} is damaged: {type(error).__name__}: {error}") from error
     return debiaser
 

@@ -74,9 +74,17 @@ def fit_labelled(
             "texts of both, or use residual=None"
         )
     edited, labels = rows.edited(chosen), (codes[chosen], None if y is None else y[chosen])
-    if keep:
-        return mean_difference(edited, *labels)
-    return mean_difference(rows.plain(chosen), *labels, edited=edited)
+    eraser = (
+        mean_difference(edited, *labels)
+        if keep
+        else mean_difference(rows.plain(chosen), *labels, edited=edited)
+    )
+    if len(eraser.left) >= edited.shape[1]:
+        raise InputError(
+            f"the means of {len(np.unique(codes[chosen]))} attribute values differ in all {edited.shape[1]} "
+            'dimensions, so residual="mean_difference" would leave nothing; merge values, or use residual=None'
+        )
+    return eraser
 
 
 def fit_counterfactual(

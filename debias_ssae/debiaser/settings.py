@@ -11,6 +11,7 @@ from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig, make_config
 from debias_ssae.datasets import load_corpus
 from debias_ssae.encoder import ActivationEncoder, check_texts
+from debias_ssae.exceptions import InputError
 from debias_ssae.sae.formats import load_sae
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -63,6 +64,8 @@ def read_corpus(corpus: Any) -> list[str] | None:
 def read_sae(sae: Any, hookpoint: str) -> SparseAutoencoder | None:
     """The general SAE of ``hookpoint``, read where a path names it."""
     sae = sae.get(hookpoint) if isinstance(sae, Mapping) else sae
+    if not isinstance(sae, str | Path | SparseAutoencoder | None):
+        raise InputError(f"sae is {type(sae).__name__}; expected a path or a SparseAutoencoder")
     return load_sae(sae) if isinstance(sae, str | Path) else sae
 
 

@@ -66,9 +66,10 @@ class Training:
         rows = rows.to(self.device)
         self.center = rows.mean(0)
         variance = float((rows - self.center).square().sum(1).mean())
-        if not variance > 0:
+        if not 0 < variance < math.inf:
             raise InputError(
-                f"The first {len(rows)} rows of the stream do not vary; there is nothing to learn"
+                f"The first {len(rows)} rows of the stream do not vary, or by too little or too much for float32 "
+                f"(their variance reads {variance:g}); give rows of a usual scale"
             )
         self.scale = math.sqrt(self.cfg.d_in / variance)
         start = SparseAutoencoder(self.cfg, random_state=random_state) if init is None else init

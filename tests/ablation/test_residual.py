@@ -109,3 +109,13 @@ def test_a_column_of_tiny_spread_is_not_left_with_rounding(fit: Callable[[np.nda
     tiny = (X * scale).astype(np.float32)
     expected = fit(X)(X)
     assert np.allclose(fit(tiny)(tiny) / scale, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("fit", [lambda x: leace(x, z), lambda x: mean_difference(x, z)])
+def test_constant_columns_stay_the_same_bits(fit: Callable[[np.ndarray], LinearEraser]) -> None:
+    """Rounding of 1e-17 there would tell the attribute to a head that standardises."""
+    held = X.astype(np.float64)
+    held[:, :3] = [0.0, 5.0, -2.0]
+    edited = fit(held)(held)
+    assert np.array_equal(edited[:, :3], held[:, :3])
+    assert probe(edited) < 0.56 < 0.9 < probe(held)

@@ -268,3 +268,12 @@ def test_columns_of_tiny_spread_are_erased_like_any_other(eraser: AttributeErasu
     expected = eraser.fit(X, y, sensitive_features=z).transform(X)
     edited = eraser.fit(tiny, y, sensitive_features=z).transform(tiny)
     assert np.allclose(edited / scale, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("eraser", [LEACE(), LEACE(conditional=True), SPLINCE(), INLP(), MeanDifference()])
+def test_constant_columns_stay_the_same_bits(eraser: AttributeErasure) -> None:
+    X, y, z = make_data()
+    X[:, :2] = [0.0, 5.0]
+    edited = eraser.fit(X, y, sensitive_features=z).transform(X)
+    assert np.array_equal(edited[:, :2], X[:, :2])
+    assert not np.allclose(edited[:, 2:], X[:, 2:])

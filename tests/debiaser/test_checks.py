@@ -47,6 +47,12 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"residual": "counterfactual", "concept": None}, "needs concept="),
         ({}, {"concept": Concept.from_words(["zyx", "xyz"])}, "holds a word of the concept"),
         ({}, {"residual": "counterfactual", "concept": SEEDS}, "seed texts alone"),
+        ({}, {"alpha": float("nan")}, "alpha is nan"),
+        ({}, {"alpha": -1}, "alpha is -1"),
+        ({}, {"alpha": "x"}, "alpha is 'x'"),
+        ({}, {"hookpoint": None}, "hookpoint is None"),
+        ({}, {"config": {"d_sae": 64}}, "config is dict; expected a DebiasConfig"),
+        ({}, {"config": CONFIG.updated(selection={"min_cell": 10**6}), "concept": None}, "1000000 rows each"),
     ],
 )
 @pytest.mark.usefixtures("untrained")
@@ -68,6 +74,8 @@ def test_refused_before_training(
     [
         ({"residual": "counterfactual"}, "needs texts"),
         ({"residual": "leace"}, "needs sensitive_features"),
+        ({"edit": "keep"}, "neither sensitive_features nor a concept"),
+        ({"sae": 5}, "sae is int; expected a path"),
     ],
 )
 def test_a_matrix_has_no_words_and_may_have_no_labels(parameters: Any, message: str) -> None:
@@ -76,6 +84,23 @@ def test_a_matrix_has_no_words_and_may_have_no_labels(parameters: Any, message: 
         debiaser.fit(np.ones((9, 4)))
     with pytest.raises(NotFittedError):
         debiaser.transform(np.ones((9, 4)))
+
+
+@pytest.mark.parametrize(
+    ("y", "z", "message"),
+    [
+        (np.array([1, "a"] * 20, dtype=object), np.arange(40) % 4 // 2, "y mixes int, str"),
+        (None, 3, "sensitive_features is int; expected an array"),
+        (np.arange(40.0), np.arange(40) % 2, "no class of the target holds two attribute values with 5 rows"),
+        (np.arange(40) % 2, np.arange(40), "no class of the target holds two attribute values"),
+    ],
+)
+def test_labels_are_looked_at_before_a_matrix_trains(y: Any, z: Any, message: str) -> None:
+    X = np.full((40, 4), 1e18)  # which training refuses
+    with pytest.raises(InputError, match=message):
+        SSAEDebiaser(config=CONFIG).fit(X, y, sensitive_features=z)
+    with pytest.raises(InputError, match="give rows of a usual scale"):
+        SSAEDebiaser(config=CONFIG).fit(X * np.arange(40)[:, None], sensitive_features=np.arange(40) % 2)
 
 
 def test_a_fit_that_fails_takes_the_earlier_one_with_it(texts: list[str]) -> None:

@@ -115,6 +115,13 @@ def test_saving_twice_replaces_but_never_foreign_files(labelled, tmp_path) -> No
     with pytest.raises(InputError, match="no debiaser"):
         labelled.save(tmp_path / "other")
     assert (tmp_path / "other" / "thesis.tex").read_text() == "mine"
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt\), which would be lost"):
+        labelled.save(tmp_path / "model")
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="is a file"):
+        labelled.save(tmp_path / "other" / "thesis.tex")
+    assert not list(tmp_path.rglob(".*partial"))
 
 
 def test_damage_is_named(labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -130,6 +137,9 @@ def test_damage_is_named(labelled, tmp_path) -> None:  # type: ignore[no-untyped
     with pytest.raises(InputError, match="damaged"):
         SSAEDebiaser.load(tmp_path / "model")
     file.write_text(json.dumps(saved))
+    (tmp_path / "model" / "arrays.safetensors").write_text("zz")
+    with pytest.raises(InputError, match="damaged"):
+        SSAEDebiaser.load(tmp_path / "model")
     (tmp_path / "model" / "arrays.safetensors").unlink()
     with pytest.raises(InputError, match="damaged"):
         SSAEDebiaser.load(tmp_path / "model")

@@ -44,3 +44,8 @@ def test_no_class_with_two_values_is_refused() -> None:
     y = np.arange(200) % 2
     with pytest.raises(InputError, match="use residual=None"):
         fit(y, y)
+
+
+def test_more_values_than_dimensions_are_refused() -> None:
+    with pytest.raises(InputError, match="8 attribute values differ in all 6 dimensions"):
+        fit(np.arange(200) % 8)
