@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from debias_ssae.ablation import LatentEraser, LinearEraser
-from debias_ssae.activations import Activations
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig
 from debias_ssae.debiaser import persistence
@@ -23,8 +21,8 @@ from debias_ssae.debiaser.checks import (
     check_regime,
     check_target,
 )
-from debias_ssae.debiaser.finding import find_from_labels
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
+from debias_ssae.debiaser.matrix import MATRIX, Units, learn_from_matrix
 from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.residual import (
     LABELLED_RESIDUALS,
@@ -42,13 +40,9 @@ from debias_ssae.debiaser.settings import (
     read_sae,
     seed_of,
 )
-from debias_ssae.debiaser.specialise import learn_from_rows
 from debias_ssae.encoder import ActivationEncoder, check_texts
 from debias_ssae.exceptions import NothingRemovedWarning
 from debias_ssae.sae.model import SparseAutoencoder
-
-MATRIX = "matrix"
-"""The one part of a debiaser without an encoder."""
 
 
 class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -100,6 +94,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Those of the first hookpoint.
     concept_ : Concept or None
         The concept as it was read.
+    units_ : Units
+        Of a matrix: mean and spread of each column; its SAE reads rows in these.
     shift_ : ndarray or None
         Added to the output so that the training mean stays where it was (``config.recenter``; an eraser of the plain
         model's direction has a centre of its own).
@@ -114,6 +110,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     concept_: Concept | None
     residual_: LinearEraser | None
     shift_: np.ndarray | None
+    units_: Units
 
     def __init__(
         self,
@@ -279,42 +276,15 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _fit_matrix(self, X: Any, y: np.ndarray | None, z: Any) -> Self:
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_lengths(len(X), y, z)
-        x = _tensor(X)
         check_regime(self, None, y, z)
-        learned = learn_from_rows(
-            x,
-            config_of(self),
-            general=read_sae(self.sae, MATRIX),
-            random_state=seed_of(self),
-            progress=self.verbose,
-        )
+        self.units_ = Units.of(X, as_they_are=self.sae is not None)
+        self.parts_ = {MATRIX: learn_from_matrix(self, self.units_.rows(X), y, z)}
         if z is None:
             warnings.warn(
                 "no sensitive_features were given, so nothing is removed; pass sensitive_features to fit",
                 NothingRemovedWarning,
                 stacklevel=3,
             )
-            self.parts_ = {MATRIX: Part.cut(learned, None, self.alpha)}
-            return self._finish_matrix(X, y, z)
-        n = len(x)
-        blank = torch.zeros(n, 2, dtype=torch.long)
-        rows = Activations(x, torch.arange(n), torch.zeros(n, dtype=torch.long), blank, n)
-        kind = residual_kind(self.residual, None, changes_anything=True)
-        found = find_from_labels(
-            learned.sae,
-            rows,
-            y,
-            z,
-            config_of(self).selection,
-            keep=self.edit == "keep",
-            n_latents=self.n_latents,
-            residual=LABELLED_RESIDUALS.get(kind or ""),
-            random_state=seed_of(self),
-        )
-        self.parts_ = {MATRIX: Part.cut(learned, found, self.alpha)}
-        return self._finish_matrix(X, y, z)
-
-    def _finish_matrix(self, X: np.ndarray, y: np.ndarray | None, z: Any) -> Self:
         self.concept_, edited = None, self._edit_matrix(X)
         self._fit_after_edit(Rows(lambda at: X[at], lambda at: edited[at], len(X), len(X)), z, y)
         self.n_features_out_ = X.shape[1]
@@ -356,11 +326,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self.encoder_.encode(texts, self.edits)
 
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
-        if not self.changes_anything:
-            return X.copy()
-        rows = _tensor(X)
-        # the change alone is float32, so that what is not edited keeps all its digits
-        return X + (self.eraser_(rows) - rows).numpy().astype(X.dtype)
+        return self.units_.edit(X, self.eraser_) if self.changes_anything else X.copy()
 
     def _recenter(self, plain: np.ndarray, edited: np.ndarray) -> None:
         """Keep the training mean in place, so that a classifier already deployed keeps its intercept."""
@@ -392,8 +358,3 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.encoder is None else []
         return tags
-
-
-def _tensor(X: np.ndarray) -> torch.Tensor:
-    """A float32 copy, so that read-only input stays untouched."""
-    return torch.from_numpy(np.array(X, dtype=np.float32, order="C"))

@@ -79,10 +79,11 @@ def fit_labelled(
         if keep
         else mean_difference(rows.plain(chosen), *labels, edited=edited)
     )
-    if len(eraser.left) >= edited.shape[1]:
+    n_values = len(np.unique(labels[0]))
+    if n_values > 2 and len(eraser.left) >= edited.shape[1]:
         raise InputError(
-            f"the means of {len(np.unique(codes[chosen]))} attribute values differ in all {edited.shape[1]} "
-            'dimensions, so residual="mean_difference" would leave nothing; merge values, or use residual=None'
+            f"the means of {n_values} attribute values differ in all {edited.shape[1]} dimensions, so "
+            'residual="mean_difference" would leave nothing; merge values, or use residual=None'
         )
     return eraser
 

@@ -96,11 +96,11 @@ def test_a_matrix_has_no_words_and_may_have_no_labels(parameters: Any, message: 
     ],
 )
 def test_labels_are_looked_at_before_a_matrix_trains(y: Any, z: Any, message: str) -> None:
-    X = np.full((40, 4), 1e18)  # which training refuses
+    X = np.ones((40, 4))  # which training refuses
     with pytest.raises(InputError, match=message):
         SSAEDebiaser(config=CONFIG).fit(X, y, sensitive_features=z)
-    with pytest.raises(InputError, match="give rows of a usual scale"):
-        SSAEDebiaser(config=CONFIG).fit(X * np.arange(40)[:, None], sensitive_features=np.arange(40) % 2)
+    with pytest.raises(InputError, match="do not vary"):
+        SSAEDebiaser(config=CONFIG).fit(X, sensitive_features=np.arange(40) % 2)
 
 
 def test_a_fit_that_fails_takes_the_earlier_one_with_it(texts: list[str]) -> None:

@@ -229,6 +229,20 @@ def test_columns_that_hardly_vary_stay_small_in_a_matrix(small_config, edit) -> 
     assert np.abs(moved[:, -1]).max() < 20
 
 
+@pytest.mark.parametrize("residual", ["auto", None])
+def test_a_matrix_may_have_columns_of_any_scale(small_config, residual) -> None:  # type: ignore[no-untyped-def]
+    X, y, z = confounded_rows()
+    scale = 2.0 ** np.arange(-36, 36, 3)  # powers of two, so that every bit agrees
+    plain, scaled = (
+        SSAEDebiaser(config=small_config, residual=residual, random_state=0)
+        .fit(rows, y, sensitive_features=z)
+        .transform(rows)
+        for rows in (X, X * scale)
+    )
+    assert np.allclose(plain[:, :-1], (scaled / scale)[:, :-1], rtol=1e-9, atol=1e-9)
+    assert np.abs(plain - X).max() > 0.1
+
+
 @pytest.mark.parametrize("residual", ["auto", "leace", None])
 def test_in_a_matrix_the_residual_takes_what_is_linear(small_config, residual) -> None:  # type: ignore[no-untyped-def]
     X, y, z = confounded_rows()
