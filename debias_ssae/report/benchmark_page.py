@@ -263,7 +263,8 @@ def _lede(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], seeds: Seq
     size = f"{n:,} rows" if isinstance(n, int) else "built-in data"
     methods = len({r.get("method") for r in rows})
     times = f", {len(seeds)} seed{'s' if len(seeds) != 1 else ''}" if seeds else ""
-    return f"{data.get('path') or 'Synthetic biographies'}: {size}, {methods} methods{times}."
+    compared = f", {methods} methods{times}" if methods else ""  # of curves or the grid alone there are none
+    return f"{data.get('path') or 'Synthetic biographies'}: {size}{compared}."
 
 
 def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
