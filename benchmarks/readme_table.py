@@ -17,10 +17,17 @@ from debias_ssae.benchmark.tables import COLUMNS, comparison_rows, headline_rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = {"bias_in_bios": "README.md", "reviews": "docs/reviews.md", "wiki_bios": "docs/wiki_bios.md"}
+PAGES = {
+    "bias_in_bios": "README.md",
+    "natural": "docs/natural.md",
+    "reviews": "docs/reviews.md",
+    "wiki_bios": "docs/wiki_bios.md",
+}
 INTRO = {
     "bias_in_bios": "real biographies, surgeon against nurse; the head learns from male surgeons and female nurses "
     "only",
+    "natural": "real biographies, surgeon against nurse; the head learns from a plain sample, with the correlation "
+    "that the data has,",
     "reviews": "reviews, positive against negative; the head learns from positive ones of DVDs and negative ones of "
     "electronics only",
     "wiki_bios": "biographies of Wikipedia, athlete against politician; the head learns from male politicians and "
@@ -134,6 +141,8 @@ AFTER = {
     "method is: [docs/benchmark.md](docs/benchmark.md#methods).",
     "reviews": f"{_HEADS}; `ssae_keep` keeps 32 latents of the target at the output and nothing else; `_NAME` has that "
     "linear eraser behind it. What each method is: [benchmark.md](benchmark.md#methods).",
+    "natural": f"{_HEADS} (`ssae_default`, with as many latents as its rule finds). † needs the attribute when used "
+    "and is never ranked. What each method is: [benchmark.md](benchmark.md#methods).",
     "wiki_bios": f"{_HEADS} (`ssae_default`, with as many latents as its rule finds). What each method is: "
     "[benchmark.md](benchmark.md#methods).",
 }

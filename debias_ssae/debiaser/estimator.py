@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -22,7 +23,7 @@ from debias_ssae.debiaser.checks import (
     check_target,
 )
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
-from debias_ssae.debiaser.matrix import MATRIX, Units, learn_from_matrix
+from debias_ssae.debiaser.matrix import MATRIX, learn_from_matrix
 from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.residual import (
     LABELLED_RESIDUALS,
@@ -94,8 +95,6 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Those of the first hookpoint.
     concept_ : Concept or None
         The concept as it was read.
-    units_ : Units
-        Of a matrix: mean and spread of each column; its SAE reads rows in these.
     shift_ : ndarray or None
         Added to the output so that the training mean stays where it was (``config.recenter``; an eraser of the plain
         model's direction has a centre of its own).
@@ -110,7 +109,6 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     concept_: Concept | None
     residual_: LinearEraser | None
     shift_: np.ndarray | None
-    units_: Units
 
     def __init__(
         self,
@@ -277,8 +275,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_lengths(len(X), y, z)
         check_regime(self, None, y, z)
-        self.units_ = Units.of(X, as_they_are=self.sae is not None)
-        self.parts_ = {MATRIX: learn_from_matrix(self, self.units_.rows(X), y, z)}
+        self.parts_ = {MATRIX: learn_from_matrix(self, X, y, z)}
         if z is None:
             warnings.warn(
                 "no sensitive_features were given, so nothing is removed; pass sensitive_features to fit",
@@ -326,7 +323,11 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self.encoder_.encode(texts, self.edits)
 
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
-        return self.units_.edit(X, self.eraser_) if self.changes_anything else X.copy()
+        if not self.changes_anything:
+            return X.copy()
+        rows = torch.from_numpy(X.astype(np.float32))
+        # the change alone is float32, so that what is not edited keeps all its digits
+        return X + (self.eraser_(rows) - rows).numpy().astype(X.dtype)
 
     def _recenter(self, plain: np.ndarray, edited: np.ndarray) -> None:
         """Keep the training mean in place, so that a classifier already deployed keeps its intercept."""

@@ -19,7 +19,6 @@ from debias_ssae.attribution import LatentScores
 from debias_ssae.concept import Concept
 from debias_ssae.config import DebiasConfig, make_config
 from debias_ssae.debiaser.finding import Found
-from debias_ssae.debiaser.matrix import Units
 from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.settings import make_encoder, read_concept
 from debias_ssae.encoder import ActivationEncoder
@@ -103,8 +102,6 @@ def _arrays(debiaser: Any) -> dict[str, np.ndarray]:
                 f"parts.{i}.{name}": np.ascontiguousarray(getattr(part.scores, name))
                 for name in _SCORE_ARRAYS
             }
-    if debiaser.encoder is None:
-        arrays |= {f"units.{name}": a for name, a in asdict(debiaser.units_).items()}
     if debiaser.shift_ is not None:
         arrays["shift"] = debiaser.shift_
     if debiaser.residual_ is not None:
@@ -192,8 +189,6 @@ def _restore(debiaser: Any, saved: dict[str, Any], arrays: dict[str, np.ndarray]
     debiaser.shift_ = arrays.get("shift")
     if debiaser.encoder is not None:
         debiaser.encoder_ = make_encoder(debiaser)
-    else:
-        debiaser.units_ = Units(arrays["units.center"], arrays["units.scale"])
 
 
 def _restore_concept(debiaser: Any, saved: dict[str, Any]) -> Concept | None:
