@@ -101,7 +101,8 @@ def removal_score(
     rows, design = _probe_design(np.asarray(z), y, min_cell)
     X, latents = np.asarray(X, dtype=np.float64)[rows], np.asarray(latents)[rows]
     groups = np.arange(len(rows)) if groups is None else np.asarray(groups)[rows]
-    codes, classes = np.unique(np.asarray(z)[rows], return_inverse=True)[1], None if y is None else y[rows]
+    codes = np.unique(np.asarray(z)[rows], return_inverse=True)[1]
+    classes = None if y is None else np.asarray(y)[rows]
     folds = _folds(groups, n_folds, np.random.default_rng(random_state))
     scale = float(design.weight @ np.square(X - X.mean(axis=0)).sum(axis=1)) / X.shape[1]
 

@@ -325,7 +325,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
         if not self.changes_anything:
             return X.copy()
-        rows = torch.from_numpy(X.astype(np.float32))
+        rows = torch.from_numpy(X.astype(np.float32, order="C"))
         # the change alone is float32, so that what is not edited keeps all its digits
         return X + (self.eraser_(rows) - rows).numpy().astype(X.dtype)
 

@@ -34,7 +34,7 @@ def learn_from_matrix(debiaser: Any, X: np.ndarray, y: np.ndarray | None, z: Any
     center, scale = _units(X) if general is None else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
     x = torch.from_numpy(((X - center) * inverse(scale)).astype(np.float32))
     learned = learn_from_rows(x, config, general=general, progress=debiaser.verbose, **options)
-    for_rows = learned if general is not None else replace(learned, sae=_folded(learned.sae, center, scale))
+    for_rows = replace(learned, sae=_folded(learned.sae, center, scale))
     if z is None:
         return Part.cut(for_rows, None, debiaser.alpha)
     n, kind = len(x), residual_kind(debiaser.residual, None, changes_anything=True)
