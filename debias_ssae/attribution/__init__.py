@@ -1,6 +1,6 @@
 """Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
-from debias_ssae.attribution.choosing import Linear, Sufficient, removal_score, smallest_sufficient
+from debias_ssae.attribution.choosing import LEFT, Linear, Sufficient, removal_score, smallest_sufficient
 from debias_ssae.attribution.concept import TwinRows, counterfactual_contrast, harvest_twins
 from debias_ssae.attribution.controls import matched_random_latents, random_swaps
 from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, costs_from_twins, guard
@@ -18,6 +18,7 @@ from debias_ssae.attribution.stability import Stability, matched_cosines, stabil
 from debias_ssae.attribution.through_model import integrated_gradients_attribution
 
 __all__ = [
+    "LEFT",
     "Costs",
     "Guarded",
     "KSparse",

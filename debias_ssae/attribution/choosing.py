@@ -11,6 +11,8 @@ from debias_ssae.exceptions import InputError
 Linear = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Callable[[np.ndarray], np.ndarray]]
 """Fits a linear eraser on rows [n, d], attribute codes [n] and the target [n]."""
 MOST = 512
+LEFT = 0.25
+"""Share of what a probe read; where more is left, the latents do not carry the attribute (docs/decisions/0007)."""
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -21,6 +23,8 @@ class Sufficient:
     n: int
     path: list[dict[str, Any]]
     """A step a size: n, score, se (of the score) and, from the second on, drop and drop_se; JSON."""
+    left: float = 0.0
+    """Share of what the probe read with nothing removed that it still read where the walk stopped; 0 within noise."""
 
 
 def smallest_sufficient(
@@ -29,29 +33,42 @@ def smallest_sufficient(
     """Walk the doublings ``start``, 2 ``start``, ... of ``ranking`` (ids, best first) up to ``limit`` or its end.
 
     ``score(ids)`` returns, for each fold [n_folds], how well a cross-fitted probe still reads the attribute when
-    ``ids`` are removed: 0 is nothing, folds are the same in every call. The answer is the first size after which
+    ``ids`` are removed: 0 is nothing, folds are the same in every call. The walk stops at the first size after which
     the next doubling lowers the mean by less than one standard error of that paired difference, or at which the
-    mean itself is not one standard error above 0. An empty ranking gives 0.
+    mean itself is not one standard error above 0. An attribute of which more than LEFT is readable even there is not in
+    these latents, and each of them costs the model: then the answer is ``start``. An empty ranking gives 0.
 
     Raises InputError when ``start`` or ``limit`` is below 1.
     """
     if start < 1 or limit < 1:
         raise InputError(f"start and limit must be at least 1, got {start} and {limit}")
-    largest = min(limit, len(ranking))
-    before: np.ndarray | None = None
     path: list[dict[str, Any]] = []
-    for n in _doublings(start, largest):
-        now = np.asarray(score(ranking[:n]), dtype=np.float64)
+    sizes = _doublings(start, min(limit, len(ranking)))
+    stop = _walk(lambda n: np.asarray(score(ranking[:n]), dtype=np.float64), sizes, path)
+    if stop is None:
+        return Sufficient(0, path)
+    before = float(np.mean(score(ranking[:0])))
+    left = stop["score"] / before if stop["score"] > stop["se"] and before > 0 else 0.0
+    return Sufficient((stop if left <= LEFT else path[0])["n"], path, left)
+
+
+def _walk(
+    score: Callable[[int], np.ndarray], sizes: Iterator[int], path: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Write a step a size to ``path`` and return the one that is enough, or the last."""
+    before: np.ndarray | None = None
+    for n in sizes:
+        now = score(n)
         step = {"n": n, "score": float(now.mean()), "se": _standard_error(now)}
         path.append(step)
         if before is not None:
             step |= {"drop": float((before - now).mean()), "drop_se": _standard_error(before - now)}
             if step["drop"] <= step["drop_se"]:
-                return Sufficient(path[-2]["n"], path)
+                return path[-2]
         if step["score"] <= step["se"]:
-            return Sufficient(n, path)
+            break
         before = now
-    return Sufficient(largest, path)
+    return path[-1] if path else None
 
 
 def _doublings(start: int, largest: int) -> Iterator[int]:

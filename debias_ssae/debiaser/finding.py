@@ -1,5 +1,6 @@
 """From an SAE and texts to the latents that are to be removed at one hookpoint."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from debias_ssae.absorption import TokenProbe, fill_holes, fit_token_probe
 from debias_ssae.activations import Activations, LanguageModel, harvest
 from debias_ssae.attribution import (
+    LEFT,
     Costs,
     LatentScores,
     Linear,
@@ -34,6 +36,7 @@ from debias_ssae.config import ActivationConfig, SelectionConfig
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 
+logger = logging.getLogger(__name__)
 CONFOUNDED_MARGIN = 2.0
 """Where attribute and target may be one in all texts, a cue that the list lacks looks like target: keep out less."""
 BLOCK = 8192
@@ -250,7 +253,14 @@ def _sufficient(
     start: int = 8,
 ) -> int:
     found = smallest_sufficient(ranking, score, start=start, limit=config.most_latents)
-    report["n_latents"] = {"n": found.n, "path": found.path}
+    report["n_latents"] = {"n": found.n, "left": found.left, "path": found.path}
+    if found.left > LEFT:
+        logger.warning(
+            "removing more latents would still leave %.0f%% of the attribute readable at the hookpoint, so %d go; "
+            "docs/debiaser.md says what serves an attribute that is everywhere",
+            100 * found.left,
+            found.n,
+        )
     return found.n
 
 

@@ -128,17 +128,30 @@ def test_unusable_cells_unknown_rows_and_three_values() -> None:
 
 
 def test_the_walk_by_hand() -> None:
-    scores = {2: [0.8, 0.9], 4: [0.4, 0.5], 8: [0.39, 0.52], 10: [0.0, 0.0]}
+    scores = {0: [2.0, 2.0], 2: [0.8, 0.9], 4: [0.4, 0.5], 8: [0.39, 0.52], 10: [0.0, 0.0]}
     found = smallest_sufficient(np.arange(10), lambda ids: np.array(scores[len(ids)]), start=2)
     assert found.n == 4
+    assert found.left == pytest.approx(0.225)
     assert [step["n"] for step in found.path] == [2, 4, 8]
     assert found.path[1]["drop"] == pytest.approx(0.4)
     assert smallest_sufficient(np.arange(10), lambda ids: np.array(scores[len(ids)]), start=2, limit=4).n == 4
-    falling = smallest_sufficient(np.arange(10), lambda ids: np.array([1 / len(ids)]), start=2)
+    falling = smallest_sufficient(np.arange(10), lambda ids: np.array([1 / (1 + len(ids))]), start=2)
     assert [step["n"] for step in falling.path] == [2, 4, 8, 10]
     assert falling.n == 10
     assert smallest_sufficient(np.arange(0), lambda ids: np.zeros(2)).n == 0
     assert smallest_sufficient(np.arange(3), lambda ids: np.ones(2)).n == 3
+
+
+@pytest.mark.parametrize(("floor", "n"), [(0.24, 512), (0.26, 8)])
+def test_an_attribute_that_its_latents_leave_readable_costs_no_more_of_them(floor: float, n: int) -> None:
+    """Each doubling lowers the probe, as on reviews of two kinds of products, but most of it stays."""
+
+    def score(ids: np.ndarray) -> np.ndarray:
+        return np.array([1 - (1 - floor) * len(ids) / 512] * 2)
+
+    found = smallest_sufficient(np.arange(600), score)
+    assert (found.n, found.path[-1]["n"]) == (n, 512)
+    assert found.left == pytest.approx(floor)
 
 
 def test_what_cannot_be_walked_is_refused() -> None:

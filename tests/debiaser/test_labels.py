@@ -7,11 +7,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from small_debiaser import CONFIG, make_texts
 
 from debias_ssae import Concept, SSAEDebiaser
+from debias_ssae.activations import Activations
+from debias_ssae.config import SAEConfig, SelectionConfig
 from debias_ssae.debiaser import find_from_labels
 from debias_ssae.exceptions import InputError
+from debias_ssae.sae.model import SparseAutoencoder
 
 TEXTS = make_texts(160, seed=1)
 TARGET = np.array(["nurse" if i % 2 else "surgeon" for i in range(160)], dtype=object)
@@ -72,3 +76,22 @@ def test_keeping_needs_a_target(fitted: SSAEDebiaser) -> None:
     rows = fitted.encoder_.rows(TEXTS, "embeddings")
     with pytest.raises(InputError, match="pass y"):
         find_from_labels(fitted.sae_, rows, None, ATTRIBUTE, CONFIG.selection, keep=True)
+
+
+@pytest.mark.parametrize(("carriers", "expected"), [(16, 16), (64, 8)])
+def test_where_latents_do_not_carry_the_attribute_few_go(
+    carriers: int, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One latent a column; the attribute moves ``carriers`` of 64 columns, of which 32 latents may go."""
+    rng = np.random.default_rng(0)
+    z, y = rng.integers(0, 2, 600), rng.integers(0, 2, 600)
+    x = rng.exponential(1.0, size=(600, 64))
+    x[:, :carriers] += z[:, None] * 16 / carriers
+    sae = SparseAutoencoder(SAEConfig(d_in=64, d_sae=64, k=64, architecture="relu"))
+    sae.W_enc.data, sae.W_dec.data = torch.eye(64), torch.eye(64)
+    at = torch.arange(600)
+    rows = Activations(torch.from_numpy(x).float(), at, at, torch.zeros(600, 2, dtype=torch.int64), 600)
+    found = find_from_labels(sae, rows, y, z, SelectionConfig(most_latents=32, guard=False), random_state=0)
+    assert len(found.latents) == expected
+    assert ("attribute readable at the hookpoint" in caplog.text) == (expected == 8)
+    assert found.report["n_latents"]["left"] < 0.25 or expected == 8
