@@ -3,11 +3,13 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from debias_ssae.exceptions import InputError
 
@@ -31,6 +33,20 @@ class Parts:
     def has(self, group: str, name: str) -> bool:
         """Whether this part was finished, here or in a run that was cut off."""
         return self._rows(group, name).exists()
+
+    @contextmanager
+    def claim(self, group: str, name: str) -> Iterator[bool]:
+        """Whether this part is to be done here: it is not finished, and no other process is at it."""
+        lock = FileLock(self.directory / f"{group}--{name}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield not self.has(group, name)
+        finally:
+            lock.release()
 
     def read(self, group: str, name: str) -> Part:
         """The part as it was written."""

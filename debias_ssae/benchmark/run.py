@@ -18,12 +18,13 @@ import pandas as pd
 from debias_ssae.benchmark.answers import Answers
 from debias_ssae.benchmark.comparisons import compare, compare_sums
 from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
+from debias_ssae.benchmark.heads import Head
 from debias_ssae.benchmark.methods import METHODS, AttributeSet, Corpus, Seed, variants
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
 from debias_ssae.benchmark.summary import summarise
 from debias_ssae.benchmark.tables import markdown_table
-from debias_ssae.benchmark.workers import run_groups
+from debias_ssae.benchmark.workers import run_groups, with_helpers
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, dump_config
 from debias_ssae.encoder import ActivationEncoder
@@ -81,7 +82,8 @@ def run_benchmark(
     run_groups(
         _run_seed,
         (ready, parts),
-        seeds,
+        # a helper takes SAEs and passes from the cache, or would have to make them again
+        with_helpers(seeds, jobs if cache_dir else None),
         jobs=jobs,
         finished=lambda: sum(parts.has(*one) for one in wanted),
         total=len(wanted),
@@ -123,29 +125,34 @@ class Ready:
     """Names settings and data: work is kept under it."""
 
 
-def _run_seed(shared: tuple[Ready, Parts], number: int, on_part: Callable[[], Any]) -> None:
-    """Run what is left of one seed."""
+def _run_seed(shared: tuple[Ready, Parts], group: tuple[int, bool], on_part: Callable[[], Any]) -> None:
+    """Run what is left of one seed, or help the process that does, from the last method on."""
     ready, parts = shared
+    number, helps = group
     methods = ready.corpus.config.methods
     # each seed starts elsewhere, so that processes do not wait for one another's passes over all texts
     start = number * len(methods) // max(len(ready.splits), 1)
-    left = [m for m in (*methods[start:], *methods[:start]) if not parts.has(str(number), m)]
-    if not left:
-        return
-    seed = Seed(ready.corpus, ready.splits[number], number)
-    frozen = frozen_heads(seed)
-    for method in left:
-        seed.skipped.clear()
-        found = [pair for variant in variants(seed, method) for pair in evaluate(seed, variant, frozen)]
-        predictions = [predicted for _, predicted in found]
-        parts.write(
-            str(number),
-            method,
-            [row for row, _ in found],
-            pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame(),
-            seed.skipped,
-        )
-        on_part()
+    ordered = (*methods[start:], *methods[:start])
+    seed, frozen = Seed(ready.corpus, ready.splits[number], number), None
+    for method in reversed(ordered) if helps else ordered:
+        with parts.claim(str(number), method) as is_mine:
+            if is_mine:
+                frozen = frozen or frozen_heads(seed)
+                _run_method(seed, method, frozen, parts)
+                on_part()
+
+
+def _run_method(seed: Seed, method: str, frozen: list[Head], parts: Parts) -> None:
+    seed.skipped.clear()
+    found = [pair for variant in variants(seed, method) for pair in evaluate(seed, variant, frozen)]
+    predictions = [predicted for _, predicted in found]
+    parts.write(
+        str(seed.number),
+        method,
+        [row for row, _ in found],
+        pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame(),
+        seed.skipped,
+    )
 
 
 def prepare(

@@ -45,6 +45,14 @@ def run_groups(
             _in_processes(work, shared, groups, jobs, lambda: bar.update(finished() - bar.n))
 
 
+def with_helpers(groups: Sequence[Any], jobs: int | None) -> list[tuple[Any, bool]]:
+    """Each group once, and then, for processes that have nothing left, from the last on with the mark True: to help
+    from the group's other end. Work on a part has to be claimed then.
+    """
+    helpers = [(group, True) for group in reversed(groups)] * ((jobs or 1) - 1)
+    return [(group, False) for group in groups] + helpers
+
+
 @contextmanager
 def one_thread(wanted: bool = True) -> Iterator[None]:
     """Hold BLAS, OpenMP and torch to one thread; do nothing unless ``wanted``."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from torch import Tensor
 
 from debias_ssae.activations import LanguageModel, harvest
@@ -99,6 +100,7 @@ def learn_ssae(
             "give an SAE of this model and hookpoint"
         )
     start: SparseAutoencoder = general
+    subdomain = _at_most(subdomain, config.special_rows, random_state)
     key = [
         model.fingerprint,
         hookpoint,
@@ -153,10 +155,20 @@ def _length_key(config: DebiasConfig) -> list[int]:
 
 
 def _draw(corpus: Sequence[str], n_rows: int, random_state: int | None) -> list[str]:
-    """Draw whole texts until they hold about ``n_rows`` tokens (four characters each, as English has)."""
+    """Draw whole texts until they hold about ``n_rows`` tokens."""
     order = np.random.default_rng(random_state).permutation(len(corpus))
-    lengths = np.cumsum([len(corpus[i]) / 4 for i in order])
+    lengths = np.cumsum([_tokens(corpus[i]) for i in order])
     return [corpus[i] for i in order[: int(np.searchsorted(lengths, n_rows)) + 1]]
+
+
+def _at_most(texts: list[str], n_rows: int, random_state: int | None) -> list[str]:
+    """The texts, or where they hold more tokens than that as many of them as are drawn."""
+    return texts if sum(map(_tokens, texts)) <= n_rows else _draw(texts, n_rows, random_state)
+
+
+def _tokens(text: str) -> float:
+    """Four characters each, as English has."""
+    return len(text) / 4
 
 
 def _digest(texts: Sequence[str]) -> str:
@@ -169,16 +181,27 @@ def _digest(texts: Sequence[str]) -> str:
 def _cached(
     cache_dir: str | Path | None, kind: str, key: Sequence[Any], train: Callable[[], LearnedSAE]
 ) -> LearnedSAE:
-    """Train once for each key; a directory under the cache is there whole or not at all."""
+    """Train once for each key; a directory under the cache is there whole or not at all. Of processes that want the
+    same SAE, one trains it.
+    """
     if cache_dir is None:
         return train()
     text = json.dumps(key, default=lambda settings: settings.model_dump(mode="json"))
     directory = Path(cache_dir) / "saes" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-    if (directory / "record.json").exists():
-        return LearnedSAE(
-            load_sae(directory), json.loads((directory / "record.json").read_text(encoding="utf-8"))
-        )
-    learned = train()
+    lock = Path(cache_dir) / "locks" / directory.name
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        return _kept(directory) or _keep(train(), directory)
+
+
+def _kept(directory: Path) -> LearnedSAE | None:
+    if not (directory / "record.json").exists():
+        return None
+    record = json.loads((directory / "record.json").read_text(encoding="utf-8"))
+    return LearnedSAE(load_sae(directory), record)
+
+
+def _keep(learned: LearnedSAE, directory: Path) -> LearnedSAE:
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     save_sae(learned.sae, partial)

@@ -14,7 +14,8 @@ from tiny_benchmark import TINY, sentence
 from debias_ssae.benchmark import GridSetting, run_benchmark, run_curves, run_grid
 from debias_ssae.benchmark import run as room
 from debias_ssae.benchmark.grid import CONTRASTS, SAES, SETTINGS, TARGET
-from debias_ssae.benchmark.workers import one_thread, run_groups
+from debias_ssae.benchmark.parts import Parts
+from debias_ssae.benchmark.workers import one_thread, run_groups, with_helpers
 from debias_ssae.concept import Concept
 from debias_ssae.config import (
     BenchmarkConfig,
@@ -100,15 +101,45 @@ def test_files_and_schema(results: tuple[dict[str, Any], Path], config: Benchmar
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cache", [None, "cache"])
 def test_processes_change_nothing(
+    cache: str | None,
     results: tuple[dict[str, Any], Path],
     table: pd.DataFrame,
     config: BenchmarkConfig,
     pool: list[str],
     tmp_path: Path,
 ) -> None:
-    found = run_benchmark(table, config, tmp_path, corpus=pool, jobs=2, command="debias-ssae benchmark")
+    """With a cache, one that has no seed left helps with the other's."""
+    options: dict[str, Any] = {
+        "cache_dir": tmp_path / cache if cache else None,
+        "jobs": 2 if not cache else 3,
+    }
+    command = "debias-ssae benchmark"
+    found = run_benchmark(table, config, tmp_path / "out", corpus=pool, command=command, **options)
     assert same(found) == same(results[0])
+
+
+def test_who_has_nothing_left_helps_from_the_other_end() -> None:
+    assert with_helpers([0, 1], None) == with_helpers([0, 1], 1) == [(0, False), (1, False)]
+    assert with_helpers([0, 1], 2) == [(0, False), (1, False), (1, True), (0, True)]
+
+
+def test_a_part_is_done_once(tmp_path: Path) -> None:
+    parts, others = Parts(tmp_path), Parts(tmp_path)
+    with parts.claim("0", "erm") as mine:
+        assert mine
+        with others.claim("0", "erm") as theirs:
+            assert not theirs
+        with others.claim("0", "ssae") as theirs:
+            assert theirs
+        parts.write("0", "erm", [], pd.DataFrame())
+    with others.claim("0", "erm") as theirs:
+        assert not theirs
+    with pytest.raises(KeyboardInterrupt), parts.claim("1", "erm"):
+        raise KeyboardInterrupt
+    with others.claim("1", "erm") as theirs:
+        assert theirs
 
 
 @pytest.mark.slow

@@ -1,15 +1,19 @@
 """What the SAEs of a debiaser are trained on."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_debiaser import CONFIG, make_texts
 
+from debias_ssae.config import SAEConfig
 from debias_ssae.debiaser import specialise
-from debias_ssae.debiaser.specialise import learn_ssae
+from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.retrieval.duplicates import fold
+from debias_ssae.sae.model import SparseAutoencoder
 
 
 class StopError(Exception):
@@ -34,3 +38,48 @@ def test_no_wording_of_a_held_out_text_is_in_the_general_saes_pool(
     folded = {fold(text) for text in held_out}
     assert pools[0] == [text for text in corpus if fold(text) not in folded]
     assert 0 < len(np.unique(pools[0])) < len(np.unique(corpus))
+
+
+@pytest.mark.parametrize(("rows", "n"), [(10**6, 60), (200, 0)])
+def test_no_more_rows_are_held_than_asked(
+    rows: int, n: int, small_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ActivationEncoder(str(small_encoder), dtype="float32").language_model
+    texts, seen = make_texts(60), []
+
+    def harvest(model: object, texts: list[str], *_: object, **__: object) -> None:
+        seen.append(texts)
+        raise StopError
+
+    monkeypatch.setattr(specialise, "harvest", harvest)
+    general = SparseAutoencoder(SAEConfig(d_in=model.d_model, d_sae=32, k=4))
+    config = CONFIG.updated(special_rows=rows)
+    for _ in range(2):
+        with pytest.raises(StopError):
+            learn_ssae(model, texts, "embeddings", config, general=general, random_state=0)
+    assert seen[0] == seen[1]
+    assert set(seen[0]) <= set(texts)
+    if n:
+        assert seen[0] == texts
+    else:
+        # the text that crosses the bound is whole
+        held = [len(text) / 4 for text in seen[0]]
+        assert sum(held) - max(held) <= rows <= sum(held)
+
+
+def test_of_two_that_want_an_sae_one_trains_it(tmp_path: Path) -> None:
+    trained = []
+
+    def train() -> LearnedSAE:
+        trained.append(1)
+        time.sleep(0.2)
+        return LearnedSAE(SparseAutoencoder(SAEConfig(d_in=4, d_sae=8, k=2), random_state=0), {"loss": 1.0})
+
+    def cached(_: int) -> LearnedSAE:
+        return specialise._cached(tmp_path, "general", ["key"], train)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(cached, range(4)))
+    assert len(trained) == 1
+    assert {one.sae.fingerprint() for one in found} == {found[0].sae.fingerprint()}
+    assert [one.record for one in found] == [{"loss": 1.0}] * 4
