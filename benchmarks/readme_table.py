@@ -51,6 +51,8 @@ COMPARED = (
     ("ssae", "concept", "comparisons"),
     ("ssae_default", "concept", "comparisons_of_default"),
     ("ssae_default", "labelled", "comparisons_of_default"),
+    ("ssae_default", "concept_pronouns", "comparisons_of_default"),
+    ("ssae_default", "concept_he_she", "comparisons_of_default"),
 )
 
 

@@ -161,7 +161,7 @@ def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
     yield _with_direction(seed, regime, *_removed(seed, "ssae_counterfactual", regime))
 
 
-@method("ssae_default", *_FAMILIES)
+@method("ssae_default", *_EVERY)
 def ssae_default(seed: Seed, regime: str) -> Iterator[Variant]:
     """What SSAEDebiaser does if nothing is said: as many latents as its rule finds, and the direction."""
     yield _with_direction(seed, regime, *_removed(seed, "ssae_default", regime, "auto"))
