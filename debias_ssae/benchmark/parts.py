@@ -37,9 +37,9 @@ class Parts:
     @contextmanager
     def claim(self, group: str, name: str) -> Iterator[bool]:
         """Whether this part is to be done here: it is not finished, and no other process is at it."""
-        lock = FileLock(self.directory / f"{group}--{name}.lock")
+        lock = FileLock(self.directory / f"{group}--{name}.lock", timeout=0)
         try:
-            lock.acquire(blocking=False)
+            lock.acquire()
         except Timeout:
             yield False
             return

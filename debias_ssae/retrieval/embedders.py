@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -46,19 +47,45 @@ def embed_texts(
         folder = Path(cache_dir) / "embeddings" / f"{_model_id(embedder, device, dtype)}-{max_length}"
         folder.mkdir(parents=True, exist_ok=True)
     out = np.empty((len(texts), model.get_embedding_dimension() or 0), np.float32)
+    starts = list(range(0, len(texts), CHUNK_TEXTS))
     with tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress) as bar:
-        for start in range(0, len(texts), CHUNK_TEXTS):
+
+        def embed(start: int, wait: bool) -> bool:
             chunk = texts[start : start + CHUNK_TEXTS]
-            file = folder / f"{texts_id(chunk)}.npy" if folder is not None else None
-            vectors = _load(file) if file is not None else None
-            if vectors is None:
-                vectors = _embed_chunk(model, chunk, max_length, token_budget, bar)
-                if file is not None:
-                    _save(file, vectors)
-            else:
+
+            def make() -> NDArray[np.float32]:
+                return _embed_chunk(model, chunk, max_length, token_budget)
+
+            vectors = (
+                make() if folder is None else _kept_or_made(folder / f"{texts_id(chunk)}.npy", make, wait)
+            )
+            if vectors is not None:
+                out[start : start + len(chunk)] = vectors
                 bar.update(len(chunk))
-            out[start : start + len(chunk)] = vectors
+            return vectors is not None
+
+        # what another process is at comes last, so that two share the work
+        for start in [start for start in starts if not embed(start, wait=False)]:
+            embed(start, wait=True)
     return out
+
+
+def _kept_or_made(
+    file: Path, make: Callable[[], NDArray[np.float32]], wait: bool
+) -> NDArray[np.float32] | None:
+    """Return what ``file`` holds, made if need be; None if another process is making it and ``wait`` is false."""
+    vectors = _load(file)
+    if vectors is not None:
+        return vectors
+    try:
+        with FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0):
+            vectors = _load(file)
+            if vectors is None:
+                vectors = make()
+                _save(file, vectors)
+            return vectors
+    except Timeout:
+        return None
 
 
 def texts_id(texts: Sequence[str]) -> str:
@@ -110,7 +137,7 @@ def _model_id(embedder: str, device: str, dtype: str) -> str:
 
 
 def _embed_chunk(
-    model: "SentenceTransformer", texts: Sequence[str], max_length: int, token_budget: int, bar: Any
+    model: "SentenceTransformer", texts: Sequence[str], max_length: int, token_budget: int
 ) -> NDArray[np.float32]:
     import torch
 
@@ -130,7 +157,6 @@ def _embed_chunk(
         with torch.no_grad(), lowered(device, dtype):
             vectors = model(features)["sentence_embedding"].float()
         out[batch] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
-        bar.update(len(batch))
     return out
 
 
