@@ -105,7 +105,8 @@ def costs_from_twins(
     of the ways tried it carried furthest from a short list to words outside it. A latent's cost on the attribute
     is its change between twins or between classes, whichever is larger, along that direction: latents of words
     that the list lacks change between classes only. The target is probed on the mean of both wordings, which
-    agree in the listed words, and what its direction shares with the attribute's is taken out.
+    agree in the listed words, and what its direction shares with the attribute's is taken out. Of more than two
+    classes each is probed against the rest, and the cost is the mean.
 
     Raises InputError when the wordings do not differ or ``y`` has one class.
     """
@@ -122,7 +123,8 @@ def costs_from_twins(
         raise InputError(f"y holds one class only ({classes[0]!r}); the guard needs a target to protect")
     reach = np.abs((latents_b - latents_a).mean(axis=0))
     on_target, directions = np.zeros(len(W_dec)), []
-    for c in _one_side(classes):
+    sides = _one_side(classes)
+    for c in sides:
         inside = y == c
         contrast = class_conditional_contrast(
             latents, np.zeros(len(W_dec)), inside.astype(int), ("rest", str(c)), min_cell=1
@@ -134,8 +136,8 @@ def costs_from_twins(
         reach = np.maximum(reach, np.abs(change))
         directions.append(direction / max(float(np.linalg.norm(direction)), 1e-12))
         if separation > 0:
-            share = change * (W_dec @ direction) / separation
-            on_target = np.maximum(on_target, np.where(contrast.p_value < SIGNIFICANT, share, 0.0))
+            share = np.maximum(change * (W_dec @ direction) / separation, 0.0)
+            on_target += np.where(contrast.p_value < SIGNIFICANT, share, 0.0) / len(sides)
     return Costs(
         on_attribute=reach * np.abs(W_dec @ attribute) / size,
         on_target=on_target,

@@ -111,6 +111,16 @@ def test_twins_with_a_target_of_noise_cost_nothing() -> None:
     assert guard([LISTED, HEDGED, TARGET], three).kept.tolist() == [LISTED]
 
 
+def test_many_classes_cost_what_each_does_on_average() -> None:
+    """Not what the dearest does: of many classes each latent would be dear to one."""
+    a, b, X_a, X_b, y = confounded_twins()
+    many = np.where(np.arange(len(y)) % 3 == 0, 2, y)
+    costs = costs_from_twins(a, b, X_a, X_b, dictionary(), many)
+    each = [costs_from_twins(a, b, X_a, X_b, dictionary(), many == c).on_target for c in range(3)]
+    assert np.allclose(costs.on_target, np.mean(each, axis=0))
+    assert costs.on_target[TARGET] > 0
+
+
 def test_a_target_that_is_only_the_attribute_protects_nothing() -> None:
     """What the classes differ in is the attribute's own direction: nothing of the target is left beside it."""
     a, b, _, _, y = confounded_twins()
