@@ -47,7 +47,6 @@ def embed_texts(
         folder = Path(cache_dir) / "embeddings" / f"{_model_id(embedder, device, dtype)}-{max_length}"
         folder.mkdir(parents=True, exist_ok=True)
     out = np.empty((len(texts), model.get_embedding_dimension() or 0), np.float32)
-    starts = list(range(0, len(texts), CHUNK_TEXTS))
     with tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress) as bar:
 
         def embed(start: int, wait: bool) -> bool:
@@ -65,7 +64,7 @@ def embed_texts(
             return vectors is not None
 
         # what another process is at comes last, so that two share the work
-        for start in [start for start in starts if not embed(start, wait=False)]:
+        for start in [at for at in range(0, len(texts), CHUNK_TEXTS) if not embed(at, wait=False)]:
             embed(start, wait=True)
     return out
 
