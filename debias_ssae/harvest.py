@@ -18,8 +18,8 @@ from debias_ssae.activations.structure import check_hookpoints
 from debias_ssae.activations.tokens import check_texts, tokenize
 from debias_ssae.activations.tuning import DEFAULT_BUDGET, resolve_budget
 from debias_ssae.exceptions import InputError
+from debias_ssae.files import read_json
 from debias_ssae.store import ActivationStore, StoreWriter
-from debias_ssae.store.files import read_json
 from debias_ssae.store.shards import chunks, texts_sha256
 
 

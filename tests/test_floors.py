@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "debias_ssae"
 FLOORS = [
     {"exceptions"},
-    {"batching", "models", "lowered", "config", "concept", "absorption", "intervals"},
+    {"batching", "files", "models", "lowered", "config", "concept", "absorption", "intervals"},
     {"corpora", "datasets", "retrieval", "activations", "store", "auditing", "leakage", "plotting", "sae"},
     {"attribution", "influence", "ablation", "encoder", "harvest"},
     {"debiaser", "baselines", "sae_evaluation"},

@@ -4,18 +4,20 @@ import errno
 import os
 import resource
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import Timeout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save as save_file
 
 from debias_ssae.exceptions import InputError
+from debias_ssae.files import read_json, read_or_make, write_json, write_whole
 from debias_ssae.store import ActivationStore, EmbeddingCache, StoreWriter
-from debias_ssae.store.files import read_json, write_json, write_whole
 from debias_ssae.store.shards import chunks, shard_path, texts_sha256
 
 SETTINGS = {"hookpoints": ["embeddings", "blocks.0"], "d_model": 4, "dtype": "float32"}
@@ -327,3 +329,20 @@ def test_two_processes_may_begin_one_store(tmp_path, monkeypatch, look):
     writer = StoreWriter(tmp_path, SETTINGS)
     assert begun
     assert writer.is_done(0, "0")
+
+
+def test_what_is_kept_is_not_made_again_and_what_is_being_made_is_waited_for(tmp_path):
+    file, lock = tmp_path / "kept", tmp_path / "locks" / "kept"
+
+    def read():
+        return file.read_text() if file.exists() else None
+
+    def make():
+        with pytest.raises(Timeout), ThreadPoolExecutor() as other:
+            other.submit(read_or_make, lock, read, make, wait=False).result()
+        file.write_text("made")
+        return "made"
+
+    assert read_or_make(lock, read, make) == "made"
+    file.write_text("read")
+    assert read_or_make(lock, read, make) == "read"

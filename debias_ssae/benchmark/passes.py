@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from debias_ssae.concept import Concept
 from debias_ssae.encoder import ActivationEncoder, Edit
-from debias_ssae.store.files import write_whole
+from debias_ssae.files import read_or_make, write_whole
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,15 @@ class Passes:
     def _on_disk(
         key: str, encoding: Encoding, texts: Sequence[str], directory: Path
     ) -> tuple[np.ndarray, float]:
-        file, lock = directory / "passes" / f"{key}.safetensors", directory / "locks" / key
-        for folder in (file.parent, lock.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        # of processes that want the same pass, one runs it
-        with FileLock(lock):
-            found = _read(file)
-            if found is None:
-                found = _timed(encoding, texts)
-                write_whole(file, save({"vectors": found[0], "seconds": np.array([found[1]])}))
-        return found
+        file = directory / "passes" / f"{key}.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+        def make() -> tuple[np.ndarray, float]:
+            vectors, seconds = _timed(encoding, texts)
+            write_whole(file, save({"vectors": vectors, "seconds": np.array([seconds])}))
+            return vectors, seconds
+
+        return read_or_make(directory / "locks" / key, lambda: _read(file), make)
 
     def plain(self) -> Encoding:
         """The model as it is."""

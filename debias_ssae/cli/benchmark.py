@@ -27,6 +27,8 @@ HEADLINE = (
     "erm,oracle,oracle_large,scrub,token_mask,mean_diff,leace,inlp,splince,counterfactual_subspace,"
     "random_latents,gsae,gsae_eighth,ssae,ssae_eighth,ssae_deep,ssae_counterfactual,ssae_default"
 )
+SELDOM = ("ssae_keep", "ssae_keep_leace_conditional", "ssae_keep_inlp", "ssae_leace_in_model")
+"""For attributes that are everywhere, and a fifth of the time of all methods: --methods main leaves them out."""
 _FILE = click.Path(dir_okay=False)
 
 
@@ -50,7 +52,7 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--config", type=_FILE, help="YAML of the protocol (BenchmarkConfig).")
 @click.option("--seeds", type=int, help="Number of seeds.  [default: 5; curves and grid: 3]")
 @click.option("--jobs", type=click.IntRange(1), help="Processes over seeds, one thread each.")
-@click.option("--methods", help="all, headline, or names with commas.")
+@click.option("--methods", help="all, main (most), headline (few), or names with commas.")
 @click.option("--setting", type=click.Choice(["confounded", "natural"]), help="Who trains the head.")
 @click.option("--regime", multiple=True, help="Several, or with commas: labelled, concept, ...")
 @click.option("--concept", help="Shipped concept, file, or none.  [default: gender]")
@@ -145,7 +147,8 @@ def _settings(dataset: str, options: dict[str, Any], *, default_seeds: int | Non
     names = ("seeds", "setting", "concept", "encoder", "n_test", "n_attribute", "max_head")
     given = {name: options[name] for name in names if options[name] is not None}
     if options["methods"]:
-        known = {"all": ",".join(METHODS), "headline": HEADLINE}
+        main = ",".join(name for name in METHODS if name not in SELDOM)
+        known = {"all": ",".join(METHODS), "main": main, "headline": HEADLINE}
         given["methods"] = tuple(known.get(options["methods"], options["methods"]).split(","))
     if options["regime"]:
         asked = [name.strip() for one in options["regime"] for name in one.split(",")]

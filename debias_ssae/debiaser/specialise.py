@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from torch import Tensor
 
 from debias_ssae.activations import LanguageModel, harvest
 from debias_ssae.config import DebiasConfig, SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
+from debias_ssae.files import read_or_make
 from debias_ssae.retrieval import retrieve, without
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
@@ -189,9 +189,7 @@ def _cached(
     text = json.dumps(key, default=lambda settings: settings.model_dump(mode="json"))
     directory = Path(cache_dir) / "saes" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     lock = Path(cache_dir) / "locks" / directory.name
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        return _kept(directory) or _keep(train(), directory)
+    return read_or_make(lock, lambda: _kept(directory), lambda: _keep(train(), directory))
 
 
 def _kept(directory: Path) -> LearnedSAE | None:

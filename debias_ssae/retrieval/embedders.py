@@ -1,21 +1,21 @@
 """Texts to unit vectors with a sentence-transformers model, kept on disk by what they were made from."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from debias_ssae.batching import token_batches
 from debias_ssae.exceptions import InputError
+from debias_ssae.files import read_or_make, write_whole
 from debias_ssae.models import lower_weights, pick_device, pick_dtype, resolve_model_name
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ def embed_texts(
             def make() -> NDArray[np.float32]:
                 return _embed_chunk(model, chunk, max_length, token_budget)
 
-            vectors = (
-                make() if folder is None else _kept_or_made(folder / f"{texts_id(chunk)}.npy", make, wait)
-            )
-            if vectors is not None:
-                out[start : start + len(chunk)] = vectors
-                bar.update(len(chunk))
-            return vectors is not None
+            try:
+                vectors = make() if folder is None else _kept(folder / texts_id(chunk), make, wait)
+            except Timeout:
+                return False
+            out[start : start + len(chunk)] = vectors
+            bar.update(len(chunk))
+            return True
 
         # what another process is at comes last, so that two share the work
         for start in [at for at in range(0, len(texts), CHUNK_TEXTS) if not embed(at, wait=False)]:
@@ -69,22 +69,21 @@ def embed_texts(
     return out
 
 
-def _kept_or_made(
-    file: Path, make: Callable[[], NDArray[np.float32]], wait: bool
-) -> NDArray[np.float32] | None:
-    """Return what ``file`` holds, made if need be; None if another process is making it and ``wait`` is false."""
-    vectors = _load(file)
-    if vectors is not None:
-        return vectors
-    try:
-        with FileLock(file.with_suffix(".lock"), timeout=-1 if wait else 0):
-            vectors = _load(file)
-            if vectors is None:
-                vectors = make()
-                _save(file, vectors)
-            return vectors
-    except Timeout:
+def _kept(path: Path, make: Callable[[], NDArray[np.float32]], wait: bool) -> NDArray[np.float32]:
+    file, lock = path.with_suffix(".npy"), path.with_suffix(".lock")
+
+    def read() -> NDArray[np.float32] | None:
+        with suppress(OSError, ValueError):
+            return np.load(file, allow_pickle=False)
         return None
+
+    def make_and_write() -> NDArray[np.float32]:
+        vectors, content = make(), BytesIO()
+        np.save(content, vectors)
+        write_whole(file, content.getvalue())
+        return vectors
+
+    return read_or_make(lock, read, make_and_write, wait=wait)
 
 
 def texts_id(texts: Sequence[str]) -> str:
@@ -157,19 +156,3 @@ def _embed_chunk(
             vectors = model(features)["sentence_embedding"].float()
         out[batch] = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
     return out
-
-
-def _load(file: Path) -> NDArray[np.float32] | None:
-    with suppress(OSError, ValueError):
-        return np.load(file, allow_pickle=False)
-    return None
-
-
-def _save(file: Path, vectors: NDArray[np.float32]) -> None:
-    with NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
-        try:
-            np.save(temporary, vectors)
-            os.replace(temporary.name, file)
-        except OSError:
-            os.unlink(temporary.name)
-            raise

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.store.files import Place, tensor_places, write_json, write_whole
+from debias_ssae.files import Place, tensor_places, write_json, write_whole
 
 _DIGEST_BYTES = 16
 _DIGEST_TYPE = np.dtype(f"S{_DIGEST_BYTES}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.store.files import Place, read_json, tensor_places
+from debias_ssae.files import Place, read_json, tensor_places
 from debias_ssae.store.shards import DTYPES, FORMAT, shard_path, shard_problem
 from debias_ssae.store.shuffling import ShuffledRows
 

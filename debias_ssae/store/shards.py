@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.store.files import file_digest, read_json, write_json, write_whole
+from debias_ssae.files import file_digest, read_json, write_json, write_whole
 
 FORMAT = "debias-ssae activations 1"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from debias_ssae import benchmark as room
 from debias_ssae.cli import main
+from debias_ssae.cli.benchmark import SELDOM
 from debias_ssae.config import QUICK, BenchmarkConfig
 
 RUNS = ("run_benchmark", "run_curves", "run_grid")
@@ -106,6 +107,8 @@ def test_methods_regimes_and_sizes(asked: Any, bios: Path, tmp_path: Path) -> No
     assert (config.max_head, options["jobs"], config.seeds) == (7, 2, 5)
     assert invoke("bias-in-bios", *given, "--methods", "headline")[0] == 0
     assert {"erm", "ssae", "gsae", "scrub"} <= set(asked[1][2].methods) < set(room.METHODS)
+    assert invoke("bias-in-bios", *given, "--methods", "main")[0] == 0
+    assert set(room.METHODS) - set(asked[2][2].methods) == set(SELDOM)
     code, output = invoke("bias-in-bios", *given, "--regime", "telepathy")
     assert code == 2
     assert "telepathy" in output

@@ -4,13 +4,17 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
+
+from filelock import FileLock
 
 from debias_ssae.exceptions import InputError
 
+T = TypeVar("T")
 _CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "U8": "uint8"}
 
 
@@ -64,6 +68,19 @@ def write_whole(path: Path, data: bytes) -> None:
                 " what is finished is kept"
             ) from error
         raise InputError(f"Cannot write {path}: {error.strerror}") from error
+
+
+def read_or_make(lock: Path, read: Callable[[], T | None], make: Callable[[], T], *, wait: bool = True) -> T:
+    """Return what ``read`` finds or else what ``make`` makes and keeps; of processes that hold the same ``lock``, one
+    makes it. Raises filelock.Timeout where another is at it and ``wait`` is false.
+    """
+    found = read()
+    if found is not None:
+        return found
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock, timeout=-1 if wait else 0):
+        found = read()
+        return make() if found is None else found
 
 
 def write_json(path: Path, values: Any) -> None:
