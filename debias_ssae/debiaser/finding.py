@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,25 @@ class Found:
     """The latents are what is kept, and all else is removed."""
 
 
+Take = Callable[[int | str], Found]
+"""From how many latents are asked for, or "auto", to those."""
+
+
 def find_from_concept(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    texts: Sequence[str],
+    concept: Concept,
+    config: SelectionConfig,
+    *,
+    n_latents: int | str = "auto",
+    **options: Any,
+) -> Found:
+    """Concept regime: no attribute labels. ``options`` are those of ``rank_from_concept``."""
+    return rank_from_concept(model, sae, texts, concept, config, **options)(n_latents)
+
+
+def rank_from_concept(
     model: LanguageModel,
     sae: SparseAutoencoder,
     texts: Sequence[str],
@@ -65,24 +84,21 @@ def find_from_concept(
     *,
     y: np.ndarray | None = None,
     hookpoint: str = "embeddings",
-    n_latents: int | str = "auto",
     random_state: int | None = None,
     progress: bool = False,
     activations: ActivationConfig | None = None,
-) -> Found:
-    """Concept regime: no attribute labels. The target ``y`` serves the guard alone.
+) -> Take:
+    """Do what comes before it is said how many latents go; the function returned is told that.
 
-    Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard; as
-    many as asked, or as the rule says; holes filled. ``activations`` says where texts are cut.
+    Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard, which
+    alone the target ``y`` serves. ``activations`` says where texts are cut.
 
     Raises InputError where no text holds a word of the concept.
     """
     limits = (activations or ActivationConfig()).limits
     if not concept.pairs:
-        texts, labels = concept.labelled_seed_texts()
-        return _find_from_seed_texts(
-            sae, harvest(model, texts, hookpoint, **limits), labels, config, n_latents
-        )
+        seed_texts, labels = concept.labelled_seed_texts()
+        return partial(_from_seed_texts, sae, harvest(model, seed_texts, hookpoint, **limits), labels, config)
     options: dict[str, Any] = {
         "max_texts": config.max_texts,
         "random_state": random_state,
@@ -100,20 +116,38 @@ def find_from_concept(
     if config.propagate and probe is not None:
         scores = propagate(scores, _blocks(sae, others), probe)
     pooled = _pooled(sae, twins, latents_a)
-    costs = None
-    if config.guard and y is not None:
-        costs = _costs_of_twins(sae, pooled, y[twins.source])
+    costs = _costs_of_twins(sae, pooled, y[twins.source]) if config.guard and y is not None else None
     ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
-    chosen = ranking
-    if n_latents != "auto":
-        chosen = ranking[: int(n_latents)]
-    elif len(twins.source) > 1:
-        # the wordings differ in the listed words only, so the rule alone would stop before the propagated latents
-        score = _wordings_score(sae, pooled, random_state)
-        chosen = ranking[: _sufficient(ranking, score, config, report, start=64)]
-    if config.absorption and probe is not None and len(chosen):
-        chosen = _filled(sae, others, probe, chosen, n_latents, costs, report)
-    return Found(scores, chosen, report)
+    return _Ranked(sae, scores, ranking, report, pooled, others, probe, costs, config, random_state).take
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The latents that a concept's swapped words point to, best first, and what choosing among them takes."""
+
+    sae: SparseAutoencoder
+    scores: LatentScores
+    ranking: np.ndarray
+    report: dict[str, Any]
+    pooled: dict[str, np.ndarray]
+    others: Tensor
+    probe: TokenProbe | None
+    costs: Costs | None
+    config: SelectionConfig
+    random_state: int | None
+
+    def take(self, n_latents: int | str) -> Found:
+        """As many as asked, or as the rule says; holes filled."""
+        report, chosen = dict(self.report), self.ranking
+        if n_latents != "auto":
+            chosen = chosen[: int(n_latents)]
+        elif len(self.pooled["X_a"]) > 1:
+            # the wordings differ in the listed words only, so the rule alone would stop before the propagated latents
+            score = _wordings_score(self.sae, self.pooled, self.random_state)
+            chosen = chosen[: _sufficient(chosen, score, self.config, report, start=64)]
+        if self.config.absorption and self.probe is not None and len(chosen):
+            chosen = _filled(self.sae, self.others, self.probe, chosen, n_latents, self.costs, report)
+        return Found(self.scores, chosen, report)
 
 
 def find_from_labels(
@@ -183,7 +217,7 @@ def _find_to_keep(
     return Found(scores, kept, keep=True)
 
 
-def _find_from_seed_texts(
+def _from_seed_texts(
     sae: SparseAutoencoder,
     rows: Activations,
     labels: list[str],

@@ -12,8 +12,10 @@ from tiny_benchmark import TINY, sentence, tiny_split, tiny_table
 
 from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
 from debias_ssae.benchmark.methods import METHODS, AttributeSet, Seed, Variant, variants
+from debias_ssae.benchmark.methods import seed as seed_room
 from debias_ssae.benchmark.splits import Split
 from debias_ssae.config import SelectionConfig
+from debias_ssae.debiaser.finding import rank_from_concept
 
 HEAD_LABELS = ("labelled_head", "labelled_all")
 """Regimes whose point is that the attribute of the head's texts is known."""
@@ -176,6 +178,26 @@ def test_nothing_removed_is_erm_to_the_bit(make_seed: Make) -> None:
     weak, strong = (seed.erased("ssae", "concept", trained, [0, 1, 2], alpha=alpha) for alpha in (0.0, 1.0))
     assert np.array_equal(weak.rows.head, seed.plain.head)
     assert not np.array_equal(strong.rows.head, seed.plain.head)
+
+
+def test_one_ranking_serves_every_number_of_latents(make_seed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tiny_table()
+    numbers: list[int | str] = [3, "auto", 5]
+    fresh = []
+    for n in numbers:
+        seed = make_seed(table)
+        fresh.append(seed.found(seed.sae(), "concept", n))
+    ranked = []
+    monkeypatch.setattr(
+        seed_room, "rank_from_concept", lambda *a, **k: ranked.append(1) or rank_from_concept(*a, **k)
+    )
+    seed = make_seed(table)
+    for n, expected in zip(numbers, fresh, strict=True):
+        found = seed.found(seed.sae(), "concept", n)
+        assert found.latents.tolist() == expected.latents.tolist()
+        assert found.report == expected.report
+    assert len(fresh[0].latents) == 3 != len(fresh[2].latents)
+    assert ranked == [1]
 
 
 def test_words_that_were_not_given_make_their_own_twins(seed: Seed) -> None:

@@ -15,7 +15,7 @@ from debias_ssae.benchmark.passes import Encoding, Passes
 from debias_ssae.benchmark.splits import Split
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, DebiasConfig
-from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
+from debias_ssae.debiaser.finding import Found, Take, find_from_labels, rank_from_concept
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
@@ -108,6 +108,7 @@ class Seed:
     _saes: dict[str, TrainedSAE] = field(default_factory=dict)
     _activations: dict[tuple[str, str], Activations] = field(default_factory=dict)
     _found: dict[tuple[Any, ...], Found] = field(default_factory=dict)
+    _last_ranked: tuple[tuple[str, str, str], Take] | None = None
 
     @property
     def regimes(self) -> tuple[str, ...]:
@@ -273,28 +274,40 @@ class Seed:
     ) -> Found:
         corpus, model = self.corpus, self.corpus.encoder.language_model
         selection, activations = corpus.config.debias.selection, corpus.config.debias.activations
-        options: dict[str, Any] = {"n_latents": n_latents, "random_state": self.number}
         if regime.startswith("concept"):
-            head, concept = self.texts(self.split.head), corpus.concept_of(regime)
-            return find_from_concept(
-                model,
-                trained.sae,
-                head,
-                concept,
-                selection,
-                y=self.head_y,
-                hookpoint=trained.hookpoint,
-                activations=activations,
-                **options,
-            )
+            return self._ranked(trained, regime)(n_latents)
         labelled = self.attribute_set(regime)
         key = (regime, trained.hookpoint)
         if key not in self._activations:
             self._activations[key] = harvest(model, labelled.texts, trained.hookpoint, **activations.limits)
-        y = labelled.y if with_y else None
         return find_from_labels(
-            trained.sae, self._activations[key], y, labelled.z, selection, keep=keep, **options
+            trained.sae,
+            self._activations[key],
+            labelled.y if with_y else None,
+            labelled.z,
+            selection,
+            keep=keep,
+            n_latents=n_latents,
+            random_state=self.number,
         )
+
+    def _ranked(self, trained: TrainedSAE, regime: str) -> Take:
+        """The last ranking is at hand for another number of latents; each holds hundreds of megabytes."""
+        corpus, key = self.corpus, (trained.sae.fingerprint(), trained.hookpoint, regime)
+        if self._last_ranked is None or self._last_ranked[0] != key:
+            take = rank_from_concept(
+                corpus.encoder.language_model,
+                trained.sae,
+                self.texts(self.split.head),
+                corpus.concept_of(regime),
+                corpus.config.debias.selection,
+                y=self.head_y,
+                hookpoint=trained.hookpoint,
+                random_state=self.number,
+                activations=corpus.config.debias.activations,
+            )
+            self._last_ranked = (key, take)
+        return self._last_ranked[1]
 
     def erasing(
         self, trained: TrainedSAE, latents: Sequence[int] | np.ndarray, *, alpha: float = 1.0
