@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = {
     "bias_in_bios": "README.md",
+    "bias_in_bios_all": "docs/bias_in_bios.md",
     "natural": "docs/natural.md",
     "reviews": "docs/reviews.md",
     "wiki_bios": "docs/wiki_bios.md",
@@ -36,6 +37,7 @@ INTRO = {
     "wiki_bios_six": "biographies of Wikipedia, six occupations; the head learns from one sex of each only "
     "(women of academics, athletes and musicians, men of politicians, royalty and writers)",
 }
+INTRO["bias_in_bios_all"] = INTRO["bias_in_bios"]
 MARKS = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.S)
 SHOWN = tuple(name for name in COLUMNS if name != "regime")
 CONTROLS = ("erm", "majority", "oracle", "oracle_large", "random_latents", "reconstruct_only")
@@ -151,6 +153,7 @@ AFTER = {
     "[benchmark.md](benchmark.md#methods).",
 }
 AFTER["wiki_bios_six"] = AFTER["wiki_bios"]
+AFTER["bias_in_bios_all"] = AFTER["bias_in_bios"].replace("docs/benchmark.md", "benchmark.md")
 
 
 def _source(results: dict, name: str) -> str:

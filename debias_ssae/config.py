@@ -17,10 +17,36 @@ Architecture = Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, mappings inside mappings too."""
+    return {
+        **base,
+        **{
+            name: merged(base[name], value)
+            if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
+            else value
+            for name, value in changes.items()
+        },
+    }
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_rest(cls, values: Any) -> Any:
+        """A mapping given for a group of settings changes what it names; the rest stays as this class has it."""
+        if not isinstance(values, dict):
+            return values
+        groups = {n: f.default for n, f in cls.model_fields.items() if isinstance(f.default, Settings)}
+        return values | {
+            name: merged(default.model_dump(), values[name])
+            for name, default in groups.items()
+            if isinstance(values.get(name), Mapping)
+        }
 
     def updated(self, **changes: Any) -> Self:
         """Return a copy with ``changes`` applied and validated."""
@@ -288,8 +314,7 @@ def load_config(
     *,
     defaults: Mapping[str, Any] | None = None,
 ) -> T:
-    """Read a YAML file into ``cls``; ``overrides`` are top-level fields that win over the file, and the file wins
-    over ``defaults``.
+    """Read a YAML file into ``cls``; ``overrides`` win over the file, the file over ``defaults``, setting by setting.
 
     Raises InputError with the file and the offending field.
     """
@@ -299,7 +324,8 @@ def load_config(
         raise InputError(f"Cannot read the configuration {path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"The configuration {path} must be a mapping of names to values")
-    return make_config(cls, {**(defaults or {}), **values, **(overrides or {})}, source=str(path))
+    values = merged(merged(defaults or {}, values), overrides or {})
+    return make_config(cls, values, source=str(path))
 
 
 def make_config(cls: type[T], values: Mapping[str, Any], source: str = "the configuration") -> T:

@@ -119,7 +119,7 @@ def probe_leakage(
     value; the rest is named in ``skipped``): the label alone may tell the attribute, and that part is not the
     representation's. Each probe is fitted with balanced weights, its regularisation chosen inside the
     training folds, and once more on shuffled attributes. Intervals hold together over the probes. Rows beyond
-    ``max_rows`` are sampled away; rows without attribute are left out and counted. Raises InputError on
+    ``max_rows`` are sampled away; rows without attribute or label are left out and counted. Raises InputError on
     lengths that differ, non-finite X, one value only.
     """
     rows, values, labels, n_missing = _checked(X, z, y, probes)
@@ -165,7 +165,7 @@ def _checked(
         raise InputError(f"X, z and y need the same number of rows, got {lengths}")
     if not np.isfinite(rows).all():
         raise InputError("X holds NaN or infinite values; probes need finite representations")
-    known = flat["z"].notna().to_numpy()
+    known = np.logical_and.reduce([v.notna().to_numpy() for v in flat.values()])
     values = flat["z"][known].astype(str).to_numpy()
     labels = flat["y"][known].astype(str).to_numpy() if y is not None else None
     return rows[known], values, labels, int((~known).sum())

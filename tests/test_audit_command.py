@@ -3,6 +3,7 @@
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,24 @@ def test_example_texts_can_be_masked(data: Path) -> None:
     assert "she is […]" in out.read_text(encoding="utf-8")
 
 
+def test_every_attribute_is_probed_by_itself(data: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32))
+    outs = [data.with_suffix(".json"), data.with_suffix(".html")]
+    given = [part for out in outs for part in ("--out", str(out))]
+    both = ("--sensitive", "gender", "--sensitive", "age")
+    result = _run(data, *both, "--representations", str(tmp_path / "x.npy"), *given)
+    assert result.exit_code == 0, result.output
+    found = json.loads(outs[0].read_text(encoding="utf-8"))["leakage"]
+    assert {name: one["values"] for name, one in found.items()} == {
+        "gender": ["f", "m"],
+        "age": ["old", "young"],
+    }
+    assert found["age"]["n_missing"] == pd.read_csv(data)["age"].isna().sum() > 0
+    page = outs[1].read_text(encoding="utf-8")
+    assert "still tell of gender" in page
+    assert "still tell of age" in page
+
+
 def test_leakage_and_latents_come_from_files(data: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
@@ -198,7 +217,7 @@ def test_contexts_of_latents_need_the_texts_to_be_asked_for(
     saved.mkdir()
     save_file({"parts.0.latents": np.array([2])}, saved / "arrays.safetensors")
     (saved / "debiaser.json").write_text(json.dumps({"parts": [{"scores": None}]}), encoding="utf-8")
-    monkeypatch.setattr(SSAEDebiaser, "load", lambda directory: None)
+    monkeypatch.setattr(SSAEDebiaser, "load", lambda directory: SimpleNamespace(encoder="minilm"))
     monkeypatch.setattr(debias_ssae.report, "top_contexts", lambda d, texts, mask_names: {2: [texts[0]]})
     out = data.with_suffix(".json")
     for given, contexts in (((), []), (("--with-texts",), ["she is Anna"])):

@@ -55,6 +55,35 @@ def test_an_undefined_measure_fails_its_gate_unless_allowed() -> None:
         assert check_gates(report, **limits, allow_undefined=True)[0].passed
 
 
+def test_no_gate_passes_because_the_rows_of_a_failing_cell_are_gone() -> None:
+    y = np.tile([0, 1], 30)
+    group = np.repeat(list("fmx"), 20)
+    predicted = np.where(group == "f", 0, y)
+    limits = dict.fromkeys(
+        ("accuracy_gap", "tpr_gap_max", "tpr_gap_rms", "tpr_gap_rms_corrected", "equalized_odds_difference"),
+        0.1,
+    )
+
+    def gates(kept: np.ndarray, among: dict[str, float]) -> list[bool]:
+        report = audit(y[kept], predicted[kept], sensitive_features=group[kept], n_bootstrap=20)
+        return [gate.passed for gate in check_gates(report, fail_over=among)]
+
+    assert not any(gates(np.full(60, True), limits))
+    # an accuracy is defined without positives, and is 1 there
+    del limits["accuracy_gap"]
+    assert not any(gates((group != "f") | (y == 0), limits))
+    assert all(gates(group != "f", limits))
+
+
+def test_weighted_rows_count_by_their_effective_size() -> None:
+    y, group = np.tile([0, 1], 40), np.repeat(["f", "m"], 40)
+    for weight in (0.1, 1.0, 3.0):
+        report = audit(y, y, sensitive_features=group, sample_weight=np.full(80, weight), min_cell=20)
+        assert not report.cells["excluded"].any()
+    uneven = audit(y, y, sensitive_features=group, sample_weight=np.geomspace(1, 1e6, 80), min_cell=20)
+    assert uneven.undefined["reason"].str.contains("effective row").any()
+
+
 def test_gates_of_unknown_measures_are_refused() -> None:
     with pytest.raises(InputError, match="worst_group_accuracy"):
         check_gates(_report(), fail_under={"goodness": 1})
@@ -101,6 +130,7 @@ def test_the_worst_flips_come_first_when_asked_for() -> None:
 def test_masking_hides_names_numbers_and_addresses() -> None:
     text = "Dr. Jane Doe was born in 1980. She writes to jane@example.org, he said I."
     assert masked(text) == "Dr. Jane […] was born in […]. She writes to […], he said I."
+    assert masked("and so «Anna» met “Bob”…", begins=False) == "and so «[…]» met “[…]”…"
 
 
 def test_predictions_made_elsewhere_give_the_same_flips() -> None:

@@ -295,6 +295,10 @@ def test_scores_add_calibration() -> None:
     assert _rate(report, "calibration_error", "", "f") == pytest.approx(error)
     two_columns = _audit(y, predicted, group, y_score=np.stack([1 - score, score], axis=1))
     assert _rate(two_columns, "brier_score", "", "f") == _rate(report, "brier_score", "", "f")
+    for of_no in (1 - score, np.stack([1 - score, score], axis=1)):
+        other = _audit(y, predicted, group, y_score=of_no, pos_label=0)
+        assert _rate(other, "brier_score", "", "f") == pytest.approx(_rate(report, "brier_score", "", "f"))
+        assert _rate(other, "score_minus_outcome", "", "f") == pytest.approx(-bias)
     y4, p4, g4 = _multi(400)
     scores = np.full((400, 4), 0.1)
     scores[np.arange(400), pd.Categorical(p4, categories=list("abcd")).codes] = 0.7
@@ -328,6 +332,13 @@ def test_any_column_will_do(kind: Callable) -> None:
     y, predicted, group = _binary(100)
     report = _audit(kind(y), kind(predicted), kind(group))
     assert report.worst_group_accuracy == worst_group_accuracy(y, predicted, sensitive_features=group)
+
+
+def test_true_is_one_and_false_is_zero() -> None:
+    y, predicted, group = _binary(200)
+    plain = _audit(y, predicted, group)
+    for truth, answers in ((y.astype(bool), predicted), (y, predicted.astype(bool))):
+        assert _audit(truth, answers, group).measure("accuracy") == plain.measure("accuracy")
 
 
 def test_a_frames_index_does_not_matter() -> None:

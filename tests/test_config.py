@@ -2,7 +2,7 @@
 
 import pytest
 
-from debias_ssae.config import DebiasConfig, SAEConfig, load_config, make_config
+from debias_ssae.config import QUICK, BenchmarkConfig, DebiasConfig, SAEConfig, load_config, make_config
 from debias_ssae.exceptions import InputError
 
 
@@ -33,3 +33,16 @@ def test_files_are_read_and_overridden(tmp_path):
         load_config(SAEConfig, file)
     with pytest.raises(InputError, match="Cannot read the configuration"):
         load_config(SAEConfig, tmp_path / "none.yaml")
+
+
+def test_a_group_given_in_part_keeps_the_rest(tmp_path):
+    default = DebiasConfig()
+    changed = default.special.updated(n_steps=50)
+    assert make_config(DebiasConfig, {"special": {"n_steps": 50}}).special == changed
+    assert BenchmarkConfig(debias={"special": {"n_steps": 50}}).debias == default.updated(special=changed)
+    file = tmp_path / "c.yaml"
+    file.write_text("debias: {k: 16, special: {n_steps: 50}}\n")
+    quick = make_config(BenchmarkConfig, QUICK)
+    read = load_config(BenchmarkConfig, file, {"debias": {"d_sae": 64}}, defaults=QUICK)
+    expected = quick.debias.updated(k=16, d_sae=64, special=quick.debias.special.updated(n_steps=50))
+    assert read == quick.updated(debias=expected)

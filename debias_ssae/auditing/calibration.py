@@ -17,9 +17,11 @@ MEASURES = ("calibration_error", "brier_score", "score_minus_outcome")
 
 
 def scores_of(
-    y_score: Any, models: tuple[str, ...], n_rows: int, classes: tuple[Any, ...]
+    y_score: Any, models: tuple[str, ...], n_rows: int, classes: tuple[Any, ...], positive: int
 ) -> dict[str, Array]:
-    """Probabilities by model, [n] or [n, n_classes]. Raises InputError on a wrong shape, name or range."""
+    """Probabilities by model: of two classes the positive one's [n], else [n, n_classes]. Raises InputError on a wrong
+    shape, name or range.
+    """
     if y_score is None:
         return {}
     given = dict(y_score) if isinstance(y_score, Mapping) else {models[0]: y_score}
@@ -30,21 +32,21 @@ def scores_of(
     unknown = sorted(set(given) - set(models))
     if unknown:
         raise InputError(f"y_score names {unknown}, which y_pred does not; the models are {list(models)}")
-    return {name: _checked(values, name, n_rows, classes) for name, values in given.items()}
+    return {name: _checked(values, name, n_rows, classes, positive) for name, values in given.items()}
 
 
-def _checked(values: Any, name: str, n_rows: int, classes: tuple[Any, ...]) -> Array:
+def _checked(values: Any, name: str, n_rows: int, classes: tuple[Any, ...], positive: int) -> Array:
     try:
         scores = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
         raise InputError(f"y_score {name!r} must be numbers: {error}") from error
     if scores.ndim == 2 and scores.shape[1] == 2 and len(classes) == 2:
-        scores = scores[:, 1]
+        scores = scores[:, positive]
     expected = (n_rows,) if len(classes) == 2 else (n_rows, len(classes))
     if scores.shape != expected:
         raise InputError(
             f"y_score {name!r} has shape {np.shape(values)}; expected {expected}, one probability a row"
-            f"{' and class' if len(classes) > 2 else ' (of the larger label)'}"
+            f"{' and class' if len(classes) > 2 else f' (of {classes[positive]!r})'}"
         )
     if not ((scores >= 0) & (scores <= 1)).all():
         raise InputError(f"y_score {name!r} must be probabilities between 0 and 1, without missing values")
@@ -55,6 +57,7 @@ def calibration_table(
     key: Mapping[str, Any],
     attribute: Attribute,
     truth: Codes,
+    positive: int,
     scores: Array,
     weights: Array | None,
     n_bootstrap: int,
@@ -65,7 +68,7 @@ def calibration_table(
     ``calibration_error`` is the expected calibration error over 15 equal bins (Guo et al. 2017); with more
     than two classes it and ``score_minus_outcome`` are of the highest score and whether its class was right.
     """
-    chance, hit, brier = _outcomes(truth, scores)
+    chance, hit, brier = _outcomes(truth, positive, scores)
     n_groups = len(attribute.groups)
     bins = np.minimum((chance * N_BINS).astype(np.int64), N_BINS - 1)
     cell = attribute.codes * N_BINS + bins
@@ -94,10 +97,10 @@ def calibration_table(
     return pd.concat(frames, ignore_index=True)
 
 
-def _outcomes(truth: Codes, scores: Array) -> tuple[Array, Array, Array]:
+def _outcomes(truth: Codes, positive: int, scores: Array) -> tuple[Array, Array, Array]:
     """Per row: the probability given, whether it came true, the Brier score."""
     if scores.ndim == 1:
-        outcome = (truth == 1).astype(float)
+        outcome = (truth == positive).astype(float)
         return scores, outcome, (scores - outcome) ** 2
     onehot = np.eye(scores.shape[1])[truth]
     top = scores.argmax(axis=1)

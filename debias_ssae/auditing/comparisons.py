@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from debias_ssae.auditing.inputs import Attribute, Codes
 from debias_ssae.auditing.measures import Row
-from debias_ssae.auditing.rates import Array, Counts, cell_accuracy, summary_values
+from debias_ssae.auditing.rates import Array, Counts, large_enough, summary_values
 from debias_ssae.intervals import (
     count_draws,
     lowest_share_difference,
@@ -204,7 +204,7 @@ def _sizes(categories: "_Categories", rows: Rows, squares: Array, observed: Arra
     counts = Counts(
         categories.confusion(model, observed, rows)[0], categories.confusion(model, squares, rows)[0]
     )
-    return np.asarray(cell_accuracy(counts).effective[1] >= max(rows.min_cell, 1e-9))
+    return large_enough(counts, rows.min_cell)
 
 
 def _draws(

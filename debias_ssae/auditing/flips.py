@@ -1,5 +1,6 @@
 """Counterfactual flips: does the prediction change when only the wording of the attribute changes?"""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from debias_ssae.exceptions import InputError
 from debias_ssae.intervals import wilson
 
 MASK = "[…]"
+_EDGES = re.compile(r"^\W+|\W+$")
 
 
 class Swaps(Protocol):
@@ -150,12 +152,13 @@ def _change(score: Callable[[list[str]], Any], originals: list[str], swapped: li
     return _answers(score, swapped, "score").astype(float) - _answers(score, originals, "score").astype(float)
 
 
-def masked(text: str) -> str:
-    """The text without what may name somebody: capitalised words inside sentences, numbers, addresses."""
+def masked(text: str, *, begins: bool = True) -> str:
+    """The text without what may name somebody: capitalised words inside sentences, numbers, addresses. ``begins``:
+    it begins with a sentence.
+    """
     words = text.split(" ")
-    begins = True
     for i, word in enumerate(words):
-        core = word.strip(".,;:!?()[]\"'")
+        core = _EDGES.sub("", word)
         named = core[:1].isupper() and not begins and core not in {"I", "He", "She", "Mr", "Mrs", "Ms"}
         if named or any(c.isdigit() for c in core) or "@" in core:
             words[i] = word.replace(core, MASK)

@@ -56,7 +56,6 @@ def check_gates(
 
 def _checked(row: Mapping[str, object], kind: str, threshold: float, allow_undefined: bool) -> GateResult:
     value, note = float(str(row["value"])), str(row["note"])
-    incomplete = "without rows" in note or "below the minimum cell size" in note
     beyond = value < threshold if kind == "fail_under" else value > threshold
     where = f" ({row['where']})" if row["where"] else ""
     if np.isnan(value):
@@ -66,7 +65,7 @@ def _checked(row: Mapping[str, object], kind: str, threshold: float, allow_undef
             False,
             f"{value:.4f} is {'under' if kind == 'fail_under' else 'over'} {threshold:g}{where}",
         )
-    elif incomplete:
+    elif row["incomplete"]:
         passed, reason = allow_undefined, f"{value:.4f} would pass, but it is incomplete: {note}"
     else:
         passed, reason = True, f"{value:.4f}{where}"

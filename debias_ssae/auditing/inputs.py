@@ -71,9 +71,15 @@ def label_codes(
     levels = {name: pd.unique(values) for name, values in series.items()}
     classes = _sorted_values({v for found in levels.values() for v in _plain(found)})
     _check_classes(classes, levels)
-    index = pd.Index(classes, dtype=None if len({type(c) for c in classes}) == 1 else object)
-    coded = [index.get_indexer(pd.Index(values)).astype(np.int64) for values in series.values()]
+    # not by an index of pandas, to which True and 1 are different
+    place = {label: code for code, label in enumerate(classes)}
+    coded = [_coded(values, place) for values in series.values()]
     return coded[0], dict(zip(predictions, coded[1:], strict=True)), tuple(classes)
+
+
+def _coded(values: pd.Series, place: Mapping[Any, int]) -> Codes:
+    codes, levels = pd.factorize(values)
+    return np.array([place[level] for level in _plain(levels)], dtype=np.int64)[codes]
 
 
 def _plain(values: Any) -> list[Any]:

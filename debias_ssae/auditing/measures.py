@@ -12,6 +12,7 @@ from debias_ssae.auditing.rates import (
     Share,
     accuracy,
     cell_accuracy,
+    large_enough,
     lowest,
     one_vs_rest,
     spread,
@@ -32,6 +33,7 @@ Row = dict[str, Any]
 NAN = float("nan")
 FOUR_FIFTHS = 0.8
 TOO_FEW = "too few to say"
+_ODDS = ("true_positive_rate", "false_positive_rate")
 
 
 class Slice(NamedTuple):
@@ -61,7 +63,7 @@ class Slice(NamedTuple):
     @property
     def counted(self) -> NDArray[np.bool_]:
         """[n_groups, n_classes]: cells that hold enough rows to enter the worst-group accuracy."""
-        return np.asarray(cell_accuracy(self.counts).effective[1] >= max(self.min_cell, 1e-9))
+        return large_enough(self.counts, self.min_cell)
 
     @property
     def labels(self) -> list[int]:
@@ -95,10 +97,12 @@ def _row(
     method: str = "",
     *,
     note: str = "",
+    missing: str = "",
     outcome: str = "",
     p: float = NAN,
     chance: float = NAN,
 ) -> Row:
+    """``missing``: what the measure should have been computed from as well."""
     low, high = (float(e) for e in ends)
     return {
         **part.key,
@@ -111,8 +115,14 @@ def _row(
         "p_permutation": p,
         "chance_95": chance,
         "method": method,
-        "note": note,
+        "note": "; ".join(filter(None, (missing, note))),
+        "incomplete": bool(missing),
     }
+
+
+def _missing(shares: Sequence[Share], what: str = "rate(s)") -> str:
+    undefined = sum(int((share.n == 0).sum()) for share in shares)
+    return f"{undefined} {what} without rows" if undefined else ""
 
 
 def _accuracy(part: Slice, values: dict[str, float]) -> Row:
@@ -123,10 +133,9 @@ def _accuracy(part: Slice, values: dict[str, float]) -> Row:
 def _balanced(part: Slice, values: dict[str, float]) -> Row:
     hits, n = (v[0] for v in cell_accuracy(part.counts.pooled()).effective)
     ends = mean_of_shares(hits[n > 0], n[n > 0])[1:]
-    note = "" if (n > 0).all() else f"{int((n == 0).sum())} class(es) without rows"
-    return _row(
-        part, "balanced_accuracy", values["balanced_accuracy"], ends, "mean over classes", "MOVER", note=note
-    )
+    missing = _missing([cell_accuracy(part.counts.pooled())], "class(es)")
+    value = values["balanced_accuracy"]
+    return _row(part, "balanced_accuracy", value, ends, "mean over classes", "MOVER", missing=missing)
 
 
 def _worst_group(part: Slice, values: dict[str, float]) -> Row:
@@ -135,9 +144,9 @@ def _worst_group(part: Slice, values: dict[str, float]) -> Row:
     hits, n = share.effective
     found = lowest_share(hits[counted], n[counted])
     wide = found.high - found.low > 2 * part.tolerance
-    notes = [_coverage_note(counted, share.n > 0)]
+    note = ""
     if counted.sum() > 8:
-        notes.append(f"a minimum over {int(counted.sum())} noisy cells reads low; the interval allows for it")
+        note = f"a minimum over {int(counted.sum())} noisy cells reads low; the interval allows for it"
     return _row(
         part,
         "worst_group_accuracy",
@@ -145,7 +154,8 @@ def _worst_group(part: Slice, values: dict[str, float]) -> Row:
         found[1:],
         part.cell_name(*where) if where else "",
         "simultaneous Wilson",
-        note="; ".join(n for n in notes if n),
+        missing=_coverage_note(counted, share.n > 0),
+        note=note,
         outcome=TOO_FEW if wide else "measured",
     )
 
@@ -181,8 +191,12 @@ def _gap(
     *,
     disjoint: bool = False,
     note: str = "",
+    missing: str | None = None,
 ) -> Row:
-    """The widest of several gaps between groups, where it is, and the same for groups dealt at random."""
+    """The widest of several gaps between groups, where it is, and the same for groups dealt at random; rates of the
+    family that are undefined are ``missing`` unless that is given.
+    """
+    missing = _missing([share for _, share in family]) if missing is None else missing
     value = values[metric]
     if np.isnan(value):
         return _row(
@@ -197,8 +211,8 @@ def _gap(
     where = f"{label}: {groups[high]} over {groups[low]}" if label else f"{groups[high]} over {groups[low]}"
     p, chance = _dealt(part, family, rng, disjoint)
     outcome = _gap_outcome(found.low, found.high, part.tolerance)
-    method = "simultaneous Newcombe"
-    return _row(part, metric, value, found[1:], where, method, outcome=outcome, p=p, chance=chance, note=note)
+    facts: Row = {"outcome": outcome, "p": p, "chance": chance, "note": note, "missing": missing}
+    return _row(part, metric, value, found[1:], where, "simultaneous Newcombe", **facts)
 
 
 def _widest(shares: list[Share]) -> Extreme:
@@ -230,11 +244,9 @@ def _parity(part: Slice, values: dict[str, float], rates: dict[str, Share], rng:
 
 
 def _tpr_gap(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: np.random.Generator) -> Row:
-    share = rates["true_positive_rate"]
-    undefined = int((share.n == 0).sum())
-    note = f"{undefined} cell(s) without rows: their rate is undefined" if undefined else ""
+    missing = _missing([rates["true_positive_rate"]], "cell(s)")
     family = _of_classes(part, rates, "true_positive_rate", list(range(len(part.classes))))
-    return _gap(part, values, "tpr_gap_max", family, rng, disjoint=True, note=note)
+    return _gap(part, values, "tpr_gap_max", family, rng, disjoint=True, missing=missing)
 
 
 def _tpr_rms(part: Slice, values: dict[str, float]) -> list[Row]:
@@ -245,7 +257,7 @@ def _tpr_rms(part: Slice, values: dict[str, float]) -> list[Row]:
     named = f"{len(part.classes) - len(left_out)} of {len(part.classes)} classes"
     named += f", without {', '.join(left_out[:10])}" if left_out else ""
     ends, outcome = (found.low, found.high), _gap_outcome(float(found.low), float(found.high), part.tolerance)
-    method = "inverted test, normal noise"
+    method, missing = "inverted test, normal noise", _missing([share], "cell(s)")
     return [
         _row(
             part,
@@ -255,6 +267,7 @@ def _tpr_rms(part: Slice, values: dict[str, float]) -> list[Row]:
             named,
             method,
             note="biased upwards by noise",
+            missing=missing,
             outcome=outcome,
         ),
         _row(
@@ -265,6 +278,7 @@ def _tpr_rms(part: Slice, values: dict[str, float]) -> list[Row]:
             named,
             method,
             note="the expected square of the noise taken away",
+            missing=missing,
             outcome=outcome,
         ),
     ]
@@ -289,13 +303,15 @@ def _impact_ratio(part: Slice, values: dict[str, float], selection: Share) -> Ro
     if high < FOUR_FIFTHS:
         outcome = "below four fifths"
     note = f"four-fifths rule: {'below' if value < FOUR_FIFTHS else 'not below'} 0.8 as observed"
-    return _row(part, metric, value, (low, high), where, "simultaneous MOVER-R", note=note, outcome=outcome)
+    facts: Row = {"note": note, "outcome": outcome, "missing": _missing(shares)}
+    return _row(part, metric, value, (low, high), where, "simultaneous MOVER-R", **facts)
 
 
 def _odds(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: np.random.Generator) -> Row:
     family: Family = []
+    missing = _missing([rates[name].of(c) for name in _ODDS for c in part.labels])
     for label in part.labels:
-        both = [rates[name].of(label) for name in ("true_positive_rate", "false_positive_rate")]
+        both = [rates[name].of(label) for name in _ODDS]
         if not np.isnan([float(spread(share.value)) for share in both]).any():
             family += [
                 (f"{name} of {part.classes[label]}", s) for name, s in zip(("TPR", "FPR"), both, strict=True)
@@ -305,4 +321,5 @@ def _odds(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: n
     note = "the larger of the TPR and FPR differences" + (
         "" if disjoint else " over all classes, one against the rest"
     )
-    return _gap(part, values, "equalized_odds_difference", family, rng, disjoint=disjoint, note=note)
+    metric = "equalized_odds_difference"
+    return _gap(part, values, metric, family, rng, disjoint=disjoint, note=note, missing=missing)

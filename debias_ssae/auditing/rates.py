@@ -83,6 +83,11 @@ def cell_accuracy(counts: Counts) -> Share:
     return Share(np.diagonal(sums, axis1=-2, axis2=-1), sums.sum(axis=-1), squares.sum(axis=-1))
 
 
+def large_enough(counts: Counts, min_cell: int) -> NDArray[np.bool_]:
+    """[..., n_groups, n_classes]: cells of ``min_cell`` rows; weighted ones count by their effective size."""
+    return np.asarray(cell_accuracy(counts).effective[1] >= min_cell * (1 - 1e-9))
+
+
 def one_vs_rest(counts: Counts) -> dict[str, Share]:
     """Each [..., n_groups, n_classes]: true and false positive rate, precision, selection rate, base rate."""
     sums, squares = counts

@@ -78,10 +78,10 @@ def audit(
 
     ``y_pred`` is one sequence of labels, or a dict name -> labels, whose models are then compared in pairs.
     ``sensitive_features`` is one column or several (DataFrame or dict): each is a section, and so is their
-    crossing. Missing attribute values are a group of their own. ``y_score`` (probabilities; a dict for
-    several models) adds calibration. With ``control_features`` every section is repeated inside each of their
-    levels. ``pos_label`` is the class that counts as selected when there are two (the larger label unless
-    given). Cells label x group with fewer than ``min_cell`` rows do not enter the worst-group accuracy and
+    crossing. Missing attribute values are a group of their own. ``y_score`` (probabilities, of two classes those of
+    ``pos_label``; a dict for several models) adds calibration. With ``control_features`` every section is repeated
+    inside each of their levels. ``pos_label`` is the class that counts as selected when there are two (the larger
+    label unless given). Cells label x group with fewer than ``min_cell`` rows do not enter the worst-group accuracy and
     are listed; ``tolerance`` is the difference that matters: wider intervals read "too few to say". Counts
     are bootstrapped with one multinomial a draw; with scores or weights rows are, and the method says so.
     Raises InputError on lengths that differ, missing labels, scores in place of labels, and an attribute with
@@ -154,8 +154,17 @@ def _audit_section(
         tables["confusion"].append(confusion_table(part))
         if model in inputs.scores:
             scores = section.take(inputs.scores[model])
-            arguments = (part.key, section.attribute, truth, scores, weights, options.n_bootstrap, rng)
-            tables["by_group"].append(calibration_table(*arguments))
+            table = calibration_table(
+                part.key,
+                section.attribute,
+                truth,
+                inputs.positive,
+                scores,
+                weights,
+                options.n_bootstrap,
+                rng,
+            )
+            tables["by_group"].append(table)
     compared = Rows(
         section.name,
         section.attribute,
@@ -180,7 +189,7 @@ def _prepared(y_true: Any, y_pred: Any, y_score: Any, sample_weight: Any, pos_la
     if pos_label is not None and pos_label not in classes:
         raise InputError(f"pos_label={pos_label!r} is no label here; the labels are {list(classes)[:10]}")
     positive = len(classes) - 1 if pos_label is None else classes.index(pos_label)
-    scores = scores_of(y_score, tuple(predicted), len(truth), classes)
+    scores = scores_of(y_score, tuple(predicted), len(truth), classes, positive)
     return _Inputs(truth, predicted, classes, positive, weights_of(sample_weight, len(truth)), scores)
 
 

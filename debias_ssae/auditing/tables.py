@@ -126,14 +126,15 @@ def _difference(k: Array, n: Array, rest_k: Array, rest_n: Array) -> Array:
 
 def undefined_rows(part: Slice) -> list[Row]:
     """Every cell without rows, every cell too small to count, and every rate without a denominator."""
-    share = cell_accuracy(part.counts)
+    n_rows = cell_accuracy(part.counts).effective[1]
+    kind = "effective row(s)" if part.weighted else "row(s)"
     rows: list[Row] = []
     for g, c in np.argwhere(~part.counted):
-        n = float(share.n[g, c])
+        n = float(n_rows[g, c])
         reason = "no row with this label in this group: accuracy and true positive rate are undefined"
         if n > 0:
             reason = (
-                f"{n:g} row(s), fewer than the minimum cell size {part.min_cell}: left out of the worst group"
+                f"{n:g} {kind}, fewer than the minimum cell size {part.min_cell}: left out of the worst group"
             )
         rows.append({**part.key, "what": part.cell_name(int(g), int(c)), "reason": reason})
     for metric, label, rate in _shares(part, part.counts):

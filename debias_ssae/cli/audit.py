@@ -207,9 +207,12 @@ def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
         X = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InputError(f"Cannot read {path} as a .npy matrix: {error}") from error
-    z = table[list(options["sensitive"])]
-    values = z.iloc[:, 0] if z.shape[1] == 1 else z.astype(str).agg(", ".join, axis=1)
-    return probe_leakage(X, values, table[options["target"]], random_state=options["seed"], progress=True)
+    y, seed = table[options["target"]], options["seed"]
+    reports = {
+        name: probe_leakage(X, table[name], y, random_state=seed, progress=True).to_dict()
+        for name in options["sensitive"]
+    }
+    return reports if len(reports) > 1 else next(iter(reports.values()))
 
 
 def _contexts(table: "pd.DataFrame", options: dict[str, Any]) -> dict[int, list[str]] | None:
@@ -221,6 +224,8 @@ def _contexts(table: "pd.DataFrame", options: dict[str, Any]) -> dict[int, list[
 
     texts = table[options["text"]].dropna().astype(str).tolist()
     debiaser = SSAEDebiaser.load(options["debiaser"])
+    if debiaser.encoder is None:
+        return None  # of a matrix: no text to show
     return top_contexts(debiaser, texts, mask_names=options["mask_names"])
 
 

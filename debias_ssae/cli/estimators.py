@@ -82,13 +82,14 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     from debias_ssae.benchmark import writable_directory
     from debias_ssae.config import DebiasConfig, load_config
     from debias_ssae.datasets import load_corpus, load_table
-    from debias_ssae.debiaser import SSAEDebiaser
+    from debias_ssae.debiaser import SSAEDebiaser, check_goal
 
     table = load_table(data, text=text, target=target, sensitive=sensitive)
     n_latents, corpus, config = options["n_latents"], options["corpus"], options["config"]
     if n_latents != "auto" and not n_latents.isdigit():
         raise InputError(f'--n-latents is {n_latents!r}; expected "auto" or a whole number')
     writable_directory(Path(out).absolute().parent)
+    check_goal(Path(out))
     debiaser = SSAEDebiaser(
         encoder=options["encoder"],
         corpus=None if corpus is None else load_corpus(corpus, column=options["corpus_text"]),
@@ -145,6 +146,8 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     if goal.exists() and Path(data).exists() and goal.samefile(data):
         raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
     debiaser = SSAEDebiaser.load(model)
+    if debiaser.encoder is None:
+        raise InputError(f"{model} was fitted on a matrix and reads no texts; use its transform in Python")
     debiaser.verbose = debiaser.encoder_.verbose = not quiet
     table = load_table(data, text=text)
     if strange := [name for name in ids if name not in table.columns]:

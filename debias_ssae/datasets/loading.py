@@ -114,7 +114,8 @@ def read_table(path: str | Path, columns: str | None = None) -> pd.DataFrame:
     if columns is not None and ending == ".parquet":
         options["columns"] = _parquet_columns(path, columns)
     try:
-        return _READERS[ending](path, **options)
+        # parquet may bring an index of its own, and one that repeats
+        return _READERS[ending](path, **options).reset_index(drop=True)
     except pd.errors.EmptyDataError:
         raise InputError(f"{path} holds no rows") from None
     except (OSError, ValueError, EOFError, zlib.error, pd.errors.ParserError) as error:

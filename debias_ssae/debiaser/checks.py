@@ -1,7 +1,7 @@
 """What ``SSAEDebiaser`` refuses, with the cure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -46,10 +46,7 @@ def check_params(debiaser: Any) -> None:
             f'edit="keep" leaves too little for the blocks after it; use hookpoint="final", '
             f"got {debiaser.hookpoint!r}"
         )
-    if not isinstance(debiaser.hookpoint, str | Sequence):
-        raise InputError(f"hookpoint is {debiaser.hookpoint!r}; expected a name or several")
-    if not len(debiaser.hookpoint):
-        raise InputError('hookpoint is empty, so nothing would be edited; name at least one, or "auto"')
+    _check_hookpoint(debiaser.hookpoint, debiaser.sae)
     if hasattr(debiaser.corpus, "__next__"):
         raise InputError(
             "corpus is a one-shot iterator; pass a list or a path, since it is read more than once"
@@ -61,6 +58,19 @@ def check_params(debiaser: Any) -> None:
     if debiaser.encoder is None and debiaser.residual == "counterfactual":
         raise InputError(
             'residual="counterfactual" swaps words and needs texts; name an encoder=, or use "leace" or None'
+        )
+
+
+def _check_hookpoint(hookpoint: Any, sae: Any) -> None:
+    if not isinstance(hookpoint, str | Sequence):
+        raise InputError(f"hookpoint is {hookpoint!r}; expected a name or several")
+    if not len(hookpoint):
+        raise InputError('hookpoint is empty, so nothing would be edited; name at least one, or "auto"')
+    several = hookpoint == "auto" or (not isinstance(hookpoint, str) and len(hookpoint) > 1)
+    if several and sae is not None and not isinstance(sae, Mapping):
+        raise InputError(
+            "one sae is given for several hookpoints, but an SAE reads the rows of one; give a mapping of hookpoint "
+            "to sae, or name the hookpoint that it was trained at"
         )
 
 

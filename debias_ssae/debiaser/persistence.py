@@ -39,7 +39,7 @@ def save(debiaser: Any, directory: Path) -> None:
     if debiaser.encoder is not None and debiaser.encoder_.edits:
         raise InputError("the encoder has edits of its own, which cannot be saved; give an encoder without")
     directory = directory.absolute()
-    _check_goal(directory)
+    check_goal(directory)
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -55,7 +55,7 @@ def save(debiaser: Any, directory: Path) -> None:
     partial.rename(directory)
 
 
-def _check_goal(directory: Path) -> None:
+def check_goal(directory: Path) -> None:
     """Raise InputError where writing would take something else away."""
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file; give a directory")

@@ -39,8 +39,8 @@ def top_contexts(
             if fired[row, column] <= 0 or len(seen) == n_contexts:
                 break
             seen.setdefault(int(owners[row]), int(row))
-        shown = [_snippet(texts[t], int(spans[row][0]), int(spans[row][1]), width) for t, row in seen.items()]
-        found[latent] = [masked(s) if mask_names else s for s in shown]
+        places = [(texts[t], int(spans[row][0]), int(spans[row][1])) for t, row in seen.items()]
+        found[latent] = [_snippet(*place, width, mask_names=mask_names) for place in places]
     return found
 
 
@@ -50,7 +50,8 @@ def _fired(sae: Any, x: Any, ids: list[int]) -> Any:
     return np.concatenate(parts)
 
 
-def _snippet(text: str, start: int, end: int, width: int) -> str:
+def _snippet(text: str, start: int, end: int, width: int, *, mask_names: bool) -> str:
     left, right = text[max(0, start - width) : start], text[end : end + width]
     head, tail = "…" if start > width else "", "…" if end + width < len(text) else ""
-    return f"{head}{left}«{text[start:end]}»{right}{tail}"
+    shown = f"{head}{left}«{text[start:end]}»{right}{tail}"
+    return masked(shown, begins=start <= width) if mask_names else shown

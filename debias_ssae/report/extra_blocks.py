@@ -25,7 +25,8 @@ def extra_blocks(report: AuditReport) -> list[Block]:
     """The blocks of what ``report.extras`` holds."""
     blocks = []
     if report.extras.get("leakage"):
-        blocks.append(_leakage(report.extras["leakage"]))
+        found = leakage_by_attribute(report.extras["leakage"])
+        blocks += [_leakage(i, name, one) for i, (name, one) in enumerate(found.items())]
     if report.extras.get("flips"):
         blocks += _flips(report.extras["flips"])
     if report.extras.get("latents"):
@@ -33,7 +34,12 @@ def extra_blocks(report: AuditReport) -> list[Block]:
     return blocks
 
 
-def _leakage(found: Mapping[str, Any]) -> Block:
+def leakage_by_attribute(found: Mapping[str, Any]) -> dict[str, Any]:
+    """One probed attribute has no name, several have theirs."""
+    return {"": found} if "results" in found else dict(found)
+
+
+def _leakage(number: int, attribute: str, found: Mapping[str, Any]) -> Block:
     rows = found["results"]
     labels = [f"{r['probe']}{', given the label' if r['given_y'] else ''}" for r in rows]
     probe = Series("probe", *([r[k] for r in rows] for k in ("balanced_accuracy", "ci_low", "ci_high")))
@@ -70,9 +76,9 @@ def _leakage(found: Mapping[str, Any]) -> Block:
         )
     if found.get("skipped"):
         text.append(f"Too few rows to probe given the label: {', '.join(found['skipped'])}.")
-    return Block(
-        "leakage", "What the representations still tell", [Figure(trusted(svg), caption)], [table], text
-    )
+    title = f"What the representations still tell{f' of {attribute}' if attribute else ''}"
+    place = f"leakage-{number}" if number else "leakage"
+    return Block(place, title, [Figure(trusted(svg), caption)], [table], text)
 
 
 def _flips(flips: Mapping[str, Any]) -> list[Block]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from debias_ssae.auditing import AuditReport
+from debias_ssae.report.extra_blocks import leakage_by_attribute
 
 MOST_LINES = 14
 COMPARED_FIRST = ("worst_group_accuracy", "accuracy", "tpr_gap_rms")
@@ -145,8 +146,10 @@ def _comparison(row: Mapping[str, Any]) -> Line:
 def _extras(report: AuditReport) -> list[Line]:
     lines = []
     leakage, flips = report.extras.get("leakage"), report.extras.get("flips")
-    for claim in (leakage or {}).get("claims", []):
-        lines.append(Line("", "Leakage", claim))
+    probed = leakage_by_attribute(leakage) if leakage else {}
+    for attribute, one in probed.items():
+        head = f"{attribute}: " if len(probed) > 1 else ""
+        lines += [Line("", "Leakage", f"{head}{claim}") for claim in one["claims"]]
     for name, found in (flips or {}).items() if _by_model(flips) else [("", flips)] if flips else []:
         text = (
             f"{name + ': ' if name else ''}{share(found['rate'])} of predictions change when only the"

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from debias_ssae.cli import COMMANDS, main
 from debias_ssae.config import DebiasConfig, RetrievalConfig, SelectionConfig, TrainConfig, dump_config
 from debias_ssae.datasets import synthetic_biographies, synthetic_corpus
+from debias_ssae.debiaser import SSAEDebiaser
 
 SMALL = DebiasConfig(
     d_sae=128,
@@ -85,6 +86,13 @@ def test_fit_then_transform(minilm, folder: Path) -> None:  # type: ignore[no-un
     assert with_id["number"].tolist() == list(range(100, 160))
     assert np.array_equal(with_id.drop(columns="number"), X)
     assert "no column 'name' for --id" in invoke(*named, "--id", "name")[1]
+    twice = pd.concat([table.assign(number=range(60)), table.assign(number=range(60, 120))])
+    twice.to_parquet(folder / "new.parquet")
+    repeated = [folder / "new.parquet" if part == folder / "new.jsonl" else part for part in named]
+    assert invoke(*repeated, "--id", "number")[0] == 0
+    with_id = pd.read_parquet(folder / "I.parquet")
+    assert with_id["number"].tolist() == list(range(120))
+    assert np.array_equal(with_id.drop(columns="number")[:60], X)
 
 
 def test_unknown_concept(folder: Path) -> None:
@@ -173,6 +181,28 @@ def test_bad_input_is_one_line_and_code_2(name: str, minilm, folder: Path) -> No
     assert lines[0].startswith("Error: ")
     assert message in lines[0]
     assert set(folder.rglob("*")) == before
+
+
+def test_fit_never_trains_for_a_folder_that_holds_something_else(folder: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "thesis.tex").write_text("years of work")
+    code, output = fit(folder, "--encoder", "would be loaded before training")
+    assert code == 2
+    assert "thesis.tex" in output
+    assert (folder / "model" / "thesis.tex").exists()
+
+
+def test_a_debiaser_of_a_matrix_transforms_no_table(folder: Path) -> None:
+    X = np.random.default_rng(0).normal(size=(80, 8))
+    z = np.repeat(["a", "b"], 40)
+    SSAEDebiaser(config=SMALL.updated(d_sae=16, k=4), random_state=0).fit(X, sensitive_features=z).save(
+        folder / "model"
+    )
+    code, output = invoke(
+        "transform", folder / "model", "--data", folder / "train.csv", "--out", folder / "X.csv"
+    )
+    assert code == 2
+    assert "fitted on a matrix" in output
 
 
 def test_transform_never_overwrites_its_own_table(folder: Path) -> None:

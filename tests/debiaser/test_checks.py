@@ -40,6 +40,8 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"layer": "blocks.0"}, {"hookpoint": "blocks.1"}, "name an earlier hookpoint or a later layer"),
         ({}, {"hookpoint": "blocks.9"}, "blocks.9"),
         ({}, {"hookpoint": []}, "hookpoint is empty"),
+        ({}, {"hookpoint": "auto", "sae": "one"}, "a mapping of hookpoint to sae"),
+        ({}, {"hookpoint": ["embeddings", "final"], "sae": "one"}, "a mapping of hookpoint to sae"),
         ({}, {"edit": "keep", "n_latents": 0, "hookpoint": "final", "concept": None}, "would keep nothing"),
         ({}, {"residual": "leace"}, "needs sensitive_features"),
         ({}, {"residual": "leace", "alpha": 0.5}, "only the value 'f'"),
