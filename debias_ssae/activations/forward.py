@@ -120,14 +120,23 @@ def _hooks(
                 continue
 
             def visit(value: Tensor, name: str = name) -> Tensor:
-                # OPT's feed-forward part sees [b * t, d]
-                hidden = value.view(*batch.real.shape, value.shape[-1]) if value.dim() == 2 else value
+                # OPT's feed-forward part sees [b * t, d], Longformer's blocks padding of its own behind
+                whole = value.view(*batch.real.shape, value.shape[-1]) if value.dim() == 2 else value
+                t = batch.real.shape[1]
+                hidden = whole[:, :t]
+                if hidden.shape[-1] != model.d_model:
+                    raise InputError(
+                        f"{name} of {model.name} gives rows of width {hidden.shape[-1]}, not {model.d_model}; "
+                        "name another hookpoint or layer"
+                    )
                 if name in edits:
                     hidden = _apply(edits[name], hidden, batch.real, name)
                 if name in hookpoints:
                     batch.states[name] = hidden
                 if name == last:
                     raise _StopForwardError
+                if whole.shape[1] > t:
+                    hidden = torch.cat([hidden, whole[:, t:]], dim=1)
                 return hidden.view_as(value)
 
             stack.callback(_register(hook_target(model.module, model.blocks, name), visit).remove)

@@ -35,6 +35,14 @@ class LanguageModel:
     tuned_budgets: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     """Tokens a batch that ran fastest, by hookpoint read; filled by token_budget="auto"."""
 
+    def check_spans(self) -> None:
+        """Raise InputError where the tokenizer does not say which characters a token is: words cannot be found then."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise InputError(
+                f"the tokenizer of {self.name} ({type(self.tokenizer).__name__}) does not say where in the text its "
+                "tokens stand, so no word can be found among them; use a model with a fast tokenizer, or labels"
+            )
+
     @property
     def n_blocks(self) -> int:
         """Number of transformer blocks."""

@@ -9,6 +9,7 @@ from debias_ssae.attribution.labelled import (
     class_conditional_contrast,
     encode_attribute,
     encode_labels,
+    names_of,
     rows_of_every_cell,
 )
 from debias_ssae.attribution.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
@@ -39,6 +40,7 @@ __all__ = [
     "k_sparse_probing",
     "matched_cosines",
     "matched_random_latents",
+    "names_of",
     "pooled_latents",
     "probe_attribution",
     "probe_direction",

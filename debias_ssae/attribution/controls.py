@@ -21,7 +21,7 @@ def random_swaps(texts: Sequence[str], concept: Concept, *, random_state: int | 
     Many pairs, so that no meaning adds up: what answers to these answers to any change of words. Raises
     InputError when the texts have too few words.
     """
-    counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.casefold()))
+    counts = Counter(word for text in texts for word in re.findall(r"[^\W\d_]+", text.casefold()))
     listed = {part for word in concept.words for part in word.casefold().split()}
     free = sorted(set(counts) - listed)
     if len(free) < 2 * N_SWAPS:

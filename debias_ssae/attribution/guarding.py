@@ -5,6 +5,7 @@ Narrow SAEs merge what is correlated in their data into one latent ("feature hed
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +86,18 @@ def costs_from_labels(
     return Costs(
         on_attribute=attribute.score,
         on_target=np.where(costly, target.score, 0.0),
-        cos_attribute=_closest(W_dec, [probe_direction(X, z == g, y)[0] for g in _one_side(np.unique(z))]),
-        cos_target=_closest(W_dec, [probe_direction(X, y == c, z)[0] for c in _one_side(classes)]),
+        cos_attribute=_closest(W_dec, _directions(X, z, y)),
+        cos_target=_closest(W_dec, _directions(X, y, z)),
     )
+
+
+def _directions(X: np.ndarray, values: np.ndarray, given: np.ndarray) -> list[np.ndarray]:
+    """Of each value against the rest; one that stands in no class with others has none."""
+    found = []
+    for value in _one_side(np.unique(values)):
+        with suppress(InputError):
+            found.append(probe_direction(X, values == value, given)[0])
+    return found
 
 
 def costs_from_twins(

@@ -22,7 +22,7 @@ def encode_attribute(
         raise InputError(f"sensitive_features has {len(table)} rows, but X has {n}; they must agree")
     known = table.notna().all(axis=1).to_numpy()
     known = known if among is None else known & among
-    names = [_name(row) for row in table[known].itertuples(index=False)]
+    names = names_of(table[known])
     values, inverse = np.unique(np.array(names, dtype=str), return_inverse=True)
     if len(values) < 2:
         held = f"only the value {str(values[0])!r}" if len(values) else "no known value"
@@ -71,6 +71,13 @@ def rows_of_every_cell(
     return np.concatenate([cell[:share] for cell in cells])
 
 
+def names_of(sensitive_features: Any) -> list[str]:
+    """The name of each row's value, of several columns crossed; without gaps. A whole number is its digits, also
+    where a gap elsewhere in its column had made it a float.
+    """
+    return [_name(row) for row in _table(sensitive_features).itertuples(index=False)]
+
+
 def _table(columns: Any) -> pd.DataFrame:
     return pd.DataFrame(columns.to_pandas() if hasattr(columns, "to_pandas") else columns)
 
@@ -78,8 +85,12 @@ def _table(columns: Any) -> pd.DataFrame:
 def _name(row: tuple[Any, ...]) -> str:
     """The name of a value; of crossed ones no two have the same, whatever commas they hold."""
     if len(row) == 1:
-        return str(row[0])
-    return ",".join(str(part).replace("\\", "\\\\").replace(",", "\\,") for part in row)
+        return _digits(row[0])
+    return ",".join(_digits(part).replace("\\", "\\\\").replace(",", "\\,") for part in row)
+
+
+def _digits(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def class_conditional_contrast(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.attribution import encode_attribute
+from debias_ssae.attribution import encode_attribute, names_of
 from debias_ssae.exceptions import InputError
 
 
@@ -32,12 +32,12 @@ def apply_attribute(sensitive_features: Any, values: tuple[str, ...], n: int, as
     if sensitive_features is None:
         raise InputError(f"{asker} needs the attribute of the rows it is used on: sensitive_features=...")
     _known(sensitive_features, n)
-    names = pd.DataFrame(sensitive_features).map(str).agg(",".join, axis=1)
+    names = names_of(sensitive_features)
     strange = sorted(set(names) - set(values))
     if strange:
         raise InputError(f"sensitive_features holds {strange}, not seen in fit; known: {list(values)}")
-    codes: np.ndarray = names.map({value: i for i, value in enumerate(values)}).to_numpy(dtype=int)
-    return codes
+    place = {value: i for i, value in enumerate(values)}
+    return np.array([place[name] for name in names], dtype=int)
 
 
 def _known(sensitive_features: Any, n: int) -> np.ndarray:

@@ -52,6 +52,7 @@ class TokenMask(TransformerMixin, BaseEstimator):
         """Return representations ``(n_texts, d_model)`` in float32."""
         texts = check_texts(X)
         encoder, model = self.encoder, self.encoder.language_model
+        model.check_spans()
         concept = self.concept if isinstance(self.concept, Concept) else Concept.load(self.concept)
         mean = getattr(self, "mean_", None)
         mean = _word_vectors(model).mean(0) if mean is None else mean

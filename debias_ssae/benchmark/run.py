@@ -29,6 +29,7 @@ from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, dump_config
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
+from debias_ssae.retrieval.duplicates import fold
 
 logger = logging.getLogger(__name__)
 _PACKAGES = (
@@ -170,7 +171,8 @@ def prepare(
     """
     table = _unique(table)
     shared = replace(
-        _shared(table, config, _pool(corpus, config), cache_dir), attribute_texts=_labelled(attribute_data)
+        _shared(table, config, _pool(corpus, config), cache_dir),
+        attribute_texts=_labelled(attribute_data, table["text"].tolist()),
     )
     parts = splits(table) if splits is not None else _protocol_splits(shared)
     return Ready(*_only_used(shared, parts), n_texts=len(shared.texts), key=_key(shared, config))
@@ -212,11 +214,20 @@ def _pool(corpus: Sequence[str] | None, config: BenchmarkConfig) -> list[str] | 
     return [corpus[i] for i in picked]
 
 
-def _labelled(table: pd.DataFrame | None) -> AttributeSet | None:
+def _labelled(table: pd.DataFrame | None, texts: Sequence[str]) -> AttributeSet | None:
+    """Texts of their own: what the benchmark's ``texts`` say too is left out, for a test text's label must not help."""
     if table is None:
         return None
+    known = {fold(text) for text in texts}
+    kept = table[[fold(text) not in known for text in table["text"]]]
+    if len(kept) < len(table):
+        logger.warning(
+            "%d of %d attribute texts are the benchmark's own: left out", len(table) - len(kept), len(table)
+        )
+    if kept.empty:
+        raise InputError("all texts of the attribute data are the benchmark's own; give others")
     return AttributeSet(
-        table["text"].tolist(), table["sensitive"].astype(str).to_numpy(dtype=object).astype(str)
+        kept["text"].tolist(), kept["sensitive"].astype(str).to_numpy(dtype=object).astype(str)
     )
 
 

@@ -19,10 +19,18 @@ def _read_jsonl(path: Path, **kwargs: Any) -> pd.DataFrame:
     return pd.read_json(path, lines=True, dtype=False, **kwargs)
 
 
+_MISSING = ("", "NA", "NaN", "nan", "<NA>")
+"""What a cell of a csv file without a value holds; None and null may be values: of a religion, of a class."""
+
+
+def _read_csv(path: Path, **kwargs: Any) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, na_values=list(_MISSING), **kwargs)
+
+
 _READERS: dict[str, Callable[..., pd.DataFrame]] = {
     ".parquet": pd.read_parquet,
-    ".csv.gz": pd.read_csv,
-    ".csv": pd.read_csv,
+    ".csv.gz": _read_csv,
+    ".csv": _read_csv,
     ".jsonl.gz": _read_jsonl,
     ".jsonl": _read_jsonl,
 }

@@ -74,6 +74,13 @@ def _check_hookpoint(hookpoint: Any, sae: Any) -> None:
         )
 
 
+def check_saes(sae: Any, hookpoints: Sequence[str]) -> None:
+    """Raise InputError for an SAE of a hookpoint that is not edited: it would be ignored."""
+    strange = sorted(set(sae) - set(hookpoints)) if isinstance(sae, Mapping) else []
+    if strange:
+        raise InputError(f"sae names {', '.join(map(repr, strange))}, but edited are {', '.join(hookpoints)}")
+
+
 def check_regime(debiaser: Any, concept: Concept | None, y: np.ndarray | None, z: Any) -> None:
     """Raise InputError where nothing says what to remove, or where the attribute cannot be told from the target.
 

@@ -20,6 +20,7 @@ from debias_ssae.debiaser.checks import (
     check_lengths,
     check_params,
     check_regime,
+    check_saes,
     check_target,
 )
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
@@ -215,7 +216,10 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if isinstance(self.encoder, ActivationEncoder):
             _ = self.encoder.language_model  # loaded once, for all debiasers that are given this encoder
         self.encoder_, self.concept_ = make_encoder(self), concept
+        if concept is not None and concept.pairs:
+            self.encoder_.language_model.check_spans()
         hookpoints, corpus = places(self.hookpoint, self.encoder_, texts), read_corpus(self.corpus)
+        check_saes(self.sae, hookpoints)
         sample = None
         if self.hookpoint == "auto":  # drawn before anything is trained, since the texts may not do
             sample = draw_sample(

@@ -116,7 +116,9 @@ def rank_from_concept(
     if config.propagate and probe is not None:
         scores = propagate(scores, _blocks(sae, others), probe)
     pooled = _pooled(sae, twins, latents_a)
-    costs = _costs_of_twins(sae, pooled, y[twins.source]) if config.guard and y is not None else None
+    costs = None
+    if config.guard and y is not None:
+        costs = _costs_of_twins(sae, pooled, y[twins.source], config.min_cell, report)
     ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
     return _Ranked(sae, scores, ranking, report, pooled, others, probe, costs, config, random_state).take
 
@@ -230,11 +232,22 @@ def _from_seed_texts(
     return find_from_labels(sae, rows, None, labels, small, n_latents=n_latents, random_state=0)
 
 
-def _costs_of_twins(sae: SparseAutoencoder, pooled: dict[str, np.ndarray], y: np.ndarray) -> Costs | None:
-    """Costs from the texts whose target is known; None where those have one class."""
-    known = ~pd.isna(y)
-    if len(np.unique(y[known])) < 2:
+def _costs_of_twins(
+    sae: SparseAutoencoder,
+    pooled: dict[str, np.ndarray],
+    y: np.ndarray,
+    min_cell: int,
+    report: dict[str, Any],
+) -> Costs | None:
+    """Costs from the texts of classes with ``min_cell`` texts; None where fewer than two are so large."""
+    classes, sizes = np.unique(y[~pd.isna(y)], return_counts=True)
+    large = classes[sizes >= min_cell]
+    if len(large) < 2:
+        report["guard"] = (
+            f"not run: {len(large)} of {len(classes)} classes have {min_cell} texts with the words"
+        )
         return None
+    known = np.isin(y, large)
     known_rows = {name: rows[known] for name, rows in pooled.items()} if not known.all() else pooled
     return costs_from_twins(**known_rows, W_dec=_decoder(sae), y=y[known])
 

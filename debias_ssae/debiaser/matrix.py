@@ -9,6 +9,7 @@ import torch
 
 from debias_ssae.ablation import inverse, spread
 from debias_ssae.activations import Activations
+from debias_ssae.debiaser.checks import check_saes
 from debias_ssae.debiaser.finding import find_from_labels
 from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.residual import LABELLED_RESIDUALS, residual_kind
@@ -29,6 +30,7 @@ def learn_from_matrix(debiaser: Any, X: np.ndarray, y: np.ndarray | None, z: Any
     small ones. So it learns in units of the columns' spread, which are folded into its weights. A general SAE that is
     given knows the rows as they are.
     """
+    check_saes(debiaser.sae, [MATRIX])
     config, options = config_of(debiaser), {"random_state": seed_of(debiaser)}
     general = read_sae(debiaser.sae, MATRIX)
     center, scale = _units(X) if general is None else (np.zeros(X.shape[1]), np.ones(X.shape[1]))

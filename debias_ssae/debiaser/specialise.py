@@ -56,7 +56,7 @@ def train_general_sae(
     ]
 
     def train() -> LearnedSAE:
-        texts = _draw(corpus, config.general_rows, random_state)
+        texts = _draw(corpus, config.general_rows, _longest(model, config), random_state)
         x = harvest(model, texts, hookpoint, progress=progress, **config.activations.limits).x
         return _fit(x, sae_config, config.general, random_state=random_state, progress=progress)
 
@@ -100,7 +100,7 @@ def learn_ssae(
             "give an SAE of this model and hookpoint"
         )
     start: SparseAutoencoder = general
-    subdomain = _at_most(subdomain, config.special_rows, random_state)
+    subdomain = _at_most(subdomain, config.special_rows, _longest(model, config), random_state)
     key = [
         model.fingerprint,
         hookpoint,
@@ -154,21 +154,26 @@ def _length_key(config: DebiasConfig) -> list[int]:
     return [] if config.activations.max_length is None else [config.activations.max_length]
 
 
-def _draw(corpus: Sequence[str], n_rows: int, random_state: int | None) -> list[str]:
-    """Draw whole texts until they hold about ``n_rows`` tokens."""
+def _longest(model: LanguageModel, config: DebiasConfig) -> int:
+    return min(model.max_length, config.activations.max_length or model.max_length)
+
+
+def _draw(corpus: Sequence[str], n_rows: int, longest: int, random_state: int | None) -> list[str]:
+    """Draw texts until they hold about ``n_rows`` tokens that the model reads."""
     order = np.random.default_rng(random_state).permutation(len(corpus))
-    lengths = np.cumsum([_tokens(corpus[i]) for i in order])
+    lengths = np.cumsum([_tokens(corpus[i], longest) for i in order])
     return [corpus[i] for i in order[: int(np.searchsorted(lengths, n_rows)) + 1]]
 
 
-def _at_most(texts: list[str], n_rows: int, random_state: int | None) -> list[str]:
+def _at_most(texts: list[str], n_rows: int, longest: int, random_state: int | None) -> list[str]:
     """The texts, or where they hold more tokens than that as many of them as are drawn."""
-    return texts if sum(map(_tokens, texts)) <= n_rows else _draw(texts, n_rows, random_state)
+    held = sum(_tokens(text, longest) for text in texts)
+    return texts if held <= n_rows else _draw(texts, n_rows, longest, random_state)
 
 
-def _tokens(text: str) -> float:
-    """Four characters each, as English has."""
-    return len(text) / 4
+def _tokens(text: str, longest: int) -> float:
+    """Four bytes each: English has as many letters in one, and other scripts more bytes in a letter."""
+    return min(len(text.encode("utf-8", "surrogatepass")) / 4, longest)
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -32,6 +32,12 @@ def export_sentence_transformers(
     goal = Path(directory)
     if debiaser.encoder is None:
         raise InputError("this debiaser works on a matrix and has no encoder, so there is no model to export")
+    model = debiaser.encoder_.language_model
+    if getattr(model.module.config, "is_encoder_decoder", False) and not reference:
+        raise InputError(
+            f"{model.name} is an encoder-decoder, of which the encoder alone cannot be written and read back; use "
+            "--reference (reference=True), which keeps its name"
+        )
     if goal.exists() and not goal.is_dir():
         raise InputError(f"{goal} is a file; give a directory")
     if goal.exists() and any(goal.iterdir()) and not (goal / "debias_ssae.json").exists():
@@ -47,15 +53,18 @@ def export_sentence_transformers(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_exported(directory: str | Path, **options: Any) -> Any:
+def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
     """Return the SentenceTransformer in ``directory``; ``options`` (device, ...) are its own.
 
     From version 6, ``SentenceTransformer(directory)`` imports classes of other packages only with
-    ``trust_remote_code=True``; this function names the class itself and needs no such leave. Raises InputError
+    ``trust_remote_code=True``; this function names the class itself and needs no such leave; a language model
+    with code of its own does. Raises InputError
     for a directory that holds no export.
     """
     sentence_transformers: Any = import_module("sentence_transformers")
-    module = import_module("debias_ssae.export.module").DebiasedTransformer.load(str(directory))
+    module = import_module("debias_ssae.export.module").DebiasedTransformer.load(
+        str(directory), trust_remote_code=trust_remote_code
+    )
     return sentence_transformers.SentenceTransformer(modules=[module], **options)
 
 
@@ -87,7 +96,12 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
 def _check(debiaser: SSAEDebiaser, directory: Path) -> None:
     texts = list(PROBES)
     wanted = debiaser.transform(texts)
-    found = load_exported(directory, device=str(debiaser.encoder_.language_model.device)).encode(texts)
+    encoder = debiaser.encoder_
+    options: dict[str, Any] = {
+        "trust_remote_code": encoder.trust_remote_code,
+        "device": str(encoder.language_model.device),
+    }
+    found = load_exported(directory, **options).encode(texts)
     difference = float(np.abs(found - wanted).max())
     if not difference <= TOLERANCE * float(np.abs(wanted).max()):
         raise InputError(

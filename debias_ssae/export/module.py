@@ -110,7 +110,9 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         about = {"format": FORMAT, **self.settings, "hookpoints": list(self.edits)}
         (goal / CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
         if self.settings["reference"] is None:
-            module: Any = full_precision(self.language_model).module
+            module: Any = full_precision(
+                self.language_model, trust_remote_code=self.settings["trust_remote_code"]
+            ).module
             with _no_bars():
                 module.save_pretrained(goal / MODEL)
             self.language_model.tokenizer.save_pretrained(goal / MODEL)
@@ -168,11 +170,12 @@ def _no_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def full_precision(model: LanguageModel) -> LanguageModel:
+def full_precision(model: LanguageModel, *, trust_remote_code: bool = False) -> LanguageModel:
     """Return the model with the weights it was published with: those in use may be lowered to bfloat16."""
     if model.dtype == torch.float32:
         return model
-    return load_model(model.name, device="cpu", dtype="float32", revision=model.revision or None)
+    options: dict[str, Any] = {"revision": model.revision or None, "trust_remote_code": trust_remote_code}
+    return load_model(model.name, device="cpu", dtype="float32", **options)
 
 
 def reference_of(model: LanguageModel) -> dict[str, Any]:

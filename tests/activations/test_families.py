@@ -1,9 +1,11 @@
 """Every family's hookpoints are found by structure and give what a plain run of the model gives."""
 
+import numpy as np
 import pytest
 import torch
-from small_models import D_MODEL, FAMILIES, N_BLOCKS, sentences, small_model
+from small_models import D_MODEL, FAMILIES, N_BLOCKS, sentences, small_model, small_tokenizer
 from torch import nn
+from transformers import LongformerConfig, LongformerModel
 
 from debias_ssae.activations import embed, harvest, harvest_many, wrap_model
 from debias_ssae.activations.structure import find_blocks, hook_target, hookpoint_names
@@ -140,3 +142,31 @@ def test_parts_that_a_block_lacks_are_not_offered():
     for name, message in (("blocks.0.mlp", "no mlp part"), ("blocks.x", "Unknown hookpoint")):
         with pytest.raises(InputError, match=message):
             hook_target(blocks, blocks, name)
+
+
+def test_a_model_that_pads_behind_the_batch_is_read_and_edited_all_the_same():
+    """Longformer pads to its window inside, and takes that off after the last block."""
+    config = LongformerConfig(
+        vocab_size=64,
+        hidden_size=D_MODEL,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        attention_window=8,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    model = wrap_model(LongformerModel(config, add_pooling_layer=False).eval(), small_tokenizer())
+    texts = sentences(5)
+    rows = harvest_many(model, texts, ["blocks.0", "final"], token_budget=40)
+    assert {len(found.x) for found in rows.values()} == {len(harvest(model, texts, "embeddings").x)}
+    plain, edited = (embed(model, texts, edits=edits) for edits in ({}, {"blocks.0": torch.neg}))
+    assert not np.allclose(plain, edited)
+    np.testing.assert_allclose(embed(model, texts, edits={"blocks.0": lambda x: x}), plain, atol=1e-5)
+
+
+def test_an_output_of_another_width_is_refused():
+    model = small_model("opt")
+    model.module.decoder.project_out = torch.nn.Linear(D_MODEL, D_MODEL // 2)
+    with pytest.raises(InputError, match="another hookpoint"):
+        embed(model, ["he works"])

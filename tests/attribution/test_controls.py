@@ -27,6 +27,14 @@ def test_random_swaps_are_as_many_and_touch_no_listed_word() -> None:
     assert random_swaps(TEXTS, concept, random_state=1).words != control.words
 
 
+def test_words_of_other_scripts_are_words() -> None:
+    letters = "абвгдежзиклмнопрстуфхц"
+    words = [a + b + "ö" for a in letters for b in letters]
+    concept = Concept.from_words(["он", "она"])
+    control = random_swaps([" ".join(["он", *words]), " ".join(["она", *words])], concept, random_state=0)
+    assert set(control.words) <= set(words)
+
+
 def test_too_few_words() -> None:
     with pytest.raises(InputError, match="too few"):
         random_swaps(["he and she walk"], Concept.load("gender"))

@@ -84,6 +84,14 @@ def test_labels_with_unknown_rows_and_three_values() -> None:
     assert guard([LISTED, HEDGED], costs).kept.tolist() == [LISTED]
 
 
+def test_a_class_and_value_that_stand_alone_do_not_switch_it_off() -> None:
+    latents, X, z, y = labelled()
+    alone = np.arange(len(y)) % 5 == 0
+    z, y = np.where(alone, 2, z), np.where(alone, 2, y)
+    costs = costs_from_labels(latents, np.ones(D_SAE), X, dictionary(), z, ("a", "b", "c"), y)
+    assert guard([LISTED, HEDGED], costs).kept.tolist() == [LISTED]
+
+
 def test_twins_tell_attribute_from_target_where_they_are_one() -> None:
     a, b, X_a, X_b, y = confounded_twins()
     costs = costs_from_twins(a, b, X_a, X_b, dictionary(), y)

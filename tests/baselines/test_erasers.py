@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
@@ -203,6 +204,17 @@ def test_float32_stays_float32() -> None:
         LEACE().fit(X.astype(np.float32), y, sensitive_features=z).transform(X.astype(np.float32)).dtype
         == np.float32
     )
+
+
+def test_values_have_one_name_at_both_times() -> None:
+    X, y, _ = make_data(2)
+    sex = np.arange(len(X)) % 2
+    remover = CorrelationRemoval().fit(X, y, sensitive_features=sex.astype(float))
+    assert remover.transform(X, sensitive_features=sex).shape == X.shape
+    race = np.resize(["Black, non-Hispanic", "White", "White"], len(X))
+    crossed = pd.DataFrame({"race": race, "sex": sex})
+    remover = CorrelationRemoval().fit(X, y, sensitive_features=crossed)
+    assert remover.transform(X, sensitive_features=crossed).shape == X.shape
 
 
 def test_correlation_remover_needs_the_attribute_at_both_times() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_benchmark import TINY, sentence
+from tiny_benchmark import TINY, sentence, tiny_split, tiny_table
 
 from debias_ssae.benchmark import GridSetting, run_benchmark, run_curves, run_grid
 from debias_ssae.benchmark import run as room
@@ -282,6 +282,22 @@ def test_parts_are_kept_apart_by_concept_and_labels(
 def test_the_target_is_a_setting_of_the_grid() -> None:
     assert TARGET[0] in {setting.name for setting in SETTINGS}
     assert len({setting.name for setting in SETTINGS}) == len(SETTINGS)
+
+
+def test_no_label_of_the_benchmarks_own_texts_comes_in_by_the_attribute_data(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table = tiny_table()
+    other = pd.DataFrame({"text": ["quite another text", "and one more"], "sensitive": ["F", "M"]})
+    own = table[["text", "sensitive"]].assign(text=table.text.str.upper())
+    labelled = room.prepare(
+        table, TINY, attribute_data=pd.concat([own, other]), splits=lambda rows: [tiny_split(rows)]
+    ).corpus.attribute_texts
+    assert labelled is not None
+    assert labelled.texts == other.text.tolist()
+    assert "the benchmark's own" in caplog.text
+    with pytest.raises(InputError, match="give others"):
+        room.prepare(table, TINY, attribute_data=own)
 
 
 def test_what_cannot_be_run_ends_before_any_work(

@@ -150,3 +150,14 @@ def test_real_slice_and_corpus(data_dir: Path) -> None:
     assert counts["surgeon", "M"] == 3084
     assert counts["nurse", "M"] == 249
     assert len(load_corpus(data_dir / "general_corpus" / "data.parquet")) > 70_000
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_value_called_none_is_a_value_in_every_format(tmp_path: Path, ending: str) -> None:
+    given = pd.DataFrame(
+        {"text": ["a", "null"] * 2, "g": ["None", "Sikh", None, "N/A"], "n": [1.0, None, 3.0, 4.0]}
+    )
+    table = load_table(write(given, tmp_path / f"t.{ending}"), text="text", sensitive="g")
+    assert table["g"].dropna().tolist() == ["None", "Sikh", "N/A"]
+    assert table["text"].tolist() == ["a", "null"] * 2
+    assert table["n"].isna().tolist() == [False, True, False, False]

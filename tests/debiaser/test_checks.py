@@ -1,6 +1,8 @@
 """What is refused, is refused before anything is trained, and leaves nothing fitted."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from small_debiaser import CONFIG
 
 from debias_ssae import Concept, SSAEDebiaser
+from debias_ssae.baselines import TokenMask
 from debias_ssae.debiaser import part
 from debias_ssae.debiaser.hookpoints import places
 from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
@@ -41,6 +44,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"hookpoint": "blocks.9"}, "blocks.9"),
         ({}, {"hookpoint": []}, "hookpoint is empty"),
         ({}, {"hookpoint": "auto", "sae": "one"}, "a mapping of hookpoint to sae"),
+        ({}, {"sae": {"embedding": "one"}}, "'embedding', but edited are embeddings"),
         ({}, {"hookpoint": ["embeddings", "final"], "sae": "one"}, "a mapping of hookpoint to sae"),
         ({}, {"edit": "keep", "n_latents": 0, "hookpoint": "final", "concept": None}, "would keep nothing"),
         ({}, {"residual": "leace"}, "needs sensitive_features"),
@@ -129,3 +133,13 @@ def test_candidates_are_those_an_edit_reaches_the_output_from(
     assert (
         places("auto", ActivationEncoder(str(small_encoder), dtype="float32", **options), texts) == expected
     )
+
+
+def test_a_tokenizer_without_spans_is_refused_with_words(small_encoder: Path, untrained: None) -> None:
+    encoder = ActivationEncoder(str(small_encoder), dtype="float32")
+    slow = replace(encoder.language_model, tokenizer=SimpleNamespace(is_fast=False))
+    encoder.__dict__["language_model"] = slow
+    with pytest.raises(InputError, match="fast tokenizer"):
+        encoder.language_model.check_spans()
+    with pytest.raises(InputError, match="fast tokenizer"):
+        TokenMask(encoder, "gender").transform(["he works"])

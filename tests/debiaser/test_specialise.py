@@ -67,6 +67,14 @@ def test_no_more_rows_are_held_than_asked(
         assert sum(held) - max(held) <= rows <= sum(held)
 
 
+def test_of_a_long_text_what_the_model_reads_counts() -> None:
+    texts = ["word " * 10_000, "語" * 10_000, "short text"] * 40
+    drawn = specialise._draw(texts, 5_000, 256, 0)
+    assert sum(min(len(t.encode()) / 4, 256) for t in drawn) >= 5_000
+    assert len(drawn) >= 5_000 / 256
+    assert specialise._at_most(texts, 120 * 256, 256, 0) == texts
+
+
 def test_of_two_that_want_an_sae_one_trains_it(tmp_path: Path) -> None:
     trained = []
 
