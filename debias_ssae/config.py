@@ -185,6 +185,8 @@ class SelectionConfig(Settings):
     """At most so many are considered."""
     max_texts: int = Field(default=2_000, ge=1)
     """Texts with twins that the concept regime looks at."""
+    max_labelled: int = Field(default=5_000, ge=1)
+    """Labelled texts that the labelled regime looks at, drawn evenly from the cells; their rows are held in memory."""
     min_cell: int = Field(default=20, ge=1)
     """Smaller cells (class x attribute) are ignored and listed."""
     propagate: bool = True

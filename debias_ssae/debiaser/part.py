@@ -9,9 +9,9 @@ import numpy as np
 
 from debias_ssae.ablation import LatentEraser, Mode
 from debias_ssae.activations import LanguageModel, harvest
-from debias_ssae.attribution import LatentScores
+from debias_ssae.attribution import LatentScores, encode_labels, rows_of_every_cell
 from debias_ssae.concept import Concept
-from debias_ssae.config import DebiasConfig
+from debias_ssae.config import DebiasConfig, SelectionConfig
 from debias_ssae.debiaser.finding import Found, find_from_concept, find_from_labels
 from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae
 from debias_ssae.sae.model import SparseAutoencoder
@@ -66,12 +66,13 @@ class Part:
             options["activations"] = config.activations
             found = find_from_concept(model, learned.sae, texts, concept, config.selection, **options)
         else:
-            rows = harvest(model, texts, hookpoint, progress=progress, **config.activations.limits)
+            labelled, y, z = draw_labelled(texts, y, sensitive_features, config.selection, random_state)
+            rows = harvest(model, labelled, hookpoint, progress=progress, **config.activations.limits)
             found = find_from_labels(
                 learned.sae,
                 rows,
                 y,
-                sensitive_features,
+                z,
                 config.selection,
                 keep=keep,
                 n_latents=n_latents,
@@ -95,3 +96,19 @@ class Part:
             return self
         eraser = LatentEraser.cut(self.sae, latents.tolist(), alpha=self.eraser.alpha, mode=self.eraser.mode)
         return replace(self, found=replace(self.found, latents=latents), eraser=eraser)
+
+
+def draw_labelled(
+    texts: Sequence[str],
+    y: np.ndarray | None,
+    sensitive_features: Any,
+    config: SelectionConfig,
+    random_state: int | None,
+) -> tuple[list[str], np.ndarray | None, np.ndarray]:
+    """The texts whose attribute and target are known, at most about ``config.max_labelled``, with both."""
+    codes, values, y = encode_labels(sensitive_features, y, len(texts))
+    rows = np.flatnonzero(codes >= 0)
+    if len(rows) > config.max_labelled:
+        order = np.random.default_rng(random_state).permutation(len(texts))
+        rows = np.sort(rows_of_every_cell(order, codes, y, config.max_labelled, config.min_cell))
+    return [texts[i] for i in rows.tolist()], None if y is None else y[rows], np.array(values)[codes[rows]]

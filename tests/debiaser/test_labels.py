@@ -14,6 +14,7 @@ from debias_ssae import Concept, SSAEDebiaser
 from debias_ssae.activations import Activations
 from debias_ssae.config import SAEConfig, SelectionConfig
 from debias_ssae.debiaser import find_from_labels
+from debias_ssae.debiaser.part import draw_labelled
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -55,7 +56,10 @@ def test_the_guard_of_a_concept_reads_known_targets_alone(small_encoder: Path, c
     assert found is not None
     assert "hedged" in found.report
     one_class = fit(small_encoder, np.where(TARGET == "nurse", TARGET, None), None, concept=concept)
-    assert one_class.parts_["embeddings"].found.report.keys() == found.report.keys() - {"hedged"}  # type: ignore[union-attr]
+    unguarded = one_class.parts_["embeddings"].found
+    assert unguarded is not None
+    assert unguarded.report.keys() == found.report.keys() - {"hedged"} | {"guard"}
+    assert "1 of 1 classes" in unguarded.report["guard"]
 
 
 @pytest.mark.parametrize("wrap", [pd.DataFrame, pa.array, pd.Series, lambda y: y.reshape(-1, 1).tolist()])
@@ -95,3 +99,16 @@ def test_where_latents_do_not_carry_the_attribute_few_go(
     assert len(found.latents) == expected
     assert ("attribute readable at the hookpoint" in caplog.text) == (expected == 8)
     assert found.report["n_latents"]["left"] < 0.25 or expected == 8
+
+
+def test_of_many_labels_some_of_every_cell_are_looked_at() -> None:
+    z = np.where(KNOWN, ATTRIBUTE, None)
+    texts, y, values = draw_labelled(TEXTS, TARGET, z, SelectionConfig(min_cell=2), 0)
+    assert texts == [text for text, known in zip(TEXTS, KNOWN, strict=True) if known]
+    assert y.tolist() == TARGET[KNOWN].tolist()
+    assert values.tolist() == ATTRIBUTE[KNOWN].tolist()
+    few = SelectionConfig(min_cell=2, max_labelled=20)
+    texts, y, values = draw_labelled(TEXTS, TARGET, z, few, 0)
+    assert pd.Series(values).groupby([y, values]).size().tolist() == [5, 5, 5, 5]
+    assert [list(TEXTS).index(text) for text in texts] == sorted(list(TEXTS).index(text) for text in texts)
+    assert draw_labelled(TEXTS, None, z, few, 0)[1] is None
