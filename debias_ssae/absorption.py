@@ -6,7 +6,7 @@ fraction: silent means to carry less than a share of the token's projection onto
 among many chosen latents one is nearly always a little active.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from debias_ssae.exceptions import InputError
 Floats = NDArray[np.floating[Any]]
 SHARE = 0.4
 """Of a token's projection that a latent must carry to count (SAEBench's absorption fraction)."""
+CHUNK = 8192
+"""Tokens taken at a time in float64."""
 _NORMAL_MAD = 0.6745  # median absolute deviation of a standard normal
 
 
@@ -34,7 +36,7 @@ class TokenProbe:
 
     def project(self, x: Floats) -> Floats:
         """Return the signed projection [n] of tokens ``x`` [n, d_in] onto the direction, from the centre."""
-        return (np.asarray(x) - self.center) @ self.direction
+        return _along(np.asarray(x), self.center, self.direction)
 
     def fires(self, projection: Floats) -> NDArray[np.bool_]:
         """Return where projections [n] reach a limit."""
@@ -92,7 +94,7 @@ def fit_token_probe(a: Floats, b: Floats, neutral: Floats, *, shrinkage: float =
 
     Raises InputError on shapes that do not fit, or when the wordings do not differ.
     """
-    a, b, neutral = (np.asarray(x, dtype=np.float64) for x in (a, b, neutral))
+    a, b, neutral = (np.asarray(x) for x in (a, b, neutral))
     if (
         a.ndim != 2
         or a.shape != b.shape
@@ -104,20 +106,38 @@ def fit_token_probe(a: Floats, b: Floats, neutral: Floats, *, shrinkage: float =
             f"a token probe needs pairs a, b [m, d] and two or more neutral tokens [k, d], "
             f"got {a.shape}, {b.shape} and {neutral.shape}"
         )
-    difference = (b - a).mean(axis=0)
+    means = [side.mean(axis=0, dtype=np.float64) for side in (a, b, neutral)]
+    difference, center = means[1] - means[0], means[2]
     if not np.linalg.norm(difference) > 0:
         raise InputError("both wordings have the same activations: the concept's words change nothing here")
-    center = neutral.mean(axis=0)
-    inside = np.concatenate([a - a.mean(axis=0), b - b.mean(axis=0), neutral - center])
-    covariance = inside.T @ inside / len(inside)
+    scatter = np.sum([_scatter(x, mean) for x, mean in zip((a, b, neutral), means, strict=True)], axis=0)
+    covariance = scatter / (2 * len(a) + len(neutral))
     sphere = np.trace(covariance) / len(covariance)
     covariance = (1 - shrinkage) * covariance + (shrinkage * sphere + 1e-12) * np.eye(len(covariance))
     direction = np.linalg.solve(covariance, difference)
     direction /= np.linalg.norm(direction)
-    at_neutral = (neutral - center) @ direction
+    at_a, at_b, at_neutral = (_along(side, center, direction) for side in (a, b, neutral))
     spread = float(np.median(np.abs(at_neutral - np.median(at_neutral)))) / _NORMAL_MAD
-    low, high = (float(np.median((side - center) @ direction)) for side in (a, b))
+    low, high = float(np.median(at_a)), float(np.median(at_b))
     return TokenProbe(direction, center, (min(low / 2, -3 * spread), max(high / 2, 3 * spread)))
+
+
+def _along(x: Floats, center: Floats, direction: Floats) -> Floats:
+    return np.concatenate([(part - center) @ direction for part in _chunks(x)])
+
+
+def _scatter(x: Floats, mean: Floats) -> Floats:
+    """Sum of the outer products of the rows less ``mean``."""
+    total = np.zeros((len(mean), len(mean)))
+    for part in _chunks(x):
+        inside = part - mean
+        total += inside.T @ inside
+    return total
+
+
+def _chunks(x: Floats) -> Iterator[Floats]:
+    """There may be millions of rows, and float64 doubles them."""
+    yield from (x[start : start + CHUNK] for start in range(0, max(len(x), 1), CHUNK))
 
 
 def holes(
@@ -142,6 +162,7 @@ def fill_holes(
     cosine: float = 0.1,
     precision: float = 0.5,
     min_holes: int = 3,
+    tokens: tuple[int, NDArray[np.integer[Any]]] | None = None,
 ) -> AbsorptionReport:
     """Find the latents that alone carry ``share`` of the projection where the chosen ones carry less.
 
@@ -150,6 +171,9 @@ def fill_holes(
     with the direction is at least ``cosine`` in size, it fills ``min_holes`` holes, and the probe fires on at
     least the share ``precision`` of the tokens it is active on (else it is a common word's latent that leans on
     the concept).
+
+    ``tokens`` says how many there are and on how many each latent is active [d_sae], where ``blocks`` hold those alone
+    at which the probe fires: the others count for nothing else.
 
     Raises InputError when blocks, ``W_dec`` and ``chosen`` do not fit.
     """
@@ -163,6 +187,8 @@ def fill_holes(
     seen = _Seen(along, np.abs(cosines) >= cosine, ids, share)
     for x, latents in blocks:
         seen.add(probe, x, np.asarray(latents))
+    if tokens is not None:
+        seen.n_tokens, seen.active = tokens[0], np.asarray(tokens[1])
     precisions = seen.active_firing / np.maximum(seen.active, 1)
     joins = (seen.filled >= min_holes) & (precisions >= precision)
     order = [int(i) for i in np.argsort(-seen.filled, kind="stable") if joins[i]]

@@ -53,6 +53,17 @@ def test_fillers_are_the_latents_that_absorbed_the_concept() -> None:
     assert all(f.precision == 1.0 for f in report.fillers)
 
 
+def test_tokens_that_do_not_fire_may_be_counted_beforehand() -> None:
+    x, latents, W_dec, _ = planted()
+    whole = run([0])
+    fires = PROBE.fires(PROBE.project(x))
+    assert 0 < fires.sum() < len(x)
+    counted = (len(x), (latents > 0).sum(axis=0))
+    assert fill_holes(blocks(x[fires], latents[fires]), W_dec, PROBE, [0], tokens=counted) == whole
+    alone = fill_holes(blocks(x[fires], latents[fires]), W_dec, PROBE, [0])
+    assert alone.n_tokens < whole.n_tokens, "without the counts they are the only tokens"
+
+
 def test_the_rate_after_is_the_rate_before_of_the_joined_set() -> None:
     first = run([0], min_holes=3)
     again = run([0, *first.latents])
@@ -148,6 +159,19 @@ def test_token_probe_finds_the_axis_and_tells_words_from_others() -> None:
     assert probe.fires(at_b).mean() > 0.95
     assert (at_b > 0).mean() > 0.95
     assert probe.fires(at_neutral).mean() < 0.01
+
+
+def test_token_probe_does_not_depend_on_how_many_tokens_are_taken_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = fit_token_probe(*twins())
+    monkeypatch.setattr("debias_ssae.absorption.CHUNK", 7)
+    pieces = fit_token_probe(*twins())
+    assert np.allclose(whole.direction, pieces.direction)
+    assert np.allclose(whole.limits, pieces.limits)
+    x = twins()[0]
+    assert np.allclose(whole.project(x), (x - whole.center) @ whole.direction)
+    assert whole.project(x[:0]).shape == (0,)
 
 
 def test_token_probe_mirrors_when_the_values_change_places() -> None:

@@ -1,6 +1,7 @@
 """Concept regime: no attribute labels; what changes when only the attribute's words change."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +84,13 @@ class _Side(NamedTuple):
         touched = np.flatnonzero(word >= 0)
         return cls(rows, touched, word[touched])
 
+    def at_words(self) -> "_Side":
+        """The swapped words' rows alone."""
+        at = torch.from_numpy(self.touched)
+        names = ("x", "text_ids", "token_ids", "offsets")
+        rows = replace(self.rows, **{name: getattr(self.rows, name)[at] for name in names})
+        return _Side(rows, np.arange(len(at)), self.word)
+
     def word_means(self, sae: SparseAutoencoder, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean latents of the words ``first`` to ``stop``, and which of them have rows."""
         low, high = np.searchsorted(self.word, (first, stop))
@@ -140,6 +148,10 @@ class TwinRows(NamedTuple):
         (a, in_a), (b, in_b) = (_means(side, self.n_words) for side in (self.a, self.b))
         both = in_a & in_b
         return a[both], b[both]
+
+    def at_words(self) -> "TwinRows":
+        """The same with the swapped words' rows alone, which is all that ``change`` asks for."""
+        return self._replace(a=self.a.at_words(), b=self.b.at_words())
 
     def others(self) -> Tensor:
         """Rows of the tokens outside the list ``[k, d]``, in wording a."""

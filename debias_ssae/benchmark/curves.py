@@ -51,6 +51,7 @@ def run_curves(
     parts = Parts(out / "curves" / ready.key)
     points = list(_points(config))
     wanted = [(str(number), _name(*point)) for number in range(len(ready.splits)) for point in points]
+    resumed = any(parts.has(*one) for one in wanted)
     run_groups(
         _run_seed,
         (ready, parts),
@@ -64,7 +65,10 @@ def run_curves(
     finished = [parts.read(*one) for one in wanted]
     answers = Answers(pd.concat([part.predictions for part in finished], ignore_index=True))
     rows = [row for part in finished for row in part.rows]
-    results = {**provenance(ready, data, command, started), "curves": list(summarise_bare(rows, answers))}
+    results = {
+        **provenance(ready, data, command, finished, None if resumed else started),
+        "curves": list(summarise_bare(rows, answers)),
+    }
     write_json(out / "curves.json", results)
     shutil.rmtree(out / "curves")
     return results

@@ -24,6 +24,7 @@ from debias_ssae.debiaser.finding import Found
 from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae, train_general_sae
 from debias_ssae.exceptions import InputError
 from debias_ssae.intervals import holm
+from debias_ssae.retrieval import without
 
 logger = logging.getLogger(__name__)
 SAES = ("gsae", "gsae_continued", "ssae_erm", "ssae")
@@ -105,6 +106,7 @@ def run_grid(
     settings = _possible(settings, ready.corpus.concept)
     groups = [(setting, number) for number in range(len(ready.splits)) for setting in settings]
     wanted = [(_group(*group), method) for group in groups for method in ("erm", "oracle", *SAES)]
+    resumed = any(parts.has(*one) for one in wanted)
     run_groups(
         _run_setting,
         (ready, parts),
@@ -118,7 +120,7 @@ def run_grid(
     answers = Answers(pd.concat([part.predictions for part in finished], ignore_index=True))
     rows = [row for part in finished for row in part.rows]
     results = {
-        **provenance(ready, data, command, started),
+        **provenance(ready, data, command, finished, None if resumed else started),
         "target": {"setting": TARGET[0], "head": TARGET[1], "expected": 0.125},
         "settings": [asdict(setting) for setting in settings],
         "grid": list(summarise_bare(rows, answers)),
@@ -198,8 +200,8 @@ def _corpus(ready: Ready, setting: GridSetting, number: int) -> Corpus:
     concept = corpus.concept
     if not setting.names_only or concept is None:
         return replace(corpus, config=config)
-    unseen = {corpus.texts[i] for i in ready.splits[number].test}
-    pool = [concept.scrub(text) for text in corpus.pool or () if text not in unseen]
+    unseen = [corpus.texts[i] for i in ready.splits[number].test]
+    pool = [concept.scrub(text) for text in without(corpus.pool or (), unseen)]
     texts = [concept.scrub(text) for text in corpus.texts]
     return replace(corpus, config=config, concept=_names(concept), texts=texts, pool=pool)
 
@@ -295,8 +297,7 @@ class _Trio:
     def _general_texts(self) -> list[str]:
         """The corpus without test texts and, where the attribute is to be rare, without most of its words."""
         corpus = self.seed.corpus
-        unseen = set(self.seed.texts(self.seed.split.test))
-        texts = [text for text in corpus.pool or () if text not in unseen]
+        texts = without(corpus.pool or (), self.seed.texts(self.seed.split.test))
         if self.setting.rarer == 1 or corpus.concept is None:
             return texts
         kept = np.random.default_rng(0).random(len(texts)) < 1 / self.setting.rarer

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ class Part(NamedTuple):
     predictions: pd.DataFrame
     skipped: list[dict[str, str]]
     """What could not run, and why."""
+    processor_seconds: float
+    """That the process which did it spent since the part before; wall time says little of a shared machine."""
 
 
 class Parts:
@@ -29,6 +32,11 @@ class Parts:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self._since = time.process_time()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # in another process the clock begins at 0
+        return vars(self) | {"_since": 0.0}
 
     def has(self, group: str, name: str) -> bool:
         """Whether this part was finished, here or in a run that was cut off."""
@@ -53,7 +61,7 @@ class Parts:
         kept = json.loads(self._rows(group, name).read_text(encoding="utf-8"))
         file = self._predictions(group, name)
         predictions = pd.read_parquet(file) if file.exists() else pd.DataFrame()
-        return Part(kept["rows"], predictions, kept["skipped"])
+        return Part(kept["rows"], predictions, kept["skipped"], kept["processor_seconds"])
 
     def write(
         self,
@@ -69,7 +77,10 @@ class Parts:
             partial = goal.with_name(goal.name + ".partial")
             predictions.to_parquet(partial)
             partial.replace(goal)
-        write_json(self._rows(group, name), {"rows": rows, "skipped": list(skipped)})
+        now = time.process_time()
+        spent, self._since = now - self._since, now
+        kept = {"rows": rows, "skipped": list(skipped), "processor_seconds": spent}
+        write_json(self._rows(group, name), kept)
 
     def _rows(self, group: str, name: str) -> Path:
         return self.directory / f"{group}--{name}.json"

@@ -20,7 +20,7 @@ from debias_ssae.benchmark.comparisons import compare, compare_sums
 from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
 from debias_ssae.benchmark.heads import Head
 from debias_ssae.benchmark.methods import METHODS, AttributeSet, Corpus, Seed, variants
-from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
+from debias_ssae.benchmark.parts import Part, Parts, writable_directory, write_json
 from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
 from debias_ssae.benchmark.summary import summarise
 from debias_ssae.benchmark.tables import markdown_table
@@ -98,7 +98,7 @@ def run_benchmark(
     answers = Answers(every)
     summary = summarise(runs, answers)
     results = {
-        **provenance(ready, data, command, None if resumed else started),
+        **provenance(ready, data, command, finished, None if resumed else started),
         "runs": runs,
         "summary": summary,
         "comparisons": compare(summary, answers),
@@ -179,20 +179,29 @@ def prepare(
 
 
 def provenance(
-    ready: Ready, data: dict[str, Any] | None, command: str | None, started: float | None
+    ready: Ready,
+    data: dict[str, Any] | None,
+    command: str | None,
+    finished: Sequence[Part],
+    started: float | None,
 ) -> dict[str, Any]:
     """What stands at the head of each results file; ``started`` is of the monotonic clock, None in a run that
-    went on from another, whose time is not known.
+    went on from another, whose wall time is not known. Processor seconds are of all processes of all runs.
     """
     config, concept = ready.corpus.config, ready.corpus.concept
-    made = {"date": datetime.now(UTC).date().isoformat(), "command": command}
+    made = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": command,
+        "seconds": None if started is None else round(time.monotonic() - started),
+        "processor_seconds": round(sum(part.processor_seconds for part in finished)),
+    }
     return {
         "quick": config.quick,
         "config": config.model_dump(mode="json"),
         "versions": {name: version(name) for name in _PACKAGES},
         "data": {**(data or {}), "n": ready.n_texts},
         "concept": None if concept is None else {"name": concept.name, "sha256": concept.sha256},
-        "made": {**made, "seconds": None if started is None else round(time.monotonic() - started)},
+        "made": made,
     }
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from debias_ssae.absorption import TokenProbe, fill_holes, fit_token_probe
+from debias_ssae.absorption import TokenProbe, fill_holes
 from debias_ssae.activations import Activations, LanguageModel, harvest
 from debias_ssae.attribution import (
     LEFT,
@@ -24,16 +24,15 @@ from debias_ssae.attribution import (
     costs_from_twins,
     encode_labels,
     guard,
-    harvest_twins,
     pooled_latents,
     propagate,
-    random_swaps,
     removal_score,
     smallest_sufficient,
     target_margin,
 )
 from debias_ssae.concept import Concept
 from debias_ssae.config import ActivationConfig, SelectionConfig
+from debias_ssae.debiaser.wordings import Wordings, read_wordings
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -87,40 +86,51 @@ def rank_from_concept(
     random_state: int | None = None,
     progress: bool = False,
     activations: ActivationConfig | None = None,
+    wordings: Wordings | None = None,
 ) -> Take:
     """Do what comes before it is said how many latents go; the function returned is told that.
 
     Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard, which
-    alone the target ``y`` serves. ``activations`` says where texts are cut.
+    alone the target ``y`` serves. ``activations`` says where texts are cut. ``wordings`` are those of
+    ``read_wordings`` with the same arguments, where another SAE has had them read.
 
     Raises InputError where no text holds a word of the concept.
     """
-    limits = (activations or ActivationConfig()).limits
+    activations = activations or ActivationConfig()
     if not concept.pairs:
         seed_texts, labels = concept.labelled_seed_texts()
-        return partial(_from_seed_texts, sae, harvest(model, seed_texts, hookpoint, **limits), labels, config)
-    options: dict[str, Any] = {
-        "max_texts": config.max_texts,
-        "random_state": random_state,
-        "progress": progress,
-        **limits,
-    }
+        rows = harvest(model, seed_texts, hookpoint, **activations.limits)
+        return partial(_from_seed_texts, sae, rows, labels, config)
+    if wordings is None:
+        options: dict[str, Any] = {"hookpoint": hookpoint, "random_state": random_state, "progress": progress}
+        wordings = read_wordings(model, texts, concept, config, activations=activations, **options)
     report: dict[str, Any] = {}
-    twins = harvest_twins(model, texts, concept, hookpoint, **options)
+    twins, probe = wordings.twins, wordings.probe
     latents_a, firing_rate = pooled_latents(sae, twins.a.rows)
     scores = twins.contrast(sae, (latents_a, firing_rate))
     if config.control:
-        scores = _controlled(model, sae, texts, concept, hookpoint, scores, report, **options)
-    others = twins.others()
-    probe = fit_token_probe(*twins.words(), others.numpy()) if len(others) > 1 else None
+        scores = _controlled(sae, wordings, scores, report)
     if config.propagate and probe is not None:
-        scores = propagate(scores, _blocks(sae, others), probe)
+        scores = propagate(scores, _blocks(sae, wordings.firing), probe)
     pooled = _pooled(sae, twins, latents_a)
     costs = None
     if config.guard and y is not None:
         costs = _costs_of_twins(sae, pooled, y[twins.source], config.min_cell, report)
     ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
-    return _Ranked(sae, scores, ranking, report, pooled, others, probe, costs, config, random_state).take
+    return _Ranked(
+        sae,
+        scores,
+        ranking,
+        report,
+        pooled,
+        wordings.firing,
+        _others_active(sae, twins, firing_rate),
+        wordings.n_others,
+        probe,
+        costs,
+        config,
+        random_state,
+    ).take
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,10 @@ class _Ranked:
     ranking: np.ndarray
     report: dict[str, Any]
     pooled: dict[str, np.ndarray]
-    others: Tensor
+    firing: Tensor
+    active: np.ndarray
+    """On how many tokens outside the list each latent is active ``[d_sae]``."""
+    n_others: int
     probe: TokenProbe | None
     costs: Costs | None
     config: SelectionConfig
@@ -148,8 +161,23 @@ class _Ranked:
             score = _wordings_score(self.sae, self.pooled, self.random_state)
             chosen = chosen[: _sufficient(chosen, score, self.config, report, start=64)]
         if self.config.absorption and self.probe is not None and len(chosen):
-            chosen = _filled(self.sae, self.others, self.probe, chosen, n_latents, self.costs, report)
+            chosen = self._filled(chosen, n_latents, self.probe, report)
         return Found(self.scores, chosen, report)
+
+    def _filled(
+        self, chosen: np.ndarray, n_latents: int | str, probe: TokenProbe, report: dict[str, Any]
+    ) -> np.ndarray:
+        """Let the latents that fill holes join; of a fixed number they take the last places, at most half."""
+        blocks, others = _blocks(self.sae, self.firing), (self.n_others, self.active)
+        absorbed = fill_holes(blocks, _decoder(self.sae), probe, chosen, tokens=others)
+        report["absorption"] = absorbed.to_dict()
+        joining = absorbed.latents
+        if self.costs is not None:
+            joining = guard(joining, self.costs, margin=CONFOUNDED_MARGIN).kept
+        if n_latents == "auto":
+            return np.concatenate([chosen, joining])
+        joining = joining[: int(n_latents) // 2]
+        return np.concatenate([chosen[: int(n_latents) - len(joining)], joining])
 
 
 def find_from_labels(
@@ -253,19 +281,13 @@ def _costs_of_twins(
 
 
 def _controlled(
-    model: LanguageModel,
-    sae: SparseAutoencoder,
-    texts: Sequence[str],
-    concept: Concept,
-    hookpoint: str,
-    scores: LatentScores,
-    report: dict[str, Any],
-    **options: Any,
+    sae: SparseAutoencoder, wordings: Wordings, scores: LatentScores, report: dict[str, Any]
 ) -> LatentScores:
     """Take the score from latents that answer to random swaps of as many words at least as much."""
     try:
-        control = random_swaps(texts, concept, random_state=options["random_state"])
-        mean, _ = harvest_twins(model, texts, control, hookpoint, **options).change(sae)
+        if wordings.random is None:
+            raise InputError(wordings.no_random)
+        mean, _ = wordings.random.change(sae)
     except InputError as error:
         report["random_swaps"] = f"not run: {error}"
         return scores
@@ -273,7 +295,7 @@ def _controlled(
     kept = scores.score > other
     best = scores.top(50)
     report["random_swaps"] = {
-        "pairs": len(control.pairs),
+        "pairs": wordings.n_random_pairs,
         "left_out_of_the_best_50": int((~kept[best]).sum()),
         "median_score_of_the_best_50": float(np.median(scores.score[best])) if len(best) else 0.0,
         "median_under_random_swaps": float(np.median(other[best])) if len(best) else 0.0,
@@ -328,27 +350,6 @@ def _wordings_score(
     )
 
 
-def _filled(
-    sae: SparseAutoencoder,
-    others: Tensor,
-    probe: TokenProbe,
-    chosen: np.ndarray,
-    n_latents: int | str,
-    costs: Costs | None,
-    report: dict[str, Any],
-) -> np.ndarray:
-    """Let the latents that fill holes join; of a fixed number they take the last places, at most half."""
-    absorbed = fill_holes(_blocks(sae, others), _decoder(sae), probe, chosen)
-    report["absorption"] = absorbed.to_dict()
-    joining = (
-        absorbed.latents if costs is None else guard(absorbed.latents, costs, margin=CONFOUNDED_MARGIN).kept
-    )
-    if n_latents == "auto":
-        return np.concatenate([chosen, joining])
-    joining = joining[: int(n_latents) // 2]
-    return np.concatenate([chosen[: int(n_latents) - len(joining)], joining])
-
-
 def _pooled(sae: SparseAutoencoder, twins: TwinRows, latents_a: np.ndarray) -> dict[str, np.ndarray]:
     """Each text's mean latents and mean rows in both wordings."""
     return {
@@ -357,6 +358,14 @@ def _pooled(sae: SparseAutoencoder, twins: TwinRows, latents_a: np.ndarray) -> d
         "X_a": twins.a.rows.pool().numpy(),
         "X_b": twins.b.rows.pool().numpy(),
     }
+
+
+def _others_active(sae: SparseAutoencoder, twins: TwinRows, firing_rate: np.ndarray) -> np.ndarray:
+    """On how many tokens outside the list each latent is active: on all of wording a, less the swapped words'."""
+    active = np.rint(firing_rate.astype(np.float64) * len(twins.a.rows.x))
+    for _, latents in _blocks(sae, twins.a.at_words().rows.x):
+        active -= (latents > 0).sum(axis=0)
+    return active.astype(np.int64)
 
 
 def _blocks(sae: SparseAutoencoder, x: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,6 +1,8 @@
 """Runs end to end on a tiny model: schema, processes, resume, curves and grid; and once on the real slice."""
 
 import json
+import pickle
+import time
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +91,7 @@ def test_files_and_schema(results: tuple[dict[str, Any], Path], config: Benchmar
     assert {run["method"] for run in written["runs"]} == {*METHODS} - {"reweighting"}
     assert [(n["method"], n["regime"]) for n in written["skipped"]] == [("reweighting", "")]
     assert written["made"]["command"] == "debias-ssae benchmark"
+    assert written["made"]["processor_seconds"] > 0
     predictions = pd.read_parquet(out / "predictions.parquet")
     keys = ["method", "regime", "representation", "head", "head_model", "C_rule", "draw", "seed"]
     accuracy = (predictions.y == predictions.y_pred).groupby([predictions[k] for k in keys]).mean()
@@ -98,6 +101,21 @@ def test_files_and_schema(results: tuple[dict[str, Any], Path], config: Benchmar
     assert BenchmarkConfig(**written["config"]) == config
     assert not (out / "seeds").exists()
     assert "All methods" in report_directory(out).read_text(encoding="utf-8")
+
+
+def test_a_part_knows_what_it_cost(tmp_path: Path) -> None:
+    parts = Parts(tmp_path)
+    sum(range(2_000_000))
+    parts.write("0", "erm", [], pd.DataFrame())
+    parts.write("0", "ssae", [], pd.DataFrame())
+    first, second = (Parts(tmp_path).read("0", name).processor_seconds for name in ("erm", "ssae"))
+    assert first > second >= 0, "each counts from the one before"
+    elsewhere = pickle.loads(pickle.dumps(parts))
+    spent = time.process_time()
+    elsewhere.write("1", "erm", [], pd.DataFrame())
+    assert Parts(tmp_path).read("1", "erm").processor_seconds >= spent, (
+        "a new process counts from its beginning"
+    )
 
 
 @pytest.mark.slow

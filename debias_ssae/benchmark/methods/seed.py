@@ -17,6 +17,7 @@ from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, DebiasConfig
 from debias_ssae.debiaser.finding import Found, Take, find_from_labels, rank_from_concept
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
+from debias_ssae.debiaser.wordings import Wordings, read_wordings
 from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.exceptions import InputError
 from debias_ssae.retrieval import without
@@ -108,7 +109,8 @@ class Seed:
     _saes: dict[str, TrainedSAE] = field(default_factory=dict)
     _activations: dict[tuple[str, str], Activations] = field(default_factory=dict)
     _found: dict[tuple[Any, ...], Found] = field(default_factory=dict)
-    _last_ranked: tuple[tuple[str, str, str], Take] | None = None
+    _rankings: dict[tuple[str, str, str], Take] = field(default_factory=dict)
+    _last_read: tuple[tuple[str, str], Wordings] | None = None
 
     @property
     def regimes(self) -> tuple[str, ...]:
@@ -292,22 +294,36 @@ class Seed:
         )
 
     def _ranked(self, trained: TrainedSAE, regime: str) -> Take:
-        """The last ranking is at hand for another number of latents; each holds hundreds of megabytes."""
-        corpus, key = self.corpus, (trained.sae.fingerprint(), trained.hookpoint, regime)
-        if self._last_ranked is None or self._last_ranked[0] != key:
-            take = rank_from_concept(
-                corpus.encoder.language_model,
-                trained.sae,
-                self.texts(self.split.head),
-                corpus.concept_of(regime),
-                corpus.config.debias.selection,
-                y=self.head_y,
-                hookpoint=trained.hookpoint,
-                random_state=self.number,
-                activations=corpus.config.debias.activations,
+        """One ranking serves every number of latents."""
+        key = (trained.sae.fingerprint(), trained.hookpoint, regime)
+        if key not in self._rankings:
+            asked = self._asked(regime, trained.hookpoint)
+            wordings = self._read(asked) if asked["concept"].pairs else None
+            self._rankings[key] = rank_from_concept(
+                sae=trained.sae, y=self.head_y, wordings=wordings, **asked
             )
-            self._last_ranked = (key, take)
-        return self._last_ranked[1]
+        return self._rankings[key]
+
+    def _asked(self, regime: str, hookpoint: str) -> dict[str, Any]:
+        """Where a regime's words are looked for."""
+        corpus, debias = self.corpus, self.corpus.config.debias
+        return {
+            "model": corpus.encoder.language_model,
+            "texts": self.texts(self.split.head),
+            "concept": corpus.concept_of(regime),
+            "config": debias.selection,
+            "hookpoint": hookpoint,
+            "random_state": self.number,
+            "activations": debias.activations,
+        }
+
+    def _read(self, asked: dict[str, Any]) -> Wordings:
+        """The last wordings are at hand for another SAE; they hold a gigabyte."""
+        key = (asked["concept"].sha256, asked["hookpoint"])
+        if self._last_read is None or self._last_read[0] != key:
+            self._last_read = None
+            self._last_read = (key, read_wordings(**asked))
+        return self._last_read[1]
 
     def erasing(
         self, trained: TrainedSAE, latents: Sequence[int] | np.ndarray, *, alpha: float = 1.0

@@ -1,0 +1,94 @@
+"""What is read of a concept's wordings once serves every SAE of the hookpoint."""
+
+import numpy as np
+import pytest
+import torch
+
+from debias_ssae.absorption import fill_holes
+from debias_ssae.activations import LanguageModel, harvest
+from debias_ssae.concept import Concept
+from debias_ssae.config import SAEConfig, SelectionConfig, TrainConfig
+from debias_ssae.datasets import synthetic_biographies
+from debias_ssae.debiaser.finding import rank_from_concept
+from debias_ssae.debiaser.wordings import Wordings, read_wordings
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.trainer import shuffled_batches, train_sae
+
+TABLE = synthetic_biographies(300, correlation=0.9, n_professions=2, random_state=0)
+TEXTS, Y = TABLE.text.tolist(), TABLE.profession.to_numpy()
+GENDER, CONFIG = Concept.load("gender"), SelectionConfig(max_texts=200)
+
+
+@pytest.fixture(scope="module")
+def saes(minilm: LanguageModel) -> list[SparseAutoencoder]:
+    x = harvest(minilm, TEXTS).x
+    config, train = SAEConfig(d_in=x.shape[1], d_sae=128, k=8), TrainConfig(n_steps=40, batch_size=256)
+    return [
+        train_sae(shuffled_batches(x, 256, seed), config, train, random_state=seed).sae for seed in (0, 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def wordings(minilm: LanguageModel) -> Wordings:
+    return read_wordings(minilm, TEXTS, GENDER, CONFIG, random_state=0)
+
+
+def test_every_sae_finds_what_it_finds_alone(
+    minilm: LanguageModel, saes: list[SparseAutoencoder], wordings: Wordings
+) -> None:
+    found = []
+    for sae in saes:
+        alone, after = (
+            rank_from_concept(minilm, sae, TEXTS, GENDER, CONFIG, y=Y, random_state=0, wordings=given)("auto")
+            for given in (None, wordings)
+        )
+        assert len(alone.latents)
+        assert alone.latents.tolist() == after.latents.tolist()
+        assert alone.report == after.report
+        found.append(alone.latents.tolist())
+    assert found[0] != found[1]
+
+
+def test_the_tokens_kept_are_those_at_which_the_probe_fires(wordings: Wordings) -> None:
+    assert wordings.probe is not None
+    others = wordings.twins.others()
+    fires = wordings.probe.fires(wordings.probe.project(others.numpy()))
+    assert torch.equal(wordings.firing, others[torch.from_numpy(fires)])
+    assert wordings.n_others == len(others) > fires.sum()
+
+
+def test_holes_are_counted_over_all_tokens(
+    minilm: LanguageModel, saes: list[SparseAutoencoder], wordings: Wordings
+) -> None:
+    """The rate at which a latent is active elsewhere comes from counts, and must be that of all other tokens."""
+    sae, config = saes[0], CONFIG.updated(guard=False, absorption=False)
+    chosen = rank_from_concept(minilm, sae, TEXTS, GENDER, config, random_state=0, wordings=wordings)(10)
+    config = config.updated(absorption=True)
+    found = rank_from_concept(minilm, sae, TEXTS, GENDER, config, random_state=0, wordings=wordings)(10)
+    others, probe = wordings.twins.others(), wordings.probe
+    assert probe is not None
+    with torch.no_grad():
+        latents = sae.encode(others).numpy()
+    W_dec = sae.W_dec.detach().numpy()
+    direct = fill_holes([(others.numpy(), latents)], W_dec, probe, chosen.latents)
+    assert found.report["absorption"] == direct.to_dict()
+
+
+def test_a_change_asks_for_the_words_rows_alone(saes: list[SparseAutoencoder], wordings: Wordings) -> None:
+    twins, (sae, _) = wordings.twins, saes
+    at_words = twins.at_words()
+    assert len(at_words.a.rows.x) < len(twins.a.rows.x)
+    for whole, part in zip(twins.change(sae), at_words.change(sae), strict=True):
+        assert np.array_equal(whole, part)
+    for whole, part in zip(twins.words(), at_words.words(), strict=True):
+        assert np.array_equal(whole, part)
+
+
+def test_without_a_control_none_is_read(minilm: LanguageModel, wordings: Wordings) -> None:
+    assert wordings.random is not None
+    assert wordings.n_random_pairs > 0
+    without = read_wordings(minilm, TEXTS, GENDER, CONFIG.updated(control=False), random_state=0)
+    assert without.random is None
+    few = read_wordings(minilm, ["He is here.", "She is here."], GENDER, CONFIG, random_state=0)
+    assert few.random is None
+    assert "too few" in few.no_random
