@@ -1,9 +1,9 @@
 """Runs end to end on a tiny model: schema, processes, resume, curves and grid; and once on the real slice."""
 
 import json
+import os
 import pickle
 import time
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
