@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from debias_ssae.absorption import TokenProbe, fill_holes
+from debias_ssae.absorption import fill_holes
 from debias_ssae.activations import Activations, LanguageModel, harvest
 from debias_ssae.attribution import (
     LEFT,
@@ -32,7 +32,7 @@ from debias_ssae.attribution import (
 )
 from debias_ssae.concept import Concept
 from debias_ssae.config import ActivationConfig, SelectionConfig
-from debias_ssae.debiaser.wordings import Wordings, read_wordings
+from debias_ssae.debiaser.wordings import Others, Wordings, read_wordings
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -105,32 +105,20 @@ def rank_from_concept(
         options: dict[str, Any] = {"hookpoint": hookpoint, "random_state": random_state, "progress": progress}
         wordings = read_wordings(model, texts, concept, config, activations=activations, **options)
     report: dict[str, Any] = {}
-    twins, probe = wordings.twins, wordings.probe
+    twins, others = wordings.twins, wordings.others
     latents_a, firing_rate = pooled_latents(sae, twins.a.rows)
     scores = twins.contrast(sae, (latents_a, firing_rate))
     if config.control:
         scores = _controlled(sae, wordings, scores, report)
-    if config.propagate and probe is not None:
-        scores = propagate(scores, _blocks(sae, wordings.firing), probe)
+    if config.propagate and others is not None:
+        scores = propagate(scores, _blocks(sae, others.firing), others.probe)
     pooled = _pooled(sae, twins, latents_a)
     costs = None
     if config.guard and y is not None:
         costs = _costs_of_twins(sae, pooled, y[twins.source], config.min_cell, report)
     ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
-    return _Ranked(
-        sae,
-        scores,
-        ranking,
-        report,
-        pooled,
-        wordings.firing,
-        _others_active(sae, twins, firing_rate),
-        wordings.n_others,
-        probe,
-        costs,
-        config,
-        random_state,
-    ).take
+    active = _others_active(sae, twins, firing_rate)
+    return _Ranked(sae, scores, ranking, report, pooled, others, active, costs, config, random_state).take
 
 
 @dataclass(frozen=True)
@@ -142,11 +130,9 @@ class _Ranked:
     ranking: np.ndarray
     report: dict[str, Any]
     pooled: dict[str, np.ndarray]
-    firing: Tensor
+    others: Others | None
     active: np.ndarray
-    """On how many tokens outside the list each latent is active ``[d_sae]``."""
-    n_others: int
-    probe: TokenProbe | None
+    """On how many of all others each latent is active ``[d_sae]``."""
     costs: Costs | None
     config: SelectionConfig
     random_state: int | None
@@ -160,16 +146,16 @@ class _Ranked:
             # the wordings differ in the listed words only, so the rule alone would stop before the propagated latents
             score = _wordings_score(self.sae, self.pooled, self.random_state)
             chosen = chosen[: _sufficient(chosen, score, self.config, report, start=64)]
-        if self.config.absorption and self.probe is not None and len(chosen):
-            chosen = self._filled(chosen, n_latents, self.probe, report)
+        if self.config.absorption and self.others is not None and len(chosen):
+            chosen = self._filled(chosen, n_latents, self.others, report)
         return Found(self.scores, chosen, report)
 
     def _filled(
-        self, chosen: np.ndarray, n_latents: int | str, probe: TokenProbe, report: dict[str, Any]
+        self, chosen: np.ndarray, n_latents: int | str, others: Others, report: dict[str, Any]
     ) -> np.ndarray:
         """Let the latents that fill holes join; of a fixed number they take the last places, at most half."""
-        blocks, others = _blocks(self.sae, self.firing), (self.n_others, self.active)
-        absorbed = fill_holes(blocks, _decoder(self.sae), probe, chosen, tokens=others)
+        blocks, counts = _blocks(self.sae, others.firing), (others.n, self.active)
+        absorbed = fill_holes(blocks, _decoder(self.sae), others.probe, chosen, tokens=counts)
         report["absorption"] = absorbed.to_dict()
         joining = absorbed.latents
         if self.costs is not None:

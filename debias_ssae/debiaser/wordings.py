@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,22 +15,28 @@ from debias_ssae.config import ActivationConfig, SelectionConfig
 from debias_ssae.exceptions import InputError
 
 
+class Others(NamedTuple):
+    """Tokens outside the list, of which only those count at which the listed words' probe fires."""
+
+    probe: TokenProbe
+    firing: Tensor
+    """Their rows ``[m, d]``."""
+    n: int
+    """How many there are in all."""
+
+
 @dataclass(frozen=True)
 class Wordings:
-    """Texts in both wordings, the control by random swaps, and the other tokens at which a probe of the words fires."""
+    """Texts in both wordings, the control by random swaps, and what else stands in the texts."""
 
     twins: TwinRows
+    others: Others | None
+    """None where there are no others, or no word in both wordings."""
     random: TwinRows | None
     """Rows of the randomly swapped words alone; None where none were asked for or possible."""
     n_random_pairs: int
     no_random: str
     """Why there are none."""
-    probe: TokenProbe | None
-    """Of the listed words; None where there are no other tokens."""
-    firing: Tensor
-    """Rows of tokens outside the list at which it fires ``[m, d]``."""
-    n_others: int
-    """Tokens outside the list."""
 
 
 def read_wordings(
@@ -55,11 +61,6 @@ def read_wordings(
         **(activations or ActivationConfig()).limits,
     }
     twins = harvest_twins(model, texts, concept, hookpoint, **options)
-    others = twins.others()
-    n_others, probe = len(others), None
-    if n_others > 1:
-        probe = fit_token_probe(*twins.words(), others.numpy())
-        others = others[torch.from_numpy(probe.fires(probe.project(others.numpy())))]
     random, n_pairs, reason = None, 0, ""
     if config.control:
         try:
@@ -68,4 +69,13 @@ def read_wordings(
             n_pairs = len(control.pairs)
         except InputError as error:
             reason = str(error)
-    return Wordings(twins, random, n_pairs, reason, probe, others, n_others)
+    return Wordings(twins, _others(twins), random, n_pairs, reason)
+
+
+def _others(twins: TwinRows) -> Others | None:
+    rows, (words_a, words_b) = twins.others(), twins.words()
+    if len(rows) < 2 or not len(words_a):
+        return None
+    probe = fit_token_probe(words_a, words_b, rows.numpy())
+    fires = probe.fires(probe.project(rows.numpy()))
+    return Others(probe, rows[torch.from_numpy(fires)], len(rows))

@@ -7,10 +7,11 @@ import torch
 from debias_ssae.absorption import fill_holes
 from debias_ssae.activations import LanguageModel, harvest
 from debias_ssae.concept import Concept
-from debias_ssae.config import SAEConfig, SelectionConfig, TrainConfig
+from debias_ssae.config import ActivationConfig, SAEConfig, SelectionConfig, TrainConfig
 from debias_ssae.datasets import synthetic_biographies
 from debias_ssae.debiaser.finding import rank_from_concept
 from debias_ssae.debiaser.wordings import Wordings, read_wordings
+from debias_ssae.exceptions import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.trainer import shuffled_batches, train_sae
 
@@ -50,11 +51,12 @@ def test_every_sae_finds_what_it_finds_alone(
 
 
 def test_the_tokens_kept_are_those_at_which_the_probe_fires(wordings: Wordings) -> None:
-    assert wordings.probe is not None
-    others = wordings.twins.others()
-    fires = wordings.probe.fires(wordings.probe.project(others.numpy()))
-    assert torch.equal(wordings.firing, others[torch.from_numpy(fires)])
-    assert wordings.n_others == len(others) > fires.sum()
+    assert wordings.others is not None
+    probe, firing, n = wordings.others
+    rows = wordings.twins.others()
+    fires = probe.fires(probe.project(rows.numpy()))
+    assert torch.equal(firing, rows[torch.from_numpy(fires)])
+    assert n == len(rows) > fires.sum() > 0
 
 
 def test_holes_are_counted_over_all_tokens(
@@ -65,12 +67,12 @@ def test_holes_are_counted_over_all_tokens(
     chosen = rank_from_concept(minilm, sae, TEXTS, GENDER, config, random_state=0, wordings=wordings)(10)
     config = config.updated(absorption=True)
     found = rank_from_concept(minilm, sae, TEXTS, GENDER, config, random_state=0, wordings=wordings)(10)
-    others, probe = wordings.twins.others(), wordings.probe
-    assert probe is not None
+    assert wordings.others is not None
+    rows = wordings.twins.others()
     with torch.no_grad():
-        latents = sae.encode(others).numpy()
+        latents = sae.encode(rows).numpy()
     W_dec = sae.W_dec.detach().numpy()
-    direct = fill_holes([(others.numpy(), latents)], W_dec, probe, chosen.latents)
+    direct = fill_holes([(rows.numpy(), latents)], W_dec, wordings.others.probe, chosen.latents)
     assert found.report["absorption"] == direct.to_dict()
 
 
@@ -92,3 +94,13 @@ def test_without_a_control_none_is_read(minilm: LanguageModel, wordings: Wording
     few = read_wordings(minilm, ["He is here.", "She is here."], GENDER, CONFIG, random_state=0)
     assert few.random is None
     assert "too few" in few.no_random
+
+
+def test_words_that_are_all_cut_off_are_said_to_be(
+    minilm: LanguageModel, saes: list[SparseAutoencoder]
+) -> None:
+    late = [f"{'word ' * 40}{pronoun} sang." for pronoun in ("he", "she")]
+    limits = ActivationConfig(max_length=16)
+    assert read_wordings(minilm, late, GENDER, CONFIG, activations=limits).others is None
+    with pytest.raises(InputError, match="raise max_length"):
+        rank_from_concept(minilm, saes[0], late, GENDER, CONFIG, activations=limits)
