@@ -188,7 +188,8 @@ def fill_holes(
     for x, latents in blocks:
         seen.add(probe, x, np.asarray(latents))
     if tokens is not None:
-        seen.n_tokens, seen.active = tokens[0], np.asarray(tokens[1])
+        # counted in other blocks, where a borderline activation may fall on the other side of 0
+        seen.n_tokens, seen.active = tokens[0], np.maximum(tokens[1], seen.active)
     precisions = seen.active_firing / np.maximum(seen.active, 1)
     joins = (seen.filled >= min_holes) & (precisions >= precision)
     order = [int(i) for i in np.argsort(-seen.filled, kind="stable") if joins[i]]

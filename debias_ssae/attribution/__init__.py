@@ -1,8 +1,8 @@
 """Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
 from debias_ssae.attribution.choosing import LEFT, Linear, Sufficient, removal_score, smallest_sufficient
-from debias_ssae.attribution.concept import TwinRows, counterfactual_contrast, harvest_twins
-from debias_ssae.attribution.controls import matched_random_latents, random_swaps
+from debias_ssae.attribution.concept import SwappedWords, TwinRows, counterfactual_contrast, harvest_twins
+from debias_ssae.attribution.controls import N_SWAPS, matched_random_latents, random_swaps
 from debias_ssae.attribution.guarding import Costs, Guarded, costs_from_labels, costs_from_twins, guard
 from debias_ssae.attribution.keeping import target_margin
 from debias_ssae.attribution.labelled import (
@@ -20,6 +20,7 @@ from debias_ssae.attribution.through_model import integrated_gradients_attributi
 
 __all__ = [
     "LEFT",
+    "N_SWAPS",
     "Costs",
     "Guarded",
     "KSparse",
@@ -27,6 +28,7 @@ __all__ = [
     "Linear",
     "Stability",
     "Sufficient",
+    "SwappedWords",
     "TwinRows",
     "class_conditional_contrast",
     "costs_from_labels",

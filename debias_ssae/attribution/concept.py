@@ -1,7 +1,6 @@
 """Concept regime: no attribute labels; what changes when only the attribute's words change."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,46 +61,79 @@ def harvest_twins(
     twins = concept.twins([texts[i] for i in order], limit=max_texts)
     a = harvest(model, [t.text_a for t in twins], hookpoint, **options)
     b = harvest(model, [t.text_b for t in twins], hookpoint, **options)
+    word_a, word_b = _word_of_row(a, [t.spans_a for t in twins]), _word_of_row(b, [t.spans_b for t in twins])
     return TwinRows(
         source=order[[t.index for t in twins]],
-        a=_Side.of(a, [t.spans_a for t in twins]),
-        b=_Side.of(b, [t.spans_b for t in twins]),
-        n_words=sum(len(t.spans_a) for t in twins),
+        a=a,
+        b=b,
+        words=SwappedWords(_Words.of(a, word_a), _Words.of(b, word_b), sum(len(t.spans_a) for t in twins)),
+        listed=word_a >= 0,
         values=concept.values,
     )
 
 
-class _Side(NamedTuple):
-    """One wording of all twins: its rows, and those that belong to a swapped word, in order."""
+class _Words(NamedTuple):
+    """The rows of one wording that belong to a swapped word, in the words' order."""
 
-    rows: Activations
-    touched: np.ndarray
+    x: Tensor
     word: np.ndarray
+    """Which word each row belongs to."""
 
     @classmethod
-    def of(cls, rows: Activations, spans: Sequence[Spans]) -> "_Side":
-        word = _word_of_row(rows, spans)
-        touched = np.flatnonzero(word >= 0)
-        return cls(rows, touched, word[touched])
+    def of(cls, rows: Activations, word: np.ndarray) -> "_Words":
+        at = np.flatnonzero(word >= 0)
+        return cls(rows.x[torch.from_numpy(at)], word[at])
 
-    def at_words(self) -> "_Side":
-        """The swapped words' rows alone."""
-        at = torch.from_numpy(self.touched)
-        names = ("x", "text_ids", "token_ids", "offsets")
-        rows = replace(self.rows, **{name: getattr(self.rows, name)[at] for name in names})
-        return _Side(rows, np.arange(len(at)), self.word)
+    def means(self, n_words: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean row of each word ``[n_words, d]``, and which of them have rows."""
+        return _grouped(self.x, self.word, n_words)
 
-    def word_means(self, sae: SparseAutoencoder, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def latent_means(self, sae: SparseAutoencoder, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean latents of the words ``first`` to ``stop``, and which of them have rows."""
         low, high = np.searchsorted(self.word, (first, stop))
-        word = self.word[low:high] - first
-        sums = torch.zeros(stop - first, sae.cfg.d_sae)
+        latents = torch.zeros(0, sae.cfg.d_sae)
         if high > low:
             with torch.no_grad():
-                f = sae.encode(self.rows.x[torch.as_tensor(self.touched[low:high])]).float().cpu()
-            sums.index_add_(0, torch.as_tensor(word), f)
-        sizes = np.bincount(word, minlength=stop - first)
-        return sums.numpy() / np.maximum(sizes, 1)[:, None], sizes > 0
+                latents = sae.encode(self.x[low:high]).float().cpu()
+        return _grouped(latents, self.word[low:high] - first, stop - first)
+
+
+class SwappedWords(NamedTuple):
+    """The rows of swapped words in both wordings."""
+
+    a: _Words
+    b: _Words
+    n_words: int
+
+    def change(self, sae: SparseAutoencoder) -> tuple[np.ndarray, np.ndarray]:
+        """Mean change of ``sae``'s latents over the words ``[d_sae]``, b - a, and its z statistic.
+
+        Raises InputError where every word was cut off.
+        """
+        self.check()
+        total, squares, n = np.zeros(sae.cfg.d_sae), np.zeros(sae.cfg.d_sae), 0
+        for first in range(0, self.n_words, WORDS):
+            stop = min(first + WORDS, self.n_words)
+            (mean_a, in_a), (mean_b, in_b) = (
+                side.latent_means(sae, first, stop) for side in (self.a, self.b)
+            )
+            # a word that the length limit cuts off in one wording has no pair
+            change = (mean_b - mean_a)[in_a & in_b]
+            total, squares, n = total + change.sum(axis=0), squares + (change**2).sum(axis=0), n + len(change)
+        mean = total / n
+        spread = np.sqrt(np.maximum(squares / n - mean**2, 0))
+        return mean, np.divide(mean * np.sqrt(n), spread, out=np.zeros_like(mean), where=spread > 0)
+
+    def check(self) -> None:
+        """Raise InputError where no word has rows in both wordings."""
+        if not len(self.means()[0]):
+            raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean rows of each swapped word in both wordings ``[m, d]``; words without a row in one are left out."""
+        (a, in_a), (b, in_b) = self.a.means(self.n_words), self.b.means(self.n_words)
+        both = in_a & in_b
+        return a[both], b[both]
 
 
 class TwinRows(NamedTuple):
@@ -109,29 +141,25 @@ class TwinRows(NamedTuple):
 
     source: np.ndarray
     """Which of the texts given each twin is."""
-    a: _Side
-    b: _Side
-    n_words: int
+    a: Activations
+    b: Activations
+    words: SwappedWords
+    listed: np.ndarray
+    """Which rows of wording a belong to a word of the list."""
     values: tuple[str, str]
 
-    def change(self, sae: SparseAutoencoder) -> tuple[np.ndarray, np.ndarray]:
-        """Mean change of ``sae``'s latents over the words ``[d_sae]``, b - a, and its z statistic.
-
-        Raises InputError where every word was cut off.
-        """
-        mean, z, n = _change(sae, self.a, self.b, self.n_words)
-        if n == 0:
-            raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
-        return mean, z
+    def others(self) -> Tensor:
+        """Rows of the tokens outside the list ``[k, d]``, in wording a."""
+        return self.a.x[torch.from_numpy(~self.listed)]
 
     def contrast(
         self, sae: SparseAutoencoder, pooled: tuple[np.ndarray, np.ndarray] | None = None
     ) -> LatentScores:
-        """The counterfactual contrast of ``sae``'s latents; ``pooled``: ``pooled_latents(sae, self.a.rows)``, where
-        it is known. Raises InputError where every word was cut off.
+        """The counterfactual contrast of ``sae``'s latents; ``pooled``: ``pooled_latents(sae, self.a)``, where it is
+        known. Raises InputError where every word was cut off.
         """
-        mean, z = self.change(sae)
-        latents, firing_rate = pooled or pooled_latents(sae, self.a.rows)
+        mean, z = self.words.change(sae)
+        latents, firing_rate = pooled or pooled_latents(sae, self.a)
         return LatentScores(
             method="counterfactual_contrast",
             score=np.abs(mean),
@@ -143,43 +171,12 @@ class TwinRows(NamedTuple):
             values=self.values,
         )
 
-    def words(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean rows of each swapped word in both wordings ``[m, d]``; words without a row in one are left out."""
-        (a, in_a), (b, in_b) = (_means(side, self.n_words) for side in (self.a, self.b))
-        both = in_a & in_b
-        return a[both], b[both]
 
-    def at_words(self) -> "TwinRows":
-        """The same with the swapped words' rows alone, which is all that ``change`` asks for."""
-        return self._replace(a=self.a.at_words(), b=self.b.at_words())
-
-    def others(self) -> Tensor:
-        """Rows of the tokens outside the list ``[k, d]``, in wording a."""
-        outside = np.ones(len(self.a.rows.x), dtype=bool)
-        outside[self.a.touched] = False
-        return self.a.rows.x[torch.from_numpy(outside)]
-
-
-def _means(side: _Side, n_words: int) -> tuple[np.ndarray, np.ndarray]:
-    sums = torch.zeros(n_words, side.rows.x.shape[1])
-    sums.index_add_(0, torch.from_numpy(side.word), side.rows.x[torch.from_numpy(side.touched)])
-    sizes = np.bincount(side.word, minlength=n_words)
+def _grouped(x: Tensor, group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the rows of each group ``[n, d]``, and which groups have any."""
+    sums = torch.zeros(n, x.shape[1]).index_add_(0, torch.from_numpy(group), x)
+    sizes = np.bincount(group, minlength=n)
     return sums.numpy() / np.maximum(sizes, 1)[:, None], sizes > 0
-
-
-def _change(sae: SparseAutoencoder, a: _Side, b: _Side, n_words: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean change b - a over words ``[d_sae]``, its z statistic, and how many words have both wordings."""
-    total, squares, n = np.zeros(sae.cfg.d_sae), np.zeros(sae.cfg.d_sae), 0
-    for first in range(0, n_words, WORDS):
-        stop = min(first + WORDS, n_words)
-        (mean_a, in_a), (mean_b, in_b) = a.word_means(sae, first, stop), b.word_means(sae, first, stop)
-        # a word that the length limit cuts off in one wording has no pair
-        change = (mean_b - mean_a)[in_a & in_b]
-        total, squares, n = total + change.sum(axis=0), squares + (change**2).sum(axis=0), n + len(change)
-    mean = total / max(n, 1)
-    spread = np.sqrt(np.maximum(squares / max(n, 1) - mean**2, 0))
-    z = np.divide(mean * np.sqrt(n), spread, out=np.zeros_like(mean), where=spread > 0)
-    return mean, z, n
 
 
 def _word_of_row(rows: Activations, spans: Sequence[Spans]) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Where does specialising pay? The general SAE against the specialised one, over settings fixed beforehand."""
 
+import hashlib
 import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ class GridSetting:
     """The SAE's width, and with it the number of latents removed, is divided by this."""
     k: int | None = None
     rarer: int = 1
-    """Of the general SAE's texts that hold a word of the concept, one in this many is kept."""
+    """Of the corpus's texts that hold a word of the concept, one in this many is kept."""
     names_only: bool = False
     """The concept's words are scrubbed from all texts; latents are found by swapping first names."""
     same_effect: bool = False
@@ -165,7 +167,9 @@ def _key(method: str, setting: str, head: str) -> tuple[str, ...]:
 
 
 def _group(setting: GridSetting, number: int) -> str:
-    return f"{setting.name.replace('/', '-')}, seed {number}"
+    """A name for files that tells settings apart by what they say."""
+    said = hashlib.sha256(repr(setting).encode()).hexdigest()[:8]
+    return f"{setting.name.replace('/', '-')} {said}, seed {number}"
 
 
 def _run_setting(
@@ -195,24 +199,34 @@ def _corpus(ready: Ready, setting: GridSetting, number: int) -> Corpus:
     """The shared corpus under a setting: its SAE's shape, and all texts without the concept's words where only
     names may be left; test texts leave the pool before that, for they could not be told afterwards.
     """
-    corpus = ready.corpus
+    corpus, concept = ready.corpus, ready.corpus.concept
     config = corpus.config.updated(debias=setting.debias(corpus.config.debias).model_dump())
-    concept = corpus.concept
-    if not setting.names_only or concept is None:
+    if concept is None:
         return replace(corpus, config=config)
+    if not setting.names_only:
+        return replace(corpus, config=config, pool=_thinned(corpus.pool or [], concept, setting.rarer))
     unseen = [corpus.texts[i] for i in ready.splits[number].test]
     pool = [concept.scrub(text) for text in without(corpus.pool or (), unseen)]
     texts = [concept.scrub(text) for text in corpus.texts]
     return replace(corpus, config=config, concept=_names(concept), texts=texts, pool=pool)
 
 
+def _thinned(pool: list[str], concept: Concept, rarer: int) -> list[str]:
+    """The pool with one in ``rarer`` of the texts that hold a word of the concept; the same in every seed."""
+    if rarer == 1:
+        return pool
+    kept = np.random.default_rng(0).random(len(pool)) < 1 / rarer
+    return [text for text, keep in zip(pool, kept, strict=True) if keep or not concept.swap_spans(text)]
+
+
 def _possible(settings: Sequence[GridSetting], concept: Concept | None) -> list[GridSetting]:
-    """Without those of first names where the concept has none."""
-    if concept is not None and any(pair.section == "names" for pair in concept.optional):
-        return list(settings)
-    kept = [setting for setting in settings if not setting.names_only]
-    if len(kept) < len(settings):
-        logger.warning("the concept has no section 'names': settings of first names are left out")
+    """Without those of first names, or of rarer words, where the concept has none."""
+    named = concept is not None and any(pair.section == "names" for pair in concept.optional)
+    worded = concept is not None and bool(concept.pairs)
+    kept = [s for s in settings if (named or not s.names_only) and (worded or s.rarer == 1)]
+    left_out = ", ".join(setting.name for setting in settings if setting not in kept)
+    if left_out:
+        logger.warning("the concept lacks the words for %s: left out", left_out)
     return kept
 
 
@@ -247,10 +261,13 @@ class _Trio:
         """How many latents change at the concept's words as much as the general SAE's n-th does."""
 
         def strengths(of: str) -> np.ndarray:
+            scores = self._found(of, n).scores
             # the score is relative to each SAE's own best; the first effect is in units of activation
-            return np.sort(np.abs(self._found(of, n).scores.effect[0]))[::-1]
+            effect = np.abs(scores.effect[0][scores.score > 0])
+            return np.sort(effect[effect > 0])[::-1]
 
-        return max(1, int((strengths(kind) >= strengths("gsae")[n - 1]).sum()))
+        general = strengths("gsae")[:n]
+        return max(1, int((strengths(kind) >= general[-1]).sum())) if len(general) else n
 
     def _found(self, kind: str, n: int) -> Found:
         return self.seed.found(self.sae(kind), "concept", n)
@@ -264,7 +281,7 @@ class _Trio:
         corpus = self.seed.corpus
         return train_general_sae(
             corpus.encoder.language_model,
-            self._general_texts(),
+            self._general_texts,
             corpus.config.hookpoint,
             self.config,
             random_state=self.seed.number,
@@ -277,9 +294,8 @@ class _Trio:
         if kind != "ssae":
             config = config.updated(special={**config.special.model_dump(), "tilt": 0.0})
         if kind == "gsae_continued":
-            # as many texts of the general kind, and none of the subdomain
-            n = len(texts) + config.retrieval.n_texts
-            general = self._general_texts()
+            # as many texts, drawn from the whole corpus instead of near the subdomain
+            n, general = len(texts) + config.retrieval.n_texts, self._general_texts
             order = np.random.default_rng([seed.number, 1]).permutation(len(general))[:n]
             texts, pool = [general[i] for i in order], None
         return learn_ssae(
@@ -294,11 +310,7 @@ class _Trio:
             cache_dir=corpus.cache_dir,
         )
 
+    @cached_property
     def _general_texts(self) -> list[str]:
-        """The corpus without test texts and, where the attribute is to be rare, without most of its words."""
-        corpus = self.seed.corpus
-        texts = without(corpus.pool or (), self.seed.texts(self.seed.split.test))
-        if self.setting.rarer == 1 or corpus.concept is None:
-            return texts
-        kept = np.random.default_rng(0).random(len(texts)) < 1 / self.setting.rarer
-        return [t for t, keep in zip(texts, kept, strict=True) if keep or not corpus.concept.swap_spans(t)]
+        """The corpus without what test texts say."""
+        return without(self.seed.corpus.pool or (), self.seed.texts(self.seed.split.test))

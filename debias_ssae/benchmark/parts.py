@@ -22,8 +22,8 @@ class Part(NamedTuple):
     predictions: pd.DataFrame
     skipped: list[dict[str, str]]
     """What could not run, and why."""
-    processor_seconds: float
-    """That the process which did it spent since the part before; wall time says little of a shared machine."""
+    processor_seconds: float | None
+    """That the process which did it spent since the part before; None in parts of versions that did not count."""
 
 
 class Parts:
@@ -61,7 +61,7 @@ class Parts:
         kept = json.loads(self._rows(group, name).read_text(encoding="utf-8"))
         file = self._predictions(group, name)
         predictions = pd.read_parquet(file) if file.exists() else pd.DataFrame()
-        return Part(kept["rows"], predictions, kept["skipped"], kept["processor_seconds"])
+        return Part(kept["rows"], predictions, kept["skipped"], kept.get("processor_seconds"))
 
     def write(
         self,

@@ -186,14 +186,17 @@ def provenance(
     started: float | None,
 ) -> dict[str, Any]:
     """What stands at the head of each results file; ``started`` is of the monotonic clock, None in a run that
-    went on from another, whose wall time is not known. Processor seconds are of all processes of all runs.
+    went on from another, whose wall time is not known. Processor seconds are those of the parts, whichever run and
+    process did them; not counted are the preparation, the statistics at the end, and what was cut off.
     """
+    spent = [part.processor_seconds for part in finished]
+    known = [seconds for seconds in spent if seconds is not None]
     config, concept = ready.corpus.config, ready.corpus.concept
     made = {
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
         "seconds": None if started is None else round(time.monotonic() - started),
-        "processor_seconds": round(sum(part.processor_seconds for part in finished)),
+        "processor_seconds": round(sum(known)) if len(known) == len(spent) else None,
     }
     return {
         "quick": config.quick,

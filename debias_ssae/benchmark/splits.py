@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.exceptions import InputError
+from debias_ssae.retrieval.duplicates import fold
 
 Setting = Literal["confounded", "natural"]
 
@@ -74,6 +75,5 @@ def make_split(
 
 
 def drop_duplicates(table: pd.DataFrame) -> pd.DataFrame:
-    """Drop repeated texts, compared without case and white space; the first stays."""
-    plain = table["text"].str.casefold().str.split().str.join(" ")
-    return table[~plain.duplicated()].reset_index(drop=True)
+    """Drop repeated texts, compared as ``fold`` compares texts with those held out; the first stays."""
+    return table[~table["text"].map(fold).duplicated()].reset_index(drop=True)

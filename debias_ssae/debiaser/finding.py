@@ -15,9 +15,11 @@ from debias_ssae.absorption import fill_holes
 from debias_ssae.activations import Activations, LanguageModel, harvest
 from debias_ssae.attribution import (
     LEFT,
+    N_SWAPS,
     Costs,
     LatentScores,
     Linear,
+    SwappedWords,
     TwinRows,
     class_conditional_contrast,
     costs_from_labels,
@@ -86,30 +88,41 @@ def rank_from_concept(
     random_state: int | None = None,
     progress: bool = False,
     activations: ActivationConfig | None = None,
-    wordings: Wordings | None = None,
 ) -> Take:
     """Do what comes before it is said how many latents go; the function returned is told that.
 
-    Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard, which
-    alone the target ``y`` serves. ``activations`` says where texts are cut. ``wordings`` are those of
-    ``read_wordings`` with the same arguments, where another SAE has had them read.
-
-    Raises InputError where no text holds a word of the concept.
+    ``activations`` says where texts are cut; the rest is as in ``rank_from_wordings``. Raises InputError where no text
+    holds a word of the concept.
     """
     activations = activations or ActivationConfig()
     if not concept.pairs:
         seed_texts, labels = concept.labelled_seed_texts()
         rows = harvest(model, seed_texts, hookpoint, **activations.limits)
         return partial(_from_seed_texts, sae, rows, labels, config)
-    if wordings is None:
-        options: dict[str, Any] = {"hookpoint": hookpoint, "random_state": random_state, "progress": progress}
-        wordings = read_wordings(model, texts, concept, config, activations=activations, **options)
+    options: dict[str, Any] = {"hookpoint": hookpoint, "random_state": random_state, "progress": progress}
+    wordings = read_wordings(model, texts, concept, config, activations=activations, **options)
+    return rank_from_wordings(sae, wordings, config, y=y, random_state=random_state)
+
+
+def rank_from_wordings(
+    sae: SparseAutoencoder,
+    wordings: Wordings,
+    config: SelectionConfig,
+    *,
+    y: np.ndarray | None = None,
+    random_state: int | None = None,
+) -> Take:
+    """The same from what was read of the texts, which serves every SAE of that hookpoint.
+
+    Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard, which
+    alone the target ``y`` of the texts serves. Raises InputError where every word of the concept was cut off.
+    """
     report: dict[str, Any] = {}
     twins, others = wordings.twins, wordings.others
-    latents_a, firing_rate = pooled_latents(sae, twins.a.rows)
+    latents_a, firing_rate = pooled_latents(sae, twins.a)
     scores = twins.contrast(sae, (latents_a, firing_rate))
-    if config.control:
-        scores = _controlled(sae, wordings, scores, report)
+    if wordings.random != "":
+        scores = _controlled(sae, wordings.random, scores, report)
     if config.propagate and others is not None:
         scores = propagate(scores, _blocks(sae, others.firing), others.probe)
     pooled = _pooled(sae, twins, latents_a)
@@ -267,21 +280,17 @@ def _costs_of_twins(
 
 
 def _controlled(
-    sae: SparseAutoencoder, wordings: Wordings, scores: LatentScores, report: dict[str, Any]
+    sae: SparseAutoencoder, random: SwappedWords | str, scores: LatentScores, report: dict[str, Any]
 ) -> LatentScores:
     """Take the score from latents that answer to random swaps of as many words at least as much."""
-    try:
-        if wordings.random is None:
-            raise InputError(wordings.no_random)
-        mean, _ = wordings.random.change(sae)
-    except InputError as error:
-        report["random_swaps"] = f"not run: {error}"
+    if isinstance(random, str):
+        report["random_swaps"] = f"not run: {random}"
         return scores
-    other = np.abs(mean)
+    other = np.abs(random.change(sae)[0])
     kept = scores.score > other
     best = scores.top(50)
     report["random_swaps"] = {
-        "pairs": wordings.n_random_pairs,
+        "pairs": N_SWAPS,
         "left_out_of_the_best_50": int((~kept[best]).sum()),
         "median_score_of_the_best_50": float(np.median(scores.score[best])) if len(best) else 0.0,
         "median_under_random_swaps": float(np.median(other[best])) if len(best) else 0.0,
@@ -340,16 +349,16 @@ def _pooled(sae: SparseAutoencoder, twins: TwinRows, latents_a: np.ndarray) -> d
     """Each text's mean latents and mean rows in both wordings."""
     return {
         "latents_a": latents_a,
-        "latents_b": pooled_latents(sae, twins.b.rows)[0],
-        "X_a": twins.a.rows.pool().numpy(),
-        "X_b": twins.b.rows.pool().numpy(),
+        "latents_b": pooled_latents(sae, twins.b)[0],
+        "X_a": twins.a.pool().numpy(),
+        "X_b": twins.b.pool().numpy(),
     }
 
 
 def _others_active(sae: SparseAutoencoder, twins: TwinRows, firing_rate: np.ndarray) -> np.ndarray:
     """On how many tokens outside the list each latent is active: on all of wording a, less the swapped words'."""
-    active = np.rint(firing_rate.astype(np.float64) * len(twins.a.rows.x))
-    for _, latents in _blocks(sae, twins.a.at_words().rows.x):
+    active = np.rint(firing_rate.astype(np.float64) * len(twins.a.x))
+    for _, latents in _blocks(sae, twins.words.a.x):
         active -= (latents > 0).sum(axis=0)
     return active.astype(np.int64)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from debias_ssae.absorption import TokenProbe, fit_token_probe
 from debias_ssae.activations import LanguageModel
-from debias_ssae.attribution import TwinRows, harvest_twins, random_swaps
+from debias_ssae.attribution import SwappedWords, TwinRows, harvest_twins, random_swaps
 from debias_ssae.concept import Concept
 from debias_ssae.config import ActivationConfig, SelectionConfig
 from debias_ssae.exceptions import InputError
@@ -27,16 +27,13 @@ class Others(NamedTuple):
 
 @dataclass(frozen=True)
 class Wordings:
-    """Texts in both wordings, the control by random swaps, and what else stands in the texts."""
+    """Texts in both wordings, what else stands in them, and the control by random swaps."""
 
     twins: TwinRows
     others: Others | None
     """None where there are no others, or no word in both wordings."""
-    random: TwinRows | None
-    """Rows of the randomly swapped words alone; None where none were asked for or possible."""
-    n_random_pairs: int
-    no_random: str
-    """Why there are none."""
+    random: SwappedWords | str
+    """Randomly swapped words; else why there are none, which is empty where none were asked for."""
 
 
 def read_wordings(
@@ -61,19 +58,19 @@ def read_wordings(
         **(activations or ActivationConfig()).limits,
     }
     twins = harvest_twins(model, texts, concept, hookpoint, **options)
-    random, n_pairs, reason = None, 0, ""
+    random: SwappedWords | str = ""
     if config.control:
         try:
             control = random_swaps(texts, concept, random_state=random_state)
-            random = harvest_twins(model, texts, control, hookpoint, **options).at_words()
-            n_pairs = len(control.pairs)
+            random = harvest_twins(model, texts, control, hookpoint, **options).words
+            random.check()
         except InputError as error:
-            reason = str(error)
-    return Wordings(twins, _others(twins), random, n_pairs, reason)
+            random = str(error)
+    return Wordings(twins, _others(twins), random)
 
 
 def _others(twins: TwinRows) -> Others | None:
-    rows, (words_a, words_b) = twins.others(), twins.words()
+    rows, (words_a, words_b) = twins.others(), twins.words.means()
     if len(rows) < 2 or not len(words_a):
         return None
     probe = fit_token_probe(words_a, words_b, rows.numpy())

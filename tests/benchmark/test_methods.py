@@ -15,7 +15,8 @@ from debias_ssae.benchmark.methods import METHODS, AttributeSet, Seed, Variant, 
 from debias_ssae.benchmark.methods import seed as seed_room
 from debias_ssae.benchmark.splits import Split
 from debias_ssae.config import SelectionConfig
-from debias_ssae.debiaser.finding import rank_from_concept
+from debias_ssae.debiaser.finding import rank_from_wordings
+from debias_ssae.debiaser.wordings import read_wordings
 
 HEAD_LABELS = ("labelled_head", "labelled_all")
 """Regimes whose point is that the attribute of the head's texts is known."""
@@ -189,7 +190,7 @@ def test_one_ranking_serves_every_number_of_latents(make_seed: Make, monkeypatch
         fresh.append(seed.found(seed.sae(), "concept", n))
     ranked = []
     monkeypatch.setattr(
-        seed_room, "rank_from_concept", lambda *a, **k: ranked.append(1) or rank_from_concept(*a, **k)
+        seed_room, "rank_from_wordings", lambda *a, **k: ranked.append(1) or rank_from_wordings(*a, **k)
     )
     seed = make_seed(table)
     for n, expected in zip(numbers, fresh, strict=True):
@@ -198,6 +199,29 @@ def test_one_ranking_serves_every_number_of_latents(make_seed: Make, monkeypatch
         assert found.report == expected.report
     assert len(fresh[0].latents) == 3 != len(fresh[2].latents)
     assert ranked == [1]
+
+
+def test_wordings_are_read_once_for_saes_that_follow_one_another(
+    make_seed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    monkeypatch.setattr(
+        seed_room, "read_wordings", lambda *a, **k: read.append(k["hookpoint"]) or read_wordings(*a, **k)
+    )
+    asked = [
+        (kind, hookpoint, regime)
+        for hookpoint in ("embeddings", "blocks.1")
+        for regime in ("concept", "concept_he_she")
+        for kind in ("gsae", "ssae")
+    ]
+    together = make_seed(tiny_table())
+    for kind, hookpoint, regime in asked:
+        alone = make_seed(tiny_table())
+        expected = alone.found(alone.sae(kind, hookpoint), regime, 4)
+        read.clear()
+        found = together.found(together.sae(kind, hookpoint), regime, 4)
+        assert found.latents.tolist() == expected.latents.tolist()
+        assert read == ([hookpoint] if kind == "gsae" else [])
 
 
 def test_words_that_were_not_given_make_their_own_twins(seed: Seed) -> None:

@@ -6,6 +6,7 @@ import pickle
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from tiny_benchmark import TINY, sentence, tiny_split, tiny_table
 
 from debias_ssae.benchmark import GridSetting, run_benchmark, run_curves, run_grid
 from debias_ssae.benchmark import run as room
-from debias_ssae.benchmark.grid import CONTRASTS, SAES, SETTINGS, TARGET
+from debias_ssae.benchmark.answers import KEYS, Answers
+from debias_ssae.benchmark.bare import HEADS
+from debias_ssae.benchmark.grid import CONTRASTS, SAES, SETTINGS, TARGET, differences
 from debias_ssae.benchmark.parts import Parts
 from debias_ssae.benchmark.workers import one_thread, run_groups, with_helpers
 from debias_ssae.concept import Concept
@@ -237,19 +240,33 @@ def test_the_grid_compares_every_sae_in_every_setting(
     assert "General against specialised" in report_directory(tmp_path).read_text(encoding="utf-8")
 
 
+def differently_written(texts: list[str]) -> list[str]:
+    return [f"{text.upper()}!" for text in texts]
+
+
 def test_rarer_leaves_out_texts_with_the_concepts_words(
     table: pd.DataFrame, config: BenchmarkConfig, pool: list[str]
 ) -> None:
+    """For the general SAE and for what the specialised one retrieves."""
     from debias_ssae.benchmark.bare import of_seed
-    from debias_ssae.benchmark.grid import _Trio
+    from debias_ssae.benchmark.grid import _corpus, _Trio
 
     ready = room.prepare(table, config.updated(seeds=1), pool)
-    bare = of_seed(ready.corpus, ready.splits, 0)
     concept = ready.corpus.concept
     assert concept is not None
-    kept = _Trio(bare, GRID[1])._general_texts()
-    assert sum(bool(concept.swap_spans(text)) for text in kept) < 5 < 20 < len(kept) < len(pool)
-    assert _Trio(bare, GRID[0])._general_texts() == pool
+    tested = differently_written([ready.corpus.texts[i] for i in ready.splits[0].test])
+    ready = replace(ready, corpus=replace(ready.corpus, pool=[*pool, *tested]))
+
+    def kept(setting: GridSetting) -> tuple[list[str], list[str]]:
+        corpus = _corpus(ready, setting, 0)
+        return corpus.pool or [], _Trio(of_seed(corpus, ready.splits, 0), setting)._general_texts
+
+    retrieved_from, trained_on = kept(GRID[1])
+    for texts in (retrieved_from, trained_on):
+        assert sum(bool(concept.swap_spans(text)) for text in texts) < 5 < 20 < len(texts) < len(pool)
+    assert kept(GRID[0]) == ([*pool, *tested], pool), (
+        "test texts are no general texts, however they are written"
+    )
 
 
 def test_names_only_scrubs_the_listed_words_and_swaps_names(
@@ -259,7 +276,7 @@ def test_names_only_scrubs_the_listed_words_and_swaps_names(
 
     ready = room.prepare(table, config.updated(seeds=1), pool)
     whole = ready.corpus
-    tested = [whole.texts[i] for i in ready.splits[0].test]
+    tested = differently_written([whole.texts[i] for i in ready.splits[0].test])
     ready = replace(ready, corpus=replace(whole, pool=[*(whole.pool or ()), *tested]))
     named = _corpus(ready, GridSetting("names", names_only=True), 0)
     assert len(named.pool or ()) == len(whole.pool or ()), (
@@ -278,8 +295,72 @@ def test_a_concept_without_first_names_leaves_their_settings_out(caplog: pytest.
 
     bare = Concept.from_words(["he", "she"])
     assert not any(setting.names_only for setting in _possible(SETTINGS, bare))
-    assert "left out" in caplog.text
+    assert "for names only, 1/8 width, names only: left out" in caplog.text
+    assert not any(setting.names_only or setting.rarer > 1 for setting in _possible(SETTINGS, None))
+    caplog.clear()
     assert _possible(SETTINGS, Concept.load("gender")) == list(SETTINGS)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("effects", "expected"),
+    [
+        # the general SAE's second best changes by 2; latents without a score do not count
+        ({"gsae": [4, 2, 1, 9], "ssae": [3, -2, 1.9, 9]}, {"gsae": 2, "ssae": 2}),
+        ({"gsae": [4, 2, 1, 9], "ssae": [-7, 5, 3, 9]}, {"gsae": 2, "ssae": 3}),
+        ({"gsae": [4, 2, 1, 9], "ssae": [1, 1, 0, 9]}, {"gsae": 2, "ssae": 1}),
+        # where fewer change at all, the weakest of them is the measure
+        ({"gsae": [4, 0, 0, 9], "ssae": [5, 4, 0, 9]}, {"gsae": 1, "ssae": 2}),
+        ({"gsae": [0, 0, 0, 9], "ssae": [5, 4, 0, 9]}, {"gsae": 2, "ssae": 2}),
+    ],
+)
+def test_the_same_effect_is_that_of_the_general_saes_last(
+    effects: dict[str, list[float]], expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from debias_ssae.benchmark.grid import _Trio
+
+    def found(self: Any, kind: str, n: int) -> Any:
+        return SimpleNamespace(
+            scores=SimpleNamespace(effect=np.array([effects[kind]]), score=np.array([1, 1, 1, 0]))
+        )
+
+    monkeypatch.setattr(_Trio, "_found", found)
+    trio = _Trio.__new__(_Trio)
+    assert {kind: trio._as_strong(kind, 2) for kind in effects} == expected
+
+
+def test_differences_say_who_is_better_and_by_how_much() -> None:
+    """One setting in which ssae is right where gsae is wrong, one the other way round, one in which they agree."""
+    rng, frames = np.random.default_rng(0), []
+    y = np.repeat(["a", "b"], 200)
+    z = np.tile(np.repeat(["m", "f"], 100), 2)
+    good, poor = np.where(rng.random(400) < 0.9, y, "?"), np.where(rng.random(400) < 0.6, y, "?")
+    answered = {"better": (good, poor), "worse": (poor, good), "equal": (good, good)}
+    for setting, (ours, general) in answered.items():
+        for method, y_pred in {
+            "ssae": ours,
+            "gsae": general,
+            "gsae_continued": poor,
+            "ssae_erm": good,
+        }.items():
+            for head in HEADS:
+                keys = dict.fromkeys(KEYS, "") | {"method": method, "setting": setting, "head": head}
+                keys |= {"head_model": "logistic", "C_rule": "cv"}
+                texts = {"text_id": np.arange(400), "y": y, "z": z, "y_pred": y_pred}
+                frames += [pd.DataFrame({**keys, "draw": 0, "seed": seed, **texts}) for seed in (0, 1)]
+    found = differences(list(answered), Answers(pd.concat(frames, ignore_index=True)))
+    of = {(one["setting"], one["against"]): one for one in found if one["head"] == "frozen"}
+    better, worse, equal = (of[name, "gsae"] for name in answered)
+    assert better["ci_low"] > 0.1
+    assert worse["ci_high"] < -0.1
+    assert better["difference"] == pytest.approx(-worse["difference"]), "ours less theirs"
+    assert better["p_holm"] < 0.05
+    assert worse["p_holm"] < 0.05
+    assert equal["difference"] == 0
+    assert equal["p_holm"] > 0.5
+    assert better["p_non_inferior_holm"] < 0.05, "better is not worse"
+    assert worse["p_non_inferior_holm"] > 0.95
+    assert of["better", "ssae_erm"]["difference"] == 0
 
 
 def test_parts_are_kept_apart_by_concept_and_labels(

@@ -53,9 +53,9 @@ def test_too_small_cell_is_named() -> None:
         make_split(Y, Z, n_test=30, n_attribute=30)
 
 
-def test_duplicates_are_dropped_whatever_their_case_and_spacing() -> None:
-    table = pd.DataFrame({"text": ["A b", "a  B ", "c"], "target": [1, 2, 3]})
-    assert drop_duplicates(table).target.tolist() == [1, 3]
+def test_duplicates_are_dropped_whatever_their_case_spacing_and_punctuation() -> None:
+    table = pd.DataFrame({"text": ["A b", "a  B ", "c", "“A b.”", "ﬁn", "fin"], "target": [1, 2, 3, 4, 5, 6]})
+    assert drop_duplicates(table).target.tolist() == [1, 3, 5]
 
 
 def test_what_is_left_over_serves_the_large_oracle_only() -> None:

@@ -15,7 +15,7 @@ from debias_ssae.benchmark.passes import Encoding, Passes
 from debias_ssae.benchmark.splits import Split
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, DebiasConfig
-from debias_ssae.debiaser.finding import Found, Take, find_from_labels, rank_from_concept
+from debias_ssae.debiaser.finding import Found, Take, find_from_labels, rank_from_concept, rank_from_wordings
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
 from debias_ssae.debiaser.wordings import Wordings, read_wordings
 from debias_ssae.encoder import ActivationEncoder
@@ -297,32 +297,37 @@ class Seed:
         """One ranking serves every number of latents."""
         key = (trained.sae.fingerprint(), trained.hookpoint, regime)
         if key not in self._rankings:
-            asked = self._asked(regime, trained.hookpoint)
-            wordings = self._read(asked) if asked["concept"].pairs else None
-            self._rankings[key] = rank_from_concept(
-                sae=trained.sae, y=self.head_y, wordings=wordings, **asked
-            )
+            selection, concept = self.corpus.config.debias.selection, self.corpus.concept_of(regime)
+            options: dict[str, Any] = {"y": self.head_y, "random_state": self.number}
+            if concept.pairs:
+                wordings = self._wordings(concept, trained.hookpoint)
+                take = rank_from_wordings(trained.sae, wordings, selection, **options)
+            else:
+                model, texts = self.corpus.encoder.language_model, self.texts(self.split.head)
+                options |= {
+                    "hookpoint": trained.hookpoint,
+                    "activations": self.corpus.config.debias.activations,
+                }
+                take = rank_from_concept(model, trained.sae, texts, concept, selection, **options)
+            self._rankings[key] = take
         return self._rankings[key]
 
-    def _asked(self, regime: str, hookpoint: str) -> dict[str, Any]:
-        """Where a regime's words are looked for."""
-        corpus, debias = self.corpus, self.corpus.config.debias
-        return {
-            "model": corpus.encoder.language_model,
-            "texts": self.texts(self.split.head),
-            "concept": corpus.concept_of(regime),
-            "config": debias.selection,
-            "hookpoint": hookpoint,
-            "random_state": self.number,
-            "activations": debias.activations,
-        }
-
-    def _read(self, asked: dict[str, Any]) -> Wordings:
-        """The last wordings are at hand for another SAE; they hold a gigabyte."""
-        key = (asked["concept"].sha256, asked["hookpoint"])
+    def _wordings(self, concept: Concept, hookpoint: str) -> Wordings:
+        """The last are at hand for another SAE; they hold most of a gigabyte."""
+        key = (concept.sha256, hookpoint)
         if self._last_read is None or self._last_read[0] != key:
             self._last_read = None
-            self._last_read = (key, read_wordings(**asked))
+            debias = self.corpus.config.debias
+            read = read_wordings(
+                self.corpus.encoder.language_model,
+                self.texts(self.split.head),
+                concept,
+                debias.selection,
+                hookpoint=hookpoint,
+                random_state=self.number,
+                activations=debias.activations,
+            )
+            self._last_read = (key, read)
         return self._last_read[1]
 
     def erasing(
