@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import numpy as np
 from torch import Tensor
 
 from debias_ssae.activations import LanguageModel, harvest
-from debias_ssae.config import DebiasConfig, SAEConfig, TrainConfig
+from debias_ssae.config import DebiasConfig, RetrievalConfig, SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
-from debias_ssae.files import read_or_make
-from debias_ssae.retrieval import retrieve, without
+from debias_ssae.files import read_json, read_or_make, write_json
+from debias_ssae.retrieval import embedder_id, retrieve, without
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.trainer import shuffled_batches, train_sae
@@ -87,9 +88,8 @@ def learn_ssae(
     if corpus is None:
         logger.info("no corpus given: the SAE is trained on the %d training texts alone", len(texts))
     else:
-        found = retrieve(texts, corpus, held_out=held_out, **options, **config.retrieval.model_dump())
-        record["retrieval"] = found.report
-        subdomain += found.texts
+        nearest, record["retrieval"] = _retrieved(texts, corpus, held_out, config.retrieval, **options)
+        subdomain += nearest
     if general is None:
         pool = texts if corpus is None else without(corpus, held_out)
         base = train_general_sae(model, pool, hookpoint, config, **options)
@@ -117,6 +117,43 @@ def learn_ssae(
 
     special = _cached(cache_dir, "special", key, train)
     return LearnedSAE(special.sae, {**record, "special": special.record})
+
+
+def _retrieved(
+    texts: Sequence[str],
+    corpus: Sequence[str],
+    held_out: Sequence[str],
+    config: RetrievalConfig,
+    *,
+    random_state: int | None,
+    cache_dir: str | Path | None,
+    progress: bool,
+) -> tuple[list[str], dict[str, Any]]:
+    """The texts of ``corpus`` nearest to ``texts``, and the report; kept under ``cache_dir``."""
+
+    def find() -> dict[str, Any]:
+        options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
+        found = retrieve(texts, corpus, held_out=held_out, **options, **config.model_dump())
+        return {"corpus_ids": found.corpus_ids.tolist(), "report": found.report}
+
+    if cache_dir is None:
+        kept = find()
+    else:
+        key = [embedder_id(config.embedder), config, random_state, *map(_digest, (texts, corpus, held_out))]
+        file = Path(cache_dir) / "retrieved" / f"{_name(key)}.json"
+        kept = read_or_make(file.with_suffix(".lock"), lambda: _read(file), lambda: _write(find(), file))
+    return [corpus[i] for i in kept["corpus_ids"]], kept["report"]
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    with suppress(InputError):
+        return read_json(file)
+    return None
+
+
+def _write(found: dict[str, Any], file: Path) -> dict[str, Any]:
+    write_json(file, found)
+    return found
 
 
 def learn_from_rows(
@@ -191,10 +228,15 @@ def _cached(
     """
     if cache_dir is None:
         return train()
-    text = json.dumps(key, default=lambda settings: settings.model_dump(mode="json"))
-    directory = Path(cache_dir) / "saes" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    directory = Path(cache_dir) / "saes" / f"{kind}-{_name(key)}"
     lock = Path(cache_dir) / "locks" / directory.name
     return read_or_make(lock, lambda: _kept(directory), lambda: _keep(train(), directory))
+
+
+def _name(key: Sequence[Any]) -> str:
+    """A name for files of what follows from ``key``."""
+    text = json.dumps(key, default=lambda settings: settings.model_dump(mode="json"))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _kept(directory: Path) -> LearnedSAE | None:

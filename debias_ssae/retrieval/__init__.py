@@ -2,7 +2,7 @@
 
 from debias_ssae.retrieval.approximate import ApproximateIndex, build_approximate
 from debias_ssae.retrieval.duplicates import without
-from debias_ssae.retrieval.embedders import embed_texts
+from debias_ssae.retrieval.embedders import embed_texts, embedder_id
 from debias_ssae.retrieval.exact import Hits
 from debias_ssae.retrieval.index import CorpusIndex
 from debias_ssae.retrieval.selecting import RetrievedTexts, retrieve
@@ -17,6 +17,7 @@ __all__ = [
     "RetrievedTexts",
     "build_approximate",
     "embed_texts",
+    "embedder_id",
     "retrieve",
     "without",
 ]

@@ -44,7 +44,7 @@ def embed_texts(
     model = load_embedder(embedder, device, dtype)
     folder = None
     if cache_dir is not None:
-        folder = Path(cache_dir) / "embeddings" / f"{_model_id(embedder, device, dtype)}-{max_length}"
+        folder = Path(cache_dir) / "embeddings" / f"{embedder_id(embedder, device, dtype)}-{max_length}"
         folder.mkdir(parents=True, exist_ok=True)
     out = np.empty((len(texts), model.get_embedding_dimension() or 0), np.float32)
     with tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress) as bar:
@@ -122,7 +122,9 @@ def load_embedder(embedder: str, device: str = "auto", dtype: str = "auto") -> "
 
 
 @lru_cache(maxsize=8)
-def _model_id(embedder: str, device: str, dtype: str) -> str:
+@lru_cache(maxsize=2)
+def embedder_id(embedder: str, device: str = "auto", dtype: str = "auto") -> str:
+    """Return a hexadecimal id of the model's weights and precision."""
     digest = hashlib.sha256()
     for key, tensor in sorted(load_embedder(embedder, device, dtype).state_dict().items()):
         digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -12,6 +12,7 @@ from debias_ssae.config import SAEConfig
 from debias_ssae.debiaser import specialise
 from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae
 from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.retrieval import retrieve
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -91,3 +92,32 @@ def test_of_two_that_want_an_sae_one_trains_it(tmp_path: Path) -> None:
     assert len(trained) == 1
     assert {one.sae.fingerprint() for one in found} == {found[0].sae.fingerprint()}
     assert [one.record for one in found] == [{"loss": 1.0}] * 4
+
+
+def test_what_was_retrieved_is_kept(
+    small_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ActivationEncoder(str(small_encoder), dtype="float32").language_model
+    texts, corpus, asked = make_texts(10), make_texts(60)[10:], []
+    general = SparseAutoencoder(SAEConfig(d_in=model.d_model, d_sae=32, k=4), random_state=0)
+    monkeypatch.setattr(specialise, "retrieve", lambda *a, **k: asked.append(1) or retrieve(*a, **k))
+
+    def learn(
+        texts: list[str] = texts, held_out: tuple[str, ...] = (), n_texts: int = 5
+    ) -> dict[str, object]:
+        config = CONFIG.updated(retrieval=CONFIG.retrieval.updated(n_texts=n_texts))
+        options = {"general": general, "random_state": 0, "cache_dir": tmp_path}
+        learned = learn_ssae(model, texts, "embeddings", config, corpus=corpus, held_out=held_out, **options)
+        return learned.record["retrieval"]
+
+    first = learn()
+    assert learn() == first
+    assert asked == [1]
+    (file,) = (tmp_path / "retrieved").glob("*.json")
+    file.write_text("{", encoding="utf-8")
+    assert learn() == first
+    assert asked == [1, 1], "a damaged file is made again"
+    learn(held_out=(corpus[0],))
+    learn(n_texts=4)
+    learn(texts=texts[:9])
+    assert len(asked) == 5
