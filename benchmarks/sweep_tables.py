@@ -43,7 +43,7 @@ def curves(results: dict) -> list[str]:
     shares = " | ".join(f"{a:g}" for a in (*sorted(wga("alpha", "retrained")), 1))
     at = " | ".join(f"{v:.2f}" for v in [*(v for _, v in sorted(wga("alpha", "retrained").items())), default])
     return [
-        f"Worst-group accuracy, {_seeds(rows)} seeds, from the full list of words; the oracle reads "
+        f"Worst-group accuracy, {_seeds(rows)}, from the full list of words; the oracle reads "
         f"{ends['oracle']:.2f}, and at {last['value']:g} the ranking ends with {last['n_latents']:.0f}:",
         "",
         f"| latents removed | {' | '.join(f'{n:g}' for n in counts)} |",
@@ -61,7 +61,7 @@ def gsae_grid(results: dict) -> list[str]:
     settings = [setting["name"] for setting in results["settings"]]
     wga = {(r["setting"], r["head"], r["method"]): r["worst_group_accuracy"] for r in results["grid"]}
     lines = [
-        f"Worst-group accuracy of {' / '.join(f'`{name}`' for name in SAES)}, {_seeds(results['grid'])} seeds:",
+        f"Worst-group accuracy of {' / '.join(f'`{name}`' for name in SAES)}, {_seeds(results['grid'])}:",
         "",
         f"| setting | {' | '.join(HEADS)} |",
         "|" + "---|" * (len(HEADS) + 1),
@@ -91,8 +91,9 @@ def _differences(records: list[dict], settings: list[str], other: str) -> list[s
     ]
 
 
-def _seeds(rows: list[dict]) -> int:
-    return len(rows[0]["worst_group_accuracy_seeds"])
+def _seeds(rows: list[dict]) -> str:
+    n = len(rows[0]["worst_group_accuracy_seeds"])
+    return "one seed" if n == 1 else f"{n} seeds"
 
 
 def _source(results: dict) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -52,10 +53,18 @@ def test_links_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def script(name: str) -> Any:
+    """The module of benchmarks/NAME.py."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_tables_are_the_committed_results() -> None:
-    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "benchmarks" / "readme_table.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    for name, page in script.PAGES.items():
-        shown = script.MARKS.search((ROOT / page).read_text(encoding="utf-8"))[0]
-        assert shown.split("-->\n", 1)[1].rsplit("<!--", 1)[0] == script.table(name), page
+    pages, sweeps = script("readme_table"), script("sweep_tables")
+    tables = [(page, pages.MARKS, pages.table(name)) for name, page in pages.PAGES.items()]
+    tables += [(sweeps.PAGE, sweeps.marks(name), sweeps.table(name)) for name in sweeps.TABLES]
+    for page, marks, expected in tables:
+        shown = marks.search((ROOT / page).read_text(encoding="utf-8"))[0]
+        assert shown.split("-->\n", 1)[1].rsplit("<!--", 1)[0] == expected, page
