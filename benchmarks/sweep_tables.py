@@ -63,12 +63,13 @@ def gsae_grid(results: dict) -> list[str]:
     lines = [
         f"Worst-group accuracy of {' / '.join(f'`{name}`' for name in SAES)}, {_seeds(results['grid'])}:",
         "",
-        f"| setting | {' | '.join(HEADS)} |",
-        "|" + "---|" * (len(HEADS) + 1),
+        f"| setting | erm | {' | '.join(HEADS)} | oracle |",
+        "|" + "---|" * (len(HEADS) + 3),
     ]
     for setting in settings:
-        cells = (" / ".join(f"{wga[setting, head, name]:.3f}" for name in SAES) for head in HEADS)
-        lines.append(f"| {setting} | {' | '.join(cells)} |")
+        cells = [" / ".join(f"{wga[setting, head, name]:.3f}" for name in SAES) for head in HEADS]
+        erm, oracle = (f"{wga[setting, 'retrained', name]:.3f}" for name in ("erm", "oracle"))
+        lines.append(f"| {setting} | {' | '.join([erm, *cells, oracle])} |")
     for other in AGAINST:
         lines += ["", *_differences(results["differences"], settings, other)]
     return lines
