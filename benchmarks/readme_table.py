@@ -167,16 +167,17 @@ def _source(results: dict, name: str) -> str:
     )
 
 
+def rounded(value: object) -> object:
+    """The same with five digits behind the point."""
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
 def compact(results: dict) -> dict:
     """The run without its single runs, and without the digits that nobody reads."""
-
-    def rounded(value: object) -> object:
-        if isinstance(value, dict):
-            return {key: rounded(v) for key, v in value.items()}
-        if isinstance(value, list):
-            return [rounded(v) for v in value]
-        return round(value, 5) if isinstance(value, float) else value
-
     kept = {key: value for key, value in results.items() if key != "runs"}
     names = list(dict.fromkeys(name for row in kept["summary"] for name in row))
     rows = [[row.get(name) for name in names] for row in kept["summary"]]

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from textwrap import fill
 
+from readme_table import rounded
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmark.md"
@@ -129,18 +131,9 @@ def write(name: str, results: dict) -> None:
     lists = {key: results.pop(key) for key in ROWS[name]}
     text = json.dumps(results, indent=1, ensure_ascii=False)[: -len("\n}")]
     for key, rows in lists.items():
-        entries = ",\n".join(json.dumps(_rounded(row), ensure_ascii=False) for row in rows)
+        entries = ",\n".join(json.dumps(rounded(row), ensure_ascii=False) for row in rows)
         text += f',\n "{key}": [\n{entries}\n ]'
     (RESULTS / f"{name}.json").write_text(text + "\n}\n", encoding="utf-8")
-
-
-def _rounded(row: dict) -> dict:
-    def short(value: object) -> object:
-        if isinstance(value, list):
-            return [short(one) for one in value]
-        return round(value, 5) if isinstance(value, float) else value
-
-    return {key: short(value) for key, value in row.items()}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The README is true: its example runs, its commands exist, its table is the committed result."""
 
-import importlib.util
+import importlib
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -53,16 +52,9 @@ def test_links_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def script(name: str) -> Any:
-    """The module of benchmarks/NAME.py."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_tables_are_the_committed_results() -> None:
-    pages, sweeps = script("readme_table"), script("sweep_tables")
+def test_the_tables_are_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    pages, sweeps = (importlib.import_module(name) for name in ("readme_table", "sweep_tables"))
     tables = [(page, pages.MARKS, pages.table(name)) for name, page in pages.PAGES.items()]
     tables += [(sweeps.PAGE, sweeps.marks(name), sweeps.table(name)) for name in sweeps.TABLES]
     for page, marks, expected in tables:

@@ -141,7 +141,8 @@ def _retrieved(
     else:
         key = [embedder_id(config.embedder), config, random_state, *map(_digest, (texts, corpus, held_out))]
         file = Path(cache_dir) / "retrieved" / f"{_name(key)}.json"
-        kept = read_or_make(file.with_suffix(".lock"), lambda: _read(file), lambda: _write(find(), file))
+        lock = Path(cache_dir) / "locks" / f"retrieved-{file.stem}"
+        kept = read_or_make(lock, lambda: _read(file), lambda: _write(find(), file))
     return [corpus[i] for i in kept["corpus_ids"]], kept["report"]
 
 
@@ -152,6 +153,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _write(found: dict[str, Any], file: Path) -> dict[str, Any]:
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, found)
     return found
 
