@@ -26,7 +26,7 @@ import transformers
 
 from debias_ssae import ActivationEncoder, DebiasConfig, SSAEDebiaser, TrainConfig
 from debias_ssae.activations import harvest
-from debias_ssae.models import has_native_bf16
+from debias_ssae.models import has_fast_bf16
 
 MOST = 1.05
 LARGEST = 2_000_000
@@ -126,7 +126,7 @@ def main() -> None:
         "bars": {"ratio": MOST, "bytes_on_disk": LARGEST},
     }
     fitted = fit(training)
-    for dtype in (*(["bfloat16"] if has_native_bf16("cpu") else []), "float32"):
+    for dtype in (*(["bfloat16"] if has_fast_bf16("cpu") else []), "float32"):
         debiaser = in_precision(fitted, dtype)
         results[dtype] = {**describe(debiaser, texts), **compare(debiaser, texts, arguments.rounds)}
         print(json.dumps({dtype: results[dtype]}, indent=1), flush=True)

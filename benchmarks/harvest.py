@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from debias_ssae.activations import LanguageModel, harvest, wrap_model
-from debias_ssae.models import has_native_bf16
+from debias_ssae.models import has_fast_bf16
 
 BLOCK = 3
 LENGTHS = (30, 174)
@@ -202,7 +202,7 @@ def methods(
         ),
         "debias_ssae, float32": (lambda: ours(model, texts, arguments.budget), len(texts)),
     }
-    if has_native_bf16("cpu"):
+    if has_fast_bf16("cpu"):
         low = wrap_model(make_model()[0], tokenizer, dtype=torch.bfloat16)
         found["debias_ssae, bfloat16"] = (lambda: ours(low, texts, arguments.budget), len(texts))
     makers = {
@@ -266,7 +266,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     texts = make_texts(arguments.texts)
     causal, tokenizer = make_model()
-    low = wrap_model(make_model()[0], tokenizer, dtype=torch.bfloat16) if has_native_bf16("cpu") else None
+    low = wrap_model(make_model()[0], tokenizer, dtype=torch.bfloat16) if has_fast_bf16("cpu") else None
     torch.set_num_threads(1)
     results: dict[str, Any] = {
         "machine": {"processor": platform.processor() or platform.machine(), "torch": torch.__version__},

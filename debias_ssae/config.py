@@ -124,8 +124,8 @@ class TrainConfig(Settings):
     """Batches from which the scale and the centre are estimated; they are trained on as well."""
     matmul_dtype: Dtype = "auto"
     """Of the product that proposes active latents (topk, batchtopk, matryoshka); the choice among the
-    proposed and their values are always computed in full. auto: bfloat16 where the processor multiplies it
-    natively."""
+    proposed and their values are always computed in full. auto: bfloat16 where the processor is faster
+    with it."""
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
     log_every: int = Field(default=10, ge=1)
@@ -161,7 +161,7 @@ class ActivationConfig(Settings):
     """How texts become activations."""
 
     dtype: Dtype = "auto"
-    """bfloat16 where the processor multiplies it natively, else float32."""
+    """auto: bfloat16 where the processor is faster with it, else float32."""
     token_budget: Annotated[int, Field(ge=1)] | Literal["auto"] = 2048
     """Tokens a batch, padding included; "auto" measures which is fastest here. Another one gives other last
     bits, so that a fixed one repeats and "auto" may not."""

@@ -68,7 +68,7 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     cache_dir : path, optional
         With it, the model never runs twice on the same text with the same settings.
     device, dtype, revision, trust_remote_code, max_length, token_budget :
-        Passed to the model; "auto" takes the GPU where there is one, and bfloat16 where it is native.
+        Passed to the model; "auto" takes the GPU where there is one, and bfloat16 where that is faster.
     verbose : bool, default=False
         Show a progress bar.
 

@@ -12,16 +12,17 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from debias_ssae.exceptions import InputError
 from debias_ssae.intervals import critical_value, mean_of_shares
+from debias_ssae.networks import Problem, predict_by_networks
 
 Probe = Literal["linear", "mlp", "boosted"]
 PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
 _LINEAR_C = (1e-3, 1e-2, 1e-1, 1.0)
 _BOOSTED_COLUMNS = 64
-_MLP_ROWS = 40_000  # rows the network sees in all, 600 steps of 64
 # shares of the rows after which the online code retrains its probe (Voita and Titov 2020, section 2.2)
 _MDL_STEPS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
@@ -136,14 +137,16 @@ def probe_leakage(
     z_critical = critical_value(confidence, len(probes))
     jobs = [(probe, given_y) for given_y in (False, True) for probe in probes if parts[given_y]]
     results = []
-    for probe, given_y in tqdm(jobs, desc="probes", disable=not progress):
-        hits, size = _score(rows, codes, parts[given_y], probe, n_folds, rng)
-        control, control_size = _score(rows, codes, parts[given_y], probe, n_folds, rng, shuffle=True)
-        value, low, high = mean_of_shares(hits, size, z=z_critical)
-        shuffled = mean_of_shares(control, control_size)[0]
-        n = int(size.sum())
-        results.append(ProbeResult(probe, given_y, value, low, high, shuffled, 1 / len(names), n))
-    code = _code_length(rows, codes, len(names), rng) if mdl else None
+    # many small products: one thread is several times faster than a contended pool
+    with threadpool_limits(1):
+        for probe, given_y in tqdm(jobs, desc="probes", disable=not progress):
+            hits, size = _score(rows, codes, parts[given_y], probe, n_folds, rng)
+            control, control_size = _score(rows, codes, parts[given_y], probe, n_folds, rng, shuffle=True)
+            value, low, high = mean_of_shares(hits, size, z=z_critical)
+            shuffled = mean_of_shares(control, control_size)[0]
+            n = int(size.sum())
+            results.append(ProbeResult(probe, given_y, value, low, high, shuffled, 1 / len(names), n))
+        code = _code_length(rows, codes, len(names), rng) if mdl else None
     return LeakageReport(tuple(results), code, tuple(map(str, names)), n_missing, skipped)
 
 
@@ -201,17 +204,18 @@ def _score(
     shuffle: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Out-of-fold hits and counts, one entry a part and attribute value."""
-    hits, size = [], []
+    problems, truths = [], []
     for part in parts:
         z = rng.permutation(codes[part]) if shuffle else codes[part]
-        predicted = np.empty_like(z)
         for train, test in _folds(z, n_folds, rng):
-            model = _fit(probe, rows[part][train], z[train], rng)
-            predicted[test] = model.predict(rows[part][test])
-        n_values = int(codes.max()) + 1
-        hits.append(np.bincount(z[predicted == z], minlength=n_values))
-        size.append(np.bincount(z, minlength=n_values))
-    return np.concatenate(hits).astype(float), np.concatenate(size).astype(float)
+            problems.append(Problem(part[train], z[train], part[test], int(rng.integers(2**31))))
+            truths.append(z[test])
+    n_values = int(codes.max()) + 1
+    hits, size = np.zeros((len(parts), n_values)), np.zeros((len(parts), n_values))
+    for i, (z, predicted) in enumerate(zip(truths, _predict(probe, rows, problems), strict=True)):
+        hits[i // n_folds] += np.bincount(z[predicted == z], minlength=n_values)
+        size[i // n_folds] += np.bincount(z, minlength=n_values)
+    return hits.ravel(), size.ravel()
 
 
 def _folds(z: Rows, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Rows, Rows]]:
@@ -221,32 +225,24 @@ def _folds(z: Rows, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Ro
     return splitter.split(np.zeros(len(z)), z)
 
 
-def _fit(probe: Probe, x: NDArray[np.float32], z: Rows, rng: np.random.Generator) -> Any:
-    from sklearn.pipeline import make_pipeline
+def _predict(probe: Probe, rows: NDArray[np.float32], problems: list[Problem]) -> list[Rows]:
+    """The codes that a probe, fitted for each problem, tells the problem's test rows to have."""
     from sklearn.utils.class_weight import compute_sample_weight
 
-    seed, weight = int(rng.integers(2**31)), compute_sample_weight("balanced", z)
-    if probe == "linear":
-        return _tuned_linear(x, z, weight, seed)
     if probe == "mlp":
-        from sklearn.neural_network import MLPClassifier
-        from sklearn.preprocessing import StandardScaler
+        return predict_by_networks(rows, problems)
+    fit = _tuned_linear if probe == "linear" else _boosted
+    found = []
+    for train, z, test, seed in problems:
+        model = fit(rows[train], z, compute_sample_weight("balanced", z), seed)
+        found.append(model.predict(rows[test]))
+    return found
 
-        # a number of steps rather than early stopping: a tenth of a small fold is too little to stop on
-        epochs = int(np.clip(_MLP_ROWS // len(z), 8, 100))
-        mlp = MLPClassifier(
-            (64,),
-            alpha=1.0,
-            batch_size=min(64, len(z)),
-            learning_rate_init=3e-3,
-            max_iter=epochs,
-            n_iter_no_change=epochs,
-            tol=0.0,
-            random_state=seed,
-        )
-        return _quiet_fit(make_pipeline(StandardScaler(), mlp), x, z, mlpclassifier__sample_weight=weight)
+
+def _boosted(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.feature_selection import SelectKBest, f_classif
+    from sklearn.pipeline import make_pipeline
 
     boosted = HistGradientBoostingClassifier(
         max_iter=40,

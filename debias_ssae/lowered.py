@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ from torch.nn import Parameter
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from debias_ssae.processor import is_intel
 
 LONGEST = 256
 """Tokens up to which attention by plain products beats torch's fused kernel (measured: 1.3 to 2 times)."""
@@ -45,13 +46,13 @@ def _packable_dtypes() -> frozenset[torch.dtype]:
     try:
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
             found.add(torch.bfloat16)
-        if "GenuineIntel" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        if not is_intel():
             found.add(torch.float32)
         for dtype in found:
             weight = torch.ones(4, 4, dtype=dtype)
             packed = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
             torch.ops.mkldnn._linear_pointwise(weight, packed, None, "none", [], "")
-    except (OSError, AttributeError, RuntimeError, TypeError):
+    except (AttributeError, RuntimeError, TypeError):
         return frozenset()
     return frozenset(found)
 

@@ -1,11 +1,11 @@
 """Where a model's name leads, and on which device and in which precision it runs."""
 
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debias_ssae.exceptions import InputError
+from debias_ssae.processor import multiplies_bfloat16
 
 if TYPE_CHECKING:
     import torch
@@ -43,27 +43,22 @@ def pick_device(device: str = "auto") -> "torch.device":
     return chosen
 
 
-@cache
-def has_native_bf16(device_type: str) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware."""
+def has_fast_bf16(device_type: str) -> bool:
+    """Return whether the device multiplies bfloat16 in hardware, and faster than float32."""
     import torch
 
     if device_type == "cuda":
         return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16 " in flags
+    return multiplies_bfloat16()
 
 
 def pick_dtype(dtype: str, device: "torch.device") -> "torch.dtype":
-    """Return the precision of matrix products; "auto" is bfloat16 where the device has it natively."""
+    """Return the precision of matrix products; "auto" is bfloat16 where the device is faster with it."""
     import torch
 
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype == "auto":
-        return torch.bfloat16 if has_native_bf16(device.type) else torch.float32
+        return torch.bfloat16 if has_fast_bf16(device.type) else torch.float32
     if dtype not in known:
         raise InputError(f"Unknown dtype {dtype!r}: give auto, float32 or bfloat16")
     return known[dtype]

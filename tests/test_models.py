@@ -24,7 +24,7 @@ def test_devices():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no usable GPU"):
             models.pick_device("cuda")
-        assert not models.has_native_bf16("cuda")
+        assert not models.has_fast_bf16("cuda")
 
 
 def test_precision(monkeypatch):
@@ -32,25 +32,10 @@ def test_precision(monkeypatch):
     assert models.pick_dtype("float32", cpu) == torch.float32
     assert models.pick_dtype("bfloat16", cpu) == torch.bfloat16
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(models, "has_native_bf16", lambda kind, native=native: native)
+        monkeypatch.setattr(models, "has_fast_bf16", lambda kind, native=native: native)
         assert models.pick_dtype("auto", cpu) == expected
     with pytest.raises(InputError, match="Unknown dtype 'half'"):
         models.pick_dtype("half", cpu)
-
-
-def test_native_bf16_is_read_from_the_processor(monkeypatch):
-    models.has_native_bf16.cache_clear()
-    for flags, expected in (("flags: avx2 avx512_bf16", True), ("flags: avx2", False)):
-        monkeypatch.setattr(models.Path, "read_text", lambda self, encoding, flags=flags: flags)
-        assert models.has_native_bf16("cpu") is expected
-        models.has_native_bf16.cache_clear()
-
-    def missing(self, encoding):
-        raise OSError
-
-    monkeypatch.setattr(models.Path, "read_text", missing)
-    assert not models.has_native_bf16("cpu")
-    models.has_native_bf16.cache_clear()
 
 
 def test_lowered_weights_give_the_bits_of_autocast():

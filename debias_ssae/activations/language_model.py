@@ -99,7 +99,7 @@ def load_model(
 ) -> LanguageModel:
     """Load the base model ``name`` ("minilm", a directory or a hub id) for hooking.
 
-    ``dtype`` "auto" multiplies in bfloat16 where the device does so natively. Raises InputError when there is
+    ``dtype`` "auto" multiplies in bfloat16 where the device is faster with it. Raises InputError when there is
     no such model or it cannot be hooked.
     """
     from transformers import AutoModel, AutoTokenizer

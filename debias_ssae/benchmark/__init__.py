@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from debias_ssae.benchmark.curves import run_curves
-    from debias_ssae.benchmark.grid import GridSetting, run_grid
+    from debias_ssae.benchmark.grid import GridSetting, grid_settings, run_grid
     from debias_ssae.benchmark.methods import METHODS
     from debias_ssae.benchmark.parts import writable_directory
     from debias_ssae.benchmark.run import run_benchmark
@@ -16,6 +16,7 @@ __all__ = [
     "GridSetting",
     "demo_splits",
     "demo_table",
+    "grid_settings",
     "run_benchmark",
     "run_curves",
     "run_grid",
@@ -28,6 +29,7 @@ _ROOMS = {
     "GridSetting": "grid",
     "demo_splits": "synthetic",
     "demo_table": "synthetic",
+    "grid_settings": "grid",
     "run_benchmark": "run",
     "run_curves": "curves",
     "run_grid": "grid",

@@ -26,7 +26,7 @@ from debias_ssae.debiaser.finding import Found
 from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae, train_general_sae
 from debias_ssae.exceptions import InputError
 from debias_ssae.intervals import holm
-from debias_ssae.retrieval import without
+from debias_ssae.retrieval import PartOfTexts, unsaid, without
 
 logger = logging.getLogger(__name__)
 SAES = ("gsae", "gsae_continued", "ssae_erm", "ssae")
@@ -75,6 +75,15 @@ SETTINGS = (
 TARGET = ("1/8 width", "frozen")
 """Setting and head in which +0.125 is expected, fixed before any run: the paper's compressed SAEs without
 retraining, where it reports the largest gain (48.6 to 78.8)."""
+
+
+def grid_settings(names: Sequence[str] = ()) -> tuple[GridSetting, ...]:
+    """The settings of these names, in the grid's order, or all; raises InputError for a name that is none."""
+    known = [setting.name for setting in SETTINGS]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"the grid has no setting {unknown[0]!r}; there are {'; '.join(known)}")
+    return tuple(setting for setting in SETTINGS if not names or setting.name in names)
 
 
 def run_grid(
@@ -205,18 +214,19 @@ def _corpus(ready: Ready, setting: GridSetting, number: int) -> Corpus:
         return replace(corpus, config=config)
     if not setting.names_only:
         return replace(corpus, config=config, pool=_thinned(corpus.pool or [], concept, setting.rarer))
-    unseen = [corpus.texts[i] for i in ready.splits[number].test]
-    pool = [concept.scrub(text) for text in without(corpus.pool or (), unseen)]
+    unseen = unsaid(corpus.pool or (), (corpus.texts[i] for i in ready.splits[number].test))
+    pool = PartOfTexts([concept.scrub(text) for text in corpus.pool or ()], np.flatnonzero(unseen))
     texts = [concept.scrub(text) for text in corpus.texts]
     return replace(corpus, config=config, concept=_names(concept), texts=texts, pool=pool)
 
 
-def _thinned(pool: list[str], concept: Concept, rarer: int) -> list[str]:
+def _thinned(pool: Sequence[str], concept: Concept, rarer: int) -> Sequence[str]:
     """The pool with one in ``rarer`` of the texts that hold a word of the concept; the same in every seed."""
     if rarer == 1:
         return pool
-    kept = np.random.default_rng(0).random(len(pool)) < 1 / rarer
-    return [text for text, keep in zip(pool, kept, strict=True) if keep or not concept.swap_spans(text)]
+    drawn = np.random.default_rng(0).random(len(pool)) < 1 / rarer
+    kept = [i for i, text in enumerate(pool) if drawn[i] or not concept.swap_spans(text)]
+    return PartOfTexts(pool, np.array(kept, dtype=np.int64))
 
 
 def _possible(settings: Sequence[GridSetting], concept: Concept | None) -> list[GridSetting]:

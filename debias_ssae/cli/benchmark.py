@@ -63,6 +63,9 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--quick", is_flag=True, help="A look in minutes: few texts and seeds, small SAE; marked so.")
 @click.option("--curves", is_flag=True, help="Instead: accuracy against latents removed and alpha.")
 @click.option("--gsae-grid", is_flag=True, help="Instead: general against specialised SAEs, in 13 settings.")
+@click.option(
+    "--grid-setting", multiple=True, help="Of the grid's settings this one; repeatable.  [default: all 13]"
+)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def benchmark(
     dataset: str, data: str | None, out: str, curves: bool, gsae_grid: bool, **options: Any
@@ -72,19 +75,23 @@ def benchmark(
     Writes results.json, predictions.parquet, table.md, config.yaml and report.html (--curves: curves.json,
     --gsae-grid: grid.json; the report shows what OUT holds). A run that was cut off goes on where it was.
     """
-    from debias_ssae.benchmark import run_benchmark, run_curves, run_grid, writable_directory
+    from debias_ssae.benchmark import grid_settings, run_benchmark, run_curves, run_grid, writable_directory
 
     if curves and gsae_grid:
         raise InputError("--curves and --gsae-grid are two runs; give one of them")
+    if options["grid_setting"] and not gsae_grid:
+        raise InputError("--grid-setting names settings of --gsae-grid; give both")
     sweep = curves or gsae_grid
     settings = _settings(dataset, options, default_seeds=3 if sweep else None)
     table, source = _table(dataset, data, options)
     given = _given(options, source)
     attribute_data = _attribute_data(options, dataset)
+    if gsae_grid:
+        given["settings"] = grid_settings(options["grid_setting"])
+    elif not curves:
+        given["attribute_data"] = attribute_data
     directory = writable_directory(out)
     run: Any = run_curves if curves else run_grid if gsae_grid else run_benchmark
-    if not sweep:
-        given["attribute_data"] = attribute_data
     results = run(
         table,
         settings,

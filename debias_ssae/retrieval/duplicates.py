@@ -19,8 +19,13 @@ def fold(text: str) -> str:
 
 def without(corpus: Sequence[str], held_out: Iterable[str]) -> list[str]:
     """Return the texts that say nothing that one of ``held_out`` says, by ``fold``; repeats stay."""
+    return [text for text, keep in zip(corpus, unsaid(corpus, held_out), strict=True) if keep]
+
+
+def unsaid(corpus: Sequence[str], held_out: Iterable[str]) -> NDArray[np.bool_]:
+    """Return which texts ``[n]`` say nothing that one of ``held_out`` says, by ``fold``."""
     unwanted = {fold(text) for text in held_out}
-    return [text for text in corpus if fold(text) not in unwanted] if unwanted else list(corpus)
+    return np.array([not unwanted or fold(text) not in unwanted for text in corpus], dtype=bool)
 
 
 def new_texts(corpus: Sequence[str], known: Iterable[str]) -> NDArray[np.int64]:

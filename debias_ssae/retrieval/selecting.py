@@ -13,7 +13,7 @@ from debias_ssae.exceptions import InputError
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
 from debias_ssae.retrieval.embedders import embed_texts
 from debias_ssae.retrieval.lexical import LexicalIndex
-from debias_ssae.retrieval.views import IndexedTexts, IndexedVectors, take
+from debias_ssae.retrieval.views import IndexedTexts, IndexedVectors, PartOfTexts, take
 
 Method = Literal["dense", "bm25", "hybrid", "tracin"]
 Rerank = Callable[[list[str]], NDArray[np.floating[Any]]]
@@ -61,12 +61,12 @@ def retrieve(
     subsampled; a text nearly equal to one of the others may be chosen. Vectors of the corpus are ``vectors`` or
     made here and kept under ``cache_dir``. An index is searched as ``IndexedTexts(index)`` with
     ``vectors=IndexedVectors(index)``: of its texts and vectors only the ones chosen and one part at a time are in
-    memory, but BM25 needs all texts at once.
+    memory, but BM25 needs all texts at once. Several parts of one corpus, each a ``PartOfTexts``, share its vectors.
     ``sources`` names where each text of the corpus is from, for the report. Raises InputError for no seeds, an
     unknown method or entries that are no strings.
     """
     seeds = check_strings(seeds, "seeds")
-    if not isinstance(corpus, IndexedTexts):
+    if not isinstance(corpus, IndexedTexts | PartOfTexts):
         corpus = check_strings(corpus, "corpus")
     held_out = check_strings(list(held_out), "held_out")
     _check_options(method, rerank, n_texts, near_duplicate)
@@ -76,6 +76,8 @@ def retrieve(
     used = _subsample([seed for seed in seeds if seed.strip()], max_seeds, random_state)
 
     def embedded(some: Sequence[str], bar: bool = False) -> NDArray[np.float32]:
+        if isinstance(some, PartOfTexts):
+            return some.vectors(lambda whole: embedded(whole, bar))
         return embed_texts(some, embedder, max_length=max_length, cache_dir=cache_dir, progress=bar)
 
     seed_vectors = embedded(used)

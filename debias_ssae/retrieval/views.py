@@ -1,6 +1,6 @@
-"""An index's texts and vectors as a corpus that is read part by part and never lies in memory as a whole."""
+"""Corpora that are views: an index's texts and vectors, read part by part, and some texts of a larger corpus."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -49,6 +49,29 @@ class IndexedVectors:
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors [m, d] at positions ``rows`` [m]."""
         return self._index.vectors(rows)
+
+
+class PartOfTexts(Sequence[str]):
+    """Some texts of a larger sequence; vectors are made, and kept, for the whole of it, and serve every part."""
+
+    def __init__(self, whole: Sequence[str], rows: NDArray[np.int64]) -> None:
+        """``rows`` are positions in ``whole``."""
+        self.whole, self.rows = whole, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[str]: ...
+    def __getitem__(self, key: int | slice) -> str | list[str]:
+        rows = self.rows[key]
+        return [self.whole[i] for i in rows.tolist()] if isinstance(key, slice) else self.whole[int(rows)]
+
+    def vectors(self, embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the vectors ``[n, d]`` of this part by embedding the whole."""
+        return embed(self.whole)[self.rows]
 
 
 def take(texts: Sequence[str], ids: NDArray[np.int64]) -> list[str]:

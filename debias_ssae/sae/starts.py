@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from debias_ssae import processor
 from debias_ssae.config import SAEConfig, TrainConfig
 from debias_ssae.exceptions import InputError
 from debias_ssae.sae.gradients import Weights
@@ -31,8 +32,7 @@ def multiplies_bfloat16(cfg: SAEConfig, train: TrainConfig, device: torch.device
         return True
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(known is not None and known())
+    return processor.multiplies_bfloat16()
 
 
 def sparsity(cfg: SAEConfig, train: TrainConfig) -> float:

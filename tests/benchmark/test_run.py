@@ -259,7 +259,7 @@ def test_rarer_leaves_out_texts_with_the_concepts_words(
 
     def kept(setting: GridSetting) -> tuple[list[str], list[str]]:
         corpus = _corpus(ready, setting, 0)
-        return corpus.pool or [], _Trio(of_seed(corpus, ready.splits, 0), setting)._general_texts
+        return list(corpus.pool or ()), _Trio(of_seed(corpus, ready.splits, 0), setting)._general_texts
 
     retrieved_from, trained_on = kept(GRID[1])
     for texts in (retrieved_from, trained_on):

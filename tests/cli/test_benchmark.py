@@ -137,6 +137,10 @@ def test_labels_without_a_target_and_sweeps(asked: Any, bios: Path, tmp_path: Pa
     assert invoke(*given, "--curves")[0] == 0
     assert invoke(*given, "--gsae-grid", "--seeds", 2)[0] == 0
     assert [(name, config.seeds) for name, _, config, _ in asked[1:]] == [("run_curves", 3), ("run_grid", 2)]
+    assert len(asked[-1][3]["settings"]) == 13
+    some = ("--grid-setting", "1/8 width", "--grid-setting", "full width, k=8")
+    assert invoke(*given, "--gsae-grid", *some)[0] == 0
+    assert [setting.name for setting in asked[-1][3]["settings"]] == ["1/8 width", "full width, k=8"]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,11 @@ def test_labels_without_a_target_and_sweeps(asked: Any, bios: Path, tmp_path: Pa
         (("reviews",), "benchmark reviews needs --data"),
         (("bias-in-bios", "--data", "bios.parquet", "--professions", "nurse,pilot"), "no rows of pilot"),
         (("table", "--data", "bios.parquet", "--curves", "--gsae-grid"), "give one of them"),
+        (("table", "--data", "bios.parquet", "--grid-setting", "1/8 width"), "give both"),
+        (
+            ("table", "--data", "bios.parquet", "--gsae-grid", "--grid-setting", "1/9 width"),
+            "no setting '1/9 width'; there are full width; 1/2 width",
+        ),
         (("table", "--data", "bios.parquet", "--config", "bad.yaml"), "n_tests"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from debias_ssae.exceptions import InputError
-from debias_ssae.retrieval import embed_texts, embedders, retrieve
+from debias_ssae.retrieval import PartOfTexts, embed_texts, embedders, retrieve
 from debias_ssae.retrieval.duplicates import drop_near, fold, new_texts, without
 from debias_ssae.retrieval.lexical import LexicalIndex
 from debias_ssae.retrieval.selecting import fuse_ranks
@@ -46,6 +46,25 @@ def test_dense_score_is_the_mean_cosine_with_the_seeds():
     found = retrieve(SEEDS, CORPUS, n_texts=5, near_duplicate=1.0)
     cosines = embed_texts(found.texts) @ embed_texts(SEEDS).T
     np.testing.assert_allclose(found.scores, cosines.mean(1), atol=5e-3)  # bfloat16 in other batches
+
+
+def test_parts_of_a_corpus_share_its_vectors(monkeypatch):
+    """A part is searched as if it were the corpus, and only the whole is ever embedded."""
+    rows = np.arange(1, len(CORPUS), 2)
+    part = PartOfTexts(CORPUS, rows)
+    assert (len(part), part[3], part[np.int64(-1)], part[1:3]) == (
+        len(rows), CORPUS[7], CORPUS[rows[-1]], [CORPUS[3], CORPUS[5]]
+    )  # fmt: skip
+    plain = retrieve(SEEDS, list(part), n_texts=9, near_duplicate=1.0)
+    embedded, inner = [], embed_texts
+    monkeypatch.setattr(
+        "debias_ssae.retrieval.selecting.embed_texts",
+        lambda texts, *a, **k: embedded.append(list(texts)) or inner(texts, *a, **k),
+    )
+    found = retrieve(SEEDS, part, n_texts=9, near_duplicate=1.0)
+    assert found.texts == plain.texts
+    assert (found.corpus_ids == plain.corpus_ids).all()
+    assert embedded == [SEEDS, CORPUS]
 
 
 def test_tracin_puts_candidates_in_the_order_of_the_rerank():

@@ -55,7 +55,7 @@ class Corpus:
     z: np.ndarray
     majority: dict[str, str]
     """Each class's over-represented attribute value, in the whole table."""
-    pool: list[str] | None
+    pool: Sequence[str] | None
     config: BenchmarkConfig
     encoder: ActivationEncoder
     concept: Concept | None
