@@ -212,7 +212,8 @@ class DebiasConfig(Settings):
     general_rows: int = Field(default=1_000_000, ge=1)
     """Activation rows (tokens) sampled from the corpus for the general SAE."""
     special_rows: int = Field(default=2_500_000, ge=1)
-    """At most about so many of the subdomain, whole texts drawn; they are held in memory, 4 bytes a number."""
+    """At most about so many of the subdomain, and no more than training reads, whole texts drawn; they are held in
+    memory, 4 bytes a number."""
     recenter: bool = True
     """Shift the output so that the training texts' mean stays in place; a deployed classifier needs that."""
     retrieval: RetrievalConfig = RetrievalConfig()

@@ -100,7 +100,9 @@ def learn_ssae(
             "give an SAE of this model and hookpoint"
         )
     start: SparseAutoencoder = general
-    subdomain = _at_most(subdomain, config.special_rows, _longest(model, config), random_state)
+    # rows that the training does not come to are not worth a pass
+    n_rows = min(config.special_rows, config.special.n_steps * config.special.batch_size)
+    subdomain = _at_most(subdomain, n_rows, _longest(model, config), random_state)
     key = [
         model.fingerprint,
         hookpoint,

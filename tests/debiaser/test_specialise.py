@@ -41,9 +41,11 @@ def test_no_wording_of_a_held_out_text_is_in_the_general_saes_pool(
     assert 0 < len(np.unique(pools[0])) < len(np.unique(corpus))
 
 
-@pytest.mark.parametrize(("rows", "n"), [(10**6, 60), (200, 0)])
-def test_no_more_rows_are_held_than_asked(
-    rows: int, n: int, small_encoder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("special_rows", "steps", "rows"), [(10**6, 10**4, None), (200, 10**4, 200), (10**6, 3, 3 * 64)]
+)
+def test_no_more_rows_are_held_than_asked_or_read(
+    special_rows: int, steps: int, rows: int | None, small_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ActivationEncoder(str(small_encoder), dtype="float32").language_model
     texts, seen = make_texts(60), []
@@ -54,13 +56,14 @@ def test_no_more_rows_are_held_than_asked(
 
     monkeypatch.setattr(specialise, "harvest", harvest)
     general = SparseAutoencoder(SAEConfig(d_in=model.d_model, d_sae=32, k=4))
-    config = CONFIG.updated(special_rows=rows)
+    special = CONFIG.special.updated(n_steps=steps, batch_size=64)
+    config = CONFIG.updated(special_rows=special_rows, special=special.model_dump())
     for _ in range(2):
         with pytest.raises(StopError):
             learn_ssae(model, texts, "embeddings", config, general=general, random_state=0)
     assert seen[0] == seen[1]
     assert set(seen[0]) <= set(texts)
-    if n:
+    if rows is None:
         assert seen[0] == texts
     else:
         # the text that crosses the bound is whole
