@@ -8,7 +8,7 @@ these.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from debias_ssae.exceptions import InputError
 from debias_ssae.intervals import critical_value, mean_of_shares
-from debias_ssae.networks import Problem, predict_by_networks
+from debias_ssae.networks import Task, train_networks
 
 Probe = Literal["linear", "mlp", "boosted"]
 PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
@@ -27,6 +27,18 @@ _BOOSTED_COLUMNS = 64
 _MDL_STEPS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
 Rows = NDArray[np.int64]
+
+
+class Problem(NamedTuple):
+    """One fit of a probe."""
+
+    train: Rows
+    """Rows of the representations to learn from ``[n]``."""
+    z: Rows
+    """Their codes of the attribute ``[n]``."""
+    test: Rows
+    """Rows whose codes are to be told."""
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -140,11 +152,9 @@ def probe_leakage(
     # many small products: one thread is several times faster than a contended pool
     with threadpool_limits(1):
         for probe, given_y in tqdm(jobs, desc="probes", disable=not progress):
-            hits, size = _score(rows, codes, parts[given_y], probe, n_folds, rng)
-            control, control_size = _score(rows, codes, parts[given_y], probe, n_folds, rng, shuffle=True)
-            value, low, high = mean_of_shares(hits, size, z=z_critical)
-            shuffled = mean_of_shares(control, control_size)[0]
-            n = int(size.sum())
+            found, control = _scores(rows, codes, parts[given_y], probe, n_folds, rng)
+            value, low, high = mean_of_shares(*found, z=z_critical)
+            shuffled, n = mean_of_shares(*control)[0], int(found[1].sum())
             results.append(ProbeResult(probe, given_y, value, low, high, shuffled, 1 / len(names), n))
         code = _code_length(rows, codes, len(names), rng) if mdl else None
     return LeakageReport(tuple(results), code, tuple(map(str, names)), n_missing, skipped)
@@ -193,26 +203,37 @@ def _parts(
     return parts, tuple(skipped)
 
 
-def _score(
+Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Hits and rows, one entry a part and attribute value."""
+
+
+def _scores(
     rows: NDArray[np.float32],
     codes: Rows,
     parts: list[Rows],
     probe: Probe,
     n_folds: int,
     rng: np.random.Generator,
-    *,
-    shuffle: bool = False,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Out-of-fold hits and counts, one entry a part and attribute value."""
+) -> tuple[Counts, Counts]:
+    """Out-of-fold counts for the attribute, and for a shuffled one."""
     problems, truths = [], []
-    for part in parts:
-        z = rng.permutation(codes[part]) if shuffle else codes[part]
-        for train, test in _folds(z, n_folds, rng):
-            problems.append(Problem(part[train], z[train], part[test], int(rng.integers(2**31))))
-            truths.append(z[test])
+    for shuffle in (False, True):
+        for part in parts:
+            z = rng.permutation(codes[part]) if shuffle else codes[part]
+            for train, test in _folds(z, n_folds, rng):
+                problems.append(Problem(part[train], z[train], part[test], int(rng.integers(2**31))))
+                truths.append(z[test])
+    told, half = _predict(probe, rows, problems), len(problems) // 2
     n_values = int(codes.max()) + 1
-    hits, size = np.zeros((len(parts), n_values)), np.zeros((len(parts), n_values))
-    for i, (z, predicted) in enumerate(zip(truths, _predict(probe, rows, problems), strict=True)):
+    return tuple(  # type: ignore[return-value]
+        _counts(truths[side], told[side], n_folds, n_values) for side in (slice(half), slice(half, None))
+    )
+
+
+def _counts(truths: list[Rows], told: list[Rows], n_folds: int, n_values: int) -> Counts:
+    shape = len(truths) // n_folds, n_values
+    hits, size = np.zeros(shape), np.zeros(shape)
+    for i, (z, predicted) in enumerate(zip(truths, told, strict=True)):
         hits[i // n_folds] += np.bincount(z[predicted == z], minlength=n_values)
         size[i // n_folds] += np.bincount(z, minlength=n_values)
     return hits.ravel(), size.ravel()
@@ -229,14 +250,16 @@ def _predict(probe: Probe, rows: NDArray[np.float32], problems: list[Problem]) -
     """The codes that a probe, fitted for each problem, tells the problem's test rows to have."""
     from sklearn.utils.class_weight import compute_sample_weight
 
+    weights = [compute_sample_weight("balanced", problem.z) for problem in problems]
     if probe == "mlp":
-        return predict_by_networks(rows, problems)
+        tasks = [Task(p.train, p.z, w, p.seed) for p, w in zip(problems, weights, strict=True)]
+        networks = train_networks(rows, tasks)
+        return [n.predict(rows[p.test]) for n, p in zip(networks, problems, strict=True)]
     fit = _tuned_linear if probe == "linear" else _boosted
-    found = []
-    for train, z, test, seed in problems:
-        model = fit(rows[train], z, compute_sample_weight("balanced", z), seed)
-        found.append(model.predict(rows[test]))
-    return found
+    return [
+        fit(rows[p.train], p.z, w, p.seed).predict(rows[p.test])
+        for p, w in zip(problems, weights, strict=True)
+    ]
 
 
 def _boosted(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:

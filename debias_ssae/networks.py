@@ -1,6 +1,7 @@
 """Small networks trained many at once, each on rows of its own of one matrix: probes need dozens of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,118 +13,127 @@ if TYPE_CHECKING:
 N_HIDDEN = 64
 BATCH_ROWS = 64
 SEEN_ROWS = 40_000
-"""Rows that a network sees in all, but between 8 and 100 times each."""
-_LEARNING_RATE = 3e-3
+"""Rows that a network sees in all, but each 8 to 100 times: a number rather than early stopping, for a tenth of few
+rows is too little to stop on, and so that small and large sets are trained alike."""
 _DECAY = 1.0 / BATCH_ROWS
 _BETAS = (0.9, 0.999)
 
 
-class Problem(NamedTuple):
-    """What one classifier is to learn and to tell."""
+class Task(NamedTuple):
+    """What one network is to learn."""
 
-    train: NDArray[np.int64]
-    """Rows of the matrix to learn from ``[n]``."""
+    rows: NDArray[np.int64]
+    """Of the matrix ``[n]``."""
     z: NDArray[np.int64]
     """Their classes, from 0 on ``[n]``."""
-    test: NDArray[np.int64]
-    """Rows whose classes are to be told."""
+    weight: NDArray[np.floating]
+    """Of each row in the loss ``[n]``."""
     seed: int
 
 
-def n_epochs(n: int) -> int:
-    """How often each of ``n`` rows is seen: a number rather than early stopping, for a tenth of few rows is too
-    little to stop on.
-    """
-    return int(np.clip(SEEN_ROWS // n, 8, 100))
+@dataclass(frozen=True)
+class Network:
+    """A trained classifier."""
+
+    mean: "Tensor"
+    scale: "Tensor"
+    weights: list["Tensor"]
+    """W1 [d, 64], b1 [1, 64], W2 [64, n_classes], b2 [1, n_classes]."""
+    known: "Tensor"
+    """The classes it has seen, sorted."""
+
+    def predict(self, X: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the class ``[n]`` of each row of ``X`` [n, d]."""
+        import torch
+
+        W1, b1, W2, b2 = self.weights
+        with torch.no_grad():
+            x = (torch.from_numpy(np.asarray(X, np.float32)) - self.mean) / self.scale
+            logits = torch.addmm(b2, torch.addmm(b1, x, W1).relu_(), W2)
+            return self.known[logits[:, self.known].argmax(1)].numpy()
 
 
-def predict_by_networks(X: NDArray[np.float32], problems: Sequence[Problem]) -> list[NDArray[np.int64]]:
-    """Train a network for each problem and return the classes it tells its test rows to be.
+def train_networks(
+    X: NDArray[np.float32], tasks: Sequence[Task], *, learning_rate: float = 3e-3
+) -> list[Network]:
+    """Train a network for each task on its rows of ``X`` [n_rows, d].
 
-    ``X`` is float32 ``[n_rows, d]``. One hidden layer of 64 rectified units on columns standardised by the training
-    rows; cross-entropy in which every class weighs the same, Adam, L2 penalty 1 (in scikit-learn's units), batches of
-    64. All problems take a step in the same products; one with fewer rows than others stops before them.
+    One hidden layer of 64 rectified units on columns standardised by the task's rows; weighted cross-entropy, Adam,
+    L2 penalty 1 (in the units of scikit-learn's MLPClassifier), batches of 64. All tasks take a step in the same
+    products; one with fewer rows than others stops before them.
     """
     import torch
 
+    order = sorted(range(len(tasks)), key=lambda i: -_n_steps(len(tasks[i].z)))
     with torch.no_grad():
-        by_length = sorted(range(len(problems)), key=lambda i: -_n_steps(problems[i]))
-        training = _Training(torch.from_numpy(X), [problems[i] for i in by_length])
-        training.run()
-        told = training.predict()
-    return [told[by_length.index(i)] for i in range(len(problems))]
+        trained = _Training(torch.from_numpy(X), [tasks[i] for i in order], learning_rate).run()
+    return [trained[order.index(i)] for i in range(len(tasks))]
 
 
-def _n_steps(problem: Problem) -> int:
-    return -(-n_epochs(len(problem.z)) * len(problem.z) // BATCH_ROWS)
+def _n_steps(n: int) -> int:
+    times = int(np.clip(SEEN_ROWS // n, 8, 100))
+    return -(-times * n // BATCH_ROWS)
 
 
 class _Training:
     """All networks, those that train longest first."""
 
-    def __init__(self, X: "Tensor", problems: Sequence[Problem]) -> None:
+    def __init__(self, X: "Tensor", tasks: Sequence[Task], learning_rate: float) -> None:
         import torch
 
-        self.X, self.problems = X, problems
-        self.steps = np.array([_n_steps(problem) for problem in problems])
-        self.n_classes = 1 + max(int(problem.z.max()) for problem in problems)
-        spreads = [torch.std_mean(X[torch.from_numpy(p.train)], dim=0, correction=0) for p in problems]
+        self.X, self.tasks, self.learning_rate = X, tasks, learning_rate
+        self.steps = np.array([_n_steps(len(task.z)) for task in tasks])
+        spreads = [torch.std_mean(X[torch.from_numpy(t.rows)], dim=0, correction=0) for t in tasks]
         self.mean = torch.stack([mean for _, mean in spreads])[:, None]
         scale = torch.stack([std for std, _ in spreads])[:, None]
-        self.scale = torch.where(scale > 10 * torch.finfo(torch.float32).eps * self.mean.abs(), scale, 1.0)
-        shapes = ((X.shape[1], N_HIDDEN), (1, N_HIDDEN), (N_HIDDEN, self.n_classes), (1, self.n_classes))
-        self.weights = [torch.empty(len(problems), *shape) for shape in shapes]
-        self.rngs = [torch.Generator().manual_seed(problem.seed) for problem in problems]
+        tiny = 10 * torch.finfo(torch.float32).eps * self.mean.abs()
+        self.scale = torch.where(scale > tiny, scale, 1.0)
+        n_classes = 1 + max(int(task.z.max()) for task in tasks)
+        shapes = ((X.shape[1], N_HIDDEN), (1, N_HIDDEN), (N_HIDDEN, n_classes), (1, n_classes))
+        self.weights = [torch.empty(len(tasks), *shape) for shape in shapes]
+        self.moments = [(torch.zeros_like(W), torch.zeros_like(W)) for W in self.weights]
+        self.rngs = [torch.Generator().manual_seed(task.seed) for task in tasks]
         for i, rng in enumerate(self.rngs):
             for W, b in (self.weights[:2], self.weights[2:]):
                 bound = (6.0 / sum(W.shape[1:])) ** 0.5
                 W[i].uniform_(-bound, bound, generator=rng)
                 b[i].uniform_(-bound, bound, generator=rng)
-        self.moments = [(torch.zeros_like(W), torch.zeros_like(W)) for W in self.weights]
 
-    def run(self) -> None:
+    def run(self) -> list[Network]:
         """Do every step of every network."""
-        rows, z, weight = self._seen()
-        for step in range(int(self.steps[0])):
-            at = slice(int((self.steps > step).sum())), slice(BATCH_ROWS * step, BATCH_ROWS * (step + 1))
-            gradients = self._gradients(self._standardised(rows[at], at[0]), z[at], weight[at])
-            self._move(gradients, step + 1)
-
-    def predict(self) -> list[NDArray[np.int64]]:
-        """The class of each problem's test rows."""
         import torch
 
-        told = []
-        for i, problem in enumerate(self.problems):
-            x = self._standardised(torch.from_numpy(problem.test)[None], slice(i, i + 1))
-            W1, b1, W2, b2 = (W[i : i + 1] for W in self.weights)
-            logits = torch.baddbmm(b2, torch.baddbmm(b1, x, W1).relu_(), W2)
-            # a class that the training rows lack is never told
-            logits[..., np.setdiff1d(np.arange(self.n_classes), problem.z)] = -torch.inf
-            told.append(logits[0].argmax(1).numpy())
-        return told
+        rows, z, weight = self._seen()
+        for step in range(int(self.steps[0])):
+            # what has done its steps stands behind the rest
+            at = slice(int((self.steps > step).sum())), slice(BATCH_ROWS * step, BATCH_ROWS * (step + 1))
+            x = (self.X[rows[at]] - self.mean[at[0]]).div_(self.scale[at[0]])
+            self._move(self._gradients(x, z[at], weight[at]), step + 1)
+        return [
+            Network(
+                self.mean[i],
+                self.scale[i],
+                [W[i].clone() for W in self.weights],
+                torch.from_numpy(np.unique(task.z)),
+            )
+            for i, task in enumerate(self.tasks)
+        ]
 
     def _seen(self) -> tuple["Tensor", "Tensor", "Tensor"]:
-        """Rows, classes and weights ``[n_problems, n_seen]`` in the order they are seen: each time in another,
-        without a rest at the end; what stands behind a network's last step is not used.
+        """Rows, classes and weights ``[n_tasks, n_seen]`` in the order they are seen: each time in another, without a
+        rest at the end; what stands behind a network's last step is not used.
         """
         import torch
 
-        shape = len(self.problems), BATCH_ROWS * int(self.steps[0])
+        shape = len(self.tasks), BATCH_ROWS * int(self.steps[0])
         rows, z = (torch.zeros(shape, dtype=torch.int64) for _ in range(2))
         weight = torch.zeros(shape)
-        for i, (problem, rng) in enumerate(zip(self.problems, self.rngs, strict=True)):
-            n, seen = len(problem.z), BATCH_ROWS * int(self.steps[i])
+        for i, (task, rng) in enumerate(zip(self.tasks, self.rngs, strict=True)):
+            n, seen = len(task.z), BATCH_ROWS * int(self.steps[i])
             order = torch.cat([torch.randperm(n, generator=rng) for _ in range(-(-seen // n))])[:seen]
-            codes = torch.from_numpy(problem.z)
-            worth = n / torch.bincount(codes, minlength=self.n_classes).clamp(min=1)
-            rows[i, :seen] = torch.from_numpy(problem.train)[order]
-            z[i, :seen] = codes[order]
-            weight[i, :seen] = worth[codes[order]]
+            for into, values in ((rows, task.rows), (z, task.z), (weight, task.weight)):
+                into[i, :seen] = torch.from_numpy(values)[order]
         return rows, z, weight
-
-    def _standardised(self, rows: "Tensor", networks: slice) -> "Tensor":
-        return (self.X[rows] - self.mean[networks]).div_(self.scale[networks])
 
     def _gradients(self, x: "Tensor", z: "Tensor", weight: "Tensor") -> list["Tensor"]:
         """Of the loss of rows ``x`` [a, rows, d] with classes and weights [a, rows], for the first ``a`` networks."""
@@ -133,7 +143,7 @@ class _Training:
         hidden = torch.baddbmm(b1, x, W1).relu_()
         slope = torch.baddbmm(b2, hidden, W2).softmax(2)
         slope.scatter_add_(2, z[..., None], slope.new_full((*z.shape, 1), -1.0))
-        slope.mul_((weight / weight.sum(1, keepdim=True))[..., None])
+        slope.mul_((weight / weight.sum(1, keepdim=True).clamp_min(1e-12))[..., None])
         inner = torch.bmm(slope, W2.transpose(1, 2)).mul_(hidden > 0)
         return [
             torch.baddbmm(W1, x.transpose(1, 2), inner, beta=_DECAY),
@@ -150,4 +160,4 @@ class _Training:
             m.lerp_(g, 1 - first)
             v.mul_(second).addcmul_(g, g, value=1 - second)
             spread = v.sqrt().div_((1 - second**step) ** 0.5).add_(1e-8)
-            W.addcdiv_(m, spread, value=-_LEARNING_RATE / (1 - first**step))
+            W.addcdiv_(m, spread, value=-self.learning_rate / (1 - first**step))

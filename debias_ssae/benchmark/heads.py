@@ -10,14 +10,14 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from debias_ssae.networks import Network, Task, train_networks
+
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FIXED_C = 0.1
-_MLP_ROWS = 40_000  # rows the network sees in all
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def fit_heads(
                 lambda C: _worst_group(models[C] if chooses is None else _fit(_logistic(C), left), validation)
             )
         heads = [Head(models[C], C, rule) for rule, C in chosen.items()]
-        return [*heads, Head(_fit(_network(len(X), random_state), data), None, "fixed", "mlp")]
+        return [*heads, Head(SmallNetwork.fit(data, random_state), None, "fixed", "mlp")]
 
 
 def choose_c(
@@ -139,20 +139,25 @@ def _logistic(C: float) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
 
 
-def _network(n: int, random_state: int) -> Any:
-    # a number of steps rather than early stopping, so that small and large sets are trained alike
-    epochs = int(np.clip(_MLP_ROWS // n, 8, 100))
-    network = MLPClassifier(
-        (64,),
-        alpha=1.0,
-        batch_size=min(64, n),
-        learning_rate_init=1e-3,
-        max_iter=epochs,
-        n_iter_no_change=epochs,
-        tol=0.0,
-        random_state=random_state,
-    )
-    return make_pipeline(StandardScaler(), network)
+@dataclass(frozen=True)
+class SmallNetwork:
+    """A network with one hidden layer."""
+
+    network: Network
+    classes: np.ndarray
+
+    @classmethod
+    def fit(cls, data: Training, random_state: int) -> "SmallNetwork":
+        """Train on all rows."""
+        classes, codes = np.unique(data.y, return_inverse=True)
+        weight = np.ones(len(codes)) if data.sample_weight is None else np.asarray(data.sample_weight)
+        task = Task(np.arange(len(codes)), codes, weight, random_state)
+        (network,) = train_networks(np.asarray(data.X, np.float32), [task], learning_rate=1e-3)
+        return cls(network, classes)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return class labels ``(n,)``."""
+        return np.asarray(self.classes[self.network.predict(X)])
 
 
 @contextmanager
