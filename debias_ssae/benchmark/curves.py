@@ -15,7 +15,7 @@ from debias_ssae.benchmark.bare import BareSeed, of_seed, summarise_bare
 from debias_ssae.benchmark.methods import TrainedSAE
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.run import Ready, prepare, provenance
-from debias_ssae.benchmark.workers import run_groups
+from debias_ssae.benchmark.workers import run_parts
 from debias_ssae.config import BenchmarkConfig
 from debias_ssae.debiaser.finding import Found
 
@@ -51,18 +51,10 @@ def run_curves(
     parts = Parts(out / "curves" / ready.key)
     points = list(_points(config))
     wanted = [(str(number), _name(*point)) for number in range(len(ready.splits)) for point in points]
-    resumed = any(parts.has(*one) for one in wanted)
-    run_groups(
-        _run_seed,
-        (ready, parts),
-        range(len(ready.splits)),
-        jobs=jobs,
-        finished=lambda: sum(parts.has(*one) for one in wanted),
-        total=len(wanted),
-        progress=progress,
-        unit="point",
+    seeds = range(len(ready.splits))
+    finished, resumed = run_parts(
+        _run_seed, ready, parts, seeds, wanted, jobs=jobs, progress=progress, unit="point"
     )
-    finished = [parts.read(*one) for one in wanted]
     answers = Answers(pd.concat([part.predictions for part in finished], ignore_index=True))
     rows = [row for part in finished for row in part.rows]
     results = {

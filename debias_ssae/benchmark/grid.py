@@ -19,7 +19,7 @@ from debias_ssae.benchmark.methods import Corpus
 from debias_ssae.benchmark.methods.seed import TrainedSAE
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.run import Ready, prepare, provenance
-from debias_ssae.benchmark.workers import run_groups
+from debias_ssae.benchmark.workers import run_parts
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, DebiasConfig
 from debias_ssae.debiaser.finding import Found
@@ -117,17 +117,7 @@ def run_grid(
     settings = _possible(settings, ready.corpus.concept)
     groups = [(setting, number) for number in range(len(ready.splits)) for setting in settings]
     wanted = [(_group(*group), method) for group in groups for method in ("erm", "oracle", *SAES)]
-    resumed = any(parts.has(*one) for one in wanted)
-    run_groups(
-        _run_setting,
-        (ready, parts),
-        groups,
-        jobs=jobs,
-        finished=lambda: sum(parts.has(*one) for one in wanted),
-        total=len(wanted),
-        progress=progress,
-    )
-    finished = [parts.read(*one) for one in wanted]
+    finished, resumed = run_parts(_run_setting, ready, parts, groups, wanted, jobs=jobs, progress=progress)
     answers = Answers(pd.concat([part.predictions for part in finished], ignore_index=True))
     rows = [row for part in finished for row in part.rows]
     results = {

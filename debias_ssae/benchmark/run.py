@@ -24,7 +24,7 @@ from debias_ssae.benchmark.parts import Part, Parts, writable_directory, write_j
 from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
 from debias_ssae.benchmark.summary import summarise
 from debias_ssae.benchmark.tables import markdown_table
-from debias_ssae.benchmark.workers import run_groups, with_helpers
+from debias_ssae.benchmark.workers import run_parts, with_helpers
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, dump_config
 from debias_ssae.encoder import ActivationEncoder
@@ -79,19 +79,11 @@ def run_benchmark(
     (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     parts = Parts(out / "seeds" / ready.key)
     wanted = [(str(number), method) for number in seeds for method in config.methods]
-    resumed = any(parts.has(*one) for one in wanted)
-    run_groups(
-        _run_seed,
-        (ready, parts),
-        # a helper takes SAEs and passes from the cache, or would have to make them again
-        with_helpers(seeds, jobs if cache_dir else None),
-        jobs=jobs,
-        finished=lambda: sum(parts.has(*one) for one in wanted),
-        total=len(wanted),
-        progress=progress,
-        unit="method",
+    # a helper takes SAEs and passes from the cache, or would have to make them again
+    groups = with_helpers(seeds, jobs if cache_dir else None)
+    finished, resumed = run_parts(
+        _run_seed, ready, parts, groups, wanted, jobs=jobs, progress=progress, unit="method"
     )
-    finished = [parts.read(*one) for one in wanted]
     every = pd.concat([part.predictions for part in finished], ignore_index=True)
     runs = [row for part in finished for row in part.rows]
     skipped = {tuple(note.items()): note for part in finished for note in part.skipped}

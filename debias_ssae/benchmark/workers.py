@@ -11,38 +11,45 @@ from typing import Any
 
 from tqdm import tqdm
 
+from debias_ssae.benchmark.parts import Part, Parts
 from debias_ssae.exceptions import InputError
 
 Work = Callable[[Any, Any, Callable[[], Any]], None]
-"""``work(shared, group, on_part)``: does a group, calls on_part after each part, keeps results on disk."""
+"""``work((ready, parts), group, on_part)``: does a group, keeps its parts on disk, calls on_part after each."""
 _LOOK_SECONDS = 1.0
 _mine: dict[str, Any] = {}
 
 
-def run_groups(
+def run_parts(
     work: Work,
-    shared: Any,
+    ready: Any,
+    parts: Parts,
     groups: Sequence[Any],
+    wanted: Sequence[tuple[str, str]],
     *,
     jobs: int | None,
-    finished: Callable[[], int],
-    total: int,
     progress: bool,
     unit: str = "part",
-) -> None:
-    """Do every group; ``finished`` counts parts on disk, for the bar with the time left.
+) -> tuple[list[Part], bool]:
+    """Do every group, which leaves the ``wanted`` parts on disk; return these, and whether some were there before.
 
     ``jobs=None``: here, with all threads. ``jobs=1``: here, one thread; more: that many processes, one thread
-    each, so that results do not depend on ``jobs``. ``work`` and ``shared`` must then be picklable. Raises what
-    a group raises, and InputError when a process dies (mostly of memory).
+    each, so that results do not depend on ``jobs``. ``work`` and ``ready`` must then be picklable. Raises what
+    a group raises, and InputError when a process dies (mostly of memory). The bar shows parts and the time left.
     """
-    with tqdm(total=total, initial=finished(), disable=not progress, unit=unit, smoothing=0.05) as bar:
+
+    def finished() -> int:
+        return sum(parts.has(*one) for one in wanted)
+
+    before, shared = finished(), (ready, parts)
+    with tqdm(total=len(wanted), initial=before, disable=not progress, unit=unit, smoothing=0.05) as bar:
         if jobs is None or jobs == 1 or len(groups) < 2:
             with one_thread(jobs is not None):
                 for group in groups:
                     work(shared, group, bar.update)
         else:
             _in_processes(work, shared, groups, jobs, lambda: bar.update(finished() - bar.n))
+    return [parts.read(*one) for one in wanted], before > 0
 
 
 def with_helpers(groups: Sequence[Any], jobs: int | None) -> list[tuple[Any, bool]]:

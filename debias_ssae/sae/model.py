@@ -132,7 +132,9 @@ class SparseAutoencoder(nn.Module):
         if self.cfg.architecture == "relu":
             return pre.relu()
         if threshold.dim() == 0 and pre.device.type == "cpu":
-            return torch.nn.functional.threshold(pre, max(0.0, float(threshold)), 0.0)  # one pass instead of two
+            return torch.nn.functional.threshold(
+                pre, max(0.0, float(threshold)), 0.0
+            )  # one pass instead of two
         return torch.where(pre > threshold.clamp(min=0), pre, 0.0)
 
     def _check(self, x: Tensor) -> None:

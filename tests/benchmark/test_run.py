@@ -19,8 +19,8 @@ from debias_ssae.benchmark import run as room
 from debias_ssae.benchmark.answers import KEYS, Answers
 from debias_ssae.benchmark.bare import HEADS
 from debias_ssae.benchmark.grid import CONTRASTS, SAES, SETTINGS, TARGET, differences
-from debias_ssae.benchmark.parts import Parts
-from debias_ssae.benchmark.workers import one_thread, run_groups, with_helpers
+from debias_ssae.benchmark.parts import Part, Parts
+from debias_ssae.benchmark.workers import one_thread, run_parts, with_helpers
 from debias_ssae.concept import Concept
 from debias_ssae.config import (
     BenchmarkConfig,
@@ -411,36 +411,45 @@ def test_what_cannot_be_run_ends_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def _note(folder: Path, group: int, on_part: Any) -> None:
+def _note(shared: tuple[str, Parts], group: int, on_part: Any) -> None:
     import torch
 
-    (folder / str(group)).write_text(f"{os.getpid()} {torch.get_num_threads()}")
+    said, parts = shared
+    parts.write(
+        str(group),
+        "note",
+        [{"pid": os.getpid(), "threads": torch.get_num_threads(), "said": said}],
+        pd.DataFrame(),
+    )
     on_part()
 
 
-def _fails(folder: Path, group: int, on_part: Any) -> None:
+def _fails(shared: Any, group: int, on_part: Any) -> None:
     raise InputError(f"group {group} is wrong")
 
 
-def _dies(folder: Path, group: int, on_part: Any) -> None:
+def _dies(shared: Any, group: int, on_part: Any) -> None:
     os._exit(9)
 
 
 @pytest.mark.slow
 def test_workers_have_one_thread_and_their_errors_arrive(tmp_path: Path) -> None:
-    options: dict[str, Any] = {
-        "finished": lambda: len(list(tmp_path.iterdir())),
-        "total": 3,
-        "progress": False,
-    }
-    run_groups(_note, tmp_path, [0, 1, 2], jobs=2, **options)
-    notes = [file.read_text().split() for file in tmp_path.iterdir()]
-    assert len(notes) == 3
-    assert all(pid != str(os.getpid()) and threads == "1" for pid, threads in notes)
+    parts, wanted = Parts(tmp_path), [(str(group), "note") for group in range(3)]
+
+    def run(work: Any) -> tuple[list[Part], bool]:
+        return run_parts(work, "all", parts, [0, 1, 2], wanted, jobs=2, progress=False)
+
     with pytest.raises(InputError, match="is wrong"):
-        run_groups(_fails, tmp_path, [0, 1], jobs=2, **options)
+        run(_fails)
     with pytest.raises(InputError, match="fewer --jobs"):
-        run_groups(_dies, tmp_path, [0, 1], jobs=2, **options)
+        run(_dies)
+    finished, resumed = run(_note)
+    notes = [part.rows[0] for part in finished]
+    assert len(notes) == 3
+    assert not resumed
+    assert all(note["pid"] != os.getpid() and note["threads"] == 1 for note in notes)
+    assert {note["said"] for note in notes} == {"all"}
+    assert run(_note)[1], "parts were there before"
 
 
 @pytest.mark.slow
