@@ -243,9 +243,9 @@ class BenchmarkConfig(Settings):
     """Words about the task for concept_bottleneck, none about the attribute."""
     seeds: int = Field(default=5, ge=1)
     """Each a new split, a new SAE and a new selection."""
-    n_test: int = Field(default=120, ge=1)
+    n_test: int = Field(default=120, ge=3)
     """Test texts of a cell (class x attribute value)."""
-    n_attribute: int = Field(default=120, ge=1)
+    n_attribute: int = Field(default=120, ge=3)
     """Texts of a cell in the attribute set A."""
     max_head: int = Field(default=2000, ge=1)
     """Texts of a majority cell that train the head, at most."""

@@ -13,7 +13,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from debias_ssae.processor import is_intel
+from debias_ssae.processor import suits_mkl
 
 LONGEST = 256
 """Tokens up to which attention by plain products beats torch's fused kernel (measured: 1.3 to 2 times)."""
@@ -46,7 +46,7 @@ def _packable_dtypes() -> frozenset[torch.dtype]:
     try:
         if torch.ops.mkldnn._is_mkldnn_bf16_supported():
             found.add(torch.bfloat16)
-        if not is_intel():
+        if not suits_mkl():
             found.add(torch.float32)
         for dtype in found:
             weight = torch.ones(4, 4, dtype=dtype)

@@ -15,7 +15,8 @@ BATCH_ROWS = 64
 SEEN_ROWS = 40_000
 """Rows that a network sees in all, but each 8 to 100 times: a number rather than early stopping, for a tenth of few
 rows is too little to stop on, and so that small and large sets are trained alike."""
-_DECAY = 1.0 / BATCH_ROWS
+TOGETHER = 1 << 23
+"""Weights of the first layer that are trained together at most; memory holds about eight times as many numbers."""
 _BETAS = (0.9, 0.999)
 
 
@@ -48,7 +49,7 @@ class Network:
 
         W1, b1, W2, b2 = self.weights
         with torch.no_grad():
-            x = (torch.from_numpy(np.asarray(X, np.float32)) - self.mean) / self.scale
+            x = (torch.from_numpy(np.array(X, np.float32)) - self.mean) / self.scale
             logits = torch.addmm(b2, torch.addmm(b1, x, W1).relu_(), W2)
             return self.known[logits[:, self.known].argmax(1)].numpy()
 
@@ -59,20 +60,25 @@ def train_networks(
     """Train a network for each task on its rows of ``X`` [n_rows, d].
 
     One hidden layer of 64 rectified units on columns standardised by the task's rows; weighted cross-entropy, Adam,
-    L2 penalty 1 (in the units of scikit-learn's MLPClassifier), batches of 64. All tasks take a step in the same
-    products; one with fewer rows than others stops before them.
+    L2 penalty 1 (in the units of scikit-learn's MLPClassifier), batches of 64; fewer rows than that are seen again
+    within a batch. Tasks take a step in the same products; one with fewer rows than others stops before them.
     """
     import torch
 
     order = sorted(range(len(tasks)), key=lambda i: -_n_steps(len(tasks[i].z)))
+    x, size = torch.from_numpy(np.array(X, np.float32)), max(1, TOGETHER // (N_HIDDEN * X.shape[1]))
+    trained: dict[int, Network] = {}
     with torch.no_grad():
-        trained = _Training(torch.from_numpy(X), [tasks[i] for i in order], learning_rate).run()
-    return [trained[order.index(i)] for i in range(len(tasks))]
+        for start in range(0, len(order), size):
+            some = order[start : start + size]
+            networks = _Training(x, [tasks[i] for i in some], learning_rate).run()
+            trained |= dict(zip(some, networks, strict=True))
+    return [trained[i] for i in range(len(tasks))]
 
 
 def _n_steps(n: int) -> int:
     times = int(np.clip(SEEN_ROWS // n, 8, 100))
-    return -(-times * n // BATCH_ROWS)
+    return times * -(-n // BATCH_ROWS)
 
 
 class _Training:
@@ -92,6 +98,9 @@ class _Training:
         shapes = ((X.shape[1], N_HIDDEN), (1, N_HIDDEN), (N_HIDDEN, n_classes), (1, n_classes))
         self.weights = [torch.empty(len(tasks), *shape) for shape in shapes]
         self.moments = [(torch.zeros_like(W), torch.zeros_like(W)) for W in self.weights]
+        # the penalty counts against a batch, which fewer rows than that do not fill
+        sizes = torch.tensor([min(BATCH_ROWS, len(task.z)) for task in tasks], dtype=torch.float32)
+        self.decay = sizes.reciprocal()[:, None, None]
         self.rngs = [torch.Generator().manual_seed(task.seed) for task in tasks]
         for i, rng in enumerate(self.rngs):
             for W, b in (self.weights[:2], self.weights[2:]):
@@ -145,10 +154,11 @@ class _Training:
         slope.scatter_add_(2, z[..., None], slope.new_full((*z.shape, 1), -1.0))
         slope.mul_((weight / weight.sum(1, keepdim=True).clamp_min(1e-12))[..., None])
         inner = torch.bmm(slope, W2.transpose(1, 2)).mul_(hidden > 0)
+        decay = self.decay[: len(x)]
         return [
-            torch.baddbmm(W1, x.transpose(1, 2), inner, beta=_DECAY),
+            torch.bmm(x.transpose(1, 2), inner).addcmul_(W1, decay),
             inner.sum(1, keepdim=True),
-            torch.baddbmm(W2, hidden.transpose(1, 2), slope, beta=_DECAY),
+            torch.bmm(hidden.transpose(1, 2), slope).addcmul_(W2, decay),
             slope.sum(1, keepdim=True),
         ]
 

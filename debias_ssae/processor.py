@@ -5,9 +5,9 @@ from pathlib import Path
 
 
 @cache
-def is_intel() -> bool:
-    """Whether this is an Intel processor, for which torch's own MKL is made."""
-    return "GenuineIntel" in _description()
+def suits_mkl() -> bool:
+    """Whether torch's own MKL is made for this processor: Intel's, and such as nothing is known of."""
+    return "GenuineIntel" in _description() or not _description()
 
 
 @cache
@@ -18,7 +18,7 @@ def multiplies_bfloat16() -> bool:
     machines often have it, does 85 GFLOP/s on a core that does 150 in float32 (Xeon, model 207).
     """
     known = _description().split()
-    return "amx_bf16" in known or "bf16" in known or ("avx512_bf16" in known and not is_intel())
+    return "amx_bf16" in known or "bf16" in known or ("avx512_bf16" in known and not suits_mkl())
 
 
 def _description() -> str:

@@ -163,7 +163,7 @@ def test_a_torch_without_packing_runs_as_it_does(monkeypatch, dtype):
 def test_packing_is_found_out(monkeypatch):
     inner = room._packable_dtypes.__wrapped__
     for intel in (True, False):
-        monkeypatch.setattr(room, "is_intel", lambda intel=intel: intel)
+        monkeypatch.setattr(room, "suits_mkl", lambda intel=intel: intel)
         assert (torch.float32 in inner()) != intel
         assert torch.bfloat16 in inner()
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)

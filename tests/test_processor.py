@@ -10,7 +10,7 @@ from debias_ssae.sae import starts
 @pytest.fixture
 def described(monkeypatch):
     """Let the system describe another processor."""
-    known = processor.is_intel, processor.multiplies_bfloat16
+    known = processor.suits_mkl, processor.multiplies_bfloat16
 
     def describe(text: str | None) -> None:
         def read_text(self, encoding):
@@ -29,7 +29,7 @@ def described(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "intel", "bfloat16"),
+    ("text", "mkl", "bfloat16"),
     [
         ("vendor_id : AuthenticAMD\nflags : avx2 avx512_bf16", False, True),
         ("vendor_id : AuthenticAMD\nflags : avx2", False, False),
@@ -37,12 +37,12 @@ def described(monkeypatch):
         ("vendor_id : GenuineIntel\nflags : avx512_bf16 avx512_fp16", True, False),
         ("Features : fp asimd bf16 i8mm", False, True),
         ("Features : fp asimd", False, False),
-        (None, False, False),
+        (None, True, False),
     ],
 )
-def test_each_kind(described, text, intel, bfloat16):
+def test_each_kind(described, text, mkl, bfloat16):
     described(text)
-    assert processor.is_intel() is intel
+    assert processor.suits_mkl() is mkl
     assert processor.multiplies_bfloat16() is bfloat16
     # embedding and training go by the same answer
     cpu = models.pick_device("cpu")

@@ -94,7 +94,7 @@ def harvest_many(
             chunk = unique[start : start + CHUNK_TEXTS]
             tokens = tokenize(model.tokenizer, chunk, length, window=window)
             parts.append(_harvest_chunk(model, tokens, len(chunk), hookpoints, edits, token_budget, bar))
-    return {h: _spread([p[h] for p in parts], unique, checked, model.d_model) for h in hookpoints}
+    return {h: _spread([p.pop(h) for p in parts], unique, checked, model.d_model) for h in hookpoints}
 
 
 def stream_rows(
@@ -158,14 +158,28 @@ def _harvest_chunk(
     return {h: Activations(x[h], text_ids, ids, spans, n_texts) for h in hookpoints}
 
 
+def _joined(parts: list[Tensor], d: int) -> Tensor:
+    """Put rows end to end, letting go of each part when it is copied, so that they are not held twice."""
+    if len(parts) == 1:
+        return parts.pop()
+    x, end = torch.empty(sum(map(len, parts)), d), 0
+    while parts:
+        part = parts.pop(0)
+        x[end : end + len(part)] = part
+        end += len(part)
+    return x
+
+
 def _spread(parts: list[Activations], unique: list[str], texts: list[str], d: int) -> Activations:
-    """Put chunks end to end and repeat the rows of texts that occur more than once."""
+    """Put chunks end to end and repeat the rows of texts that occur more than once; empties ``parts``."""
     empty = torch.zeros(0, dtype=torch.int64)
     base = np.cumsum([0, *(p.n_texts for p in parts)])
-    x = torch.cat([p.x for p in parts]) if parts else torch.zeros(0, d)
     ids = torch.cat([empty, *(p.text_ids + int(b) for p, b in zip(parts, base, strict=False))])
     token_ids = torch.cat([empty, *(p.token_ids for p in parts)])
     offsets = torch.cat([empty.reshape(0, 2), *(p.offsets for p in parts)])
+    rows_of = [p.x for p in parts]
+    parts.clear()
+    x = _joined(rows_of, d)
     if len(unique) == len(texts):
         return Activations(x, ids, token_ids, offsets, len(texts))
     place = {text: i for i, text in enumerate(unique)}

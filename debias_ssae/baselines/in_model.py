@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from debias_ssae.activations import LanguageModel, harvest
+from debias_ssae.activations.tuning import TokenBudget
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.baselines.erasers import LEACE
 from debias_ssae.encoder import Edit
@@ -53,13 +54,16 @@ def scrub_blocks(
     hookpoints: Sequence[str] | None = None,
     edits: Mapping[str, Edit] | None = None,
     conditional: bool = False,
+    max_length: int | None = None,
+    token_budget: TokenBudget = 2048,
     progress: bool = False,
 ) -> dict[str, BlockErasure]:
     """Fit LEACE on the token rows of each hookpoint, with the edits before it in place; return the edits.
 
     ``hookpoints`` defaults to the embeddings and every block's output, in the order of the pass, less those of
     ``edits``: edits of another kind that are in place already and are not returned. Every token has its text's
-    attribute. Raises InputError as LEACE does, and for a hookpoint that is unknown or edited already.
+    attribute; texts are cut at ``max_length``, as where the edits are used. Raises InputError as LEACE does, and for
+    a hookpoint that is unknown or edited already.
     """
     z, _ = read_attribute(sensitive_features, len(texts), "scrub_blocks")
     y = None if y is None else np.asarray(y)
@@ -75,9 +79,10 @@ def scrub_blocks(
         )
     known = np.flatnonzero(z >= 0)
     labelled = [texts[int(i)] for i in known]
+    options: dict[str, Any] = {"max_length": max_length, "token_budget": token_budget, "progress": progress}
     found: dict[str, BlockErasure] = {}
     for hookpoint in sorted(hookpoints, key=_order(model, hookpoints)):
-        rows = harvest(model, labelled, hookpoint, edits={**present, **found}, progress=progress)
+        rows = harvest(model, labelled, hookpoint, edits={**present, **found}, **options)
         owner = known[rows.text_ids.numpy()]
         fitted = LEACE(conditional=conditional).fit(
             rows.x.numpy(), None if y is None else y[owner], sensitive_features=z[owner]

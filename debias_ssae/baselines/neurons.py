@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from debias_ssae.activations import LanguageModel, harvest
+from debias_ssae.activations.tuning import TokenBudget
 from debias_ssae.attribution import class_conditional_contrast, encode_attribute
 from debias_ssae.exceptions import InputError
 
@@ -42,6 +43,8 @@ def ablate_neurons(
     *,
     hookpoint: str = "embeddings",
     n_neurons: int = 55,
+    max_length: int | None = None,
+    token_budget: TokenBudget = 2048,
     progress: bool = False,
 ) -> NeuronAblation:
     """Choose the coordinates whose text means tell the attribute best, and set them to their mean over rows.
@@ -52,7 +55,8 @@ def ablate_neurons(
     if not 1 <= n_neurons <= model.d_model:
         raise InputError(f"n_neurons is {n_neurons}; expected 1 to {model.d_model}, the model's width")
     z, values = encode_attribute(sensitive_features, len(texts))
-    rows = harvest(model, texts, hookpoint, progress=progress)
+    options: dict[str, Any] = {"max_length": max_length, "token_budget": token_budget, "progress": progress}
+    rows = harvest(model, texts, hookpoint, **options)
     always = np.ones(model.d_model)
     scores = class_conditional_contrast(rows.pool().numpy(), always, z, values, min_cell=1)
     chosen = np.argsort(-scores.score, kind="stable")[:n_neurons]

@@ -97,8 +97,10 @@ def token_mask(
 
 
 def _word_vectors(model: LanguageModel) -> Tensor:
+    """What the embedding layer gives for each token: some models scale their rows there."""
     layer: Any = model.module.get_input_embeddings()  # type: ignore[operator]
-    return layer.weight.detach().float()
+    with torch.no_grad():
+        return layer(torch.arange(len(layer.weight), device=layer.weight.device)).float()
 
 
 def _rounds(

@@ -1,6 +1,5 @@
 """Accuracy against how many latents are removed, and how strongly; random latents beside."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -62,7 +61,7 @@ def run_curves(
         "curves": list(summarise_bare(rows, answers)),
     }
     write_json(out / "curves.json", results)
-    shutil.rmtree(out / "curves")
+    parts.discard(wanted)
     return results
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -128,7 +127,7 @@ def run_grid(
         "differences": differences([setting.name for setting in settings], answers),
     }
     write_json(out / "grid.json", results)
-    shutil.rmtree(out / "grid")
+    parts.discard(wanted)
     return results
 
 
@@ -225,6 +224,8 @@ def _possible(settings: Sequence[GridSetting], concept: Concept | None) -> list[
     worded = concept is not None and bool(concept.pairs)
     kept = [s for s in settings if (named or not s.names_only) and (worded or s.rarer == 1)]
     left_out = ", ".join(setting.name for setting in settings if setting not in kept)
+    if not kept:
+        raise InputError(f"the concept lacks the words for every setting asked for ({left_out})")
     if left_out:
         logger.warning("the concept lacks the words for %s: left out", left_out)
     return kept

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ class Parts:
     @contextmanager
     def claim(self, group: str, name: str) -> Iterator[bool]:
         """Whether this part is to be done here: it is not finished, and no other process is at it."""
-        lock = FileLock(self.directory / f"{group}--{name}.lock", timeout=0)
+        lock = FileLock(self._lock(group, name), timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -81,6 +81,18 @@ class Parts:
         spent, self._since = now - self._since, now
         kept = {"rows": rows, "skipped": list(skipped), "processor_seconds": spent}
         write_json(self._rows(group, name), kept)
+
+    def discard(self, wanted: Sequence[tuple[str, str]]) -> None:
+        """Remove these parts, which a results file holds now; others of a larger run that was cut off stay."""
+        for one in wanted:
+            for file in (self._rows(*one), self._predictions(*one), self._lock(*one)):
+                file.unlink(missing_ok=True)
+        for directory in (self.directory, self.directory.parent):
+            with suppress(OSError):  # not empty
+                directory.rmdir()
+
+    def _lock(self, group: str, name: str) -> Path:
+        return self.directory / f"{group}--{name}.lock"
 
     def _rows(self, group: str, name: str) -> Path:
         return self.directory / f"{group}--{name}.json"

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from debias_ssae.benchmark.parts import Part, Parts, writable_directory, write_j
 from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
 from debias_ssae.benchmark.summary import summarise
 from debias_ssae.benchmark.tables import markdown_table
+from debias_ssae.benchmark.words import LEAST, association
 from debias_ssae.benchmark.workers import run_parts, with_helpers
 from debias_ssae.concept import Concept
 from debias_ssae.config import BenchmarkConfig, dump_config
@@ -87,6 +87,9 @@ def run_benchmark(
     every = pd.concat([part.predictions for part in finished], ignore_index=True)
     runs = [row for part in finished for row in part.rows]
     skipped = {tuple(note.items()): note for part in finished for note in part.skipped}
+    if not runs:
+        reasons = "; ".join(dict.fromkeys(f"{note['method']}: {note['reason']}" for note in skipped.values()))
+        raise InputError(f"no method could be run ({reasons})")
     answers = Answers(every)
     summary = summarise(runs, answers)
     results = {
@@ -101,7 +104,7 @@ def run_benchmark(
     write_json(out / "results.json", results)
     every.to_parquet(out / "predictions.parquet")
     (out / "table.md").write_text(markdown_table(results), encoding="utf-8")
-    shutil.rmtree(out / "seeds")
+    parts.discard(wanted)
     return results
 
 
@@ -166,6 +169,13 @@ def prepare(
         _shared(table, config, _pool(corpus, config), cache_dir),
         attribute_texts=_labelled(attribute_data, table["text"].tolist()),
     )
+    concept = shared.concept
+    if concept is not None and concept.pairs and association(concept, shared.texts, shared.z) < LEAST:
+        logger.warning(
+            "the words of the concept %r do not go with the attribute's values in these texts: regimes of words are "
+            "told of another attribute",
+            concept.name,
+        )
     parts = splits(table) if splits is not None else _protocol_splits(shared)
     return Ready(*_only_used(shared, parts), n_texts=len(shared.texts), key=_key(shared, config))
 
@@ -184,11 +194,14 @@ def provenance(
     spent = [part.processor_seconds for part in finished]
     known = [seconds for seconds in spent if seconds is not None]
     config, concept = ready.corpus.config, ready.corpus.concept
+    model = ready.corpus.encoder.language_model
     made = {
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
         "seconds": None if started is None else round(time.monotonic() - started),
         "processor_seconds": round(sum(known)) if len(known) == len(spent) else None,
+        "device": model.device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
     }
     return {
         "quick": config.quick,
@@ -294,7 +307,9 @@ def _shared(
 def _key(shared: Corpus, config: BenchmarkConfig) -> str:
     """Parts are shared between runs that differ in nothing but how many seeds and which methods there are."""
     settings = config.model_dump(mode="json", exclude={"seeds", "methods"})
-    digest = sha256(json.dumps(settings).encode())
+    # another precision, other weights or another version give other parts
+    made_with = [version("debias-ssae"), shared.encoder.language_model.fingerprint]
+    digest = sha256(json.dumps([settings, made_with]).encode())
     for text, y, z in zip(shared.texts, shared.y, shared.z, strict=True):
         digest.update(f"{text}\0{y}\0{z}\0".encode("utf-8", "surrogatepass"))
     for text in shared.pool or ():

@@ -8,6 +8,8 @@ import pandas as pd
 from debias_ssae.exceptions import InputError
 from debias_ssae.retrieval.duplicates import fold
 
+LEAST_HEAD = 5
+"""Texts of a class that train the head, at least: as many as there are folds to choose its C in."""
 Setting = Literal["confounded", "natural"]
 
 
@@ -43,12 +45,12 @@ def make_split(
     """Draw the three sets; ``n_test`` and ``n_attribute`` texts from every cell, ``max_head`` from a head's cell.
 
     In setting "natural" the head's set is a plain sample of the rest, as large as the confounded one.
-    Raises InputError for a cell that is too small, naming it, and when all classes share their majority value:
-    then nothing is confounded.
+    Raises InputError for a cell that is too small, naming it, for a class with too few texts left for the head, and,
+    in setting "confounded", when all classes share their majority value: then nothing is confounded.
     """
     rng = np.random.default_rng(random_state)
     majority = majority_values(y, z)
-    if len(set(majority.values())) < 2:
+    if setting == "confounded" and len(set(majority.values())) < 2:
         raise InputError(
             f"every class has the same majority attribute value {next(iter(majority.values()))!r}"
         )
@@ -56,10 +58,11 @@ def make_split(
     for c in np.unique(y):
         for g in np.unique(z):
             rows = rng.permutation(np.flatnonzero((y == c) & (z == g)))
-            if len(rows) < n_test + n_attribute + (majority[c] == g):
+            if len(rows) < n_test + n_attribute:
                 raise InputError(
                     f"the cell {c} x {g} holds {len(rows)} texts, fewer than the {n_test} for test and "
-                    f"{n_attribute} for the attribute set; lower --n-test and --n-attribute"
+                    f"{n_attribute} for the attribute set; lower --n-test and --n-attribute, or leave out the rows "
+                    "of a value or class that is so rare"
                 )
             test.append(rows[:n_test])
             attribute.append(rows[n_test : n_test + n_attribute])
@@ -69,6 +72,13 @@ def make_split(
     chosen = np.concatenate(head)
     if setting == "natural":
         chosen = rng.permutation(np.concatenate(rest))[: len(chosen)]
+    for c in np.unique(y):
+        n = int((y[chosen] == c).sum())
+        if n < LEAST_HEAD:
+            raise InputError(
+                f"{n} texts of class {c} are left to train the head, fewer than {LEAST_HEAD}; lower --n-test and "
+                "--n-attribute, or leave out the class"
+            )
     unused = np.concatenate([np.setdiff1d(rows, chosen)[:max_head] for rows in rest])
     parts = (chosen, np.concatenate(attribute), np.concatenate(test), unused)
     return Split(*(np.sort(part) for part in parts))

@@ -16,6 +16,7 @@ __all__ = [
     "headline_rows",
     "leakage_of",
     "markdown_table",
+    "skipped_lines",
 ]
 
 COLUMNS = (
@@ -49,16 +50,28 @@ def headline_lines(
 def headline_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     """Yield the cells of COLUMNS; worst-group accuracy with its interval for each head, then what the
     retrained head has."""
+    most = max((row.get("n_seeds") or 0 for row in summary), default=0)
     for (method, regime), heads in headline_lines(summary):
         shown = heads.get("retrained") or next(iter(heads.values()))
+        fewer = f" ({shown['n_seeds']} of {most} seeds)" if (shown.get("n_seeds") or most) < most else ""
         yield [
-            method + (" †" if shown.get("needs_attribute") else ""),
+            method + (" †" if shown.get("needs_attribute") else "") + fewer,
             regime,
             *(_with_interval(heads.get(head), "worst_group_accuracy") for head in HEADLINE_HEADS),
             _number(shown.get("balanced_accuracy")),
             _number(leakage_of(shown)),
             _number(shown.get("gap_closed")),
         ]
+
+
+def skipped_lines(notes: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield a line for each reason why methods did not run, with the methods."""
+    by_reason: dict[str, list[str]] = {}
+    for note in notes:
+        name = f"{note['method']} ({note['regime']})" if note["regime"] else note["method"]
+        by_reason.setdefault(note["reason"], []).append(name)
+    for reason, names in by_reason.items():
+        yield f"not run: {', '.join(names)}: {reason}"
 
 
 def leakage_of(row: Mapping[str, Any]) -> float | None:
@@ -86,7 +99,8 @@ def markdown_table(results: Mapping[str, Any]) -> str:
             for one, cells in zip(results["sums"], comparison_rows(results["sums"]), strict=True)
         ]
         lines += _markdown(("method", *COMPARED), rows)
-    return "\n".join(lines) + "\n"
+    lines += ["", *(f"- {line}" for line in skipped_lines(results.get("skipped") or ()))]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 COMPARED = (

@@ -1,5 +1,6 @@
 """``benchmark``: the protocol on Bias in Bios, other shipped settings, or the user's own table."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,6 +85,8 @@ def benchmark(
     sweep = curves or gsae_grid
     settings = _settings(dataset, options, default_seeds=3 if sweep else None)
     table, source = _table(dataset, data, options)
+    if dataset == "table" and options["concept"] is None and options["config"] is None:
+        _check_words(settings.concept, table, options["sensitive"] or DATASETS[dataset]["sensitive"])
     given = _given(options, source)
     attribute_data = _attribute_data(options, dataset)
     if gsae_grid:
@@ -114,7 +117,7 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     from rich.console import Console
     from rich.table import Table
 
-    from debias_ssae.benchmark.tables import COLUMNS, headline_rows
+    from debias_ssae.benchmark.tables import COLUMNS, headline_rows, skipped_lines
 
     title = "Worst-group accuracy by head: mean and 95% interval over seeds; C by cross-validation"
     table = Table(
@@ -125,6 +128,8 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     for method, *cells in headline_rows(results["summary"]):
         table.add_row((names or {}).get(method, method), *cells)
     Console(width=None if Console().is_terminal else 160).print(table)
+    for line in skipped_lines(results.get("skipped") or ()):
+        click.echo(line)
     _write_report(out)
     click.echo(f"Results: {out / 'results.json'}")
 
@@ -156,7 +161,8 @@ def _settings(dataset: str, options: dict[str, Any], *, default_seeds: int | Non
     if options["methods"]:
         main = ",".join(name for name in METHODS if name not in SELDOM)
         known = {"all": ",".join(METHODS), "main": main, "headline": HEADLINE}
-        given["methods"] = tuple(known.get(options["methods"], options["methods"]).split(","))
+        named = known.get(options["methods"], options["methods"]).split(",")
+        given["methods"] = tuple(dict.fromkeys(name.strip() for name in named))
     if options["regime"]:
         asked = [name.strip() for one in options["regime"] for name in one.split(",")]
         given["regimes"] = tuple(dict.fromkeys(["none", *asked]))
@@ -193,6 +199,20 @@ def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any
             raise InputError(f"{data} has no rows of {', '.join(absent)}; it has {_some(table['target'])}")
         table = table[table["target"].astype(str).isin(wanted)].reset_index(drop=True)
     return table, {"path": _short(data), "sha256": sha256_of(data)}
+
+
+def _check_words(name: str, table: Any, column: str) -> None:
+    """Refuse a concept that nobody asked for where its words are of another attribute."""
+    from debias_ssae.benchmark.words import LEAST, association
+    from debias_ssae.concept import Concept
+
+    known = table.dropna()
+    found = association(Concept.load(name), known["text"].tolist(), known["sensitive"].to_numpy())
+    if found < LEAST:
+        raise InputError(
+            f"the words of the default concept {name!r} do not go with the values of {column!r} (Cramer's V "
+            f"{found:.2f}); give --concept NAME or FILE for that attribute, or --concept none"
+        )
 
 
 def _given(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
@@ -244,7 +264,8 @@ def _some(values: Any) -> str:
 
 def _command() -> str:
     """What was typed; of paths their last two names, for the rest is nobody's business."""
-    return " ".join(["debias-ssae", *(_short(word) if "/" in word else word for word in sys.argv[1:])])
+    words = (_short(word) if len(Path(word).parts) > 1 else word for word in sys.argv[1:])
+    return shlex.join(["debias-ssae", *words])
 
 
 def _short(path: str) -> str:

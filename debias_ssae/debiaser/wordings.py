@@ -51,6 +51,7 @@ def read_wordings(
 
     Raises InputError where no text holds a word of the concept.
     """
+    model.check_spans()
     options: dict[str, Any] = {
         "max_texts": config.max_texts,
         "random_state": random_state,

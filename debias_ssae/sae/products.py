@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from debias_ssae.processor import is_intel
+from debias_ssae.processor import suits_mkl
 
 
 def product(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
@@ -23,7 +23,7 @@ def product(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:
 @cache
 def _prefers_onednn() -> bool:
     try:
-        if is_intel():
+        if suits_mkl():
             return False
         x = torch.arange(12.0).view(3, 4)
         found = torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], "")

@@ -110,6 +110,18 @@ def test_token_mask_takes_the_mean_of_the_texts_it_was_fitted_on(encoder: Activa
     assert np.abs(other - token_mask(encoder, SHORT[:1], GENDER)).max() > 1e-4
 
 
+def test_token_mask_means_are_of_what_the_layer_gives(encoder: ActivationEncoder, monkeypatch: Any) -> None:
+    """Gemma and BART scale their rows inside the embedding layer."""
+    layer = encoder.language_model.module.get_input_embeddings()
+    plain = TokenMask(encoder, "gender").fit(["fog"]).mean_
+    handle = layer.register_forward_hook(lambda module, args, output: 3 * output)
+    try:
+        scaled = TokenMask(encoder, "gender").fit(["fog"]).mean_
+    finally:
+        handle.remove()
+    np.testing.assert_allclose(scaled.numpy(), 3 * plain.numpy(), rtol=1e-5)
+
+
 def make_twins(n: int = 400, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Two wordings that differ in a plane, by a shift whose size depends on the text."""
     rng = np.random.default_rng(seed)
@@ -212,6 +224,8 @@ def test_concept_scrubbing_defaults_and_bad_input(encoder: ActivationEncoder) ->
     edits = scrub_blocks(model, texts, z, y, conditional=True)
     assert list(edits) == ["embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))]
     assert np.isfinite(encoder.encode(texts, edits)).all()
+    cut = scrub_blocks(model, texts, z, hookpoints=["embeddings"], max_length=4)
+    assert cut["embeddings"].fingerprint != scrub_blocks(model, texts, z)["embeddings"].fingerprint
     with pytest.raises(InputError, match="Unknown hookpoints"):
         scrub_blocks(model, texts, z, hookpoints=["cellar"])
     with pytest.raises(InputError, match="must agree"):

@@ -284,3 +284,21 @@ def test_many_classes(make_seed: Make) -> None:
         assert set(head.predict(seed.plain.test)) <= set(table.target)
     assert {s["method"] for s in seed.skipped} == two
     assert all("two classes" in s["reason"] for s in seed.skipped)
+
+
+def test_no_general_sae_without_a_general_corpus(make_seed: Make) -> None:
+    seed = make_seed(tiny_table(), regimes=("none", "labelled", "concept"))
+    seed.corpus.pool = None
+    for method in ("gsae", "gsae_eighth", "latent_skyline"):
+        assert not list(variants(seed, method))
+    assert {note["method"] for note in seed.skipped} == {"gsae", "gsae_eighth", "latent_skyline"}
+    assert list(variants(seed, "ssae")), "starts from the head's own texts then"
+
+
+@pytest.mark.parametrize("method", ["leace_in_model", "ssae_leace_in_model", "neuron_skyline"])
+def test_erasers_in_the_model_stop_where_the_representation_comes_from(method: str, make_seed: Make) -> None:
+    seed = make_seed(tiny_table(), regimes=("none", "labelled"))
+    seed.corpus.encoder.layer = "blocks.1"
+    (variant,) = variants(seed, method)
+    assert not seed.skipped
+    assert np.isfinite(variant.rows.head).all()

@@ -146,6 +146,47 @@ def test_who_has_nothing_left_helps_from_the_other_end() -> None:
     assert with_helpers([0, 1], 2) == [(0, False), (1, False), (1, True), (0, True)]
 
 
+def test_a_run_that_ends_takes_its_own_parts_away_and_no_others(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "seeds" / "key")
+    for name in ("erm", "ssae"):
+        with parts.claim("0", name):
+            parts.write("0", name, [], pd.DataFrame({"a": [1]}))
+    parts.discard([("0", "erm"), ("1", "erm")])
+    assert not parts.has("0", "erm")
+    assert {file.name for file in parts.directory.iterdir()} >= {"0--ssae.json", "0--ssae.parquet"}
+    parts.discard([("0", "ssae")])
+    assert not (tmp_path / "seeds").exists()
+
+
+def test_parts_of_another_version_or_other_weights_are_not_taken(
+    table: pd.DataFrame, config: BenchmarkConfig, pool: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = room.prepare(table, config, pool).key
+    assert room.prepare(table, config.updated(seeds=1, methods=("erm",)), pool).key == key
+    monkeypatch.setattr(room, "version", lambda name: "99")
+    other = room.prepare(table, config, pool).key
+    monkeypatch.setattr("debias_ssae.activations.language_model.LanguageModel.fingerprint", "other weights")
+    assert len({key, other, room.prepare(table, config, pool).key}) == 3
+
+
+def test_where_nothing_can_run_the_reasons_are_told(
+    table: pd.DataFrame, config: BenchmarkConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"no method could be run .*gsae: there is no general corpus"):
+        run_benchmark(table, config.updated(seeds=1, methods=("gsae", "latent_skyline")), tmp_path)
+
+
+def test_words_of_another_attribute_are_said_to_be(
+    table: pd.DataFrame, config: BenchmarkConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.prepare(table, config.updated(seeds=1))
+    assert "told of another attribute" not in caplog.text
+    half = len(table) // 2
+    shuffled = table.assign(sensitive=["x", "y"] * half, target=np.repeat(["a", "b"], half))
+    room.prepare(shuffled, config.updated(seeds=1, setting="natural"))
+    assert "told of another attribute" in caplog.text
+
+
 def test_a_part_is_done_once(tmp_path: Path) -> None:
     parts, others = Parts(tmp_path), Parts(tmp_path)
     with parts.claim("0", "erm") as mine:
@@ -297,6 +338,8 @@ def test_a_concept_without_first_names_leaves_their_settings_out(caplog: pytest.
     assert not any(setting.names_only for setting in _possible(SETTINGS, bare))
     assert "for names only, 1/8 width, names only: left out" in caplog.text
     assert not any(setting.names_only or setting.rarer > 1 for setting in _possible(SETTINGS, None))
+    with pytest.raises(InputError, match=r"for every setting asked for \(names only\)"):
+        _possible([GridSetting("names only", names_only=True)], bare)
     caplog.clear()
     assert _possible(SETTINGS, Concept.load("gender")) == list(SETTINGS)
     assert not caplog.text

@@ -48,6 +48,21 @@ def test_majority_is_relative_to_the_whole() -> None:
         make_split(np.array(["a", "a"]), np.array(["M", "M"]), n_test=1, n_attribute=1)
 
 
+def test_balanced_data_is_refused_only_where_it_must_be_confounded() -> None:
+    y, z = np.repeat(["a", "b"], 60), np.tile(["F", "M"], 60)
+    assert len(make_split(y, z, setting="natural", n_test=5, n_attribute=5).head)
+    with pytest.raises(InputError, match="same majority"):
+        make_split(y, z, n_test=5, n_attribute=5)
+
+
+def test_a_class_with_too_few_texts_for_its_head_is_named() -> None:
+    sizes = {("a", "F"): 44, ("a", "M"): 40, ("b", "F"): 40, ("b", "M"): 90}
+    y, z = (np.repeat([cell[i] for cell in sizes], list(sizes.values())) for i in (0, 1))
+    with pytest.raises(InputError, match="4 texts of class a are left to train the head, fewer than 5"):
+        make_split(y, z, n_test=20, n_attribute=20)
+    assert len(make_split(y, z, n_test=20, n_attribute=19).head)
+
+
 def test_too_small_cell_is_named() -> None:
     with pytest.raises(InputError, match=r"nurse x M holds 40 texts.*--n-test"):
         make_split(Y, Z, n_test=30, n_attribute=30)

@@ -58,7 +58,7 @@ def invoke(*arguments: object) -> tuple[int, str]:
 def bios(tmp_path: Path) -> Path:
     frame = pd.DataFrame(
         {
-            "text": [f"text {i}" for i in range(6)],
+            "text": [f"{who} wrote text {i}" for i, who in enumerate(["She", "He"] * 3)],
             "text_wo_first_sentence": [f"rest {i}" for i in range(6)],
             "occupation": ["athlete", "politician", "writer"] * 2,
             "profession": ["nurse", "surgeon", "dj"] * 2,
@@ -124,6 +124,77 @@ def test_a_quick_look_says_so(asked: Any, bios: Path, tmp_path: Path) -> None:
     assert config.quick
     assert (config.seeds, config.n_test, config.debias.d_sae) == (1, QUICK["n_test"], 512)
     assert "quick look" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+
+
+def test_words_of_another_attribute_are_refused_unless_asked_for(
+    asked: Any, bios: Path, tmp_path: Path
+) -> None:
+    given = ("table", "--data", bios, "--out", tmp_path / "r", "--quiet", "--sensitive", "label")
+    frame = pd.read_parquet(bios)
+    frame["label"] = ["a", "a", "b", "b", "c", "c"]
+    frame.to_parquet(bios)
+    code, output = invoke(*given)
+    assert code == 2
+    assert "the words of the default concept 'gender' do not go with the values of 'label'" in output
+    assert not (tmp_path / "r").exists()
+    assert invoke(*given, "--concept", "gender")[0] == 0
+    assert invoke(*given, "--concept", "none")[0] == 0
+    assert [config.concept for _, _, config, _ in asked] == ["gender", None]
+
+
+def test_what_did_not_run_is_told(
+    asked: Any, bios: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any, **__: Any) -> dict[str, Any]:
+        rows = [
+            {
+                "method": name,
+                "regime": "concept",
+                "head": "retrained",
+                "head_model": "logistic",
+                "C_rule": "cv",
+            }
+            | {"representation": "mean(final)", "worst_group_accuracy": 0.8, "n_seeds": n}
+            for name, n in (("ssae", 5), ("splince", 4))
+        ]
+        notes = [
+            {"method": name, "regime": "labelled", "reason": "no corpus"} for name in ("gsae", "ssae_deep")
+        ]
+        results = {"summary": rows, "skipped": notes, "data": {}, "runs": []}
+        (tmp_path / "r" / "results.json").write_text(json.dumps(results))
+        return results
+
+    monkeypatch.setattr(room, "run_benchmark", run)
+    code, output = invoke(
+        "bias-in-bios", "--data", bios, "--out", tmp_path / "r", "--methods", "ssae, erm,ssae"
+    )
+    assert code == 0
+    assert "not run: gsae (labelled), ssae_deep (labelled): no corpus" in output
+    assert "splince (4 of 5 seeds)" in output
+    assert "ssae (" not in output.replace("(labelled)", "")
+
+
+def test_methods_are_named_once(asked: Any, bios: Path, tmp_path: Path) -> None:
+    given = ("bias-in-bios", "--data", bios, "--out", tmp_path / "r", "--quiet")
+    assert invoke(*given, "--methods", "ssae, erm,ssae")[0] == 0
+    assert asked[0][2].methods == ("ssae", "erm")
+
+
+def test_the_command_can_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from debias_ssae.cli.benchmark import _command
+
+    typed = [
+        "x",
+        "benchmark",
+        "--data",
+        "/home/me/bios/data.parquet",
+        "--grid-setting",
+        "1/8 width, 100x rarer",
+    ]
+    monkeypatch.setattr("sys.argv", typed)
+    assert (
+        _command() == "debias-ssae benchmark --data bios/data.parquet --grid-setting '1/8 width, 100x rarer'"
+    )
 
 
 def test_labels_without_a_target_and_sweeps(asked: Any, bios: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_products_equal_torch(n, k, m, turned, biased, dtype):
 
 @pytest.mark.parametrize("intel", [False, True])
 def test_onednn_is_taken_where_mkl_is_not_at_home(monkeypatch, intel):
-    monkeypatch.setattr(products, "is_intel", lambda: intel)
+    monkeypatch.setattr(products, "suits_mkl", lambda: intel)
     assert products._prefers_onednn.__wrapped__() == (not intel and torch.backends.mkldnn.is_available())
 
 
@@ -38,6 +38,6 @@ def test_a_torch_without_the_operator_uses_its_own(monkeypatch):
     def gone(*_):
         raise RuntimeError
 
-    monkeypatch.setattr(products, "is_intel", lambda: False)
+    monkeypatch.setattr(products, "suits_mkl", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", gone, raising=False)
     assert not products._prefers_onednn.__wrapped__()

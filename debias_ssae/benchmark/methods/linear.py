@@ -1,7 +1,7 @@
 """Linear erasers: of the pooled vectors, and inside the model."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
@@ -12,15 +12,17 @@ from debias_ssae.baselines import (
     LEACE,
     SPLINCE,
     AttributeErasure,
+    BlockErasure,
     CorrelationRemoval,
     CounterfactualEraser,
     MeanDifference,
     scrub_blocks,
 )
 from debias_ssae.benchmark.methods.registry import Make, method
-from debias_ssae.benchmark.methods.seed import Seed
+from debias_ssae.benchmark.methods.seed import AttributeSet, Seed
 from debias_ssae.benchmark.methods.variant import Rows, Variant
 from debias_ssae.benchmark.passes import Encoding
+from debias_ssae.encoder import Edit
 from debias_ssae.exceptions import InputError
 
 _MAX_TWINS = 1000
@@ -58,13 +60,25 @@ def leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
     """LEACE on token rows at the embeddings and after every block (concept scrubbing)."""
     labelled, corpus = seed.attribute_set(regime), seed.corpus
     start = time.perf_counter()
-    edits = scrub_blocks(corpus.encoder.language_model, labelled.texts, labelled.z)
+    edits = erased_blocks(seed, labelled)
     seconds = time.perf_counter() - start
     size = sum(edit.n_parameters for edit in edits.values())
     rows = seed.rows(corpus.passes.edited(edits), regime)
     yield Variant(
         "leace_in_model", regime, rows, hookpoint="every block", n_parameters=size, seconds_fit=seconds
     )
+
+
+def erased_blocks(
+    seed: Seed, labelled: AttributeSet, edits: Mapping[str, Edit] | None = None
+) -> dict[str, BlockErasure]:
+    """LEACE at the embeddings and after every block that the representation comes from, behind ``edits``."""
+    corpus, model = seed.corpus, seed.corpus.encoder.language_model
+    before = model.hookpoints[: model.hookpoints.index(corpus.encoder.layer) + 1]
+    every = ["embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))]
+    hookpoints = [name for name in every if name in before and name not in (edits or {})]
+    limits = corpus.config.debias.activations.limits
+    return scrub_blocks(model, labelled.texts, labelled.z, hookpoints=hookpoints, edits=edits, **limits)
 
 
 @method("correlation_removal", "labelled")

@@ -124,10 +124,10 @@ class Seed:
     def choosing(self) -> np.ndarray:
         """Which half of A (bool ``[n_attribute]``, half of each cell) chooses C by worst-group accuracy."""
         rows, rng = self.split.attribute, np.random.default_rng(self.number)
-        cell = np.char.add(np.char.add(self.corpus.y[rows], "\0"), self.corpus.z[rows])
+        y, z = (np.unique(labels[rows], return_inverse=True)[1] for labels in (self.corpus.y, self.corpus.z))
         chosen = np.zeros(len(rows), dtype=bool)
-        for name in np.unique(cell):
-            members = rng.permutation(np.flatnonzero(cell == name))
+        for c, g in np.unique(np.stack([y, z], axis=1), axis=0):
+            members = rng.permutation(np.flatnonzero((y == c) & (z == g)))
             chosen[members[: len(members) // 2]] = True
         return chosen
 
@@ -222,6 +222,14 @@ class Seed:
             general = self.sae("gsae", hookpoint, config) if kind != "gsae" else None
             self._saes[key] = self._train(kind, hookpoint, config, general)
         return self._saes[key]
+
+    def general_sae(self, hookpoint: str | None = None, config: DebiasConfig | None = None) -> TrainedSAE:
+        """The general SAE as a method of its own. Raises InputError without a corpus: an SAE of the head's own texts,
+        from which the specialised ones then start, is not general.
+        """
+        if self.corpus.pool is None:
+            raise InputError("there is no general corpus (--corpus) to train a general SAE on")
+        return self.sae("gsae", hookpoint, config)
 
     def _train(
         self, kind: str, hookpoint: str, config: DebiasConfig, general: TrainedSAE | None

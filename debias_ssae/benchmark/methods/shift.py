@@ -33,8 +33,9 @@ def neuron_skyline(seed: Seed, regime: str) -> Iterator[Variant]:
     corpus, labelled = seed.corpus, seed.attribute_set(regime)
     debias, model = corpus.config.debias, corpus.encoder.language_model
     n = max(1, round(model.d_model * debias.selection.n_latents / debias.d_sae))
+    options = {"hookpoint": corpus.config.hookpoint, "n_neurons": n, **debias.activations.limits}
     start = time.perf_counter()
-    edit = ablate_neurons(model, labelled.texts, labelled.z, hookpoint=corpus.config.hookpoint, n_neurons=n)
+    edit = ablate_neurons(model, labelled.texts, labelled.z, **options)
     seconds = time.perf_counter() - start
     yield Variant(
         "neuron_skyline",
@@ -50,7 +51,7 @@ def neuron_skyline(seed: Seed, regime: str) -> Iterator[Variant]:
 @method("latent_skyline", "labelled")
 def latent_skyline(seed: Seed, regime: str) -> Iterator[Variant]:
     """Latents of the general SAE chosen with A's attribute alone, without its classes."""
-    trained = seed.sae("gsae")
+    trained = seed.general_sae()
     start = time.perf_counter()
     n = seed.corpus.config.debias.selection.n_latents
     found = seed.found(trained, regime, n, with_y=False)

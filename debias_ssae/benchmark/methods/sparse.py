@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from debias_ssae.ablation import LatentEraser, mean_difference
-from debias_ssae.baselines import AttributeErasure, scrub_blocks
-from debias_ssae.benchmark.methods.linear import LINEAR, fit_counterfactual, n_parameters
+from debias_ssae.baselines import AttributeErasure
+from debias_ssae.benchmark.methods.linear import LINEAR, erased_blocks, fit_counterfactual, n_parameters
 from debias_ssae.benchmark.methods.registry import Make, method
 from debias_ssae.benchmark.methods.seed import Seed, TrainedSAE
 from debias_ssae.benchmark.methods.variant import Variant
@@ -26,7 +26,8 @@ def _sae(
     name: str, kind: str, *, families: tuple[str, ...] = _FAMILIES, share: int = 1, deep: bool = False
 ) -> Make:
     def variants(seed: Seed, regime: str) -> Iterator[Variant]:
-        trained = seed.sae(kind, middle(seed) if deep else None, narrow(seed.corpus.config.debias, share))
+        shape = middle(seed) if deep else None, narrow(seed.corpus.config.debias, share)
+        trained = seed.general_sae(*shape) if kind == "gsae" else seed.sae(kind, *shape)
         yield _erased(seed, name, regime, trained, _n_latents(seed, share))
 
     return method(name, *families)(variants)
@@ -134,8 +135,8 @@ def ssae_leace_in_model(seed: Seed, regime: str) -> Iterator[Variant]:
     trained, labelled = seed.sae(), seed.attribute_set(regime)
     start = time.perf_counter()
     found = seed.found(trained, regime, _n_latents(seed))
-    edit, model = seed.edits(trained, found.latents), seed.corpus.encoder.language_model
-    blocks = scrub_blocks(model, labelled.texts, labelled.z, edits=edit)
+    edit = seed.edits(trained, found.latents)
+    blocks = erased_blocks(seed, labelled, edit)
     seconds = trained.seconds + time.perf_counter() - start
     yield Variant(
         "ssae_leace_in_model",
