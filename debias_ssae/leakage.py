@@ -23,6 +23,7 @@ Probe = Literal["linear", "mlp", "boosted"]
 PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
 _LINEAR_C = (1e-3, 1e-2, 1e-1, 1.0)
 _BOOSTED_COLUMNS = 64
+_LARGE = 1 << 22  # numbers in the representations from which threads pay
 # shares of the rows after which the online code retrains its probe (Voita and Titov 2020, section 2.2)
 _MDL_STEPS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
@@ -150,7 +151,7 @@ def probe_leakage(
     jobs = [(probe, given_y) for given_y in (False, True) for probe in probes if parts[given_y]]
     results = []
     # many small products: one thread is several times faster than a contended pool
-    with threadpool_limits(1):
+    with threadpool_limits(1 if rows.size < _LARGE else None):
         for probe, given_y in tqdm(jobs, desc="probes", disable=not progress):
             found, control = _scores(rows, codes, parts[given_y], probe, n_folds, rng)
             value, low, high = mean_of_shares(*found, z=z_critical)
