@@ -3,6 +3,7 @@
 python benchmarks/sweep_tables.py                            # rewrites the page between the marks of each
 python benchmarks/sweep_tables.py curves curves.json         # first keeps this run as benchmarks/results/curves.json
 python benchmarks/sweep_tables.py gsae_grid grid.json
+python benchmarks/sweep_tables.py gsae_grid_seeds grid.json  # some settings, more seeds
 """
 
 import json
@@ -16,7 +17,11 @@ from readme_table import rounded
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmark.md"
-ROWS = {"curves": ("curves",), "gsae_grid": ("grid", "differences")}
+ROWS = {
+    "curves": ("curves",),
+    "gsae_grid": ("grid", "differences"),
+    "gsae_grid_seeds": ("grid", "differences"),
+}
 """The lists of each file, of which a line holds one entry."""
 HEADS = ("retrained", "frozen", "frozen, re-centred")
 SAES = ("gsae", "gsae_continued", "ssae_erm", "ssae")
@@ -107,12 +112,12 @@ def _source(results: dict) -> str:
         if made.get("processor_seconds")
         else []
     )
-    took += ["SAEs and passes of README's run in the cache"] if "--cache" in (made["command"] or "") else []
+    took += ["a cache held part of the work"] if "--cache" in (made["command"] or "") else []
     text = f"Made on {made['date']} by `{made['command']}` ({', '.join(took)})."
     return fill(text, 130, break_long_words=False, break_on_hyphens=False)
 
 
-TABLES = {"curves": curves, "gsae_grid": gsae_grid}
+TABLES = {"curves": curves, "gsae_grid": gsae_grid, "gsae_grid_seeds": gsae_grid}
 
 
 def table(name: str) -> str:
