@@ -330,6 +330,7 @@ def _provenance(results: Mapping[str, Any], data: Mapping[str, Any], seeds: Sequ
     facts = {"Data": data.get("path"), "Rows": data.get("n"), "SHA-256 of the data": data.get("sha256")}
     made = dict(results.get("made") or {})
     facts |= {"Corpus": data.get("corpus"), "Date": made.get("date"), "Command": made.get("command")}
+    facts |= {"Device": made.get("device"), "Precision": made.get("dtype")}
     facts["Seeds"] = ", ".join(map(str, seeds))
     facts |= {f"Version of {name}": value for name, value in dict(results.get("versions") or {}).items()}
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}

@@ -103,6 +103,7 @@ def test_files_and_schema(results: tuple[dict[str, Any], Path], config: Benchmar
     assert "| ssae | concept |" in (out / "table.md").read_text()
     assert BenchmarkConfig(**written["config"]) == config
     assert not (out / "seeds").exists()
+    assert (written["made"]["device"], written["made"]["dtype"]) == ("cpu", "float32")
     assert "All methods" in report_directory(out).read_text(encoding="utf-8")
 
 
