@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -90,6 +90,11 @@ class LatentEraser:
             still = self._still.to(x.device)
             edited[:, still] = x[:, still]
             return edited
+
+    def double(self) -> "LatentEraser":
+        """The same eraser with its weights in double precision."""
+        means = None if self.means is None else self.means.double()
+        return replace(self, sae=copy.deepcopy(self.sae).double(), means=means)
 
     def _edit(self, sae: SparseAutoencoder, rows: Tensor) -> Tensor:
         if self.mode == "project":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -24,7 +23,7 @@ from debias_ssae.debiaser.checks import (
     check_target,
 )
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
-from debias_ssae.debiaser.matrix import MATRIX, learn_from_matrix
+from debias_ssae.debiaser.matrix import MATRIX, edit_matrix, learn_from_matrix
 from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.residual import (
     LABELLED_RESIDUALS,
@@ -329,9 +328,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
         if not self.changes_anything:
             return X.copy()
-        rows = torch.from_numpy(X.astype(np.float32, order="C"))
-        # the change alone is float32, so that what is not edited keeps all its digits
-        return X + (self.eraser_(rows) - rows).numpy().astype(X.dtype)
+        return edit_matrix(self.eraser_, X)
 
     def _recenter(self, plain: np.ndarray, edited: np.ndarray) -> None:
         """Keep the training mean in place, so that a classifier already deployed keeps its intercept."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from debias_ssae.ablation import inverse, spread
+from debias_ssae.ablation import LatentEraser, inverse, spread
 from debias_ssae.activations import Activations
 from debias_ssae.debiaser.checks import check_saes
 from debias_ssae.debiaser.finding import find_from_labels
@@ -19,6 +19,8 @@ from debias_ssae.sae.model import SparseAutoencoder
 
 MATRIX = "matrix"
 """The one part of such a debiaser."""
+_BLOCK = 16_384
+"""Rows edited at a time; bounds their copies in double precision."""
 LOST = 1e-6
 """Share of a column's mean below which its spread is lost in float32."""
 
@@ -53,6 +55,18 @@ def learn_from_matrix(debiaser: Any, X: np.ndarray, y: np.ndarray | None, z: Any
         **options,
     )
     return Part.cut(for_rows, found, debiaser.alpha)
+
+
+def edit_matrix(eraser: LatentEraser, X: np.ndarray) -> np.ndarray:
+    """Return the edited rows of ``X [n, d]``, in its dtype; what is not edited keeps all its digits.
+
+    In double precision: in float32 a row's change would depend, by a digit, on how many rows are beside it.
+    """
+    edited, eraser = X.copy(), eraser.double()
+    for start in range(0, len(X), _BLOCK):
+        rows = torch.from_numpy(X[start : start + _BLOCK].astype(np.float64, order="C"))
+        edited[start : start + _BLOCK] += (eraser(rows) - rows).numpy().astype(X.dtype)
+    return edited
 
 
 def _units(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

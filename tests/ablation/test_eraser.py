@@ -49,6 +49,17 @@ def test_pooling_identity(latents: list[int], alpha: float, seed: int) -> None:
     assert torch.allclose(pool(LatentEraser.cut(sae, latents, alpha=alpha)(x)), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["zero", "mean", "project", "keep"])
+@pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu"])
+def test_in_double_precision_rows_do_not_depend_on_those_beside_them(architecture: str, mode: str) -> None:
+    eraser = LatentEraser.cut(sae_of(architecture), [3, 17], mode=mode, means=torch.rand(M))  # type: ignore[arg-type]
+    x, double = rows().double(), eraser.double()
+    one_by_one = torch.cat([double(row[None]) for row in x])
+    torch.testing.assert_close(double(x), one_by_one, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(double(x).float(), eraser(x.float()), rtol=1e-4, atol=1e-4)
+    assert eraser.sae.W_enc.dtype == torch.float32
+
+
 @pytest.mark.parametrize(("latents", "alpha"), [([], 1.0), ([1, 2], 0.0)])
 def test_nothing_removed_means_the_same_bits(latents: list[int], alpha: float) -> None:
     x = rows()

@@ -42,3 +42,11 @@ def test_the_subclass_removes_something() -> None:
     fitted = AttributeFromX(config=QUICK, random_state=0).fit(X)
     assert len(fitted.latents_) > 0
     assert not np.allclose(fitted.transform(X), X)
+
+
+def test_a_row_of_a_matrix_is_edited_alike_whatever_is_beside_it() -> None:
+    X = np.random.default_rng(0).normal(size=(90, 6))
+    fitted = AttributeFromX(config=QUICK, random_state=0).fit(X)
+    whole = fitted.transform(X)
+    for rows in (slice(1), slice(40, 47)):
+        np.testing.assert_allclose(fitted.transform(X[rows]), whole[rows], rtol=1e-12, atol=1e-12)
