@@ -226,9 +226,10 @@ def _scores(
                 truths.append(z[test])
     told, half = _predict(probe, rows, problems), len(problems) // 2
     n_values = int(codes.max()) + 1
-    return tuple(  # type: ignore[return-value]
+    first, second = (
         _counts(truths[side], told[side], n_folds, n_values) for side in (slice(half), slice(half, None))
     )
+    return first, second
 
 
 def _counts(truths: list[Rows], told: list[Rows], n_folds: int, n_values: int) -> Counts:
