@@ -160,8 +160,10 @@ def _source(results: dict, name: str) -> str:
     data, versions, made = results["data"], results["versions"], results["made"]
     up = "../" * PAGES[name].count("/")
     took = f" in {made['seconds'] / 60:.0f} minutes" if made["seconds"] else ""
+    spent = made.get("processor_seconds")
+    how = f" ({spent / 60:.0f} of processor time, {made['device']}, {made['dtype']})" if spent else ""
     return (
-        f"Made on {made['date']}{took} by `{made['command']}`; data SHA-256 "
+        f"Made on {made['date']}{took}{how} by `{made['command']}`; data SHA-256 "
         f"`{data['sha256'][:16]}`, debias-ssae {versions['debias-ssae']}, torch {versions['torch']}, scikit-learn "
         f"{versions['scikit-learn']}; kept in [benchmarks/results]({up}benchmarks/results)."
     )

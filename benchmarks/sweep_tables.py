@@ -87,7 +87,7 @@ def _differences(records: list[dict], settings: list[str], other: str) -> list[s
 
     def cell(one: dict) -> str:
         marks = ("\\*" if one["p_holm"] < 0.05 else "") + (" ≥" if one["p_non_inferior_holm"] < 0.05 else "")
-        return f"{one['difference']:+.3f} ({one['ci_low']:+.3f} to {one['ci_high']:+.3f}){marks}"
+        return f"{one['difference']:+z.3f} ({one['ci_low']:+z.3f} to {one['ci_high']:+z.3f}){marks}"
 
     return [
         f"`ssae` minus `{other}`, paired, 95%; \\*: p < 0.05 after Holm over the settings; ≥: shown to be no worse by "

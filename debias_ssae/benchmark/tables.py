@@ -120,7 +120,7 @@ def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[s
         name = one["against"] if one["against"] == one["method"] else f"{one['against']}: {one['method']}"
         if one["method_regime"] != one["regime"]:
             name += f" ({one['method_regime']})"
-        difference = f"{one['difference']:+.3f} ({one['ci_low']:+.3f} to {one['ci_high']:+.3f})"
+        difference = f"{one['difference']:+z.3f} ({one['ci_low']:+z.3f} to {one['ci_high']:+z.3f})"
         p = "< 0.01" if one["p_holm"] < 0.01 else f"{one['p_holm']:.2f}"
         yes = "yes" if one["non_inferior"] else "no"
         yield [one["head"], one["regime"], name, difference, p, yes, f"{one['smallest_detectable']:.3f}"]
