@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from debias_ssae.auditing import audit
-from debias_ssae.intervals import (
+from debias_ssae.audit import audit
+from debias_ssae.core.stats import (
     clustered_interval,
     gap_permutation_test,
     lowest_share,

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.auditing import audit
-from debias_ssae.intervals import count_draws
+from debias_ssae.audit import audit
+from debias_ssae.core.stats import count_draws
 
 
 def _clocks() -> tuple[float, float]:

@@ -25,8 +25,8 @@ import torch
 import transformers
 
 from debias_ssae import ActivationEncoder, DebiasConfig, SSAEDebiaser, TrainConfig
-from debias_ssae.activations import harvest
-from debias_ssae.models import has_fast_bf16
+from debias_ssae.core.device import has_fast_bf16
+from debias_ssae.model import harvest
 
 MOST = 1.05
 LARGEST = 2_000_000

@@ -22,8 +22,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
-from debias_ssae.activations import LanguageModel, harvest, wrap_model
-from debias_ssae.models import has_fast_bf16
+from debias_ssae.core.device import has_fast_bf16
+from debias_ssae.model import LanguageModel, harvest, wrap_model
 
 BLOCK = 3
 LENGTHS = (30, 174)

@@ -54,9 +54,9 @@ def _rerank(general: list[str], seeds: list[str], n_steps: int) -> Any:
     """A small general SAE at the embedding output, then TracIn's scorer."""
     import torch
 
-    from debias_ssae.activations import harvest, load_model
-    from debias_ssae.config import SAEConfig, TrainConfig
-    from debias_ssae.influence import tracin_scorer
+    from debias_ssae.core.config import SAEConfig, TrainConfig
+    from debias_ssae.model import harvest, load_model
+    from debias_ssae.sae.influence import tracin_scorer
     from debias_ssae.sae.trainer import shuffled_batches, train_sae
 
     model = load_model("minilm")

@@ -28,7 +28,7 @@ import torch
 from sae_peers import PEERS, PIP, Settings, present
 from torch import Tensor
 
-from debias_ssae.config import SAEConfig, TrainConfig
+from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.sae import SparseAutoencoder, shuffled_batches, train_sae
 
 RESULTS = Path(__file__).parent / "results"
@@ -272,8 +272,8 @@ def real_rows(n_rows: int) -> tuple[Tensor, str]:
     if not folder:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(n_rows, 384, generator=generator), "random normal"
-    from debias_ssae.activations import load_model, stream_rows
-    from debias_ssae.datasets import load_corpus
+    from debias_ssae.model import load_model, stream_rows
+    from debias_ssae.text import load_corpus
 
     texts = load_corpus(Path(folder) / "general_corpus" / "data.parquet")
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()

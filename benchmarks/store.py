@@ -16,8 +16,8 @@ import torch
 _HARVEST = """
 import sys, resource, numpy as np, torch
 torch.set_num_threads(1)
-from debias_ssae.activations import load_model
-from debias_ssae.harvest import harvest_to_store
+from debias_ssae.model import load_model
+from debias_ssae.model.store.harvest import harvest_to_store
 words = np.asarray([f"{a}{b}" for a in ("nurse", "city", "clinic", "work", "degree") for b in ("", "s", "ed", "ing")])
 rng = np.random.default_rng(0)
 texts = (" ".join(rng.choice(words, 20 + 80 * (i % 2))) + f" {i}" for i in range(int(sys.argv[1])))
@@ -28,7 +28,7 @@ print(store.n_rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 def minilm(data: Path, n_texts: int | None, budgets: list[int]) -> dict[str, Any]:
     """Real tokens a CPU-second of the final layer in bfloat16 (or float32 where that is not native)."""
-    from debias_ssae.activations import embed, harvest, load_model
+    from debias_ssae.model import embed, harvest, load_model
 
     texts = pd.read_parquet(data / "bias_in_bios_surgeon_nurse" / "data.parquet").iloc[:n_texts, 0].tolist()
     model = load_model("minilm")
@@ -74,9 +74,9 @@ def memory(n_texts: int) -> dict[str, Any]:
 
 def reading(rows: int, n_batches: int) -> dict[str, Any]:
     """Shuffled rows a CPU-second beside what SAE training (TopK, 3,072 latents) consumes."""
-    from debias_ssae.config import SAEConfig, TrainConfig
+    from debias_ssae.core.config import SAEConfig, TrainConfig
+    from debias_ssae.model.store import ActivationStore, StoreWriter
     from debias_ssae.sae.trainer import train_sae
-    from debias_ssae.store import ActivationStore, StoreWriter
 
     with tempfile.TemporaryDirectory() as folder:
         writer = StoreWriter(

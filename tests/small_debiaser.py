@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from debias_ssae import Concept, DebiasConfig, SSAEDebiaser, TrainConfig
-from debias_ssae.config import SelectionConfig
-from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.core.config import SelectionConfig
+from debias_ssae.model.encoder import ActivationEncoder
 
 WORDS = ["she", "he", "her", "his", "woman", "man", "nurse", "surgeon", "works", "in", "the", "city"]
 WORDS += ["clinic", "and", "was", "born", "a", "of", "hospital", "old"]

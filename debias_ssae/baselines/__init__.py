@@ -10,7 +10,7 @@ from debias_ssae.baselines.in_model import BlockErasure, scrub_blocks
 from debias_ssae.baselines.neurons import NeuronAblation, ablate_neurons
 from debias_ssae.baselines.nullspace import INLP
 from debias_ssae.baselines.removal import CorrelationRemoval
-from debias_ssae.baselines.text import TextScrubber, augment_with_twins
+from debias_ssae.baselines.text import TextScrubber, augment_with_counterfactuals
 from debias_ssae.baselines.token_mask import TokenMask, token_mask
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "TextScrubber",
     "TokenMask",
     "ablate_neurons",
-    "augment_with_twins",
+    "augment_with_counterfactuals",
     "counterfactual_subspace",
     "scrub_blocks",
     "token_mask",

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.attribution import encode_attribute, names_of
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.selection import encode_attribute, names_of
 
 
 def read_attribute(sensitive_features: Any, n: int, asker: str) -> tuple[np.ndarray, tuple[str, ...]]:

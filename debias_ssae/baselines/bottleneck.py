@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.encoder import ActivationEncoder, check_texts
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.model.encoder import ActivationEncoder, check_texts
 
 HOSPITAL_WORDS = (
     "surgery", "operation", "incision", "transplant", "orthopedic", "board certified", "residency", "fellowship",

@@ -10,22 +10,22 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from debias_ssae.ablation import inverse, principal_directions, spread
-from debias_ssae.concept import Concept
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.erase import inverse, principal_directions, spread
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text.concept import Concept
 
 GRID = (1, 2, 5, 10, 20, 40, 60, 80, 120, 160, 240)
 
 
 class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Project out the principal directions of (one wording - the other), of standardised columns; no labels.
+    """Project out the principal directions of (one version - the other), of standardised columns; no labels.
 
     Parameters
     ----------
     n_components : int or "auto", default="auto"
         "auto" takes the fewest of 1, 2, 5, 10, 20, 40, ... after which a linear probe, cross-fitted over texts,
-        tells the two wordings apart no better than chance plus one standard error; if none does, the most.
+        tells the two versions apart no better than chance plus one standard error; if none does, the most.
     random_state : int, optional
         Which texts are in which fold.
 
@@ -34,7 +34,7 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     components_ : ndarray (k, d)
         In units of the columns' spread.
     center_, scale_ : ndarray (d,)
-        Mean and spread over both wordings; the edit leaves the mean in place.
+        Mean and spread over both versions; the edit leaves the mean in place.
     probe_accuracies_ : dict of int to float
         Balanced accuracy of the probe for each number tried by "auto".
     """
@@ -47,25 +47,29 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         self.n_components = n_components
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, *, twins: Any = None) -> Self:
-        """Learn from ``X (n, d)``, texts in one wording, and ``twins (n, d)``, the same texts in the other.
+    def fit(self, X: Any, y: Any = None, *, counterfactuals: Any = None) -> Self:
+        """Learn from ``X (n, d)``, texts in one version, and ``counterfactuals (n, d)``, the same texts in the other.
 
-        Raises InputError without twins, when shapes differ and when no twin differs from its text.
+        Raises InputError without counterfactuals, when shapes differ and when no counterfactual differs from its text.
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        if twins is None:
+        if counterfactuals is None:
             raise InputError(
-                "CounterfactualEraser needs the same texts in the other wording: fit(X, twins=...)"
+                "CounterfactualEraser needs the same texts in the other version: fit(X, counterfactuals=...)"
             )
-        twins = np.asarray(twins)
-        if twins.shape != X.shape:
-            raise InputError(f"twins has shape {twins.shape}, but X has {X.shape}; they must agree")
+        counterfactuals = np.asarray(counterfactuals)
+        if counterfactuals.shape != X.shape:
+            raise InputError(
+                f"counterfactuals has shape {counterfactuals.shape}, but X has {X.shape}; they must agree"
+            )
         n = self.n_components
         if n != "auto" and (not isinstance(n, int | np.integer) or not n >= 1):
             raise InputError(f"n_components must be 'auto' or a positive integer, got {n!r}")
-        a, b = X.astype(np.float64), twins.astype(np.float64)
+        a, b = X.astype(np.float64), counterfactuals.astype(np.float64)
         if np.allclose(a, b):
-            raise InputError("no twin differs from its text: the concept's words do not occur in the texts")
+            raise InputError(
+                "no counterfactual differs from its text: the concept's words do not occur in the texts"
+            )
         self.probe_accuracies_: dict[int, float] = {}
         both = np.vstack([a, b])
         self.center_, self.scale_ = both.mean(axis=0), spread(both)
@@ -110,23 +114,23 @@ def counterfactual_subspace(
     max_texts: int = 1000,
     random_state: int | None = None,
 ) -> CounterfactualEraser:
-    """Fit a CounterfactualEraser on at most ``max_texts`` of ``texts`` in both wordings of ``concept``.
+    """Fit a CounterfactualEraser on at most ``max_texts`` of ``texts`` in both versions of ``concept``.
 
     Raises InputError when no text holds a word of the concept.
     """
     order = np.random.default_rng(random_state).permutation(len(texts))
-    twins = concept.twins([texts[i] for i in order], limit=max_texts)
-    if len(twins) < 2:
+    counterfactuals = concept.counterfactual_pairs([texts[i] for i in order], limit=max_texts)
+    if len(counterfactuals) < 2:
         raise InputError(
-            f"{len(twins)} of {len(texts)} texts hold a word of the concept {concept.name!r}; need two"
+            f"{len(counterfactuals)} of {len(texts)} texts hold a word of the concept {concept.name!r}; need two"
         )
-    a = encoder.encode([pair.text_a for pair in twins])
-    b = encoder.encode([pair.text_b for pair in twins])
-    return CounterfactualEraser(n_components, random_state=random_state).fit(a, twins=b)
+    a = encoder.encode([pair.text_a for pair in counterfactuals])
+    b = encoder.encode([pair.text_b for pair in counterfactuals])
+    return CounterfactualEraser(n_components, random_state=random_state).fit(a, counterfactuals=b)
 
 
 def _probe(a: np.ndarray, b: np.ndarray, basis: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:
-    """Accuracy of a linear probe that tells the wordings of held-out texts apart after the projection."""
+    """Accuracy of a linear probe that tells the versions of held-out texts apart after the projection."""
     middle = (a[train].mean(axis=0) + b[train].mean(axis=0)) / 2
 
     def erased(rows: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.ablation import inverse, orthonormal, spread, within_classes
 from debias_ssae.baselines.attribute import read_attribute
-from debias_ssae.exceptions import InputError, MissingExtraError
+from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.erase import inverse, orthonormal, spread, within_classes
 
 
 class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):

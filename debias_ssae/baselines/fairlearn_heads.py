@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from debias_ssae.baselines.attribute import apply_attribute, read_attribute
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 class _TwoClassHead(ClassifierMixin, BaseEstimator):

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from debias_ssae.baselines.attribute import read_attribute
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 class GroupHead(ClassifierMixin, BaseEstimator, ABC):

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from debias_ssae.activations import LanguageModel, harvest
-from debias_ssae.activations.tuning import TokenBudget
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.baselines.erasers import LEACE
-from debias_ssae.encoder import Edit
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import LanguageModel, harvest
+from debias_ssae.model.encoder import Edit
+from debias_ssae.model.tuning import TokenBudget
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from debias_ssae.activations import LanguageModel, harvest
-from debias_ssae.activations.tuning import TokenBudget
-from debias_ssae.attribution import class_conditional_contrast, encode_attribute
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import LanguageModel, harvest
+from debias_ssae.model.tuning import TokenBudget
+from debias_ssae.selection import class_conditional_contrast, encode_attribute
 
 
 @dataclass(frozen=True)

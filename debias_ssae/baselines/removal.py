@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from debias_ssae.baselines.attribute import apply_attribute, read_attribute
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 class CorrelationRemoval(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):

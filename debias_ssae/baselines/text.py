@@ -7,9 +7,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from debias_ssae.concept import Concept
-from debias_ssae.encoder import check_texts
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.model.encoder import check_texts
+from debias_ssae.text.concept import Concept
 
 
 class TextScrubber(TransformerMixin, BaseEstimator):
@@ -57,10 +57,10 @@ class Augmented(NamedTuple):
     texts: list[str]
     y: np.ndarray
     source: np.ndarray
-    is_twin: np.ndarray
+    is_counterfactual: np.ndarray
 
 
-def augment_with_twins(texts: Sequence[str], y: Any, concept: Concept) -> Augmented:
+def augment_with_counterfactuals(texts: Sequence[str], y: Any, concept: Concept) -> Augmented:
     """Add to each text its copy with the attribute's words swapped, with the same target.
 
     Counterfactual data augmentation (Lu et al. 2020, arXiv 1807.11714): the texts come first, as they are, then
@@ -69,13 +69,15 @@ def augment_with_twins(texts: Sequence[str], y: Any, concept: Concept) -> Augmen
     texts, y = check_texts(texts), np.asarray(y)
     if len(y) != len(texts):
         raise InputError(f"y has {len(y)} rows, but there are {len(texts)} texts; they must agree")
-    twins = [concept.twin(text) for text in texts]
-    swapped = np.array([i for i, twin in enumerate(twins) if twin is not None], dtype=int)
+    counterfactuals = [concept.counterfactual(text) for text in texts]
+    swapped = np.array(
+        [i for i, counterfactual in enumerate(counterfactuals) if counterfactual is not None], dtype=int
+    )
     if not len(swapped):
         raise InputError(f"none of the {len(texts)} texts holds a word of the concept {concept.name!r}")
     source = np.concatenate([np.arange(len(texts)), swapped])
     return Augmented(
-        [*texts, *(twin for twin in twins if twin is not None)],
+        [*texts, *(counterfactual for counterfactual in counterfactuals if counterfactual is not None)],
         y[source],
         source,
         np.arange(len(source)) >= len(texts),

@@ -10,11 +10,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from torch import Tensor, nn
 
-from debias_ssae.activations import LanguageModel, embed
-from debias_ssae.activations.harvesting import check_max_length
-from debias_ssae.activations.tokens import tokenize
-from debias_ssae.concept import Concept
-from debias_ssae.encoder import ActivationEncoder, check_texts
+from debias_ssae.model import LanguageModel, embed
+from debias_ssae.model.encoder import ActivationEncoder, check_texts
+from debias_ssae.model.harvesting import check_max_length
+from debias_ssae.model.tokens import tokenize
+from debias_ssae.text.concept import Concept
 
 _CHUNK = 2048
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.intervals import JointBootstrap, Moves
+from debias_ssae.core.stats import JointBootstrap, Moves
 
 PREDICTION_KEYS = (
     "method",

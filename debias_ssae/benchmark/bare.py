@@ -16,7 +16,7 @@ METRICS = ("worst_group_accuracy", "balanced_accuracy")
 
 
 class BareSeed:
-    """Heads with C by cross-validation; no leakage, no twins, no MLP."""
+    """Heads with C by cross-validation; no leakage, no counterfactuals, no MLP."""
 
     def __init__(self, seed: Seed) -> None:
         self.seed = seed

@@ -5,7 +5,7 @@ from typing import Any
 
 from debias_ssae.benchmark.answers import Answers
 from debias_ssae.benchmark.summary import key_of
-from debias_ssae.intervals import critical_value, holm
+from debias_ssae.core.stats import critical_value, holm
 
 OTHERS = ("scrub", "token_mask", "counterfactual_subspace", "best linear eraser", "gsae")
 """What the ssae is compared with; fixed before the first run."""

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.attribution import matched_random_latents
 from debias_ssae.benchmark.answers import Answers
 from debias_ssae.benchmark.bare import BareSeed, of_seed, summarise_bare
 from debias_ssae.benchmark.methods import TrainedSAE
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.run import Ready, prepare, provenance
 from debias_ssae.benchmark.workers import run_parts
-from debias_ssae.config import BenchmarkConfig
-from debias_ssae.debiaser.finding import Found
+from debias_ssae.core.config import BenchmarkConfig
+from debias_ssae.selection import matched_random_latents
+from debias_ssae.selection.select import Selection
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 500)
 """Latents removed; 0 is erm."""
@@ -118,7 +118,7 @@ class _Sweep:
         alpha = value if sweep == "alpha" else 1.0
         return self.bare.edited(self.seed.erasing(trained, latents, alpha=alpha)), len(latents)
 
-    def _found(self, n: int) -> tuple[TrainedSAE, Found]:
+    def _found(self, n: int) -> tuple[TrainedSAE, Selection]:
         trained = self.seed.sae("ssae")
         regime = "labelled" if self.seed.corpus.concept is None else "concept"
         return trained, self.seed.found(trained, regime, n)

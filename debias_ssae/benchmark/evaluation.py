@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from debias_ssae.auditing.rates import confusion, summary_values
+from debias_ssae.audit.leakage import probe_leakage
+from debias_ssae.audit.rates import confusion, summary_values
 from debias_ssae.benchmark.answers import PREDICTION_KEYS
 from debias_ssae.benchmark.heads import Head, Validation, fit_heads
 from debias_ssae.benchmark.methods import Rows, Seed, Variant
-from debias_ssae.leakage import probe_leakage
 
 MEASURES = (
     "accuracy",
@@ -164,12 +164,12 @@ def _flips(head: Head, rows: Rows, y_pred: np.ndarray) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for kind, name in (("listed", "flips"), ("unlisted", "flips_unlisted")):
-        twins = rows.twins.get(kind)
-        # a twin has no known attribute to hand to those who ask for it
-        n = 0 if twins is None or head.needs_attribute else len(twins.at)
+        counterfactuals = rows.counterfactuals.get(kind)
+        # a counterfactual has no known attribute to hand to those who ask for it
+        n = 0 if counterfactuals is None or head.needs_attribute else len(counterfactuals.at)
         found |= {name: None, f"{name}_n": n}
-        if twins is not None and n:
-            found[name] = float(np.mean(head.predict(twins.X) != y_pred[twins.at]))
+        if counterfactuals is not None and n:
+            found[name] = float(np.mean(head.predict(counterfactuals.X) != y_pred[counterfactuals.at]))
     return found
 
 

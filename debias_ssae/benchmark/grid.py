@@ -19,13 +19,13 @@ from debias_ssae.benchmark.methods.seed import TrainedSAE
 from debias_ssae.benchmark.parts import Parts, writable_directory, write_json
 from debias_ssae.benchmark.run import Ready, prepare, provenance
 from debias_ssae.benchmark.workers import run_parts
-from debias_ssae.concept import Concept
-from debias_ssae.config import BenchmarkConfig, DebiasConfig
-from debias_ssae.debiaser.finding import Found
+from debias_ssae.core.config import BenchmarkConfig, DebiasConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.stats import holm
 from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae, train_general_sae
-from debias_ssae.exceptions import InputError
-from debias_ssae.intervals import holm
 from debias_ssae.retrieval import PartOfTexts, unsaid, without
+from debias_ssae.selection.select import Selection
+from debias_ssae.text.concept import Concept
 
 logger = logging.getLogger(__name__)
 SAES = ("gsae", "gsae_continued", "ssae_erm", "ssae")
@@ -270,7 +270,7 @@ class _Trio:
         general = strengths("gsae")[:n]
         return max(1, int((strengths(kind) >= general[-1]).sum())) if len(general) else n
 
-    def _found(self, kind: str, n: int) -> Found:
+    def _found(self, kind: str, n: int) -> Selection:
         return self.seed.found(self.sae(kind), "concept", n)
 
     def _learn(self, kind: str) -> LearnedSAE:

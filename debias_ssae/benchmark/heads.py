@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from debias_ssae.networks import Network, Task, train_networks
+from debias_ssae.core.stats.networks import Network, Task, train_networks
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FIXED_C = 0.1

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 class Part(NamedTuple):

@@ -10,9 +10,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from debias_ssae.concept import Concept
-from debias_ssae.encoder import ActivationEncoder, Edit
-from debias_ssae.files import read_or_make, write_whole
+from debias_ssae.core.io import read_or_make, write_whole
+from debias_ssae.model.encoder import ActivationEncoder, Edit
+from debias_ssae.text.concept import Concept
 
 
 @dataclass(frozen=True)

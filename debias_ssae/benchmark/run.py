@@ -25,11 +25,11 @@ from debias_ssae.benchmark.summary import summarise
 from debias_ssae.benchmark.tables import markdown_table
 from debias_ssae.benchmark.words import LEAST, association
 from debias_ssae.benchmark.workers import run_parts, with_helpers
-from debias_ssae.concept import Concept
-from debias_ssae.config import BenchmarkConfig, dump_config
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import BenchmarkConfig, dump_config
+from debias_ssae.core.errors import InputError
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval.duplicates import fold
+from debias_ssae.text.concept import Concept
 
 logger = logging.getLogger(__name__)
 _PACKAGES = (

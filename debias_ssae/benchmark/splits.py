@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 from debias_ssae.retrieval.duplicates import fold
 
 LEAST_HEAD = 5

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.benchmark.answers import KEYS, STATISTICS, Answers
-from debias_ssae.intervals import Moves, gap_closed
+from debias_ssae.core.stats import Moves, gap_closed
 
 SKYLINES = ("oracle", "oracle_large", "majority")
 """Rows that are no methods: never ranked."""

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.benchmark.splits import Split
-from debias_ssae.config import BenchmarkConfig
-from debias_ssae.datasets import synthetic_biographies
+from debias_ssae.core.config import BenchmarkConfig
+from debias_ssae.text import synthetic_biographies
 
 
 def demo_table(config: BenchmarkConfig, correlation: float) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.concept import Concept
+from debias_ssae.text.concept import Concept
 
 LEAST = 0.1
 """Association below which words are taken for another attribute's; gender's words and the gender of biographies

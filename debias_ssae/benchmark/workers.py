@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from debias_ssae.benchmark.parts import Part, Parts
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 Work = Callable[[Any, Any, Callable[[], Any]], None]
 """``work((ready, parts), group, on_part)``: does a group, keeps its parts on disk, calls on_part after each."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.exceptions import InputError, MissingExtraError
+from debias_ssae.core.errors import InputError, MissingExtraError
 
 # name -> (module, attribute, one line of help): shown without importing anything heavy.
 COMMANDS = {

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 @click.group()
@@ -63,9 +63,9 @@ def harvest(
     Of a single file every process reads all and the store is the same for any number of processes; of many
     files or a hub data set each process reads its own share only.
     """
-    from debias_ssae.activations import load_model
-    from debias_ssae.corpora import is_one_file, stream_texts
-    from debias_ssae.harvest import harvest_to_store, summary
+    from debias_ssae.model import load_model
+    from debias_ssae.model.store.harvest import harvest_to_store, summary
+    from debias_ssae.text.corpora import is_one_file, stream_texts
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     model = load_model(encoder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
@@ -100,8 +100,8 @@ def _budget(value: str) -> int | Literal["auto"]:
 @click.option("--verify", is_flag=True, help="Compare every checksum.")
 def info(directory: Path, verify: bool) -> None:
     """Say what a store holds."""
-    from debias_ssae.harvest import summary
-    from debias_ssae.store import ActivationStore
+    from debias_ssae.model.store import ActivationStore
+    from debias_ssae.model.store.harvest import summary
 
     store = ActivationStore(directory, verify=verify)
     for name, value in store.settings.items():

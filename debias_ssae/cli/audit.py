@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     import pandas as pd
 
-    from debias_ssae.auditing import AuditReport, GateResult
+    from debias_ssae.audit import AuditReport, GateResult
 
 _PATH = click.Path(path_type=Path)
 _KINDS = (".html", ".json", ".md", ".xml")
@@ -33,13 +33,13 @@ _KINDS = (".html", ".json", ".md", ".xml")
 @click.option("--weight", help="Column of row weights.")
 @click.option("--pos-label", help="The label that counts as selected, of two (default: the larger).")
 @click.option(
-    "--twin-prediction",
-    "twins",
+    "--counterfactual-prediction",
+    "counterfactuals",
     multiple=True,
     help="Predictions on swapped texts, one for each --prediction.",
 )
 @click.option("--text", help="Column of texts; used with --with-texts only.")
-@click.option("--twin-text", help="Column of swapped texts, used with --with-texts only.")
+@click.option("--counterfactual-text", help="Column of swapped texts, used with --with-texts only.")
 @click.option(
     "--with-texts", is_flag=True, help="Save example texts in the outputs (off: no text leaves the table)."
 )
@@ -82,7 +82,7 @@ def audit(**options: Any) -> None:
     Needs no model: any table with labels, predictions and attributes will do. Ends with code 1 when a gate
     fails, with code 2 when the input cannot be used.
     """
-    from debias_ssae.auditing import check_gates, parse_thresholds
+    from debias_ssae.audit import check_gates, parse_thresholds
 
     under, over = parse_thresholds(options["fail_under"]), parse_thresholds(options["fail_over"])
     _check_outs(options["outs"])
@@ -90,7 +90,7 @@ def audit(**options: Any) -> None:
     report = _audited(table, options)
     gates = check_gates(report, fail_under=under, fail_over=over, allow_undefined=options["allow_undefined"])
     texts = {out: _rendered(report, gates, out) for out in options["outs"]}
-    from debias_ssae.report import write_text
+    from debias_ssae.audit.page import write_text
 
     for out, text in texts.items():
         write_text(text, out)
@@ -100,7 +100,7 @@ def audit(**options: Any) -> None:
 
 
 def _check_outs(outs: Sequence[Path]) -> None:
-    from debias_ssae.exceptions import InputError
+    from debias_ssae.core.errors import InputError
 
     for out in outs:
         if out.suffix not in _KINDS:
@@ -112,16 +112,20 @@ def _check_outs(outs: Sequence[Path]) -> None:
 
 
 def _read(options: dict[str, Any]) -> "pd.DataFrame":
-    from debias_ssae.datasets import read_table
-    from debias_ssae.exceptions import InputError
+    from debias_ssae.core.errors import InputError
+    from debias_ssae.text import read_table
 
     table = read_table(options["data"])
     if table.empty:
         raise InputError(f"{options['data']} holds no rows")
-    single = [options[k] for k in ("target", "weight", "text", "twin_text") if options[k]]
+    single = [options[k] for k in ("target", "weight", "text", "counterfactual_text") if options[k]]
     for name in (
         *single,
-        *(c for k in ("predictions", "sensitive", "scores", "control", "twins") for c in options[k]),
+        *(
+            c
+            for k in ("predictions", "sensitive", "scores", "control", "counterfactuals")
+            for c in options[k]
+        ),
     ):
         if name not in table.columns:
             raise InputError(
@@ -131,16 +135,16 @@ def _read(options: dict[str, Any]) -> "pd.DataFrame":
     for role, names in judged.items():
         if same := set(names) & set(options["sensitive"]):
             raise InputError(f"--sensitive {same.pop()} is also {role}; name a column of the attribute")
-    for kind in ("scores", "twins"):
+    for kind in ("scores", "counterfactuals"):
         if options[kind] and len(options[kind]) != len(options["predictions"]):
             given, models = len(options[kind]), len(options["predictions"])
-            name = {"scores": "--score", "twins": "--twin-prediction"}[kind]
+            name = {"scores": "--score", "counterfactuals": "--counterfactual-prediction"}[kind]
             raise InputError(f"{name} is needed once for each --prediction: got {given} for {models}")
     return table
 
 
 def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
-    from debias_ssae.auditing import audit as run_audit
+    from debias_ssae.audit import audit as run_audit
 
     models = list(options["predictions"])
     weight = options["weight"]
@@ -160,7 +164,7 @@ def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
         random_state=options["seed"],
     )
     extras: dict[str, Any] = {"provenance": _provenance(options)}
-    if options["twins"]:
+    if options["counterfactuals"]:
         extras["flips"] = _flips(table, options)
     if options["representations"]:
         extras["leakage"] = _leakage(table, options)
@@ -177,21 +181,21 @@ def _label(target: "pd.Series", text: str | None) -> Any:
 
 
 def _flips(table: "pd.DataFrame", options: dict[str, Any]) -> dict[str, Any]:
-    from debias_ssae.auditing import flips_of_predictions
-    from debias_ssae.auditing.flips import masked
+    from debias_ssae.audit import flips_of_predictions
+    from debias_ssae.audit.flips import masked
 
     texts = None
-    if options["with_texts"] and options["text"] and options["twin_text"]:
+    if options["with_texts"] and options["text"] and options["counterfactual_text"]:
         shown = masked if options["mask_names"] else str
         texts = [
             (shown(str(a)), shown(str(b)))
-            for a, b in zip(table[options["text"]], table[options["twin_text"]], strict=True)
+            for a, b in zip(table[options["text"]], table[options["counterfactual_text"]], strict=True)
         ]
     found = {}
-    for model, twin in zip(options["predictions"], options["twins"], strict=True):
+    for model, counterfactual in zip(options["predictions"], options["counterfactuals"], strict=True):
         examples = 10 if texts else 0
         found[model] = flips_of_predictions(
-            table[model], table[twin], texts=texts, n_examples=examples
+            table[model], table[counterfactual], texts=texts, n_examples=examples
         ).to_dict()
     return found
 
@@ -199,8 +203,8 @@ def _flips(table: "pd.DataFrame", options: dict[str, Any]) -> dict[str, Any]:
 def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
     import numpy as np
 
-    from debias_ssae.exceptions import InputError
-    from debias_ssae.leakage import probe_leakage
+    from debias_ssae.audit.leakage import probe_leakage
+    from debias_ssae.core.errors import InputError
 
     path = options["representations"]
     try:
@@ -219,8 +223,8 @@ def _contexts(table: "pd.DataFrame", options: dict[str, Any]) -> dict[int, list[
     """Snippets around the strongest tokens of each latent; this loads the model, and only with --with-texts."""
     if not (options["with_texts"] and options["text"]):
         return None
+    from debias_ssae.audit.contexts import top_contexts
     from debias_ssae.debiaser import SSAEDebiaser
-    from debias_ssae.report import top_contexts
 
     texts = table[options["text"]].dropna().astype(str).tolist()
     debiaser = SSAEDebiaser.load(options["debiaser"])
@@ -236,8 +240,8 @@ def _latents(directory: Path, contexts: dict[int, list[str]] | None) -> list[dic
 
     from safetensors.numpy import load_file
 
-    from debias_ssae.auditing import latent_cards
-    from debias_ssae.exceptions import InputError
+    from debias_ssae.audit import latent_cards
+    from debias_ssae.core.errors import InputError
 
     try:
         saved = json.loads((directory / "debiaser.json").read_text(encoding="utf-8"))
@@ -258,7 +262,7 @@ def _latents(directory: Path, contexts: dict[int, list[str]] | None) -> list[dic
 
 
 def _provenance(options: dict[str, Any]) -> dict[str, str]:
-    from debias_ssae.datasets.loading import sha256_of
+    from debias_ssae.text.loading import sha256_of
 
     facts = {"data": str(options["data"]), "sha256_of_the_data": sha256_of(options["data"])}
     if options["representations"]:
@@ -271,17 +275,15 @@ def _provenance(options: dict[str, Any]) -> dict[str, str]:
 
 
 def _rendered(report: "AuditReport", gates: "list[GateResult]", out: Path) -> str:
-    from debias_ssae import report as pages
+    from debias_ssae.audit.audit_page import audit_html
+    from debias_ssae.audit.text_outputs import audit_json, audit_junit, audit_markdown
 
-    if out.suffix == ".html":
-        return pages.audit_html(report, gates)
-    if out.suffix == ".json":
-        return pages.audit_json(report, gates)
-    return pages.audit_markdown(report, gates) if out.suffix == ".md" else pages.audit_junit(report, gates)
+    kinds = {".html": audit_html, ".json": audit_json, ".md": audit_markdown}
+    return kinds.get(out.suffix, audit_junit)(report, gates)
 
 
 def _say(report: "AuditReport", gates: "list[GateResult]", outs: Sequence[Path]) -> None:
-    from debias_ssae.report.verdict import MOST_LINES, verdict_lines
+    from debias_ssae.audit.verdict import MOST_LINES, verdict_lines
 
     lines = verdict_lines(report)
     for line in lines[:MOST_LINES]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 DATASETS: dict[str, dict[str, Any]] = {
     "bias-in-bios": {"text": "text", "target": "profession", "sensitive": "gender"},
@@ -141,10 +141,10 @@ _NOTE = (
 
 
 def _write_report(out: Path) -> None:
-    from debias_ssae.exceptions import MissingExtraError
+    from debias_ssae.core.errors import MissingExtraError
 
     try:
-        from debias_ssae.report import report_directory
+        from debias_ssae.benchmark.benchmark_page import report_directory
 
         click.echo(f"Report:  {report_directory(out)}")
     except MissingExtraError as error:
@@ -154,7 +154,7 @@ def _write_report(out: Path) -> None:
 def _settings(dataset: str, options: dict[str, Any], *, default_seeds: int | None) -> Any:
     """The protocol: the data set's needs, then --quick, then the file, then what was given by name."""
     from debias_ssae.benchmark import METHODS
-    from debias_ssae.config import QUICK, BenchmarkConfig, load_config, make_config
+    from debias_ssae.core.config import QUICK, BenchmarkConfig, load_config, make_config
 
     names = ("seeds", "setting", "concept", "encoder", "n_test", "n_attribute", "max_head")
     given = {name: options[name] for name in names if options[name] is not None}
@@ -182,7 +182,7 @@ def _no_concept(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Texts with columns text, target and sensitive, and where they are from."""
-    from debias_ssae.datasets import load_table, sha256_of
+    from debias_ssae.text import load_table, sha256_of
 
     professions = options["professions"] or DATASETS[dataset].get("professions")
     if data is None:
@@ -204,7 +204,7 @@ def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any
 def _check_words(name: str, table: Any, column: str) -> None:
     """Refuse a concept that nobody asked for where its words are of another attribute."""
     from debias_ssae.benchmark.words import LEAST, association
-    from debias_ssae.concept import Concept
+    from debias_ssae.text.concept import Concept
 
     known = table.dropna()
     found = association(Concept.load(name), known["text"].tolist(), known["sensitive"].to_numpy())
@@ -217,7 +217,7 @@ def _check_words(name: str, table: Any, column: str) -> None:
 
 def _given(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     """The corpus, and the description of all data."""
-    from debias_ssae.datasets import load_corpus, sha256_of
+    from debias_ssae.text import load_corpus, sha256_of
 
     if options["corpus"] is None:
         return {"corpus": None, "data": source}
@@ -228,7 +228,7 @@ def _given(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
 
 def _attribute_data(options: dict[str, Any], dataset: str) -> Any:
     """Columns text and sensitive of --attribute-data; its columns are found whatever their case."""
-    from debias_ssae.datasets import read_table
+    from debias_ssae.text import read_table
 
     path = options["attribute_data"]
     if path is None:
@@ -246,7 +246,7 @@ def _attribute_data(options: dict[str, Any], dataset: str) -> Any:
 
 
 def _from_hub(professions: str) -> tuple[Any, dict[str, Any]]:
-    from debias_ssae.datasets import load_bias_in_bios
+    from debias_ssae.text import load_bias_in_bios
 
     names = None if professions == "all" else tuple(professions.split(","))
     if names is not None and len(names) < 2:

@@ -28,8 +28,8 @@ def demo(out: str, correlation: float, seeds: int, encoder: str, quiet: bool) ->
     """
     from debias_ssae.benchmark import demo_splits, demo_table, run_benchmark, writable_directory
     from debias_ssae.cli.benchmark import show
-    from debias_ssae.config import DEMO
-    from debias_ssae.datasets import synthetic_corpus
+    from debias_ssae.core.config import DEMO
+    from debias_ssae.text import synthetic_corpus
 
     directory = writable_directory(out)
     config = DEMO.updated(seeds=seeds, encoder=encoder)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 @click.command()
@@ -80,9 +80,9 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
             "--sensitive and --concept were both given, but only one of them would be used; give one"
         )
     from debias_ssae.benchmark import writable_directory
-    from debias_ssae.config import DebiasConfig, load_config
-    from debias_ssae.datasets import load_corpus, load_table
+    from debias_ssae.core.config import DebiasConfig, load_config
     from debias_ssae.debiaser import SSAEDebiaser, check_goal
+    from debias_ssae.text import load_corpus, load_table
 
     table = load_table(data, text=text, target=target, sensitive=sensitive)
     n_latents, corpus, config = options["n_latents"], options["corpus"], options["config"]
@@ -111,7 +111,7 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     y = None if target is None else table[target].to_numpy()
     debiaser.fit(table[text].tolist(), y, sensitive_features=labels)
     debiaser.save(out)
-    for hookpoint, part in debiaser.parts_.items():
+    for hookpoint, part in debiaser.interventions_.items():
         done = "kept" if options["edit"] == "keep" else "removed"
         click.echo(f"{len(part.latents)} of {part.sae.cfg.d_sae} latents are {done} at {hookpoint}.")
     click.echo(f"Model: {out}")
@@ -137,8 +137,8 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     table's order, one column a dimension.
     """
     from debias_ssae.benchmark import writable_directory
-    from debias_ssae.datasets import load_table
     from debias_ssae.debiaser import SSAEDebiaser
+    from debias_ssae.text import load_table
 
     goal = Path(out)
     if goal.suffix not in (".parquet", ".csv"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 @click.command()
@@ -50,8 +50,8 @@ def latents(model: str, out: str, review: str | None, **options: Any) -> None:
 
 def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: Any) -> None:
     from debias_ssae.benchmark import writable_directory
-    from debias_ssae.report import write_latents_page
     from debias_ssae.review import candidates, write_choices
+    from debias_ssae.review.latents_page import write_latents_page
 
     texts, y, z = _read(**table)
     file = goal.with_suffix(".yaml")
@@ -61,7 +61,7 @@ def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: An
         "model": debiaser.encoder_.language_model.name,
         "texts": f"{Path(table['data']).name}, {min(len(texts), max_texts):,} of {len(texts):,}",
         "found by": debiaser.scores_.method.replace("_", " "),
-        "SAE": ", ".join(part.sae.fingerprint()[:16] for part in debiaser.parts_.values()),
+        "SAE": ", ".join(part.sae.fingerprint()[:16] for part in debiaser.interventions_.values()),
         "debias-ssae": version("debias-ssae"),
     }
     write_latents_page(shown, goal, choices=file.name, values=debiaser.scores_.values, provenance=about)
@@ -70,13 +70,13 @@ def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: An
 
 
 def _apply(debiaser: Any, review: str, out: str, *, n_more: int, max_texts: int, **table: Any) -> None:
-    from debias_ssae.review import read_choices, recut
+    from debias_ssae.review import read_choices, with_latents
 
     choices = read_choices(review)
     texts, y, z = _read(**table) if table["data"] is not None else (None, None, None)
-    new = recut(debiaser, choices, texts, y=y, sensitive_features=z)
+    new = with_latents(debiaser, choices, texts, y=y, sensitive_features=z)
     new.save(out)
-    parts = new.parts_.values()
+    parts = new.interventions_.values()
     kept, added = (
         sum(len(p.record.get("review", {}).get(key, ())) for p in parts) for key in ("kept", "added")
     )
@@ -85,7 +85,7 @@ def _apply(debiaser: Any, review: str, out: str, *, n_more: int, max_texts: int,
 
 
 def _read(data: str, text: str, target: str | None, sensitive: str | None) -> tuple[list[str], Any, Any]:
-    from debias_ssae.datasets import load_table
+    from debias_ssae.text import load_table
 
     table = load_table(data, text=text, target=target, sensitive=sensitive)
     y = None if target is None else table[target].to_numpy()

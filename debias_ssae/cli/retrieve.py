@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
     from debias_ssae.retrieval import RetrievedTexts
@@ -40,8 +40,8 @@ def index(
     quiet: bool,
 ) -> None:
     """Add a corpus to an index on disk; interrupted, the same command goes on."""
-    from debias_ssae.corpora import stream_texts
     from debias_ssae.retrieval import ApproximateIndex, CorpusIndex, build_approximate
+    from debias_ssae.text.corpora import stream_texts
 
     known = (out / "index.json").exists()
     corpus_index = CorpusIndex(
@@ -180,9 +180,9 @@ def _select(
 
 
 def _rerank(encoder: str, sae: str | None, hookpoint: str, seeds: list[str], *, progress: bool) -> Any:
-    from debias_ssae.activations import load_model
-    from debias_ssae.influence import tracin_scorer
+    from debias_ssae.model import load_model
     from debias_ssae.sae.formats import load_sae
+    from debias_ssae.sae.influence import tracin_scorer
 
     if sae is None:
         raise InputError("--method tracin needs --sae, a saved sparse autoencoder of the encoder's rows")
@@ -197,7 +197,7 @@ def _seeds(query: str | None, seed_texts: str | None, column: str) -> list[str]:
 
 
 def _texts(source: str, column: str) -> list[str]:
-    from debias_ssae.corpora import stream_texts
+    from debias_ssae.text.corpora import stream_texts
 
     return [text if isinstance(text, str) else "" for text in stream_texts(source, column=column)]
 

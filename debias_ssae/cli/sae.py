@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from debias_ssae.config import TrainConfig
+    from debias_ssae.core.config import TrainConfig
     from debias_ssae.sae import SparseAutoencoder
 
 Source = tuple[int, "Iterator[Tensor]", dict[str, Any]]
@@ -185,8 +185,8 @@ def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int,
 def _measure(
     loaded: "SparseAutoencoder", activations: Path, hookpoint: str | None, rows: int
 ) -> tuple[int, dict[str, float]]:
+    from debias_ssae.model.store import ActivationStore
     from debias_ssae.sae.metrics import evaluate
-    from debias_ssae.store import ActivationStore
 
     store = ActivationStore(activations)
     size = min(8192, rows, store.n_rows)
@@ -230,7 +230,7 @@ def _settings(
     """Return the SAE's values and the TrainConfig: the file's, and over them the command line's."""
     import yaml
 
-    from debias_ssae.config import SAEConfig, TrainConfig, make_config
+    from debias_ssae.core.config import SAEConfig, TrainConfig, make_config
 
     values: Any = {}
     if config is not None:
@@ -254,7 +254,7 @@ def _settings(
 
 
 def _sae_config(values: dict[str, Any]) -> Any:
-    from debias_ssae.config import SAEConfig, make_config
+    from debias_ssae.core.config import SAEConfig, make_config
 
     return make_config(SAEConfig, values, source="sae")
 
@@ -268,7 +268,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _from_store(directory: Path, hookpoint: str | None, batch_size: int, seed: int) -> Source:
-    from debias_ssae.store import ActivationStore
+    from debias_ssae.model.store import ActivationStore
 
     store = ActivationStore(directory)
     stream = store.shuffled(hookpoint, batch_size=batch_size, random_state=seed)
@@ -292,9 +292,9 @@ def _from_corpus(
 ) -> Source:
     import torch
 
-    from debias_ssae.activations import load_model, stream_rows
-    from debias_ssae.corpora import stream_texts
+    from debias_ssae.model import load_model, stream_rows
     from debias_ssae.sae import shuffled_batches
+    from debias_ssae.text.corpora import stream_texts
 
     model, name = load_model(encoder), hookpoint or "embeddings"
     parts, found = [], 0

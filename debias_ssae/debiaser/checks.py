@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.attribution import encode_labels
-from debias_ssae.concept import Concept
-from debias_ssae.config import DebiasConfig
+from debias_ssae.core.config import DebiasConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
 from debias_ssae.debiaser.settings import config_of
-from debias_ssae.exceptions import InputError
+from debias_ssae.selection import encode_labels
+from debias_ssae.text.concept import Concept
 
 
 def check_params(debiaser: Any) -> None:

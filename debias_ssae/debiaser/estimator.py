@@ -11,9 +11,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.ablation import LatentEraser, LinearEraser
-from debias_ssae.concept import Concept
-from debias_ssae.config import DebiasConfig
+from debias_ssae.core.config import DebiasConfig
+from debias_ssae.core.errors import NothingRemovedWarning
 from debias_ssae.debiaser import persistence
 from debias_ssae.debiaser.checks import (
     check_lengths,
@@ -23,8 +22,8 @@ from debias_ssae.debiaser.checks import (
     check_target,
 )
 from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
+from debias_ssae.debiaser.intervention import Intervention
 from debias_ssae.debiaser.matrix import MATRIX, edit_matrix, learn_from_matrix
-from debias_ssae.debiaser.part import Part
 from debias_ssae.debiaser.residual import (
     LABELLED_RESIDUALS,
     Rows,
@@ -41,9 +40,10 @@ from debias_ssae.debiaser.settings import (
     read_sae,
     seed_of,
 )
-from debias_ssae.encoder import ActivationEncoder, check_texts
-from debias_ssae.exceptions import NothingRemovedWarning
+from debias_ssae.erase import LatentEraser, LinearEraser
+from debias_ssae.model.encoder import ActivationEncoder, check_texts
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.text.concept import Concept
 
 
 class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -74,9 +74,10 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     alpha : float, default=1.0
         Share of the latents' writing that is removed; 0 returns the plain representation, bit for bit.
     residual : {"auto", "counterfactual", "mean_difference", "leace", None}, default="auto"
-        A linear eraser on the pooled output, after the edit: the attribute's direction in the plain model from twins
-        ("counterfactual"), or from labels that one and what still differs after the edit ("mean_difference"), or the
-        latter by LEACE ("leace"). "auto" is "counterfactual" with a concept that has words to swap, "mean_difference"
+        A linear eraser on the pooled output, after the edit: the attribute's direction in the plain model from
+        counterfactuals ("counterfactual"), or from labels that one and what still differs after the edit
+        ("mean_difference"), or the latter by LEACE ("leace"). "auto" is "counterfactual" with a concept that has words
+        to swap, "mean_difference"
         with labels.
     cache_dir : path, optional
         Keeps embeddings, activations and SAEs between fits.
@@ -89,7 +90,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     Attributes
     ----------
-    parts_ : dict of str to Part
+    interventions_ : dict of str to Intervention
         For each hookpoint its SAE, what was found, the eraser and the record.
     sae_, scores_, latents_, eraser_, record_ :
         Those of the first hookpoint.
@@ -105,7 +106,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ``residual="leace"`` or ``"mean_difference"`` asks for them.
     """
 
-    parts_: dict[str, Part]
+    interventions_: dict[str, Intervention]
     concept_: Concept | None
     residual_: LinearEraser | None
     shift_: np.ndarray | None
@@ -189,7 +190,9 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     @property
     def edits(self) -> dict[str, LatentEraser]:
         """The erasers by hookpoint; those that change nothing are left out."""
-        return {name: part.eraser for name, part in self.parts_.items() if part.eraser.changes_anything}
+        return {
+            name: part.eraser for name, part in self.interventions_.items() if part.eraser.changes_anything
+        }
 
     @property
     def changes_anything(self) -> bool:
@@ -229,14 +232,16 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 min_cell=config_of(self).selection.min_cell,
                 random_state=seed_of(self),
             )
-        self.parts_ = {name: self._learn_part(name, texts, corpus, concept, y, z) for name in hookpoints}
+        self.interventions_ = {
+            name: self._learn_part(name, texts, corpus, concept, y, z) for name in hookpoints
+        }
         if sample is not None:
-            self.parts_ = self._best_part(sample)
+            self.interventions_ = self._best_part(sample)
         return self._finish_texts(texts, z, y)
 
-    def _best_part(self, sample: Sample) -> dict[str, Part]:
-        best, left = choose_hookpoint(self.encoder_, self.parts_, sample)
-        part = self.parts_[best]
+    def _best_part(self, sample: Sample) -> dict[str, Intervention]:
+        best, left = choose_hookpoint(self.encoder_, self.interventions_, sample)
+        part = self.interventions_[best]
         return {best: replace(part, record={**part.record, "left_by_hookpoint": left})}
 
     def _learn_part(
@@ -247,8 +252,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         concept: Concept | None,
         y: np.ndarray | None,
         z: Any,
-    ) -> Part:
-        return Part.learn(
+    ) -> Intervention:
+        return Intervention.learn(
             self.encoder_.language_model,
             hookpoint,
             texts,
@@ -278,7 +283,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_lengths(len(X), y, z)
         check_regime(self, None, y, z)
-        self.parts_ = {MATRIX: learn_from_matrix(self, X, y, z)}
+        self.interventions_ = {MATRIX: learn_from_matrix(self, X, y, z)}
         if z is None:
             warnings.warn(
                 "no sensitive_features were given, so nothing is removed; pass sensitive_features to fit",
@@ -340,8 +345,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return x if self.shift_ is None else x + self.shift_
 
     @property
-    def _first(self) -> Part:
-        return next(iter(self.parts_.values()))
+    def _first(self) -> Intervention:
+        return next(iter(self.interventions_.values()))
 
     sae_ = property(lambda self: self._first.sae)
     scores_ = property(lambda self: self._first.scores)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from debias_ssae.activations import LanguageModel, embed
-from debias_ssae.activations.structure import check_hookpoints
-from debias_ssae.attribution import encode_attribute, encode_labels, removal_score, rows_of_every_cell
-from debias_ssae.concept import Concept
-from debias_ssae.debiaser.part import Part
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.debiaser.intervention import Intervention
+from debias_ssae.model import LanguageModel, embed
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.model.structure import check_hookpoints
+from debias_ssae.selection import encode_attribute, encode_labels, removal_score, rows_of_every_cell
+from debias_ssae.text.concept import Concept
 
 PROBED = 1000
 """Characters of the text on which a hookpoint is tried."""
@@ -70,7 +70,7 @@ class Sample:
 
     texts: list[str]
     z: np.ndarray
-    """Codes of the attribute, or of the wording [n]."""
+    """Codes of the attribute, or of the version [n]."""
     y: np.ndarray | None
     groups: np.ndarray
     """Texts of one group share a fold [n]."""
@@ -87,21 +87,21 @@ def draw_sample(
     min_cell: int = 20,
     random_state: int | None = None,
 ) -> Sample:
-    """Draw the texts on which hookpoints are compared: twins, seed texts, or labelled texts of every cell.
+    """Draw the texts on which hookpoints are compared: counterfactuals, seed texts, or labelled texts of every cell.
 
     A cell (class of ``y`` x attribute value) gives ``min_cell`` texts or its share of ``max_texts``, whichever is
     more; smaller cells give none. Raises InputError where nothing is left to tell apart.
     """
     order = np.random.default_rng(random_state).permutation(len(texts))
     if concept is not None and concept.pairs:
-        twins = concept.twins([texts[i] for i in order], limit=max_texts)
-        n = len(twins)
+        counterfactuals = concept.counterfactual_pairs([texts[i] for i in order], limit=max_texts)
+        n = len(counterfactuals)
         if n < 2:
             raise InputError(
                 f'hookpoint="auto" compares edits on texts that hold a word of the concept {concept.name!r}; there '
                 f"are {n}, two are needed: name a hookpoint, or give a concept whose words occur in the texts"
             )
-        both = [t.text_a for t in twins] + [t.text_b for t in twins]
+        both = [t.text_a for t in counterfactuals] + [t.text_b for t in counterfactuals]
         return Sample(both, np.repeat([0, 1], n), None, np.tile(np.arange(n), 2), min_cell=1)
     if concept is not None:
         seeds, labels = concept.labelled_seed_texts()
@@ -118,12 +118,12 @@ def draw_sample(
 
 
 def choose_hookpoint(
-    encoder: ActivationEncoder, parts: Mapping[str, Part], sample: Sample
+    encoder: ActivationEncoder, parts: Mapping[str, Intervention], sample: Sample
 ) -> tuple[str, dict[str, float]]:
     """Return the hookpoint of ``parts`` to edit, and what each leaves.
 
     What is left is the share of variance that a cross-fitted linear probe of the edited output explains: of the
-    attribute inside each class, or of which wording a text has. Of those within one standard error of the least
+    attribute inside each class, or of which version a text has. Of those within one standard error of the least
     the first is taken.
     """
     left: dict[str, np.ndarray] = {}

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from debias_ssae.ablation import LatentEraser, inverse, spread
-from debias_ssae.activations import Activations
 from debias_ssae.debiaser.checks import check_saes
-from debias_ssae.debiaser.finding import find_from_labels
-from debias_ssae.debiaser.part import Part
+from debias_ssae.debiaser.intervention import Intervention
 from debias_ssae.debiaser.residual import LABELLED_RESIDUALS, residual_kind
 from debias_ssae.debiaser.settings import config_of, read_sae, seed_of
 from debias_ssae.debiaser.specialise import learn_from_rows
+from debias_ssae.erase import LatentEraser, inverse, spread
+from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.select import select_from_labels
 
 MATRIX = "matrix"
 """The one part of such a debiaser."""
@@ -25,7 +25,7 @@ LOST = 1e-6
 """Share of a column's mean below which its spread is lost in float32."""
 
 
-def learn_from_matrix(debiaser: Any, X: np.ndarray, y: np.ndarray | None, z: Any) -> Part:
+def learn_from_matrix(debiaser: Any, X: np.ndarray, y: np.ndarray | None, z: Any) -> Intervention:
     """Train the SAE on rows ``X [n, d]`` and find what to remove; nothing without labels ``z``.
 
     An SAE sees what is large: with columns of unequal spread, as some models give, it would write noise into the
@@ -40,10 +40,10 @@ def learn_from_matrix(debiaser: Any, X: np.ndarray, y: np.ndarray | None, z: Any
     learned = learn_from_rows(x, config, general=general, progress=debiaser.verbose, **options)
     for_rows = replace(learned, sae=_folded(learned.sae, center, scale))
     if z is None:
-        return Part.cut(for_rows, None, debiaser.alpha)
+        return Intervention.cut(for_rows, None, debiaser.alpha)
     n, kind = len(x), residual_kind(debiaser.residual, None, changes_anything=True)
     blank = torch.zeros(n, 2, dtype=torch.long)
-    found = find_from_labels(
+    found = select_from_labels(
         learned.sae,
         Activations(x, torch.arange(n), torch.zeros(n, dtype=torch.long), blank, n),
         y,
@@ -54,7 +54,7 @@ def learn_from_matrix(debiaser: Any, X: np.ndarray, y: np.ndarray | None, z: Any
         residual=LABELLED_RESIDUALS.get(kind or ""),
         **options,
     )
-    return Part.cut(for_rows, found, debiaser.alpha)
+    return Intervention.cut(for_rows, found, debiaser.alpha)
 
 
 def edit_matrix(eraser: LatentEraser, X: np.ndarray) -> np.ndarray:

@@ -14,17 +14,17 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as to_bytes
 
 from debias_ssae import __version__
-from debias_ssae.ablation import LatentEraser, LinearEraser
-from debias_ssae.attribution import LatentScores
-from debias_ssae.concept import Concept
-from debias_ssae.config import DebiasConfig, make_config
-from debias_ssae.debiaser.finding import Found
-from debias_ssae.debiaser.part import Part
+from debias_ssae.core.config import DebiasConfig, make_config
+from debias_ssae.core.errors import InputError
+from debias_ssae.debiaser.intervention import Intervention
 from debias_ssae.debiaser.settings import make_encoder, read_concept
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.erase import LatentEraser, LinearEraser
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection import LatentScores
+from debias_ssae.selection.select import Selection
+from debias_ssae.text.concept import Concept
 
 FORMAT = 2
 _FILES = ("debiaser.json", "arrays.safetensors")
@@ -43,7 +43,7 @@ def save(debiaser: Any, directory: Path) -> None:
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for i, part in enumerate(debiaser.parts_.values()):
+    for i, part in enumerate(debiaser.interventions_.values()):
         save_sae(part.sae, partial / _sae_name(i))
     arrays = _arrays(debiaser)
     # not save_file, whose files only the owner may read
@@ -95,7 +95,7 @@ def _sae_name(i: int) -> str:
 
 def _arrays(debiaser: Any) -> dict[str, np.ndarray]:
     arrays = {}
-    for i, part in enumerate(debiaser.parts_.values()):
+    for i, part in enumerate(debiaser.interventions_.values()):
         arrays[f"parts.{i}.latents"] = part.latents.astype(np.int64)
         if part.scores is not None:
             arrays |= {
@@ -120,11 +120,11 @@ def _description(debiaser: Any) -> dict[str, Any]:
         "n_features_in": getattr(debiaser, "n_features_in_", None),
         "feature_names_in": list(getattr(debiaser, "feature_names_in_", ())),
         "concept": None if debiaser.concept_ is None else debiaser.concept_.to_dict(),
-        "parts": [_describe(hookpoint, part) for hookpoint, part in debiaser.parts_.items()],
+        "parts": [_describe(hookpoint, part) for hookpoint, part in debiaser.interventions_.items()],
     }
 
 
-def _describe(hookpoint: str, part: Part) -> dict[str, Any]:
+def _describe(hookpoint: str, part: Intervention) -> dict[str, Any]:
     scores, found = part.scores, part.found
     named = ("method", "values", "classes", "ignored")
     return {
@@ -174,7 +174,7 @@ def _parameters(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _restore(debiaser: Any, saved: dict[str, Any], arrays: dict[str, np.ndarray], directory: Path) -> None:
-    debiaser.parts_ = {
+    debiaser.interventions_ = {
         told["hookpoint"]: _restore_part(told, i, arrays, load_sae(directory / _sae_name(i)), debiaser.alpha)
         for i, told in enumerate(saved["parts"])
     }
@@ -202,12 +202,12 @@ def _restore_concept(debiaser: Any, saved: dict[str, Any]) -> Concept | None:
 
 def _restore_part(
     told: dict[str, Any], i: int, arrays: dict[str, np.ndarray], sae: SparseAutoencoder, alpha: float
-) -> Part:
+) -> Intervention:
     latents, found = arrays[f"parts.{i}.latents"], None
     if told["scores"] is not None:
         words: dict[str, Any] = told["scores"] | {k: tuple(told["scores"][k]) for k in ("values", "classes")}
         words |= {name: arrays[f"parts.{i}.{name}"] for name in _SCORE_ARRAYS}
-        found = Found(LatentScores(**words), latents, told["report"], keep=told.get("mode") == "keep")
+        found = Selection(LatentScores(**words), latents, told["report"], keep=told.get("mode") == "keep")
     options = {"alpha": told.get("alpha", alpha), "mode": told.get("mode", "zero")}
-    eraser = LatentEraser.cut(sae, [int(k) for k in latents], **options)
-    return Part(sae, found, eraser, told["record"])
+    eraser = LatentEraser.from_sae(sae, [int(k) for k in latents], **options)
+    return Intervention(sae, found, eraser, told["record"])

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from debias_ssae.ablation import LinearEraser, counterfactual, leace, mean_difference
-from debias_ssae.attribution import Linear, encode_labels, rows_of_every_cell
-from debias_ssae.concept import Concept
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.erase import LinearEraser, counterfactual, leace, mean_difference
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.selection import Linear, encode_labels, rows_of_every_cell
+from debias_ssae.text.concept import Concept
 
 Represent = Callable[[np.ndarray], np.ndarray]
 LABELLED_RESIDUALS: dict[str, Linear] = {"mean_difference": mean_difference, "leace": leace}
@@ -98,11 +98,11 @@ def fit_counterfactual(
     """Fit the mean direction in which the plain representation moves when the concept's words are swapped.
 
     The plain one, since after the edit little is left of the listed words: the direction is there to catch what
-    the list does not name. At most ``max_texts`` of ``texts`` that have twins are used. Raises InputError where
-    none has.
+    the list does not name. At most ``max_texts`` of ``texts`` that have counterfactuals are used.
+    Raises InputError where none has.
     """
     concept.check_occurs(texts)
     order = np.random.default_rng(random_state).permutation(len(texts))
-    twins = concept.twins([texts[i] for i in order], limit=max_texts)
-    a, b = (encoder.encode([getattr(t, side) for t in twins]) for side in ("text_a", "text_b"))
+    counterfactuals = concept.counterfactual_pairs([texts[i] for i in order], limit=max_texts)
+    a, b = (encoder.encode([getattr(t, side) for t in counterfactuals]) for side in ("text_a", "text_b"))
     return counterfactual(a, b)

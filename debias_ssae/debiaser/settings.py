@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from debias_ssae.concept import Concept
-from debias_ssae.config import DebiasConfig, make_config
-from debias_ssae.datasets import load_corpus
-from debias_ssae.encoder import ActivationEncoder, check_texts
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import DebiasConfig, make_config
+from debias_ssae.core.errors import InputError
+from debias_ssae.model.encoder import ActivationEncoder, check_texts
 from debias_ssae.sae.formats import load_sae
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.text import load_corpus
+from debias_ssae.text.concept import Concept
 
 
 def config_of(debiaser: Any) -> DebiasConfig:

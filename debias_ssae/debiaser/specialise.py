@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from debias_ssae.activations import LanguageModel, harvest
-from debias_ssae.config import DebiasConfig, RetrievalConfig, SAEConfig, TrainConfig
-from debias_ssae.exceptions import InputError
-from debias_ssae.files import read_json, read_or_make, write_json
+from debias_ssae.core.config import DebiasConfig, RetrievalConfig, SAEConfig, TrainConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_json, read_or_make, write_json
+from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.retrieval import embedder_id, retrieve, without
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from debias_ssae.concept import Concept
+from debias_ssae.core.device import MINILM_HUB_ID
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.models import MINILM_HUB_ID
+from debias_ssae.text.concept import Concept
 
 LATENTS_REMOVED = (
     "“Removed” means that the chosen latents no longer write into the model. What other words, topics or"
@@ -68,7 +68,7 @@ def _public_name(name: str) -> str:
 
 
 def _keeps(debiaser: SSAEDebiaser) -> bool:
-    return any(part.eraser.mode == "keep" for part in debiaser.parts_.values())
+    return any(part.eraser.mode == "keep" for part in debiaser.interventions_.values())
 
 
 def _way(debiaser: SSAEDebiaser) -> str:
@@ -105,7 +105,7 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     elif scores is not None:
         rows["values"] = ", ".join(_plain(v) for v in scores.values)
     rows["found by"] = "nothing" if scores is None else scores.method.replace("_", " ")
-    for hookpoint, part in debiaser.parts_.items():
+    for hookpoint, part in debiaser.interventions_.items():
         cfg, name = part.sae.cfg, part.sae.fingerprint()[:16]
         done = "kept, all else removed" if part.eraser.mode == "keep" else "removed"
         n = f"{len(part.latents)} of {cfg.d_sae} latents {done}"
@@ -119,7 +119,9 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     rows["shift of the output"] = (
         "none" if debiaser.shift_ is None else f"length {np.linalg.norm(debiaser.shift_):.3g}"
     )
-    dates = [part.record["review"]["date"] for part in debiaser.parts_.values() if "review" in part.record]
+    dates = [
+        part.record["review"]["date"] for part in debiaser.interventions_.values() if "review" in part.record
+    ]
     rows["reviewed by a person"] = f"yes, {max(dates)}" if dates else "no"
     encoder = debiaser.encoder_
     rows["representation"] = f"`{encoder.layer}`, {encoder.pooling} over the text's own tokens"
@@ -155,9 +157,9 @@ def _data(debiaser: SSAEDebiaser) -> dict[str, Any]:
             text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
             rows[prefix] = _plain(text if len(text) <= 200 else text[:200] + "...")
 
-    for hookpoint, part in debiaser.parts_.items():
+    for hookpoint, part in debiaser.interventions_.items():
         kept = {key: value for key, value in part.record.items() if key not in ("review", "selection")}
-        walk(hookpoint if len(debiaser.parts_) > 1 else "", kept)
+        walk(hookpoint if len(debiaser.interventions_) > 1 else "", kept)
     return rows
 
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import numpy as np
 
+from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.exceptions import InputError
 from debias_ssae.export.card import model_card
 
 PROBES = ("She worked as a nurse in the city.", "He is a surgeon.", "")

@@ -14,13 +14,13 @@ from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 from transformers.utils import logging
 
-from debias_ssae.ablation import LatentEraser, LinearEraser
-from debias_ssae.activations import LanguageModel, load_model
-from debias_ssae.activations.embedding import pool
-from debias_ssae.activations.forward import Batch, make_batch, run_batch
-from debias_ssae.activations.tokens import check_texts, tokenize
-from debias_ssae.exceptions import InputError
-from debias_ssae.models import resolve_model_name
+from debias_ssae.core.device import resolve_model_name
+from debias_ssae.core.errors import InputError
+from debias_ssae.erase import LatentEraser, LinearEraser
+from debias_ssae.model import LanguageModel, load_model
+from debias_ssae.model.embedding import pool
+from debias_ssae.model.forward import Batch, make_batch, run_batch
+from debias_ssae.model.tokens import check_texts, tokenize
 
 CONFIG, WEIGHTS, ERASERS, MODEL = "debias_ssae.json", "output.safetensors", "erasers", "model"
 FORMAT = 1

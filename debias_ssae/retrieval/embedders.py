@@ -13,10 +13,10 @@ from filelock import Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from debias_ssae.batching import token_batches
-from debias_ssae.exceptions import InputError
-from debias_ssae.files import read_or_make, write_whole
-from debias_ssae.models import lower_weights, pick_device, pick_dtype, resolve_model_name
+from debias_ssae.core.device import lower_weights, pick_device, pick_dtype, resolve_model_name
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_or_make, write_whole
+from debias_ssae.model.batching import token_batches
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -141,7 +141,7 @@ def _embed_chunk(
 ) -> NDArray[np.float32]:
     import torch
 
-    from debias_ssae.lowered import lowered
+    from debias_ssae.model.lowered import lowered
 
     tokenizer: Any = model.tokenizer
     limit = min(max_length, model.max_seq_length or max_length)

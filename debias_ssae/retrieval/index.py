@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 from debias_ssae.retrieval.approximate import ApproximateIndex
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.retrieval.embedders import embed_texts

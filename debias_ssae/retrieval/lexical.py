@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 class LexicalIndex:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
 from debias_ssae.retrieval.embedders import embed_texts
 from debias_ssae.retrieval.lexical import LexicalIndex
@@ -17,7 +17,7 @@ from debias_ssae.retrieval.views import IndexedTexts, IndexedVectors, PartOfText
 
 Method = Literal["dense", "bm25", "hybrid", "tracin"]
 Rerank = Callable[[list[str]], NDArray[np.floating[Any]]]
-"""Texts to scores, higher is better (:func:`debias_ssae.influence.tracin_scorer` makes one)."""
+"""Texts to scores, higher is better (:func:`debias_ssae.sae.influence.tracin_scorer` makes one)."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Human review of the removed latents: candidates to look at, a file to edit, a new cut without training."""
 
+from debias_ssae.review.applying import with_latents
 from debias_ssae.review.candidates import Candidate, candidates
 from debias_ssae.review.choices import Choices, read_choices, write_choices
 from debias_ssae.review.contexts import LEVELS, Context, Piece
-from debias_ssae.review.recutting import recut
 
 __all__ = [
     "LEVELS",
@@ -13,6 +13,6 @@ __all__ = [
     "Piece",
     "candidates",
     "read_choices",
-    "recut",
+    "with_latents",
     "write_choices",
 ]

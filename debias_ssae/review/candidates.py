@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from debias_ssae.activations import Activations
-from debias_ssae.attribution import LatentScores, encode_attribute
+from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.debiaser.part import Part
-from debias_ssae.encoder import check_texts
-from debias_ssae.exceptions import InputError
+from debias_ssae.debiaser.intervention import Intervention
+from debias_ssae.model import Activations
+from debias_ssae.model.encoder import check_texts
 from debias_ssae.review.contexts import Context, read_latent
 from debias_ssae.review.directions import concept_direction, probe_directions, strongest_cosine
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection import LatentScores, encode_attribute
 
 CHUNK = 8192
 
@@ -61,7 +61,7 @@ def candidates(
     """Return the removed latents and the ``n_more`` next ones of each hookpoint, best first.
 
     At most ``max_texts`` of ``texts`` are read. The attribute's direction comes from ``sensitive_features``
-    (a probe) or else from the debiaser's concept (twins); the target's from ``y`` (a probe).
+    (a probe) or else from the debiaser's concept (counterfactuals); the target's from ``y`` (a probe).
 
     Raises InputError for a debiaser of a matrix or without scores, and for labels of another length.
     """
@@ -77,7 +77,7 @@ def candidates(
         raise InputError(f"there are {len(kept)} texts, but y has {len(y)}; they must agree")
     labels = None if y is None else np.asarray(y)[order]
     found: list[Candidate] = []
-    for hookpoint, part in debiaser.parts_.items():
+    for hookpoint, part in debiaser.interventions_.items():
         sae, scores = part.sae, scores_of(part)
         rows = debiaser.encoder_.rows(sample, hookpoint)
         attribute, pole = _attribute(debiaser, rows, sample, labelled, hookpoint)
@@ -112,13 +112,13 @@ def check_reviewable(debiaser: SSAEDebiaser) -> None:
         raise InputError(
             "this debiaser works on a matrix, whose rows have no words to show; review needs texts"
         )
-    if any(part.eraser.mode == "keep" for part in debiaser.parts_.values()):
+    if any(part.eraser.mode == "keep" for part in debiaser.interventions_.values()):
         raise InputError(
             'review is of latents that are removed, but this debiaser was fitted with edit="keep"'
         )
 
 
-def scores_of(part: Part) -> LatentScores:
+def scores_of(part: Intervention) -> LatentScores:
     """The scores of a part. Raises InputError where nothing was looked for."""
     if part.scores is None:
         raise InputError(

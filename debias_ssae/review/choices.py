@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
 
+from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.exceptions import InputError
 from debias_ssae.review.candidates import Candidate
 
 FORMAT = 1
@@ -45,7 +45,7 @@ class Choices(BaseModel):
 def write_choices(debiaser: SSAEDebiaser, shown: Sequence[Candidate], path: str | Path) -> None:
     """Write the candidates' present states to a YAML file, atomically. Raises OSError."""
     content: dict[str, Any] = {"format": FORMAT, "parts": []}
-    for hookpoint, part in debiaser.parts_.items():
+    for hookpoint, part in debiaser.interventions_.items():
         lines = [
             {"id": c.latent, "remove": c.removed, "toward": c.toward, "words": " ".join(c.words)}
             for c in shown

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from debias_ssae.activations import Activations
+from debias_ssae.model import Activations
 
 LEVELS = 4
 N_WORDS = 5

@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from debias_ssae.activations import Activations
-from debias_ssae.concept import Concept
-from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.model import Activations
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text.concept import Concept
 
 
 def probe_directions(rows: Activations, labels: np.ndarray) -> np.ndarray:
@@ -31,13 +31,13 @@ def probe_directions(rows: Activations, labels: np.ndarray) -> np.ndarray:
 def concept_direction(
     encoder: ActivationEncoder, texts: Sequence[str], concept: Concept, hookpoint: str, limit: int
 ) -> np.ndarray:
-    """Mean difference ``[1, d]`` between counterfactual twins' mean rows, value b minus value a."""
-    twins = concept.twins(texts, limit=limit)
-    if not twins:
+    """Mean difference ``[1, d]`` between counterfactual pairs' mean rows, value b minus value a."""
+    counterfactuals = concept.counterfactual_pairs(texts, limit=limit)
+    if not counterfactuals:
         return np.zeros((0, encoder.language_model.d_model))
     a, b = (
         encoder.rows(side, hookpoint).pool().numpy()
-        for side in ([t.text_a for t in twins], [t.text_b for t in twins])
+        for side in ([t.text_a for t in counterfactuals], [t.text_b for t in counterfactuals])
     )
     mean: np.ndarray = (b - a).mean(axis=0, keepdims=True)
     return mean

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 class TensorReader:

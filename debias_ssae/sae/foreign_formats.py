@@ -17,8 +17,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from debias_ssae.config import SAEConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae.files import TensorReader, read_json, read_safetensors
 from debias_ssae.sae.model import SparseAutoencoder
 

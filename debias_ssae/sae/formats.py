@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from debias_ssae.config import SAEConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae.files import TensorReader, read_json, read_safetensors, write_atomically
 from debias_ssae.sae.foreign_formats import READERS, detect_format
 from debias_ssae.sae.gradients import nested_widths

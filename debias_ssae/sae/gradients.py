@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from debias_ssae.config import SAEConfig
+from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import selection
 from debias_ssae.sae.processes import Processes
 from debias_ssae.sae.products import product

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 SMALL_TILT = 1e-6
 """Below this |t| the tilted loss is the mean to float32 precision, and its formula would divide by zero."""

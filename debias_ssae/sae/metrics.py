@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
     from debias_ssae.sae.model import SparseAutoencoder

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from debias_ssae.config import SAEConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig
+from debias_ssae.core.errors import InputError
 
 TOPK_FAMILY = ("topk", "batchtopk", "matryoshka")
 

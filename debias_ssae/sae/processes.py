@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 def start_processes(device: torch.device) -> None:

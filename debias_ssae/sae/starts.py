@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from debias_ssae import processor
-from debias_ssae.config import SAEConfig, TrainConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core import processor
+from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae.gradients import Weights
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.selection import active_at, where

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from debias_ssae.config import SAEConfig, TrainConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae import starts
 from debias_ssae.sae.gradients import Knobs, Weights, compute_step
 from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_weights, tilted

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 class ShuffledBatches(Iterator[Tensor]):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.model.encoder import ActivationEncoder
 
 
 @pytest.fixture(scope="session")

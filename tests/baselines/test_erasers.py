@@ -13,7 +13,7 @@ from sklearn.utils import check_array
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from debias_ssae.baselines import INLP, LEACE, SPLINCE, AttributeErasure, CorrelationRemoval, MeanDifference
-from debias_ssae.exceptions import InputError, MissingExtraError
+from debias_ssae.core.errors import InputError, MissingExtraError
 
 N, D = 1200, 16
 

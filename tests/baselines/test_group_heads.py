@@ -17,7 +17,7 @@ from debias_ssae.baselines import (
     ReducedHead,
 )
 from debias_ssae.baselines.group_heads import balanced_rows
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 def make_data(

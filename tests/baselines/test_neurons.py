@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from debias_ssae.activations import harvest
 from debias_ssae.baselines import NeuronAblation, ablate_neurons
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import harvest
 
-sys.path.append(str(Path(__file__).parents[1] / "activations"))
+sys.path.append(str(Path(__file__).parents[1] / "model"))
 
 
 def test_edit_sets_its_neurons_and_leaves_the_rest() -> None:

@@ -10,22 +10,22 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from debias_ssae.activations import harvest
 from debias_ssae.baselines import (
     HOSPITAL_WORDS,
     ConceptBottleneck,
     CounterfactualEraser,
     TextScrubber,
     TokenMask,
-    augment_with_twins,
+    augment_with_counterfactuals,
     counterfactual_subspace,
     scrub_blocks,
     token_mask,
 )
-from debias_ssae.concept import Concept
-from debias_ssae.datasets import synthetic_biographies
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import harvest
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text import synthetic_biographies
+from debias_ssae.text.concept import Concept
 
 GENDER = Concept.load("gender")
 SHORT = [
@@ -51,19 +51,21 @@ def test_text_methods_tell_scikit_learn_that_they_take_strings(encoder: Activati
 
 
 def test_augmentation_adds_the_swapped_copies() -> None:
-    augmented = augment_with_twins(SHORT, [0, 1, 2, 3], GENDER)
+    augmented = augment_with_counterfactuals(SHORT, [0, 1, 2, 3], GENDER)
     assert augmented.texts[:4] == SHORT
     assert augmented.texts[4:6] == ["She finished her work.", "He met his friends in the park."]
     assert augmented.y.tolist() == [0, 1, 2, 3, 0, 1, 3]
     assert augmented.source.tolist() == [0, 1, 2, 3, 0, 1, 3]
-    assert augmented.is_twin.tolist() == [False] * 4 + [True] * 3
+    assert augmented.is_counterfactual.tolist() == [False] * 4 + [True] * 3
     with pytest.raises(InputError, match="must agree"):
-        augment_with_twins(SHORT, [0], GENDER)
+        augment_with_counterfactuals(SHORT, [0], GENDER)
     with pytest.raises(InputError, match="none of the 1 texts"):
-        augment_with_twins(SHORT[2:3], [0], GENDER)
+        augment_with_counterfactuals(SHORT[2:3], [0], GENDER)
 
 
-def test_token_mask_makes_twins_equal_and_leaves_other_texts_alone(encoder: ActivationEncoder) -> None:
+def test_token_mask_makes_counterfactuals_equal_and_leaves_other_texts_alone(
+    encoder: ActivationEncoder,
+) -> None:
     pairs = ["He finished his work.", "She finished her work."]
     plain, masked = encoder.encode(pairs), token_mask(encoder, pairs, GENDER)
     assert np.abs(plain[0] - plain[1]).max() > 0.01
@@ -122,21 +124,21 @@ def test_token_mask_means_are_of_what_the_layer_gives(encoder: ActivationEncoder
     np.testing.assert_allclose(scaled.numpy(), 3 * plain.numpy(), rtol=1e-5)
 
 
-def make_twins(n: int = 400, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two wordings that differ in a plane, by a shift whose size depends on the text."""
+def make_pair(n: int = 400, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two versions that differ in a plane, by a shift whose size depends on the text."""
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(n, d))
     return a, a + np.abs(rng.normal(size=(n, 1)) + 2) * np.eye(d)[0] + rng.normal(size=(n, 1)) * np.eye(d)[1]
 
 
 def test_counterfactual_eraser_finds_the_plane_and_makes_wordings_equal() -> None:
-    a, b = make_twins()
-    eraser = CounterfactualEraser(random_state=0).fit(a, twins=b)
+    a, b = make_pair()
+    eraser = CounterfactualEraser(random_state=0).fit(a, counterfactuals=b)
     probe = LogisticRegression(C=100.0)
-    both, wording = np.vstack([a, b]), np.repeat([0, 1], len(a))
-    assert probe.fit(both, wording).score(both, wording) > 0.7
+    both, version = np.vstack([a, b]), np.repeat([0, 1], len(a))
+    assert probe.fit(both, version).score(both, version) > 0.7
     assert eraser.probe_accuracies_[len(eraser.components_)] < 0.55
-    two = CounterfactualEraser(2).fit(a, twins=b)
+    two = CounterfactualEraser(2).fit(a, counterfactuals=b)
     np.testing.assert_allclose(two.transform(a), two.transform(b), atol=1e-8)
     np.testing.assert_allclose(two.transform(both).mean(axis=0), both.mean(axis=0), atol=1e-8)
     np.testing.assert_allclose(two.transform(two.transform(a)), two.transform(a), atol=1e-8)
@@ -146,29 +148,29 @@ def test_counterfactual_eraser_finds_the_plane_and_makes_wordings_equal() -> Non
 def test_counterfactual_eraser_takes_the_most_components_where_none_is_enough() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=(200, 6))
-    eraser = CounterfactualEraser(random_state=0).fit(a, twins=a + 5 + rng.normal(size=a.shape))
+    eraser = CounterfactualEraser(random_state=0).fit(a, counterfactuals=a + 5 + rng.normal(size=a.shape))
     assert len(eraser.components_) in eraser.probe_accuracies_
-    shifted = CounterfactualEraser(random_state=0).fit(np.tile(a, 2), twins=np.tile(a, 2) * 3 + 5)
+    shifted = CounterfactualEraser(random_state=0).fit(np.tile(a, 2), counterfactuals=np.tile(a, 2) * 3 + 5)
     assert max(shifted.probe_accuracies_) == len(shifted.components_)
 
 
 @pytest.mark.parametrize(
     ("parameters", "arguments", "words"),
     [
-        ({}, {}, "other wording"),
-        ({}, {"twins": np.zeros((3, 2))}, "must agree"),
-        ({}, {"twins": "same"}, "no twin differs"),
-        ({"n_components": 0}, {"twins": "other"}, "positive integer"),
-        ({"n_components": "all"}, {"twins": "other"}, "positive integer"),
+        ({}, {}, "other version"),
+        ({}, {"counterfactuals": np.zeros((3, 2))}, "must agree"),
+        ({}, {"counterfactuals": "same"}, "no counterfactual differs"),
+        ({"n_components": 0}, {"counterfactuals": "other"}, "positive integer"),
+        ({"n_components": "all"}, {"counterfactuals": "other"}, "positive integer"),
     ],
 )
 def test_counterfactual_eraser_bad_input(
     parameters: dict[str, Any], arguments: dict[str, Any], words: str
 ) -> None:
-    a, b = make_twins(50)
+    a, b = make_pair(50)
     named = {"same": a, "other": b}
-    if isinstance(arguments.get("twins"), str):
-        arguments = {"twins": named[arguments["twins"]]}
+    if isinstance(arguments.get("counterfactuals"), str):
+        arguments = {"counterfactuals": named[arguments["counterfactuals"]]}
     with pytest.raises(InputError, match=words):
         CounterfactualEraser(**parameters).fit(a, **arguments)
 
@@ -176,8 +178,8 @@ def test_counterfactual_eraser_bad_input(
 def test_counterfactual_subspace_from_texts(encoder: ActivationEncoder) -> None:
     texts = synthetic_biographies(40, correlation=0.0, n_professions=2, random_state=0)["text"].tolist()
     eraser = counterfactual_subspace(encoder, texts, GENDER, n_components=10, max_texts=30, random_state=0)
-    twins = GENDER.twins(texts[:10])
-    a, b = (encoder.encode([getattr(t, side) for t in twins]) for side in ("text_a", "text_b"))
+    counterfactuals = GENDER.counterfactual_pairs(texts[:10])
+    a, b = (encoder.encode([getattr(t, side) for t in counterfactuals]) for side in ("text_a", "text_b"))
     left = np.linalg.norm(eraser.transform(a) - eraser.transform(b)) / np.linalg.norm(a - b)
     assert left < 0.6
     with pytest.raises(InputError, match="need two"):
@@ -246,13 +248,13 @@ def test_bottleneck_gives_one_cosine_a_word(encoder: ActivationEncoder) -> None:
 
 
 class _Counterfactual(CounterfactualEraser):
-    def fit(self, X: Any, y: Any = None, *, twins: Any = None) -> Any:
+    def fit(self, X: Any, y: Any = None, *, counterfactuals: Any = None) -> Any:
         try:
             rows = np.asarray(X, dtype=float)
-            twins = rows + (np.arange(rows.shape[1]) == 0)
+            counterfactuals = rows + (np.arange(rows.shape[1]) == 0)
         except (TypeError, ValueError, IndexError):
-            twins = np.zeros((2, 2))
-        return super().fit(X, y, twins=twins)
+            counterfactuals = np.zeros((2, 2))
+        return super().fit(X, y, counterfactuals=counterfactuals)
 
 
 CHECKED = list(parametrize_with_checks([_Counterfactual(1), _Counterfactual(random_state=0)]).args[1])

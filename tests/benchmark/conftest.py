@@ -11,10 +11,10 @@ from tiny_benchmark import TINY, tiny_split
 
 from debias_ssae.benchmark.methods import Corpus, Seed
 from debias_ssae.benchmark.splits import Split, majority_values
-from debias_ssae.concept import Concept
-from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text.concept import Concept
 
-sys.path.append(str(Path(__file__).parents[1] / "activations"))
+sys.path.append(str(Path(__file__).parents[1] / "model"))
 
 
 @pytest.fixture(scope="session")

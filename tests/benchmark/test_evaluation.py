@@ -1,4 +1,4 @@
-"""Rows of the results: measures against hand counts, which heads see what, twins, and probes run once."""
+"""Rows of the results: measures against hand counts, which heads see what, counterfactuals, and probes run once."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from tiny_benchmark import tiny_table
 from debias_ssae.benchmark import evaluation as room
 from debias_ssae.benchmark.evaluation import LEAKAGE, evaluate, frozen_heads, scores
 from debias_ssae.benchmark.heads import Head
-from debias_ssae.benchmark.methods import Rows, Seed, TwinRows, Variant, variants
+from debias_ssae.benchmark.methods import PairActivations, Rows, Seed, Variant, variants
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +91,11 @@ def test_flips_count_changed_predictions(seed: Seed) -> None:
 
     n = len(seed.split.test)
     test = column(*[1.0] * n)
-    twins = {
-        "listed": TwinRows(np.array([0, 2, 3]), column(1, -1, -1)),
-        "unlisted": TwinRows(np.array([], dtype=int), np.zeros((0, 1))),
+    counterfactuals = {
+        "listed": PairActivations(np.array([0, 2, 3]), column(1, -1, -1)),
+        "unlisted": PairActivations(np.array([], dtype=int), np.zeros((0, 1))),
     }
-    rows = Rows(seed.plain.head, seed.plain.attribute, test, twins, plain=True)
+    rows = Rows(seed.plain.head, seed.plain.attribute, test, counterfactuals, plain=True)
     variant = Variant("x", "none", rows, heads=(Head(Sign(), None, "own"),))
     row, predicted = next(evaluate(seed, variant, []))
     assert (row["flips"], row["flips_n"]) == (pytest.approx(2 / 3), 3)

@@ -14,9 +14,9 @@ from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
 from debias_ssae.benchmark.methods import METHODS, AttributeSet, Seed, Variant, variants
 from debias_ssae.benchmark.methods import seed as seed_room
 from debias_ssae.benchmark.splits import Split
-from debias_ssae.config import SelectionConfig
-from debias_ssae.debiaser.finding import rank_from_wordings
-from debias_ssae.debiaser.wordings import read_wordings
+from debias_ssae.core.config import SelectionConfig
+from debias_ssae.selection.pairs import read_counterfactual_pairs
+from debias_ssae.selection.select import rank_from_pairs
 
 HEAD_LABELS = ("labelled_head", "labelled_all")
 """Regimes whose point is that the attribute of the head's texts is known."""
@@ -190,7 +190,7 @@ def test_one_ranking_serves_every_number_of_latents(make_seed: Make, monkeypatch
         fresh.append(seed.found(seed.sae(), "concept", n))
     ranked = []
     monkeypatch.setattr(
-        seed_room, "rank_from_wordings", lambda *a, **k: ranked.append(1) or rank_from_wordings(*a, **k)
+        seed_room, "rank_from_pairs", lambda *a, **k: ranked.append(1) or rank_from_pairs(*a, **k)
     )
     seed = make_seed(table)
     for n, expected in zip(numbers, fresh, strict=True):
@@ -206,7 +206,9 @@ def test_wordings_are_read_once_for_saes_that_follow_one_another(
 ) -> None:
     read = []
     monkeypatch.setattr(
-        seed_room, "read_wordings", lambda *a, **k: read.append(k["hookpoint"]) or read_wordings(*a, **k)
+        seed_room,
+        "read_counterfactual_pairs",
+        lambda *a, **k: read.append(k["hookpoint"]) or read_counterfactual_pairs(*a, **k),
     )
     asked = [
         (kind, hookpoint, regime)
@@ -224,7 +226,7 @@ def test_wordings_are_read_once_for_saes_that_follow_one_another(
         assert read == ([hookpoint] if kind == "gsae" else [])
 
 
-def test_words_that_were_not_given_make_their_own_twins(seed: Seed) -> None:
+def test_words_that_were_not_given_make_their_own_counterfactuals(seed: Seed) -> None:
     corpus = seed.corpus
     short = corpus.unlisted(corpus.concept_of("concept_he_she"))
     assert short is not None
@@ -235,11 +237,15 @@ def test_words_that_were_not_given_make_their_own_twins(seed: Seed) -> None:
     assert whole is not None
     assert {pair.section for pair in whole.pairs} == {"names"}
     named = only(variants(seed, "scrub_names"), "concept").rows
-    assert len(named.twins["unlisted"].at) == 0, "nothing is left that it was not given"
-    listed = named.twins["listed"]
+    assert len(named.counterfactuals["unlisted"].at) == 0, "nothing is left that it was not given"
+    listed = named.counterfactuals["listed"]
     # they run in batches of other shapes, which changes the last bits
-    assert np.allclose(listed.X, named.test[listed.at], atol=1e-5), "a scrubbed text and its twin are one"
-    assert not np.array_equal(seed.plain.twins["listed"].X, seed.plain.test[seed.plain.twins["listed"].at])
+    assert np.allclose(listed.X, named.test[listed.at], atol=1e-5), (
+        "a scrubbed text and its counterfactual are one"
+    )
+    assert not np.array_equal(
+        seed.plain.counterfactuals["listed"].X, seed.plain.test[seed.plain.counterfactuals["listed"].at]
+    )
 
 
 def test_what_cannot_run_says_why(make_seed: Make, seeds: dict[str, dict[str, Seed]]) -> None:

@@ -18,11 +18,11 @@ from debias_ssae.benchmark import GridSetting, run_benchmark, run_curves, run_gr
 from debias_ssae.benchmark import run as room
 from debias_ssae.benchmark.answers import KEYS, Answers
 from debias_ssae.benchmark.bare import HEADS
+from debias_ssae.benchmark.benchmark_page import report_directory
 from debias_ssae.benchmark.grid import CONTRASTS, SAES, SETTINGS, TARGET, differences
 from debias_ssae.benchmark.parts import Part, Parts
 from debias_ssae.benchmark.workers import one_thread, run_parts, with_helpers
-from debias_ssae.concept import Concept
-from debias_ssae.config import (
+from debias_ssae.core.config import (
     BenchmarkConfig,
     DebiasConfig,
     RetrievalConfig,
@@ -30,8 +30,8 @@ from debias_ssae.config import (
     TrainConfig,
     load_config,
 )
-from debias_ssae.exceptions import InputError
-from debias_ssae.report import report_directory
+from debias_ssae.core.errors import InputError
+from debias_ssae.text.concept import Concept
 
 SIZES = {("nurse", "F"): 50, ("nurse", "M"): 26, ("surgeon", "F"): 26, ("surgeon", "M"): 50}
 METHODS = ("erm", "oracle", "scrub", "ssae", "reweighting")
@@ -166,7 +166,7 @@ def test_parts_of_another_version_or_other_weights_are_not_taken(
     assert room.prepare(table, config.updated(seeds=1, methods=("erm",)), pool).key == key
     monkeypatch.setattr(room, "version", lambda name: "99")
     other = room.prepare(table, config, pool).key
-    monkeypatch.setattr("debias_ssae.activations.language_model.LanguageModel.fingerprint", "other weights")
+    monkeypatch.setattr("debias_ssae.model.language_model.LanguageModel.fingerprint", "other weights")
     assert len({key, other, room.prepare(table, config, pool).key}) == 3
 
 

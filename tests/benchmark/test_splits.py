@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from debias_ssae.benchmark.splits import drop_duplicates, majority_values, make_split
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 SIZES = {("nurse", "F"): 90, ("nurse", "M"): 40, ("surgeon", "F"): 50, ("surgeon", "M"): 100}
 Y = np.repeat([c for c, _ in SIZES], list(SIZES.values()))

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from debias_ssae.benchmark.answers import KEYS, Answers
+from debias_ssae.benchmark.benchmark_blocks import sum_blocks
 from debias_ssae.benchmark.comparisons import HEADS, OTHERS, compare, compare_sums
 from debias_ssae.benchmark.summary import summarise
 from debias_ssae.benchmark.tables import headline_rows, markdown_table
-from debias_ssae.intervals import JointBootstrap, clustered_interval, gap_closed
-from debias_ssae.report.benchmark_blocks import sum_blocks
+from debias_ssae.core.stats import JointBootstrap, clustered_interval, gap_closed
 
 N_CELL = 60
 ACCURACY = {"erm": 0.3, "oracle": 0.9, "scrub": 0.75, "leace": 0.4, "inlp": 0.6, "ssae": 0.93, "cheat": 0.99}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from debias_ssae.benchmark.words import LEAST, association
-from debias_ssae.concept import Concept
+from debias_ssae.text.concept import Concept
 
 GENDER = Concept.load("gender")
 TEXTS = [

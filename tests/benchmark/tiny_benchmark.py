@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.benchmark.splits import Split
-from debias_ssae.config import (
+from debias_ssae.core.config import (
     ActivationConfig,
     BenchmarkConfig,
     DebiasConfig,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from debias_ssae import benchmark as room
 from debias_ssae.cli import main
 from debias_ssae.cli.benchmark import SELDOM
-from debias_ssae.config import QUICK, BenchmarkConfig
+from debias_ssae.core.config import QUICK, BenchmarkConfig
 
 RUNS = ("run_benchmark", "run_curves", "run_grid")
 

@@ -10,9 +10,9 @@ import yaml
 from click.testing import CliRunner
 
 from debias_ssae.cli import COMMANDS, main
-from debias_ssae.config import DebiasConfig, RetrievalConfig, SelectionConfig, TrainConfig, dump_config
-from debias_ssae.datasets import synthetic_biographies, synthetic_corpus
+from debias_ssae.core.config import DebiasConfig, RetrievalConfig, SelectionConfig, TrainConfig, dump_config
 from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.text import synthetic_biographies, synthetic_corpus
 
 SMALL = DebiasConfig(
     d_sae=128,
@@ -259,7 +259,7 @@ def test_no_network_names_data(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_demo(minilm, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    from debias_ssae import config as room
+    from debias_ssae.core import config as room
 
     tiny = room.DEMO.updated(debias=SMALL.model_dump(), n_test=5, n_attribute=5, max_head=15)
     monkeypatch.setattr(room, "DEMO", tiny)

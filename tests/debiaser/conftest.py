@@ -4,9 +4,9 @@ import pytest
 from small_debiaser import concept, fitted, small_encoder, texts
 
 from debias_ssae import DebiasConfig, SSAEDebiaser, TrainConfig
-from debias_ssae.config import RetrievalConfig, SelectionConfig
-from debias_ssae.datasets import synthetic_biographies
-from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.core.config import RetrievalConfig, SelectionConfig
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text import synthetic_biographies
 
 __all__ = ["concept", "fitted", "small_encoder", "texts"]
 

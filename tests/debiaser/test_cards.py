@@ -3,8 +3,8 @@
 import numpy as np
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.auditing import latent_cards
-from debias_ssae.report.contexts import top_contexts
+from debias_ssae.audit import latent_cards
+from debias_ssae.audit.contexts import top_contexts
 
 
 def test_cards_of_a_real_debiaser(labelled, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]

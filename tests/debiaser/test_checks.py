@@ -12,11 +12,11 @@ from small_debiaser import CONFIG
 
 from debias_ssae import Concept, SSAEDebiaser
 from debias_ssae.baselines import TokenMask
-from debias_ssae.debiaser import part
+from debias_ssae.core.errors import InputError
+from debias_ssae.debiaser import intervention
 from debias_ssae.debiaser.hookpoints import places
 from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.model.encoder import ActivationEncoder
 
 SEEDS = Concept(values=("a", "b"), seed_texts={"a": ("he works",) * 6, "b": ("she works",) * 6})
 
@@ -28,7 +28,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def trained(*args: Any, **options: Any) -> None:
         pytest.fail("an SAE was trained")
 
-    monkeypatch.setattr(part, "learn_ssae", trained)
+    monkeypatch.setattr(intervention, "learn_ssae", trained)
 
 
 @pytest.mark.parametrize(

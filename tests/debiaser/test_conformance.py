@@ -7,7 +7,7 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from debias_ssae import DebiasConfig, SSAEDebiaser, TrainConfig
-from debias_ssae.config import SelectionConfig
+from debias_ssae.core.config import SelectionConfig
 
 QUICK = DebiasConfig(
     d_sae=16,

@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 from small_debiaser import CONFIG as SMALL
 
 from debias_ssae import DebiasConfig, NothingRemovedWarning, SSAEDebiaser, worst_group_accuracy
-from debias_ssae.concept import Concept
+from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import specialise
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text.concept import Concept
 
 
 def gender_gap(X: np.ndarray, bios: pd.DataFrame) -> float:
@@ -55,9 +55,9 @@ def test_training_mean_stays_in_place(edit_alone, encoder, bios) -> None:  # typ
     assert not np.allclose(X, plain, atol=1e-2)
 
 
-def test_twins_agree_along_the_direction_that_tells_them_apart(from_concept, encoder, bios) -> None:  # type: ignore[no-untyped-def]
-    twins = Concept.load("gender").twins(bios.text)
-    a, b = [t.text_a for t in twins], [t.text_b for t in twins]
+def test_counterfactuals_agree_along_the_direction_that_tells_them_apart(from_concept, encoder, bios) -> None:  # type: ignore[no-untyped-def]
+    counterfactuals = Concept.load("gender").counterfactual_pairs(bios.text)
+    a, b = [t.text_a for t in counterfactuals], [t.text_b for t in counterfactuals]
     direction = (encoder.transform(b) - encoder.transform(a)).mean(axis=0)
     left = (from_concept.transform(b) - from_concept.transform(a)) @ direction
     assert from_concept.residual_ is not None
@@ -185,7 +185,7 @@ def test_labels_take_a_direction_after_the_edit(residual, edit_alone, encoder, b
 
 
 def test_corpus_is_retrieved_from(encoder, bios, small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from debias_ssae.datasets import synthetic_corpus
+    from debias_ssae.text import synthetic_corpus
 
     corpus = synthetic_corpus(300, random_state=0)
     pd.DataFrame({"text": corpus}).to_parquet(tmp_path / "pool.parquet")

@@ -8,8 +8,8 @@ import pytest
 from small_debiaser import CONFIG, make_texts
 
 from debias_ssae import Concept, SSAEDebiaser
+from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser.hookpoints import draw_sample
-from debias_ssae.exceptions import InputError
 
 
 @pytest.mark.parametrize("minority", [0.03, 0.2])
@@ -40,7 +40,7 @@ def test_small_cells_and_lone_classes_are_left_out() -> None:
         draw_sample([str(i) for i in range(180)], y=z, sensitive_features=z)
 
 
-def test_few_twins_and_seed_texts_do(small_encoder: Path, concept: Concept) -> None:
+def test_few_counterfactuals_and_seed_texts_do(small_encoder: Path, concept: Concept) -> None:
     plain = [" ".join(w for w in t.split() if w not in concept.words) for t in make_texts(60)]
     few = [*plain, *(f"{word} works in the city" for word in ("he", "she", "his", "her"))]
     seeds = {"male": tuple(f"he {t}" for t in plain[:7]), "female": tuple(f"she {t}" for t in plain[7:14])}
@@ -48,12 +48,12 @@ def test_few_twins_and_seed_texts_do(small_encoder: Path, concept: Concept) -> N
         made = SSAEDebiaser(
             str(small_encoder), concept=given, hookpoint="auto", config=CONFIG, random_state=0
         ).fit(texts)
-        assert len(made.parts_) == 1
+        assert len(made.interventions_) == 1
         assert made.residual_ is None or given.pairs
         assert set(made.record_["left_by_hookpoint"]) == {"embeddings", "blocks.0", "final"}
 
 
-def test_one_twin_cannot_compare(small_encoder: Path, concept: Concept) -> None:
+def test_one_counterfactual_cannot_compare(small_encoder: Path, concept: Concept) -> None:
     options: dict[str, Any] = {"concept": concept, "hookpoint": "auto", "config": CONFIG}
     with pytest.raises(InputError, match="there are 1, two are needed"):
         SSAEDebiaser(str(small_encoder), **options).fit(["she works", "the city", "the clinic"])

@@ -11,11 +11,11 @@ import torch
 from small_debiaser import CONFIG, make_texts
 
 from debias_ssae import Concept, SSAEDebiaser
-from debias_ssae.activations import Activations
-from debias_ssae.config import SAEConfig, SelectionConfig
-from debias_ssae.debiaser import find_from_labels
-from debias_ssae.debiaser.part import draw_labelled
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig, SelectionConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.debiaser import select_from_labels
+from debias_ssae.debiaser.intervention import draw_labelled
+from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
 
 TEXTS = make_texts(160, seed=1)
@@ -52,11 +52,11 @@ def test_a_missing_target_is_a_missing_attribute(options: dict[str, Any], small_
 
 def test_the_guard_of_a_concept_reads_known_targets_alone(small_encoder: Path, concept: Concept) -> None:
     y = np.where(KNOWN, TARGET, None)
-    found = fit(small_encoder, y, None, concept=concept).parts_["embeddings"].found
+    found = fit(small_encoder, y, None, concept=concept).interventions_["embeddings"].found
     assert found is not None
     assert "hedged" in found.report
     one_class = fit(small_encoder, np.where(TARGET == "nurse", TARGET, None), None, concept=concept)
-    unguarded = one_class.parts_["embeddings"].found
+    unguarded = one_class.interventions_["embeddings"].found
     assert unguarded is not None
     assert unguarded.report.keys() == found.report.keys() - {"hedged"} | {"guard"}
     assert "1 of 1 classes" in unguarded.report["guard"]
@@ -79,7 +79,7 @@ def test_a_column_is_a_target(wrap: Any) -> None:
 def test_keeping_needs_a_target(fitted: SSAEDebiaser) -> None:
     rows = fitted.encoder_.rows(TEXTS, "embeddings")
     with pytest.raises(InputError, match="pass y"):
-        find_from_labels(fitted.sae_, rows, None, ATTRIBUTE, CONFIG.selection, keep=True)
+        select_from_labels(fitted.sae_, rows, None, ATTRIBUTE, CONFIG.selection, keep=True)
 
 
 @pytest.mark.parametrize(("carriers", "expected"), [(16, 16), (64, 8)])
@@ -95,7 +95,7 @@ def test_where_latents_do_not_carry_the_attribute_few_go(
     sae.W_enc.data, sae.W_dec.data = torch.eye(64), torch.eye(64)
     at = torch.arange(600)
     rows = Activations(torch.from_numpy(x).float(), at, at, torch.zeros(600, 2, dtype=torch.int64), 600)
-    found = find_from_labels(sae, rows, y, z, SelectionConfig(most_latents=32, guard=False), random_state=0)
+    found = select_from_labels(sae, rows, y, z, SelectionConfig(most_latents=32, guard=False), random_state=0)
     assert len(found.latents) == expected
     assert ("attribute readable at the hookpoint" in caplog.text) == (expected == 8)
     assert found.report["n_latents"]["left"] < 0.25 or expected == 8

@@ -9,7 +9,7 @@ from small_debiaser import CONFIG, make_texts
 
 from debias_ssae import Concept, SSAEDebiaser
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
-from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.review import candidates
 
 LENGTH = 7

@@ -9,8 +9,8 @@ import pytest
 from small_debiaser import CONFIG
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.review import candidates
 
 
@@ -56,7 +56,7 @@ def test_keeping_what_carries_the_target(small_config, tmp_path) -> None:  # typ
     debiaser.save(tmp_path / "model")
     again = SSAEDebiaser.load(tmp_path / "model")
     assert np.array_equal(again.transform(X), kept)
-    assert (again.eraser_.mode, again.parts_["matrix"].found.keep) == ("keep", True)
+    assert (again.eraser_.mode, again.interventions_["matrix"].found.keep) == ("keep", True)
 
 
 def test_what_was_fitted_is_saved_and_not_what_was_set_since(

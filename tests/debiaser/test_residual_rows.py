@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from debias_ssae.ablation import LinearEraser
+from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser.residual import Rows, fit_labelled
-from debias_ssae.exceptions import InputError
+from debias_ssae.erase import LinearEraser
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(200, 6)).astype(np.float32)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small_debiaser import CONFIG, make_texts
 
-from debias_ssae.config import SAEConfig
+from debias_ssae.core.config import SAEConfig
 from debias_ssae.debiaser import specialise
 from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae
-from debias_ssae.encoder import ActivationEncoder
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval import retrieve
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.sae.model import SparseAutoencoder

@@ -7,8 +7,8 @@ import pytest
 from small_debiaser import CONFIG
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.encoder import ActivationEncoder
 from debias_ssae.export.card import _public_name, model_card
+from debias_ssae.model.encoder import ActivationEncoder
 
 
 def test_labels_corpus_leace_and_review(small_encoder: Path, texts: list[str]) -> None:

@@ -13,9 +13,9 @@ from small_debiaser import CONFIG, make_texts
 
 from debias_ssae import SSAEDebiaser
 from debias_ssae.cli import main
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 from debias_ssae.export import export_sentence_transformers, load_exported
+from debias_ssae.model.encoder import ActivationEncoder
 
 NEW = [*make_texts(40, seed=7), "", "nurse " * 60, "unseen words only"]
 

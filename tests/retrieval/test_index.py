@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from debias_ssae.cli import main
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 from debias_ssae.retrieval import (
     ApproximateIndex,
     CorpusIndex,
@@ -244,7 +244,7 @@ def test_command_line(tmp_path):
 
 
 def test_command_line_tracin_and_errors(tmp_path):
-    from debias_ssae.config import SAEConfig
+    from debias_ssae.core.config import SAEConfig
     from debias_ssae.sae.formats import save_sae
     from debias_ssae.sae.model import SparseAutoencoder
 

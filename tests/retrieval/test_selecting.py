@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 from debias_ssae.retrieval import PartOfTexts, embed_texts, embedders, retrieve
 from debias_ssae.retrieval.duplicates import drop_near, fold, new_texts, without
 from debias_ssae.retrieval.lexical import LexicalIndex

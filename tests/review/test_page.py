@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from debias_ssae.report import latents_html, write_latents_page
 from debias_ssae.review import Candidate, Piece
+from debias_ssae.review.latents_page import latents_html, write_latents_page
 
 pytest.importorskip("jinja2", reason="the page comes from the extra report")
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)

@@ -10,10 +10,10 @@ import yaml
 from small_debiaser import CONFIG, make_texts
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.activations import Activations
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
-from debias_ssae.review import LEVELS, candidates, read_choices, recut, write_choices
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import Activations
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.review import LEVELS, candidates, read_choices, with_latents, write_choices
 from debias_ssae.review.contexts import read_latent, whole_word
 from debias_ssae.review.directions import probe_directions, strongest_cosine
 
@@ -125,7 +125,7 @@ def test_labels_of_the_attribute_take_the_place_of_the_concept(
 
 
 def test_no_change_gives_the_same_bits(fitted: SSAEDebiaser, file: Path) -> None:
-    new = recut(fitted, read_choices(file))
+    new = with_latents(fitted, read_choices(file))
     assert np.array_equal(new.transform(NEW), fitted.transform(NEW))
     assert {**new.record_["review"], "date": ""} == {"date": "", "kept": [], "added": []}
     assert "review" not in fitted.record_
@@ -147,11 +147,11 @@ def test_a_review_is_what_fit_would_have_given(
     write_choices(six, candidates(six, texts, n_more=3), file)
     last = int(six.latents_[-1])
     needed = texts if residual is None else None
-    new = recut(six, edit(file, {last}), needed)
+    new = with_latents(six, edit(file, {last}), needed)
     assert new.latents_.tolist() == five.latents_.tolist()
     assert np.abs(new.transform(NEW) - five.transform(NEW)).max() < 1e-5
     assert np.abs(new.transform(NEW) - six.transform(NEW)).max() > 1e-4
-    again = recut(new, edit(file, {last}), needed)
+    again = with_latents(new, edit(file, {last}), needed)
     assert again.latents_.tolist() == six.latents_.tolist()
     assert np.abs(again.transform(NEW) - six.transform(NEW)).max() < 1e-5
 
@@ -170,7 +170,7 @@ def test_several_hookpoints(small_encoder: Path, texts: list[str], concept: Any,
     for line in values["parts"][1]["latents"]:
         line["remove"] = False
     file.write_text(yaml.safe_dump(values))
-    new = recut(debiaser, read_choices(file), texts)
+    new = with_latents(debiaser, read_choices(file), texts)
     assert list(new.edits) == ["embeddings"]
     assert new.latents_.tolist() == debiaser.latents_.tolist()
     assert not np.allclose(new.transform(NEW), debiaser.transform(NEW), atol=1e-4)
@@ -178,7 +178,7 @@ def test_several_hookpoints(small_encoder: Path, texts: list[str], concept: Any,
 
 def test_saved_with_its_review(fitted: SSAEDebiaser, texts: list[str], file: Path, tmp_path: Path) -> None:
     wanted = int(fitted.latents_[0])
-    new = recut(fitted, edit(file, {wanted}), texts)
+    new = with_latents(fitted, edit(file, {wanted}), texts)
     new.save(tmp_path / "model")
     again = SSAEDebiaser.load(tmp_path / "model")
     assert np.array_equal(again.transform(NEW), new.transform(NEW))
@@ -191,7 +191,7 @@ def test_unlisted_latents_stay(fitted: SSAEDebiaser, file: Path) -> None:
     values = yaml.safe_load(file.read_text())
     values["parts"][0]["latents"] = values["parts"][0]["latents"][:1]
     file.write_text(yaml.safe_dump(values))
-    assert recut(fitted, read_choices(file)).latents_.tolist() == fitted.latents_.tolist()
+    assert with_latents(fitted, read_choices(file)).latents_.tolist() == fitted.latents_.tolist()
 
 
 def test_texts_are_needed_for_what_depends_on_the_cut(
@@ -199,7 +199,7 @@ def test_texts_are_needed_for_what_depends_on_the_cut(
 ) -> None:
     choices = edit(file, {int(fitted.latents_[0])})
     with pytest.raises(InputError, match="depends on what is removed"):
-        recut(fitted, choices)
+        with_latents(fitted, choices)
     plain = SSAEDebiaser(
         fitted.encoder,
         concept=fitted.concept,
@@ -207,7 +207,7 @@ def test_texts_are_needed_for_what_depends_on_the_cut(
         config=CONFIG.updated(recenter=False),
         random_state=0,
     ).fit(texts)
-    assert len(recut(plain, choices).latents_) == 5
+    assert len(with_latents(plain, choices).latents_) == 5
 
 
 @pytest.mark.parametrize("residual", ["auto", "leace"])
@@ -227,8 +227,8 @@ def test_a_residual_from_labels_needs_them_again(
     write_choices(six, candidates(six, texts), file)
     choices = edit(file, {int(six.latents_[-1])})
     with pytest.raises(InputError, match="--sensitive"):
-        recut(six, choices, texts)
-    new = recut(six, choices, texts, sensitive_features=z)
+        with_latents(six, choices, texts)
+    new = with_latents(six, choices, texts, sensitive_features=z)
     assert new.latents_.tolist() == five.latents_.tolist()
     assert np.abs(new.transform(NEW) - five.transform(NEW)).max() < 1e-5
 
@@ -253,7 +253,7 @@ def replaced(file: Path, old: str, new: str) -> None:
 def test_wrong_files_are_named(fitted: SSAEDebiaser, file: Path, old: str, new: str, message: str) -> None:
     replaced(file, old, new)
     with pytest.raises(InputError, match=message):
-        recut(fitted, read_choices(file))
+        with_latents(fitted, read_choices(file))
 
 
 def test_another_sae_and_double_lines_are_refused(fitted: SSAEDebiaser, file: Path, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_another_sae_and_double_lines_are_refused(fitted: SSAEDebiaser, file: Pa
         read_choices(tmp_path / "nowhere.yaml")
     replaced(file, fitted.sae_.fingerprint(), "f" * 64)
     with pytest.raises(InputError, match="of another SAE"):
-        recut(fitted, read_choices(file))
+        with_latents(fitted, read_choices(file))
     values = yaml.safe_load(file.read_text())
     values["parts"][0]["latents"] *= 2
     file.write_text(yaml.safe_dump(values))
@@ -282,7 +282,10 @@ def test_kept_latents_are_neither_shown_nor_cut_anew(
     y, z = np.arange(len(texts)) % 2, np.arange(len(texts)) % 3 > 0
     keeping = SSAEDebiaser(str(small_encoder), edit="keep", hookpoint="final", config=CONFIG, random_state=0)
     keeping.fit(texts, y, sensitive_features=z)
-    for review in (lambda: candidates(keeping, texts), lambda: recut(keeping, read_choices(file), texts)):
+    for review in (
+        lambda: candidates(keeping, texts),
+        lambda: with_latents(keeping, read_choices(file), texts),
+    ):
         with pytest.raises(InputError, match='fitted with edit="keep"'):
             review()
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from debias_ssae.config import SAEConfig
+from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import SparseAutoencoder
 
 ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")

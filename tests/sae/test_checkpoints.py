@@ -12,8 +12,8 @@ import pytest
 import torch
 from planted_sae import planted_rows
 
-from debias_ssae.config import SAEConfig, TrainConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae import SparseAutoencoder, load_sae, shuffled_batches, train_sae
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, read_checkpoint, write_checkpoint
 
@@ -23,7 +23,7 @@ SCRIPT = """
 import sys, time, torch
 sys.path.insert(0, sys.argv[3])
 from planted_sae import planted_rows
-from debias_ssae.config import SAEConfig, TrainConfig
+from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.sae import save_sae, shuffled_batches, train_sae
 torch.set_num_threads(1)
 cfg = SAEConfig(d_in=16, d_sae=48, k=4, architecture=sys.argv[4])

@@ -6,9 +6,9 @@ from click.testing import CliRunner
 from planted_sae import planted_rows, random_sae
 
 from debias_ssae.cli import main
+from debias_ssae.model.store import ActivationStore
 from debias_ssae.sae import load_sae, save_dictionary_learning, save_sae
 from debias_ssae.sae.formats import load_metadata
-from debias_ssae.store import ActivationStore
 
 
 class Store:

@@ -10,8 +10,8 @@ import torch
 from planted_sae import ARCHITECTURES, planted_rows, random_sae
 from safetensors.torch import load_file, save_file
 
-from debias_ssae.config import SAEConfig, TrainConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae import formats, load_sae, save_dictionary_learning, save_sae, shuffled_batches, train_sae
 from debias_ssae.sae.formats import load_metadata
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from planted_sae import ARCHITECTURES, planted_rows, random_sae
 
-from debias_ssae.config import SAEConfig
+from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import gradients
 from debias_ssae.sae.gradients import Knobs, Weights, compute_step, nested_widths
 

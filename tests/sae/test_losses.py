@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_weights, tilted
 
 losses_lists = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=40)

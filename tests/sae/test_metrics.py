@@ -2,7 +2,7 @@ import pytest
 import torch
 from planted_sae import planted_rows, random_sae
 
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae.metrics import dead_fraction, evaluate, fvu, l0
 
 

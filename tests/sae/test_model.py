@@ -2,8 +2,8 @@ import pytest
 import torch
 from planted_sae import ARCHITECTURES, planted_rows, random_sae
 
-from debias_ssae.config import SAEConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae import SparseAutoencoder
 
 ELEMENTWISE = tuple(name for name in ARCHITECTURES if name != "topk")

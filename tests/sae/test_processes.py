@@ -9,8 +9,8 @@ import pytest
 import torch
 from planted_sae import planted_rows
 
-from debias_ssae.config import SAEConfig, TrainConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae import load_sae, shuffled_batches, train_sae
 from debias_ssae.sae.checkpoints import checkpoint_files
 from debias_ssae.sae.metrics import evaluate
@@ -21,7 +21,7 @@ import sys, torch, torch.distributed as dist
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from planted_sae import planted_rows
-from debias_ssae.config import SAEConfig, TrainConfig
+from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.sae import save_sae, shuffled_batches, train_sae
 torch.set_num_threads(1)
 dist.init_process_group("gloo")

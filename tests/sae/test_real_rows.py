@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from debias_ssae.activations import load_model, stream_rows
-from debias_ssae.config import SAEConfig, TrainConfig
-from debias_ssae.datasets import load_corpus
+from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.model import load_model, stream_rows
 from debias_ssae.sae import shuffled_batches, train_sae
 from debias_ssae.sae.metrics import evaluate
+from debias_ssae.text import load_corpus
 
 
 @pytest.fixture(scope="module")

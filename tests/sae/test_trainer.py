@@ -4,8 +4,8 @@ import pytest
 import torch
 from planted_sae import ARCHITECTURES, planted_rows, random_sae
 
-from debias_ssae.config import SAEConfig, TrainConfig
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae import shuffled_batches, train_sae
 from debias_ssae.sae.metrics import evaluate
 from debias_ssae.sae.model import unwritten

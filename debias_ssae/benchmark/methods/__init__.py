@@ -7,7 +7,7 @@ regime; families of methods have a file each.
 from debias_ssae.benchmark.methods import controls, groups, linear, shift, sparse, text
 from debias_ssae.benchmark.methods.registry import REGISTRY, variants
 from debias_ssae.benchmark.methods.seed import AttributeSet, Corpus, Seed, TrainedSAE
-from debias_ssae.benchmark.methods.variant import Rows, TwinRows, Variant
+from debias_ssae.benchmark.methods.variant import PairActivations, Rows, Variant
 
 _FAMILIES = (controls, text, linear, groups, shift, sparse)
 METHODS = tuple(
@@ -20,10 +20,10 @@ __all__ = [
     "REGISTRY",
     "AttributeSet",
     "Corpus",
+    "PairActivations",
     "Rows",
     "Seed",
     "TrainedSAE",
-    "TwinRows",
     "Variant",
     "controls",
     "groups",

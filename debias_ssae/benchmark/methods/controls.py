@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 from sklearn.dummy import DummyClassifier
 
-from debias_ssae.ablation import LatentEraser
-from debias_ssae.attribution import matched_random_latents
 from debias_ssae.benchmark.heads import Head, Training
 from debias_ssae.benchmark.methods.groups import trained_on_a
 from debias_ssae.benchmark.methods.registry import method
 from debias_ssae.benchmark.methods.seed import Seed
 from debias_ssae.benchmark.methods.variant import Variant
+from debias_ssae.erase import LatentEraser
+from debias_ssae.selection import matched_random_latents
 
 
 @method("erm", "none")
@@ -68,7 +68,7 @@ def random_latents(seed: Seed, regime: str) -> Iterator[Variant]:
 def reconstruct_only(seed: Seed, regime: str) -> Iterator[Variant]:
     """The rows that the SSAE reconstructs, no latent removed: what dropping the SAE's error alone does."""
     trained = seed.sae()
-    everything = LatentEraser.cut(trained.sae, range(trained.sae.cfg.d_sae), mode="keep")
+    everything = LatentEraser.from_sae(trained.sae, range(trained.sae.cfg.d_sae), mode="keep")
     encoding = seed.corpus.passes.edited({trained.hookpoint: everything})
     yield Variant(
         "reconstruct_only",

@@ -18,7 +18,7 @@ from debias_ssae.benchmark.heads import FIXED_C, Head, Training, choose_c
 from debias_ssae.benchmark.methods.registry import Make, method
 from debias_ssae.benchmark.methods.seed import Seed
 from debias_ssae.benchmark.methods.variant import Variant
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 def _group(name: str, families: tuple[str, ...], make: Callable[..., Any], *, takes_c: bool) -> Make:

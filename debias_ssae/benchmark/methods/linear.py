@@ -22,11 +22,11 @@ from debias_ssae.benchmark.methods.registry import Make, method
 from debias_ssae.benchmark.methods.seed import AttributeSet, Seed
 from debias_ssae.benchmark.methods.variant import Rows, Variant
 from debias_ssae.benchmark.passes import Encoding
-from debias_ssae.encoder import Edit
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.model.encoder import Edit
 
 _MAX_TWINS = 1000
-"""Texts with twins that the counterfactual subspace is fitted on, as in the baseline."""
+"""Texts with counterfactuals that the counterfactual subspace is fitted on, as in the baseline."""
 LINEAR: dict[str, Callable[[], AttributeErasure]] = {
     "mean_diff": MeanDifference,
     "inlp": INLP,
@@ -93,7 +93,7 @@ def correlation_removal(seed: Seed, regime: str) -> Iterator[Variant]:
     def removed(X: np.ndarray, at: np.ndarray) -> np.ndarray:
         return remover.transform(X, sensitive_features=z[at])
 
-    # a twin has no known attribute, so there are none
+    # a counterfactual has no known attribute, so there are none
     edited = Rows(
         removed(rows.head, split.head),
         removed(rows.attribute, split.attribute),
@@ -136,14 +136,14 @@ def fit_counterfactual(
     """The counterfactual eraser of the head's texts under ``encoding``; "auto" is chosen on those texts."""
     concept, passes = seed.corpus.concept_of(regime), seed.corpus.passes
     order = np.random.default_rng(seed.number).permutation(seed.split.head)
-    twins = concept.twins(seed.texts(order), limit=_MAX_TWINS)
-    if len(twins) < 2:
+    counterfactuals = concept.counterfactual_pairs(seed.texts(order), limit=_MAX_TWINS)
+    if len(counterfactuals) < 2:
         raise InputError(
-            f"{len(twins)} of the head's texts hold a word of the concept {concept.name!r}; need two"
+            f"{len(counterfactuals)} of the head's texts hold a word of the concept {concept.name!r}; need two"
         )
-    both, _ = passes.run(encoding, [pair.text_a for pair in twins] + [pair.text_b for pair in twins])
+    both, _ = passes.run(encoding, [p.text_a for p in counterfactuals] + [p.text_b for p in counterfactuals])
     a, b = np.split(both, 2)
-    return CounterfactualEraser(n_components, random_state=seed.number).fit(a, twins=b)
+    return CounterfactualEraser(n_components, random_state=seed.number).fit(a, counterfactuals=b)
 
 
 def n_parameters(eraser: AttributeErasure) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from debias_ssae.benchmark.methods.seed import Seed
 from debias_ssae.benchmark.methods.variant import Variant
-from debias_ssae.exceptions import InputError, MissingExtraError
+from debias_ssae.core.errors import InputError, MissingExtraError
 
 Make = Callable[[Seed, str], Iterator[Variant]]
 ENDS = ("erm", "majority", "oracle", "oracle_large")

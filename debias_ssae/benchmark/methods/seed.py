@@ -8,20 +8,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from debias_ssae.ablation import LatentEraser
-from debias_ssae.activations import Activations, harvest
-from debias_ssae.benchmark.methods.variant import Rows, TwinRows, Variant
+from debias_ssae.benchmark.methods.variant import PairActivations, Rows, Variant
 from debias_ssae.benchmark.passes import Encoding, Passes
 from debias_ssae.benchmark.splits import Split
-from debias_ssae.concept import Concept
-from debias_ssae.config import BenchmarkConfig, DebiasConfig
-from debias_ssae.debiaser.finding import Found, Take, find_from_labels, rank_from_concept, rank_from_wordings
+from debias_ssae.core.config import BenchmarkConfig, DebiasConfig
+from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
-from debias_ssae.debiaser.wordings import Wordings, read_wordings
-from debias_ssae.encoder import ActivationEncoder
-from debias_ssae.exceptions import InputError
+from debias_ssae.erase import LatentEraser
+from debias_ssae.model import Activations, harvest
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval import without
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.pairs import CounterfactualPairs, read_counterfactual_pairs
+from debias_ssae.selection.select import (
+    Selection,
+    Take,
+    rank_from_concept,
+    rank_from_pairs,
+    select_from_labels,
+)
+from debias_ssae.text.concept import Concept
 
 
 class AttributeSet(NamedTuple):
@@ -108,9 +114,9 @@ class Seed:
     """Of the model as it is, once it has been probed."""
     _saes: dict[str, TrainedSAE] = field(default_factory=dict)
     _activations: dict[tuple[str, str], Activations] = field(default_factory=dict)
-    _found: dict[tuple[Any, ...], Found] = field(default_factory=dict)
+    _found: dict[tuple[Any, ...], Selection] = field(default_factory=dict)
     _rankings: dict[tuple[str, str, str], Take] = field(default_factory=dict)
-    _last_read: tuple[tuple[str, str], Wordings] | None = None
+    _last_read: tuple[tuple[str, str], CounterfactualPairs] | None = None
 
     @property
     def regimes(self) -> tuple[str, ...]:
@@ -146,7 +152,7 @@ class Seed:
         return self.plain_rows("none")
 
     def plain_rows(self, regime: str) -> Rows:
-        """The model as it is, with the twins of a method that was told what ``regime`` tells."""
+        """The model as it is, with the counterfactuals of a method that was told what ``regime`` tells."""
         return self.rows(self.corpus.passes.plain(), regime)
 
     @property
@@ -155,7 +161,7 @@ class Seed:
         return self.plain.head
 
     def rows(self, encoding: Encoding, regime: str, given: Concept | None = None) -> Rows:
-        """Run head, A, test and the test texts' twins through ``encoding``.
+        """Run head, A, test and the test texts' counterfactuals through ``encoding``.
 
         ``given`` are the words that the method was told, by default those of ``regime``.
         """
@@ -167,24 +173,30 @@ class Seed:
         else:
             X, seconds = corpus.passes.run(encoding, self.texts(np.concatenate(parts)))
             head, attribute, test = np.split(X, np.cumsum([len(rows) for rows in parts])[:2])
-        twins = self._twins(regime, given)
-        listed = [text for _, texts in twins.values() for text in texts]
+        counterfactuals = self._counterfactuals(regime, given)
+        listed = [text for _, texts in counterfactuals.values() for text in texts]
         X = corpus.passes.run(encoding, listed)[0] if listed else X[:0]
-        ends = np.cumsum([len(at) for at, _ in twins.values()])[:-1]
-        pieces = np.split(X, ends) if twins else []
-        found = {kind: TwinRows(twins[kind][0], piece) for kind, piece in zip(twins, pieces, strict=True)}
+        ends = np.cumsum([len(at) for at, _ in counterfactuals.values()])[:-1]
+        pieces = np.split(X, ends) if counterfactuals else []
+        found = {
+            kind: PairActivations(counterfactuals[kind][0], piece)
+            for kind, piece in zip(counterfactuals, pieces, strict=True)
+        }
         return Rows(head, attribute, test, found, seconds * len(test), plain=encoding.key == "plain")
 
-    def _twins(self, regime: str, given: Concept | None) -> dict[str, tuple[np.ndarray, list[str]]]:
-        """For each kind of twin, the places of test texts that have one and the twins."""
+    def _counterfactuals(self, regime: str, given: Concept | None) -> dict[str, tuple[np.ndarray, list[str]]]:
+        """For each kind of counterfactual, the places of test texts that have one and the counterfactuals."""
         corpus = self.corpus
         if corpus.concept is None:
             return {}
         told = given or (corpus.concept_of(regime) if regime.startswith("concept") else corpus.concept)
         found = {}
         for kind, concept in (("listed", corpus.concept), ("unlisted", corpus.unlisted(told))):
-            pairs = [] if concept is None else concept_twins(concept, self.texts(self.split.test))
-            found[kind] = (np.array([at for at, _ in pairs], dtype=int), [twin for _, twin in pairs])
+            pairs = [] if concept is None else concept_counterfactuals(concept, self.texts(self.split.test))
+            found[kind] = (
+                np.array([at for at, _ in pairs], dtype=int),
+                [counterfactual for _, counterfactual in pairs],
+            )
         return found
 
     def attribute_set(self, regime: str) -> AttributeSet:
@@ -272,7 +284,7 @@ class Seed:
         *,
         with_y: bool = True,
         keep: bool = False,
-    ) -> Found:
+    ) -> Selection:
         """Find latents as the debiaser does: from the head's texts and words, or from attribute labels."""
         key = (trained.sae.fingerprint(), trained.hookpoint, regime, n_latents, with_y, keep)
         if key not in self._found:
@@ -281,7 +293,7 @@ class Seed:
 
     def _find(
         self, trained: TrainedSAE, regime: str, n_latents: int | str, *, with_y: bool, keep: bool
-    ) -> Found:
+    ) -> Selection:
         corpus, model = self.corpus, self.corpus.encoder.language_model
         selection, activations = corpus.config.debias.selection, corpus.config.debias.activations
         if regime.startswith("concept"):
@@ -290,7 +302,7 @@ class Seed:
         key = (regime, trained.hookpoint)
         if key not in self._activations:
             self._activations[key] = harvest(model, labelled.texts, trained.hookpoint, **activations.limits)
-        return find_from_labels(
+        return select_from_labels(
             trained.sae,
             self._activations[key],
             labelled.y if with_y else None,
@@ -308,8 +320,8 @@ class Seed:
             selection, concept = self.corpus.config.debias.selection, self.corpus.concept_of(regime)
             options: dict[str, Any] = {"y": self.head_y, "random_state": self.number}
             if concept.pairs:
-                wordings = self._wordings(concept, trained.hookpoint)
-                take = rank_from_wordings(trained.sae, wordings, selection, **options)
+                versions = self._wordings(concept, trained.hookpoint)
+                take = rank_from_pairs(trained.sae, versions, selection, **options)
             else:
                 model, texts = self.corpus.encoder.language_model, self.texts(self.split.head)
                 options |= {
@@ -320,13 +332,13 @@ class Seed:
             self._rankings[key] = take
         return self._rankings[key]
 
-    def _wordings(self, concept: Concept, hookpoint: str) -> Wordings:
+    def _wordings(self, concept: Concept, hookpoint: str) -> CounterfactualPairs:
         """The last are at hand for another SAE; they hold most of a gigabyte."""
         key = (concept.sha256, hookpoint)
         if self._last_read is None or self._last_read[0] != key:
             self._last_read = None
             debias = self.corpus.config.debias
-            read = read_wordings(
+            read = read_counterfactual_pairs(
                 self.corpus.encoder.language_model,
                 self.texts(self.split.head),
                 concept,
@@ -349,7 +361,7 @@ class Seed:
         self, trained: TrainedSAE, latents: Sequence[int] | np.ndarray, *, alpha: float = 1.0
     ) -> dict[str, LatentEraser]:
         """The edit that removes these latents, by its hookpoint; none where it would change nothing."""
-        eraser = LatentEraser.cut(trained.sae, [int(i) for i in latents], alpha=alpha)
+        eraser = LatentEraser.from_sae(trained.sae, [int(i) for i in latents], alpha=alpha)
         return {trained.hookpoint: eraser} if eraser.changes_anything else {}
 
     def erased(
@@ -377,10 +389,14 @@ class Seed:
         )
 
 
-def concept_twins(concept: Concept, texts: Sequence[str]) -> list[tuple[int, str]]:
+def concept_counterfactuals(concept: Concept, texts: Sequence[str]) -> list[tuple[int, str]]:
     """Places and swapped versions of the texts that hold a word of the concept."""
-    twins = ((at, concept.twin(text)) for at, text in enumerate(texts))
-    return [(at, twin) for at, twin in twins if twin is not None and twin != texts[at]]
+    counterfactuals = ((at, concept.counterfactual(text)) for at, text in enumerate(texts))
+    return [
+        (at, counterfactual)
+        for at, counterfactual in counterfactuals
+        if counterfactual is not None and counterfactual != texts[at]
+    ]
 
 
 def _at_most(labelled: AttributeSet, n: int) -> AttributeSet:

@@ -7,7 +7,7 @@ from debias_ssae.baselines import HOSPITAL_WORDS, ConceptBottleneck, ablate_neur
 from debias_ssae.benchmark.methods.registry import method
 from debias_ssae.benchmark.methods.seed import Seed
 from debias_ssae.benchmark.methods.variant import Variant
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
 
 
 @method("concept_bottleneck", "none")

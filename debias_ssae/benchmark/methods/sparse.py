@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from debias_ssae.ablation import LatentEraser, mean_difference
 from debias_ssae.baselines import AttributeErasure
 from debias_ssae.benchmark.methods.linear import LINEAR, erased_blocks, fit_counterfactual, n_parameters
 from debias_ssae.benchmark.methods.registry import Make, method
 from debias_ssae.benchmark.methods.seed import Seed, TrainedSAE
 from debias_ssae.benchmark.methods.variant import Variant
 from debias_ssae.benchmark.passes import Encoding
-from debias_ssae.config import DebiasConfig
+from debias_ssae.core.config import DebiasConfig
+from debias_ssae.erase import LatentEraser, mean_difference
 
 _FAMILIES = ("labelled", "concept")
 # what the comparison of short lists and of other labelled texts is about; the rest would double the run
@@ -75,7 +75,7 @@ def _kept(seed: Seed, name: str, regime: str) -> tuple[Variant, Encoding]:
     corpus, start = seed.corpus, time.perf_counter()
     trained = seed.sae("ssae", corpus.encoder.layer)
     found = seed.found(trained, regime, corpus.config.debias.selection.n_kept, keep=True)
-    eraser = LatentEraser.cut(trained.sae, found.latents.tolist(), mode="keep")
+    eraser = LatentEraser.from_sae(trained.sae, found.latents.tolist(), mode="keep")
     seconds = trained.seconds + time.perf_counter() - start
     encoding = corpus.passes.edited({trained.hookpoint: eraser})
     variant = Variant(
@@ -158,7 +158,7 @@ def ssae_mean_diff(seed: Seed, regime: str) -> Iterator[Variant]:
 
 @method("ssae_counterfactual", "concept", "short")
 def ssae_counterfactual(seed: Seed, regime: str) -> Iterator[Variant]:
-    """The SSAE's edit, then the twins' direction in the plain model."""
+    """The SSAE's edit, then the counterfactuals' direction in the plain model."""
     yield _with_direction(seed, regime, *_removed(seed, "ssae_counterfactual", regime))
 
 
@@ -173,8 +173,11 @@ def _with_direction(seed: Seed, regime: str, variant: Variant, edit: Encoding) -
     start, plain = time.perf_counter(), seed.corpus.passes.plain()
     transform: Callable[[np.ndarray], np.ndarray]
     if regime.startswith("concept"):
-        twins = fit_counterfactual(seed, regime, plain, n_components=1)
-        transform, size = twins.transform, twins.components_.size + twins.center_.size
+        counterfactuals = fit_counterfactual(seed, regime, plain, n_components=1)
+        transform, size = (
+            counterfactuals.transform,
+            counterfactuals.components_.size + counterfactuals.center_.size,
+        )
     else:
         labelled = seed.attribute_set(regime)
         codes = np.unique(labelled.z, return_inverse=True)[1]

@@ -10,8 +10,8 @@ from debias_ssae.benchmark.methods.registry import method
 from debias_ssae.benchmark.methods.seed import Seed
 from debias_ssae.benchmark.methods.variant import Variant
 from debias_ssae.benchmark.passes import Encoding
-from debias_ssae.concept import Concept
-from debias_ssae.exceptions import InputError
+from debias_ssae.core.errors import InputError
+from debias_ssae.text.concept import Concept
 
 
 @method("scrub", "concept", "short")
@@ -46,20 +46,21 @@ def token_mask(seed: Seed, regime: str) -> Iterator[Variant]:
 
 @method("augmentation", "concept", "short")
 def augmentation(seed: Seed, regime: str) -> Iterator[Variant]:
-    """Add the swapped copies of the head's texts to what the head learns from (``augment_with_twins``)."""
+    """Add the swapped copies of the head's texts to what the head learns from (``augment_with_counterfactuals``)."""
     corpus, head = seed.corpus, seed.split.head
     concept = corpus.concept_of(regime)
     rows = seed.plain_rows(regime)
     encoding = corpus.passes.rewritten("swap", concept, _swapped(concept))
     swapped = corpus.passes.run(encoding, corpus.texts)[0][head]
-    has_twin = np.array([concept.twin(text) is not None for text in seed.texts(head)])
-    if not has_twin.any():
+    has_counterfactual = np.array([concept.counterfactual(text) is not None for text in seed.texts(head)])
+    if not has_counterfactual.any():
         raise InputError(f"none of the head's texts holds a word of the concept {concept.name!r}")
     training = Training(
-        np.concatenate([rows.head, swapped[has_twin]]), np.concatenate([seed.head_y, seed.head_y[has_twin]])
+        np.concatenate([rows.head, swapped[has_counterfactual]]),
+        np.concatenate([seed.head_y, seed.head_y[has_counterfactual]]),
     )
     yield Variant("augmentation", regime, rows, training, n_parameters=len(concept.words))
 
 
 def _swapped(concept: Concept) -> Callable[[str], str]:
-    return lambda text: concept.twin(text) or text
+    return lambda text: concept.counterfactual(text) or text

@@ -9,11 +9,11 @@ import numpy as np
 from debias_ssae.benchmark.heads import Head, Training
 
 
-class TwinRows(NamedTuple):
-    """Representations of twins of test texts."""
+class PairActivations(NamedTuple):
+    """Representations of counterfactuals of test texts."""
 
     at: np.ndarray
-    """Place of each twin's text among the test texts."""
+    """Place of each counterfactual's text among the test texts."""
     X: np.ndarray
 
 
@@ -24,7 +24,7 @@ class Rows:
     head: np.ndarray
     attribute: np.ndarray
     test: np.ndarray
-    twins: Mapping[str, TwinRows] = field(default_factory=dict)
+    counterfactuals: Mapping[str, PairActivations] = field(default_factory=dict)
     """"listed": test texts swapped by the words of the run's concept; "unlisted": by its words that the method
     was not given."""
     seconds: float = 0.0
@@ -34,12 +34,12 @@ class Rows:
 
     def map(self, edit: Callable[[np.ndarray], np.ndarray]) -> "Rows":
         """Edit all rows."""
-        twins = {
-            kind: TwinRows(at, edit(X)) if len(at) else TwinRows(at, X)
-            for kind, (at, X) in self.twins.items()
+        counterfactuals = {
+            kind: PairActivations(at, edit(X)) if len(at) else PairActivations(at, X)
+            for kind, (at, X) in self.counterfactuals.items()
         }
         head, attribute, test = (edit(X) for X in (self.head, self.attribute, self.test))
-        return Rows(head, attribute, test, twins, self.seconds)
+        return Rows(head, attribute, test, counterfactuals, self.seconds)
 
 
 @dataclass(frozen=True)

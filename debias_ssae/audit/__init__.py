@@ -1,0 +1,55 @@
+"""The audit of predictions: what fails, for whom, how sure we are. Needs no model and no torch."""
+
+from typing import Any
+
+import numpy as np
+
+from debias_ssae.audit.flips import FlipReport, counterfactual_flips, flips_of_predictions
+from debias_ssae.audit.gates import GateResult, check_gates, parse_thresholds
+from debias_ssae.audit.inputs import label_codes, weights_of
+from debias_ssae.audit.latents import latent_cards
+from debias_ssae.audit.outcome import AuditReport
+from debias_ssae.audit.rates import cell_accuracy, confusion
+from debias_ssae.audit.run import audit, crossed_attributes
+
+__all__ = [
+    "AuditReport",
+    "FlipReport",
+    "GateResult",
+    "audit",
+    "check_gates",
+    "counterfactual_flips",
+    "flips_of_predictions",
+    "group_accuracies",
+    "latent_cards",
+    "parse_thresholds",
+    "worst_group_accuracy",
+]
+
+
+def worst_group_accuracy(
+    y_true: Any, y_pred: Any, *, sensitive_features: Any, sample_weight: Any = None
+) -> float:
+    """Lowest accuracy over the non-empty cells label x group; several attributes are crossed.
+
+    A score for ``sklearn.metrics.make_scorer`` with ``set_score_request(sensitive_features=True)``. Rows
+    whose attribute is missing are a group of their own. Raises InputError on lengths that differ and missing
+    labels.
+    """
+    found = group_accuracies(
+        y_true, y_pred, sensitive_features=sensitive_features, sample_weight=sample_weight
+    )
+    return min(found.values())
+
+
+def group_accuracies(
+    y_true: Any, y_pred: Any, *, sensitive_features: Any, sample_weight: Any = None
+) -> dict[tuple[Any, str], float]:
+    """Accuracy of each non-empty cell ``(label, group)``. Raises InputError as worst_group_accuracy does."""
+    truth, predicted, classes = label_codes(y_true, {"y_pred": y_pred})
+    attribute = crossed_attributes(sensitive_features, len(truth))[-1]
+    weights = weights_of(sample_weight, len(truth))
+    shape = (len(attribute.groups), len(classes))
+    share = cell_accuracy(confusion(attribute.codes, truth, predicted["y_pred"], shape, weights))
+    filled = np.argwhere(share.n > 0)
+    return {(classes[c], attribute.groups[g]): float(share.value[g, c]) for g, c in filled}

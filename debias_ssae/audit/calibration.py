@@ -1,0 +1,140 @@
+"""Do scores mean the same in every group? Brier score, calibration error, mean score against mean outcome."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from debias_ssae.audit.inputs import Attribute, Codes
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.stats import row_draws
+
+Array = NDArray[np.float64]
+N_BINS = 15
+MEASURES = ("calibration_error", "brier_score", "score_minus_outcome")
+
+
+def scores_of(
+    y_score: Any, models: tuple[str, ...], n_rows: int, classes: tuple[Any, ...], positive: int
+) -> dict[str, Array]:
+    """Probabilities by model: of two classes the positive one's [n], else [n, n_classes]. Raises InputError on a wrong
+    shape, name or range.
+    """
+    if y_score is None:
+        return {}
+    given = dict(y_score) if isinstance(y_score, Mapping) else {models[0]: y_score}
+    if not isinstance(y_score, Mapping) and len(models) > 1:
+        raise InputError(
+            f"y_score must be a dict name -> scores when y_pred is one; the models are {list(models)}"
+        )
+    unknown = sorted(set(given) - set(models))
+    if unknown:
+        raise InputError(f"y_score names {unknown}, which y_pred does not; the models are {list(models)}")
+    return {name: _checked(values, name, n_rows, classes, positive) for name, values in given.items()}
+
+
+def _checked(values: Any, name: str, n_rows: int, classes: tuple[Any, ...], positive: int) -> Array:
+    try:
+        scores = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"y_score {name!r} must be numbers: {error}") from error
+    if scores.ndim == 2 and scores.shape[1] == 2 and len(classes) == 2:
+        scores = scores[:, positive]
+    expected = (n_rows,) if len(classes) == 2 else (n_rows, len(classes))
+    if scores.shape != expected:
+        raise InputError(
+            f"y_score {name!r} has shape {np.shape(values)}; expected {expected}, one probability a row"
+            f"{' and class' if len(classes) > 2 else f' (of {classes[positive]!r})'}"
+        )
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise InputError(f"y_score {name!r} must be probabilities between 0 and 1, without missing values")
+    return scores
+
+
+def calibration_table(
+    key: Mapping[str, Any],
+    attribute: Attribute,
+    truth: Codes,
+    positive: int,
+    scores: Array,
+    weights: Array | None,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Measures by group with row-bootstrap percentile intervals; rows of the same form as the group table.
+
+    ``calibration_error`` is the expected calibration error over 15 equal bins (Guo et al. 2017); with more
+    than two classes it and ``score_minus_outcome`` are of the highest score and whether its class was right.
+    """
+    chance, hit, brier = _outcomes(truth, positive, scores)
+    n_groups = len(attribute.groups)
+    bins = np.minimum((chance * N_BINS).astype(np.int64), N_BINS - 1)
+    cell = attribute.codes * N_BINS + bins
+    sums = _Sums(cell, attribute.codes, chance, hit, brier, n_groups)
+    ones = np.ones(len(truth)) if weights is None else weights
+    point = sums.measure(ones)
+    draws = np.stack([sums.measure(ones * times) for times in row_draws(len(truth), n_bootstrap, rng)])
+    frames = []
+    for i, metric in enumerate(MEASURES):
+        low, high = _percentiles(draws[:, i])
+        frames.append(
+            pd.DataFrame(
+                {
+                    **key,
+                    "group": [*attribute.groups, "all rows"],
+                    "overall": [False] * n_groups + [True],
+                    "metric": metric,
+                    "label": "",
+                    "n": np.append(np.bincount(attribute.codes, weights, n_groups), ones.sum()),
+                    "value": point[i],
+                    "ci_low": low,
+                    "ci_high": high,
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _outcomes(truth: Codes, positive: int, scores: Array) -> tuple[Array, Array, Array]:
+    """Per row: the probability given, whether it came true, the Brier score."""
+    if scores.ndim == 1:
+        outcome = (truth == positive).astype(float)
+        return scores, outcome, (scores - outcome) ** 2
+    onehot = np.eye(scores.shape[1])[truth]
+    top = scores.argmax(axis=1)
+    return scores.max(axis=1), (top == truth).astype(float), ((scores - onehot) ** 2).sum(axis=1)
+
+
+def _percentiles(draws: Array) -> tuple[Array, Array]:
+    low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
+    for g in range(draws.shape[1]):
+        defined = draws[~np.isnan(draws[:, g]), g]
+        if len(defined) > 1:
+            low[g], high[g] = np.quantile(defined, [0.025, 0.975])
+    return low, high
+
+
+class _Sums:
+    """Weighted sums by group and bin, from which every measure follows."""
+
+    def __init__(
+        self, cell: Codes, group: Codes, chance: Array, hit: Array, brier: Array, n_groups: int
+    ) -> None:
+        self.cell, self.group, self.n_groups = cell, group, n_groups
+        self.gap, self.brier = hit - chance, brier
+
+    def measure(self, weights: Array) -> Array:
+        """[3, n_groups + 1]: calibration error, Brier score, mean score minus mean outcome; the last is all
+        rows.
+        """
+        shape = (self.n_groups, N_BINS)
+        gap = np.bincount(self.cell, weights * self.gap, shape[0] * shape[1]).reshape(shape)
+        size = np.bincount(self.group, weights, self.n_groups)
+        brier = np.bincount(self.group, weights * self.brier, self.n_groups)
+        gap = np.concatenate([gap, gap.sum(axis=0, keepdims=True)])
+        size, brier = np.append(size, size.sum()), np.append(brier, brier.sum())
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rows = [np.abs(gap).sum(axis=1) / size, brier / size, -gap.sum(axis=1) / size]
+        return np.where(size > 0, np.stack(rows), np.nan)

@@ -1,0 +1,168 @@
+"""Counterfactual flips: does the prediction change when only the version of the attribute changes?"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from debias_ssae.audit.inputs import check_lengths, column
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.stats import wilson
+
+MASK = "[…]"
+_EDGES = re.compile(r"^\W+|\W+$")
+
+
+class Swaps(Protocol):
+    """A concept: the same text with the attribute's version swapped, or None where nothing can be swapped."""
+
+    def counterfactual(self, text: str) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class FlipReport:
+    """Share of predictions that change between a text and its counterfactual; ``examples`` only when texts were asked
+    for.
+    """
+
+    n_texts: int
+    n_with_counterfactual: int
+    n_flipped: int
+    rate: float
+    ci_low: float
+    ci_high: float
+    by_prediction: tuple[dict[str, Any], ...]
+    """Flips by the prediction on the original text: prediction, n, flipped, rate."""
+    mean_score_change: float
+    """Mean absolute change of the score, NaN without scores."""
+    examples: tuple[dict[str, Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; undefined numbers are None."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in plain.items()}
+
+
+def counterfactual_flips(
+    texts: Sequence[str],
+    predict: Callable[[list[str]], Any],
+    concept: Swaps,
+    *,
+    score: Callable[[list[str]], Any] | None = None,
+    n_examples: int = 0,
+    mask_names: bool = False,
+) -> FlipReport:
+    """Predict texts and their counterfactuals; a flip is a prediction that differs.
+
+    ``predict`` maps texts to labels, ``score`` (optional) to one number a text; the worst examples are the
+    flips with the largest change of score (without scores: the first). Texts leave this function only with
+    ``n_examples`` > 0; ``mask_names`` hides capitalised words inside sentences, numbers and addresses. Raises
+    InputError when no text has a counterfactual or ``predict`` returns a wrong number of labels.
+    """
+    texts = list(texts)
+    counterfactuals = [concept.counterfactual(text) for text in texts]
+    pairs = [(t, w) for t, w in zip(texts, counterfactuals, strict=True) if w is not None and w != t]
+    if not pairs:
+        raise InputError(
+            f"None of the {len(texts)} texts holds a word of the concept, so there is nothing to swap"
+        )
+    originals, swapped = [a for a, _ in pairs], [b for _, b in pairs]
+    before, after = (_answers(predict, side, "predict") for side in (originals, swapped))
+    changed = None if score is None else _change(score, originals, swapped)
+    shown = masked if mask_names else str
+    examples = [(shown(a), shown(b)) for a, b in pairs] if n_examples else None
+    return flips_of_predictions(
+        before, after, n_texts=len(texts), score_change=changed, texts=examples, n_examples=n_examples
+    )
+
+
+def flips_of_predictions(
+    before: Any,
+    after: Any,
+    *,
+    n_texts: int | None = None,
+    score_change: Any = None,
+    texts: Sequence[tuple[str, str]] | None = None,
+    n_examples: int = 0,
+) -> FlipReport:
+    """The same from predictions made elsewhere: ``before`` on the texts, ``after`` on their counterfactuals (missing:
+    no counterfactual).
+
+    ``texts`` (pairs text, counterfactual) and ``score_change`` go with the examples. Raises InputError when the lengths
+    differ or no row has a counterfactual.
+    """
+    first, second = column(before, "predictions"), column(after, "predictions on counterfactuals")
+    check_lengths({"predictions": len(first), "predictions on counterfactuals": len(second)})
+    rows = np.flatnonzero((first.notna() & second.notna()).to_numpy())
+    if not len(rows):
+        raise InputError(
+            "No row has both a prediction and a prediction on its counterfactual, so nothing can flip"
+        )
+    was, now = _names(first.iloc[rows]), _names(second.iloc[rows])
+    flipped = was != now
+    change = np.zeros(len(rows)) if score_change is None else np.asarray(score_change, dtype=float)[rows]
+    low, high = wilson(flipped.sum(), len(rows))
+    by_prediction = []
+    for label in np.unique(was):
+        n, k = int((was == label).sum()), int(flipped[was == label].sum())
+        by_prediction.append({"prediction": str(label), "n": n, "flipped": k, "rate": k / n})
+    worst = [int(i) for i in np.argsort(-np.abs(change), kind="stable") if flipped[i]][:n_examples]
+    examples = tuple(
+        {
+            "text": str(texts[rows[i]][0]),
+            "counterfactual": str(texts[rows[i]][1]),
+            "prediction": str(was[i]),
+            "counterfactual_prediction": str(now[i]),
+            "score_change": None if score_change is None else float(change[i]),
+        }
+        for i in worst
+        if texts is not None
+    )
+    return FlipReport(
+        n_texts=len(first) if n_texts is None else n_texts,
+        n_with_counterfactual=len(rows),
+        n_flipped=int(flipped.sum()),
+        rate=float(flipped.mean()),
+        ci_low=float(low),
+        ci_high=float(high),
+        by_prediction=tuple(by_prediction),
+        mean_score_change=float("nan") if score_change is None else float(np.abs(change).mean()),
+        examples=examples,
+    )
+
+
+def _names(values: pd.Series) -> Any:
+    """Labels as text; a column with gaps reads whole numbers as floats, so 1.0 is 1."""
+    return np.array(
+        [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values.tolist()]
+    )
+
+
+def _answers(predict: Callable[[list[str]], Any], texts: list[str], name: str) -> Any:
+    answers = np.asarray(predict(texts))
+    if len(answers) != len(texts) or answers.ndim != 1:
+        raise InputError(
+            f"{name} must return one value a text; got shape {answers.shape} for {len(texts)} texts"
+        )
+    return answers
+
+
+def _change(score: Callable[[list[str]], Any], originals: list[str], swapped: list[str]) -> Any:
+    return _answers(score, swapped, "score").astype(float) - _answers(score, originals, "score").astype(float)
+
+
+def masked(text: str, *, begins: bool = True) -> str:
+    """The text without what may name somebody: capitalised words inside sentences, numbers, addresses. ``begins``:
+    it begins with a sentence.
+    """
+    words = text.split(" ")
+    for i, word in enumerate(words):
+        core = _EDGES.sub("", word)
+        named = core[:1].isupper() and not begins and core not in {"I", "He", "She", "Mr", "Mrs", "Ms"}
+        if named or any(c.isdigit() for c in core) or "@" in core:
+            words[i] = word.replace(core, MASK)
+        begins = word.endswith((".", "!", "?"))
+    return " ".join(words)

@@ -1,0 +1,361 @@
+"""How well an attribute can still be read from representations: cross-fitted probes beside a shuffled
+control.
+
+A probe that fails proves nothing about probes nobody tried, so the claim is always about the strongest of
+these.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.stats import critical_value, mean_of_shares
+from debias_ssae.core.stats.networks import Task, train_networks
+
+Probe = Literal["linear", "mlp", "boosted"]
+PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
+_LINEAR_C = (1e-3, 1e-2, 1e-1, 1.0)
+_BOOSTED_COLUMNS = 64
+_LARGE = 1 << 22  # numbers in the representations from which threads pay
+# shares of the rows after which the online code retrains its probe (Voita and Titov 2020, section 2.2)
+_MDL_STEPS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
+
+Rows = NDArray[np.int64]
+
+
+class Problem(NamedTuple):
+    """One fit of a probe."""
+
+    train: Rows
+    """Rows of the representations to learn from ``[n]``."""
+    z: Rows
+    """Their codes of the attribute ``[n]``."""
+    test: Rows
+    """Rows whose codes are to be told."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Balanced accuracy of one probe (mean over attribute values of their recall, mean over classes when
+    given y).
+    """
+
+    probe: str
+    given_y: bool
+    balanced_accuracy: float
+    ci_low: float
+    ci_high: float
+    shuffled: float
+    """The same probe on shuffled attributes: what it reaches with nothing to find."""
+    chance: float
+    n: int
+
+
+@dataclass(frozen=True)
+class CodeLength:
+    """Online (prequential) description length of the attribute given the representation, in bits."""
+
+    bits: float
+    shuffled_bits: float
+    uniform_bits: float
+
+    @property
+    def compression(self) -> float:
+        """How many times shorter than the code of the shuffled attribute; 1 means nothing was found."""
+        return self.shuffled_bits / self.bits if self.bits > 0 else float("inf")
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """Results of all probes. ``skipped`` names the classes too small to be probed given y."""
+
+    results: tuple[ProbeResult, ...]
+    code: CodeLength | None
+    values: tuple[str, ...]
+    n_missing: int
+    skipped: tuple[str, ...]
+
+    def strongest(self, *, given_y: bool = False) -> ProbeResult:
+        """The probe with the highest balanced accuracy. Raises InputError when none was run in that form."""
+        results = [r for r in self.results if r.given_y == given_y]
+        if not results:
+            raise InputError("No probe was run given y; pass y to probe_leakage")
+        return max(results, key=lambda r: r.balanced_accuracy)
+
+    def claim(self, *, given_y: bool = False) -> str:
+        """The only sentence these numbers support."""
+        best = self.strongest(given_y=given_y)
+        half = (best.ci_high - best.ci_low) / 2
+        return (
+            f"The strongest of our probes ({best.probe}) reaches a balanced accuracy of"
+            f" {best.balanced_accuracy:.3f}"
+            f" +/- {half:.3f}{' given the label' if given_y else ''}; shuffled control {best.shuffled:.3f},"
+            f" chance {best.chance:.3f}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "results": [dict(vars(r)) for r in self.results],
+            "code": None if self.code is None else {**vars(self.code), "compression": self.code.compression},
+            "values": list(self.values),
+            "n_missing": self.n_missing,
+            "skipped": list(self.skipped),
+            "claims": [self.claim(given_y=g) for g in sorted({r.given_y for r in self.results})],
+        }
+
+
+def probe_leakage(
+    X: ArrayLike,
+    z: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    probes: Sequence[Probe] = PROBES,
+    n_folds: int = 5,
+    mdl: bool = True,
+    min_cell: int = 20,
+    max_rows: int = 20_000,
+    confidence: float = 0.95,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> LeakageReport:
+    """Probe representations ``X`` [n, d] for the attribute ``z`` [n], cross-fitted in ``n_folds`` folds.
+
+    Marginal, and given ``y`` [n] (a probe inside each class that has ``min_cell`` rows of each attribute
+    value; the rest is named in ``skipped``): the label alone may tell the attribute, and that part is not the
+    representation's. Each probe is fitted with balanced weights, its regularisation chosen inside the
+    training folds, and once more on shuffled attributes. Intervals hold together over the probes. Rows beyond
+    ``max_rows`` are sampled away; rows without attribute or label are left out and counted. Raises InputError on
+    lengths that differ, non-finite X, one value only.
+    """
+    rows, values, labels, n_missing = _checked(X, z, y, probes)
+    rng = np.random.default_rng(random_state)
+    if len(values) > max_rows:
+        keep = rng.permutation(len(values))[:max_rows]
+        rows, values, labels = rows[keep], values[keep], labels if labels is None else labels[keep]
+    names, codes = np.unique(values, return_inverse=True)
+    if len(names) < 2 or np.bincount(codes).min() < n_folds:
+        raise InputError(
+            f"z needs two values or more with at least {n_folds} rows each, got {_counted(names, codes)}"
+        )
+    parts, skipped = _parts(codes, labels, len(names), max(min_cell, n_folds))
+    z_critical = critical_value(confidence, len(probes))
+    jobs = [(probe, given_y) for given_y in (False, True) for probe in probes if parts[given_y]]
+    results = []
+    # many small products: one thread is several times faster than a contended pool
+    with threadpool_limits(1 if rows.size < _LARGE else None):
+        for probe, given_y in tqdm(jobs, desc="probes", disable=not progress):
+            found, control = _scores(rows, codes, parts[given_y], probe, n_folds, rng)
+            value, low, high = mean_of_shares(*found, z=z_critical)
+            shuffled, n = mean_of_shares(*control)[0], int(found[1].sum())
+            results.append(ProbeResult(probe, given_y, value, low, high, shuffled, 1 / len(names), n))
+        code = _code_length(rows, codes, len(names), rng) if mdl else None
+    return LeakageReport(tuple(results), code, tuple(map(str, names)), n_missing, skipped)
+
+
+def _checked(
+    X: ArrayLike, z: ArrayLike, y: ArrayLike | None, probes: Sequence[Probe]
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any] | None, int]:
+    import pandas as pd
+
+    unknown = [p for p in probes if p not in PROBES]
+    if unknown or not probes:
+        raise InputError(f"probes must be some of {list(PROBES)}, got {list(probes)}")
+    rows = np.asarray(X, dtype=np.float32)
+    if rows.ndim != 2:
+        raise InputError(f"X must have shape [n, d], got {rows.shape}")
+    given = {"z": z} | ({} if y is None else {"y": y})
+    flat = {name: pd.Series(np.asarray(v, dtype=object).ravel()) for name, v in given.items()}
+    lengths = {"X": len(rows)} | {name: len(v) for name, v in flat.items()}
+    if len(set(lengths.values())) != 1:
+        raise InputError(f"X, z and y need the same number of rows, got {lengths}")
+    if not np.isfinite(rows).all():
+        raise InputError("X holds NaN or infinite values; probes need finite representations")
+    known = np.logical_and.reduce([v.notna().to_numpy() for v in flat.values()])
+    values = flat["z"][known].astype(str).to_numpy()
+    labels = flat["y"][known].astype(str).to_numpy() if y is not None else None
+    return rows[known], values, labels, int((~known).sum())
+
+
+def _counted(names: NDArray[Any], codes: Rows) -> dict[str, int]:
+    return {str(name): int(n) for name, n in zip(names, np.bincount(codes), strict=True)}
+
+
+def _parts(
+    codes: Rows, labels: NDArray[Any] | None, n_values: int, min_cell: int
+) -> tuple[dict[bool, list[Rows]], tuple[str, ...]]:
+    """Row indices to probe: all of them, and each class of the label large enough."""
+    parts: dict[bool, list[Rows]] = {False: [np.arange(len(codes))], True: []}
+    skipped = []
+    for label in [] if labels is None else np.unique(labels):
+        inside = np.flatnonzero(np.asarray(labels) == label)
+        if np.bincount(codes[inside], minlength=n_values).min() >= min_cell:
+            parts[True].append(inside)
+        else:
+            skipped.append(str(label))
+    return parts, tuple(skipped)
+
+
+Counts = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Hits and rows, one entry a part and attribute value."""
+
+
+def _scores(
+    rows: NDArray[np.float32],
+    codes: Rows,
+    parts: list[Rows],
+    probe: Probe,
+    n_folds: int,
+    rng: np.random.Generator,
+) -> tuple[Counts, Counts]:
+    """Out-of-fold counts for the attribute, and for a shuffled one."""
+    problems, truths = [], []
+    for shuffle in (False, True):
+        for part in parts:
+            z = rng.permutation(codes[part]) if shuffle else codes[part]
+            for train, test in _folds(z, n_folds, rng):
+                problems.append(Problem(part[train], z[train], part[test], int(rng.integers(2**31))))
+                truths.append(z[test])
+    told, half = _predict(probe, rows, problems), len(problems) // 2
+    n_values = int(codes.max()) + 1
+    first, second = (
+        _counts(truths[side], told[side], n_folds, n_values) for side in (slice(half), slice(half, None))
+    )
+    return first, second
+
+
+def _counts(truths: list[Rows], told: list[Rows], n_folds: int, n_values: int) -> Counts:
+    shape = len(truths) // n_folds, n_values
+    hits, size = np.zeros(shape), np.zeros(shape)
+    for i, (z, predicted) in enumerate(zip(truths, told, strict=True)):
+        hits[i // n_folds] += np.bincount(z[predicted == z], minlength=n_values)
+        size[i // n_folds] += np.bincount(z, minlength=n_values)
+    return hits.ravel(), size.ravel()
+
+
+def _folds(z: Rows, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Rows, Rows]]:
+    from sklearn.model_selection import StratifiedKFold
+
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
+    return splitter.split(np.zeros(len(z)), z)
+
+
+def _predict(probe: Probe, rows: NDArray[np.float32], problems: list[Problem]) -> list[Rows]:
+    """The codes that a probe, fitted for each problem, tells the problem's test rows to have."""
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    weights = [compute_sample_weight("balanced", problem.z) for problem in problems]
+    if probe == "mlp":
+        tasks = [Task(p.train, p.z, w, p.seed) for p, w in zip(problems, weights, strict=True)]
+        networks = train_networks(rows, tasks)
+        return [n.predict(rows[p.test]) for n, p in zip(networks, problems, strict=True)]
+    fit = _tuned_linear if probe == "linear" else _boosted
+    return [
+        fit(rows[p.train], p.z, w, p.seed).predict(rows[p.test])
+        for p, w in zip(problems, weights, strict=True)
+    ]
+
+
+def _boosted(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.feature_selection import SelectKBest, f_classif
+    from sklearn.pipeline import make_pipeline
+
+    boosted = HistGradientBoostingClassifier(
+        max_iter=40,
+        learning_rate=0.15,
+        max_leaf_nodes=8,
+        max_bins=32,
+        max_features=0.3,
+        early_stopping=False,
+        random_state=seed,
+    )
+    # trees on hundreds of columns take minutes; the columns are screened inside the training rows
+    screen = SelectKBest(f_classif, k=min(_BOOSTED_COLUMNS, x.shape[1]))
+    model = make_pipeline(screen, boosted)
+    return _quiet_fit(model, x, z, histgradientboostingclassifier__sample_weight=weight)
+
+
+def _linear(C: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
+
+
+def _tuned_linear(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
+    """Logistic regression; C by balanced accuracy on a held-out fifth of the training rows."""
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import train_test_split
+
+    train, held = train_test_split(np.arange(len(z)), test_size=0.2, random_state=seed, stratify=z)
+    scores = []
+    for C in _LINEAR_C:
+        model = _quiet_fit(_linear(C), x[train], z[train], logisticregression__sample_weight=weight[train])
+        scores.append(balanced_accuracy_score(z[held], model.predict(x[held])))
+    best = _LINEAR_C[int(np.argmax(scores))]
+    return _quiet_fit(_linear(best), x, z, logisticregression__sample_weight=weight)
+
+
+def _quiet_fit(model: Any, x: NDArray[np.float32], z: Rows, **fit_params: Any) -> Any:
+    """Fit; a probe that stops before full convergence or meets constant columns is still a probe."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message="Features .* are constant|invalid value encountered in")
+        return model.fit(x, z, **fit_params)
+
+
+def _code_length(
+    rows: NDArray[np.float32], codes: Rows, n_values: int, rng: np.random.Generator
+) -> CodeLength:
+    order = rng.permutation(len(codes))
+    x, z = rows[order], codes[order]
+    bits = _online_bits(x, z, n_values)
+    return CodeLength(bits, _online_bits(x, rng.permutation(z), n_values), len(z) * float(np.log2(n_values)))
+
+
+def _coder(x: NDArray[np.float32], z: Rows) -> Any:
+    """A linear probe of the rows sent so far; C by the code length of their last fifth."""
+    C, cut = 1e-2, len(z) * 4 // 5
+    if len(z) >= 40 and len(np.unique(z[:cut])) == len(np.unique(z)):
+        models = [_quiet_fit(_linear(c), x[:cut], z[:cut]) for c in _LINEAR_C]
+        rows, held = np.arange(len(z) - cut), x[cut:]
+        # classes are sorted, so a value's place is where it would be inserted
+        p = [m.predict_proba(held)[rows, np.searchsorted(m.classes_, z[cut:])] for m in models]
+        C = _LINEAR_C[int(np.argmax([np.log(np.maximum(one, 1e-9)).sum() for one in p]))]
+    return _quiet_fit(_linear(C), x, z)
+
+
+def _online_bits(x: NDArray[np.float32], z: Rows, n_values: int) -> float:
+    """Bits to send z when each block is coded by a linear probe fitted on the blocks before (Voita, Titov
+    2020, eq. 3).
+    """
+    ends = sorted(
+        {max(2 * n_values, round(len(z) * share)) for share in _MDL_STEPS if len(z) * share >= 1} | {len(z)}
+    )
+    ends = [e for e in ends if e <= len(z)]
+    bits = ends[0] * float(np.log2(n_values))
+    for start, end in pairwise(ends):
+        counts = np.bincount(z[:start], minlength=n_values).astype(float)
+        if (counts > 0).sum() < 2:
+            p = np.broadcast_to((counts + 1) / (counts + 1).sum(), (end - start, n_values))
+        else:
+            model = _coder(x[:start], z[:start])
+            p = np.full((end - start, n_values), 0.0)
+            p[:, model.classes_] = model.predict_proba(x[start:end])
+            p = 0.999 * p + 0.001 / n_values  # one confident mistake must not cost infinitely many bits
+        bits -= float(np.log2(p[np.arange(end - start), z[start:end]]).sum())
+    return bits

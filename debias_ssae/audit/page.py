@@ -1,0 +1,150 @@
+"""One self-contained HTML file from a template: style and script inline, user text escaped, no network
+allowed.
+"""
+
+import base64
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from debias_ssae.core.errors import MissingExtraError
+
+
+class Column(NamedTuple):
+    """Head of a table's column."""
+
+    name: str
+    numeric: bool = False
+
+
+class Cell(NamedTuple):
+    """What a cell shows, and what it is sorted by (None: what it shows; "": undefined, always last)."""
+
+    text: str
+    key: Any = None
+    note: str = ""
+    wrap: bool = False
+
+
+class TableRow(NamedTuple):
+    """Cells of a row; ``flag`` is "", "warn" or "bad"."""
+
+    cells: Sequence[Cell]
+    flag: str = ""
+
+
+class Table(NamedTuple):
+    """A sortable table."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[TableRow]
+    note: str = ""
+    folded: bool = False
+
+
+class Figure(NamedTuple):
+    """An SVG element and its caption."""
+
+    svg: Any
+    caption: str
+
+
+class Card(NamedTuple):
+    """A small box of facts, with quotations."""
+
+    title: str
+    facts: Mapping[str, str]
+    texts: Sequence[str] = ()
+
+
+class Block(NamedTuple):
+    """A section of the page."""
+
+    id: str
+    title: str
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    text: Sequence[str] = ()
+    cards: Sequence[Card] = ()
+    small_figures: Sequence[Figure] = ()
+    """Shown folded, several beside each other."""
+
+
+def number_cell(value: float | None, low: float | None = None, high: float | None = None) -> Cell:
+    """A number with its interval; "undefined" where it is NaN or None."""
+    if value is None or math.isnan(value):
+        return Cell("undefined", "")
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return Cell(f"{value:.3f}", f"{value:.9g}")
+    return Cell(f"{value:.3f}", f"{value:.9g}", f"{low:.3f} to {high:.3f}")
+
+
+def p_cell(value: float) -> Cell:
+    """A p value; a dash where no test was made."""
+    if math.isnan(value):
+        return Cell("–", "")
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", f"{value:.9g}")
+
+
+def count_cell(value: float | None) -> Cell:
+    """A count, with thousands separated; fractions (weights) keep one digit."""
+    if value is None or math.isnan(value):
+        return Cell("undefined", "")
+    return Cell(f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}", f"{value:.9g}")
+
+
+def trusted(svg: str) -> Any:
+    """Mark an SVG made by ``plotting`` (which escapes its labels) as safe to inline."""
+    return _jinja("markupsafe").Markup(svg)
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Fill ``templates/<template>.html.jinja``; raises MissingExtraError without jinja2."""
+    jinja2 = _jinja("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("debias_ssae.audit", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    folder = files("debias_ssae.audit") / "templates"
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    shared = {
+        "style": trusted((folder / "style.css").read_text(encoding="utf-8")),
+        "script": trusted(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "version": version("debias-ssae"),
+    }
+    return str(environment.get_template(f"{template}.html.jinja").render({**context, **shared}))
+
+
+def _jinja(package: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report") from error
+
+
+def write_text(text: str, path: str | Path) -> Path:
+    """Write atomically: a reader sees the old file or the whole new one. Raises OSError."""
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,295 @@
+"""Figures as inline SVG whose colours follow the page (dark or light). Needs matplotlib (extra "report").
+
+Nothing here touches pyplot's global state: each figure is its own object, drawn to a string.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from debias_ssae.core.errors import MissingExtraError
+
+# drawn in these, then replaced by the page's own variables
+_INK, _MUTED, _LINE, _PAPER = "#010203", "#010204", "#010205", "#010206"
+_SERIES = tuple(f"#01030{i}" for i in range(1, 7))
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line", _PAPER: "--card"} | {
+    colour: f"--series-{i}" for i, colour in enumerate(_SERIES, 1)
+}
+_WIDTH = 5.0  # inches at 96 px: 480 px, still legible when scaled down to a phone
+_MARKERS = "osD^vP"
+_LONGEST_LABEL = 26
+_INCH_ROW = 0.27
+_AROUND = ((6, 5), (-11, 5), (6, -11), (-11, -11))  # where a number stands beside its dot, in points
+
+
+class Series(NamedTuple):
+    """Values with intervals, one a label; NaN is drawn as "undefined"."""
+
+    name: str
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+class Point(NamedTuple):
+    """One method in a trade-off plot, with intervals on both axes (NaN: none)."""
+
+    name: str
+    x: float
+    y: float
+    x_interval: tuple[float, float]
+    y_interval: tuple[float, float]
+    series: str = ""
+
+
+class Line(NamedTuple):
+    """Values along an axis, with a band; ``x`` are ticks that all lines of a plot share."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def line_plot(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    references: Mapping[str, float] | None = None,
+) -> str:
+    """Lines with bands over evenly spaced ticks (every value of x once); named levels are dashed. Returns SVG."""
+    ticks = sorted({x for line in lines for x in line.x})
+    figure, axes = _figure(3.3)
+    for i, line in enumerate(lines):
+        at = [ticks.index(x) for x in line.x]
+        colour = _SERIES[i % len(_SERIES)]
+        axes.fill_between(at, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+        axes.plot(
+            at, line.y, _MARKERS[i % 6] + "-", color=colour, markersize=4.5, linewidth=1.6, label=line.name
+        )
+    for name, level in (references or {}).items():
+        axes.axhline(level, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+        axes.text(len(ticks) - 0.6, level, name, color=_MUTED, fontsize=8.5, ha="right", va="bottom")
+    axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    _legend(axes, lines)
+    spoken = "; ".join(
+        f"{line.name}: " + ", ".join(f"{x:g}: {y:.3f}" for x, y in zip(line.x, line.y, strict=True))
+        for line in lines
+    )
+    return _svg(figure, title, spoken)
+
+
+def dot_plot(
+    labels: Sequence[str],
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    limits: tuple[float, float] | None = (0.0, 1.0),
+    reference: float | None = None,
+    show_undefined: bool = True,
+) -> str:
+    """Horizontal dots with intervals, one row a label, one colour and marker a series. Returns an SVG
+    element.
+    """
+    offsets = (np.arange(len(series)) - (len(series) - 1) / 2) * min(0.24, 0.7 / max(1, len(series)))
+    height = max(1.2, len(labels) * max(_INCH_ROW, 0.15 * len(series)) + 0.75)
+    figure, axes = _figure(height)
+    positions = np.arange(len(labels), dtype=float)
+    for i, one in enumerate(series):
+        colour, y = _SERIES[i % len(_SERIES)], positions + offsets[i]
+        values, low, high = (np.asarray(v, dtype=float) for v in (one.values, one.low, one.high))
+        axes.hlines(y, low, high, color=colour, linewidth=2.2, alpha=0.55)
+        axes.plot(
+            values, y, _MARKERS[i % 6], color=colour, markersize=5.5, label=_short(one.name), linestyle="none"
+        )
+        for j in np.flatnonzero(np.isnan(values) & show_undefined):
+            axes.text(_left(limits), y[j], " undefined", color=_MUTED, fontsize=8.5, va="center")
+    if reference is not None:
+        axes.axvline(reference, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+    axes.set_yticks(positions, [_short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    if limits is not None:
+        axes.set_xlim(limits[0] - 0.01, limits[1] + 0.01)
+    axes.set_xlabel(x_label)
+    _legend(axes, series)
+    return _svg(figure, title, _spoken(labels, series))
+
+
+def pareto_plot(points: Sequence[Point], *, title: str, x_label: str, y_label: str) -> str:
+    """Scatter of a trade-off, with the front of points that none beats on both axes. Returns an SVG."""
+    few = len(points) <= 3
+    height = 3.5 if few else 3.5 + 0.19 * (-(-len(points) // 3))
+    figure, axes = _figure(height)
+    names = list(dict.fromkeys(p.series for p in points))
+    for i, p in enumerate(points):
+        colour = _SERIES[names.index(p.series) % len(_SERIES)]
+        for interval, draw in ((p.x_interval, axes.hlines), (p.y_interval, axes.vlines)):
+            draw(p.y if draw == axes.hlines else p.x, *interval, color=colour, linewidth=1.4, alpha=0.45)
+        marker = _MARKERS[names.index(p.series) % 6]
+        axes.plot([p.x], [p.y], marker, color=colour, markersize=6.5)
+        axes.annotate(
+            _short(p.name) if few else str(i + 1),
+            (p.x, p.y),
+            xytext=(6, 5) if few else _AROUND[i % 4],
+            textcoords="offset points",
+            fontsize=8.5,
+            color=_INK,
+        )
+    if not few:
+        # names would lie upon each other: numbers beside the dots, a key below
+        key = [f"{i} {_short(p.name)}" for i, p in enumerate(points, 1)]
+        rows = [" · ".join(key[i : i + 3]) for i in range(0, len(key), 3)]
+        figure.text(0.01, 0.0, "\n".join(rows), fontsize=8.5, color=_INK, va="bottom")
+        share = (0.17 * len(rows) + 0.03) / height
+        figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))
+    front = _front(points)
+    axes.plot(
+        [p.x for p in front], [p.y for p in front], color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0
+    )
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.margins(0.14)
+    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    spoken = "; ".join(f"{p.name}: {x_label} {p.x:.3f}, {y_label} {p.y:.3f}" for p in points)
+    return _svg(figure, title, f"{spoken}. Not beaten on both axes: {', '.join(p.name for p in front)}.")
+
+
+def _front(points: Sequence[Point]) -> list[Point]:
+    def beaten(p: Point) -> bool:
+        return any(q.x >= p.x and q.y >= p.y and (q.x > p.x or q.y > p.y) for q in points)
+
+    return sorted((p for p in points if not beaten(p)), key=lambda p: p.x)
+
+
+def heat_table(matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], *, title: str) -> str:
+    """Shares of a confusion matrix as a grid of squares (each row sums to 1; NaN rows are empty). Returns
+    SVG.
+    """
+    shares = np.asarray(matrix, dtype=float)
+    figure, axes = _figure(min(5.4, 1.1 + 0.34 * len(rows)))
+    small = len(columns) > 8
+    for i in range(len(rows)):
+        for j in range(len(columns)):
+            if np.isnan(shares[i, j]):
+                axes.text(
+                    j, i, "undefined" if j == 0 else "", color=_MUTED, fontsize=7, ha="center", va="center"
+                )
+                continue
+            colour = _SERIES[0] if i == j else _SERIES[1]
+            axes.add_patch(_rectangle(j, i, colour, float(shares[i, j])))
+            if not small:
+                axes.text(j, i, f"{shares[i, j]:.2f}", color=_INK, fontsize=9, ha="center", va="center")
+    axes.set(
+        xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="predicted", ylabel="label"
+    )
+    axes.set_xticks(range(len(columns)), [_short(c, 14) for c in columns], rotation=60 if small else 0)
+    axes.set_yticks(range(len(rows)), [_short(r, 18) for r in rows])
+    axes.grid(False)
+    spoken = "; ".join(
+        f"{r} predicted {c}: {'undefined' if np.isnan(shares[i, j]) else format(shares[i, j], '.2f')}"
+        for i, r in enumerate(rows)
+        for j, c in enumerate(columns)
+        if not small or i == j
+    )
+    return _svg(figure, title, spoken)
+
+
+def _rectangle(column: int, row: int, colour: str, share: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(
+        (column - 0.47, row - 0.46), 0.94, 0.92, color=colour, alpha=0.06 + 0.5 * share, linewidth=0
+    )
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report") from error
+    figure = Figure(figsize=(_WIDTH, height), dpi=96, layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(axis="x", color=_LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(_LINE)
+    axes.tick_params(color=_LINE, labelcolor=_INK, length=0, labelsize=9.5)
+    axes.xaxis.label.set(color=_MUTED, fontsize=9.5)
+    axes.yaxis.label.set(color=_MUTED, fontsize=9.5)
+    return figure, axes
+
+
+def _legend(axes: Any, series: Sequence[Series] | Sequence[Line]) -> None:
+    if len(series) > 1:
+        legend = axes.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=min(3, len(series)),
+            frameon=False,
+            fontsize=8.5,
+            handlelength=1.2,
+            columnspacing=1.2,
+        )
+        for text in legend.get_texts():
+            text.set_color(_INK)
+
+
+def _left(limits: tuple[float, float] | None) -> float:
+    return 0.0 if limits is None else limits[0]
+
+
+def _short(label: str, longest: int = _LONGEST_LABEL) -> str:
+    label = " ".join(str(label).split())
+    return label if len(label) <= longest else label[: longest - 1] + "…"
+
+
+def _spoken(labels: Sequence[str], series: Sequence[Series]) -> str:
+    parts = []
+    for one in series:
+        for label, value, low, high in zip(labels, one.values, one.low, one.high, strict=True):
+            name = f"{one.name}, {label}" if len(series) > 1 else label
+            if np.isnan(value):
+                parts.append(f"{name}: undefined")
+            elif np.isnan(low):
+                parts.append(f"{name}: {value:.3f}")
+            else:
+                parts.append(f"{name}: {value:.3f} ({low:.3f} to {high:.3f})")
+    return "; ".join(parts)
+
+
+def _svg(figure: Any, title: str, spoken: str) -> str:
+    """Draw to an SVG element that names itself, scales with its container and follows the page's colours."""
+    import matplotlib
+    from matplotlib.text import Text
+
+    for drawn in figure.findobj(Text):
+        drawn.set_parse_math(False)  # a "$" in a group's name is a dollar sign
+    settings = {"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}
+    buffer = io.StringIO()
+    with matplotlib.rc_context(settings):  # type: ignore[arg-type]
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    svg = re.sub(r"font: ([\d.]+)px [^\";]*", r"font-size: \1px", svg)
+    # ids are repeated by every figure; unique ones keep clip paths apart and the page valid
+    stem = re.sub(r"\W+", "-", title.lower())
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{stem}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{stem}-\1)", svg)
+    svg = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{stem}-\1"', svg)
+    label = escape(f"{title}. {spoken}", quote=True)
+    return re.sub(
+        r"<svg [^>]*?(viewBox=\"[^\"]+\")[^>]*>", rf'<svg \1 role="img" aria-label="{stem}">', svg, count=1
+    ).replace(f'aria-label="{stem}"', f'aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink"', 1)

@@ -1,0 +1,360 @@
+"""Every knob of the package, once, with its default; YAML in and out.
+
+Defaults are the same for every data set and model. Nothing here was chosen by looking at test data.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from debias_ssae.core.errors import InputError
+
+Architecture = Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, mappings inside mappings too."""
+    return {
+        **base,
+        **{
+            name: merged(base[name], value)
+            if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
+            else value
+            for name, value in changes.items()
+        },
+    }
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_rest(cls, values: Any) -> Any:
+        """A mapping given for a group of settings changes what it names; the rest stays as this class has it."""
+        if not isinstance(values, dict):
+            return values
+        groups = {n: f.default for n, f in cls.model_fields.items() if isinstance(f.default, Settings)}
+        return values | {
+            name: merged(default.model_dump(), values[name])
+            for name, default in groups.items()
+            if isinstance(values.get(name), Mapping)
+        }
+
+    def updated(self, **changes: Any) -> Self:
+        """Return a copy with ``changes`` applied and validated."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+
+T = TypeVar("T", bound=Settings)
+
+
+class SAEConfig(Settings):
+    """Shape and activation function of a sparse autoencoder."""
+
+    d_in: int = Field(ge=1)
+    """Width of a row of activations."""
+    d_sae: int = Field(default=2048, ge=1)
+    """Number of latents."""
+    architecture: Architecture = "batchtopk"
+    """Activation function; batchtopk has a threshold at inference, which keeps an eraser elementwise."""
+    k: int = Field(default=32, ge=1)
+    """Mean number of active latents a row (topk, batchtopk, matryoshka; the target L0 of jumprelu)."""
+    widths: tuple[int, ...] = ()
+    """Nested widths of a matryoshka SAE, growing up to d_sae; () is an eighth, a quarter, half, all."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the weights."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.architecture in ("topk", "batchtopk", "matryoshka") and self.k > self.d_sae:
+            raise ValueError(f"k={self.k} is more than d_sae={self.d_sae}")
+        widths = self.widths
+        if widths and (sorted(set(widths)) != list(widths) or widths[0] < 1 or widths[-1] != self.d_sae):
+            raise ValueError(f"widths={widths} must grow from at least 1 to d_sae={self.d_sae}")
+        return self
+
+
+class TrainConfig(Settings):
+    """How a sparse autoencoder is trained. Losses and penalties count in units where the rows of the stream,
+    centred, have variance 1 a dimension."""
+
+    n_steps: int = Field(default=1000, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=2048, ge=1)
+    """Rows a step."""
+    lr: float = Field(default=6e-3, gt=0)
+    """Peak learning rate of Adam."""
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps with linear warm-up."""
+    decay_fraction: float = Field(default=0.2, ge=0, le=1)
+    """Share of the steps, at the end, with linear decay to zero."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest norm of the whole gradient; None does not clip."""
+    tilt: float | Literal["auto"] = 0.0
+    """TERM's t on losses divided by their running mean; 0 is the mean loss; "auto" holds a target effective
+    sample size (Li et al. 2021, arXiv 2007.01162)."""
+    tilt_ess: float = Field(default=0.5, gt=0, le=1)
+    """Effective sample size that tilt="auto" holds, as a share of the rows of a batch."""
+    tilt_warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which the tilt grows from 0."""
+    sparsity: float | None = Field(default=None, ge=0)
+    """Weight of the penalty of relu (L1, per row, over sqrt(d_in)) and jumprelu ((L0 / k - 1)^2); None is
+    0.1 for relu and 1 for jumprelu."""
+    sparsity_warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which that penalty grows from 0."""
+    bandwidth: float = Field(default=0.05, gt=0)
+    """jumprelu: width of the window in which a threshold feels a pre-activation."""
+    aux_coefficient: float = Field(default=1 / 32, ge=0)
+    """Weight of AuxK, the share of the error that dead latents leave (Gao et al. 2024, 2.4); 0 is off."""
+    k_aux: int = Field(default=64, ge=1)
+    """Active dead latents a row in AuxK."""
+    dead_steps: int = Field(default=5, ge=1)
+    """A latent that fired in none of the last this many batches is dead."""
+    center: Literal["mean", "geometric_median", "zero"] = "mean"
+    """Where b_dec starts when training from scratch."""
+    init_batches: int = Field(default=4, ge=1)
+    """Batches from which the scale and the centre are estimated; they are trained on as well."""
+    matmul_dtype: Dtype = "auto"
+    """Of the product that proposes active latents (topk, batchtopk, matryoshka); the choice among the
+    proposed and their values are always computed in full. auto: bfloat16 where the processor is faster
+    with it."""
+    device: str = "auto"
+    """Where to train: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between records of the history."""
+    evaluate_every: int = Field(default=100, ge=1)
+    """Steps between calls of the evaluator, and between looks at whether to stop early."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many looks without a better fvu (the evaluator's, or of training); None never stops."""
+    checkpoint_steps: int = Field(default=500, ge=1)
+    """Steps between checkpoints."""
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    """Minutes after which a checkpoint is written even before that."""
+
+
+class RetrievalConfig(Settings):
+    """Which part of the corpus the SSAE is fine-tuned on."""
+
+    embedder: str = "minilm"
+    """A sentence-transformers model."""
+    n_texts: int = Field(default=10_000, ge=1)
+    """How many texts to retrieve."""
+    max_seeds: int = Field(default=2_000, ge=1)
+    """Seed texts beyond this number are subsampled."""
+    method: Literal["dense", "bm25", "hybrid"] = "dense"
+    """How texts are scored; dense is the mean cosine with the seeds."""
+    near_duplicate: float = Field(default=0.95, gt=0, le=1)
+    """Cosine above which two texts count as one."""
+    max_length: int = Field(default=128, ge=3)
+    """Tokens a text for the embedder."""
+
+
+class ActivationConfig(Settings):
+    """How texts become activations."""
+
+    dtype: Dtype = "auto"
+    """auto: bfloat16 where the processor is faster with it, else float32."""
+    token_budget: Annotated[int, Field(ge=1)] | Literal["auto"] = 2048
+    """Tokens a batch, padding included; "auto" measures which is fastest here. Another one gives other last
+    bits, so that a fixed one repeats and "auto" may not."""
+    max_length: int | None = Field(default=None, ge=2)
+    """Tokens a text, special ones included; None is the model's own limit."""
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What every pass over texts is told."""
+        return {"token_budget": self.token_budget, "max_length": self.max_length}
+
+
+class SelectionConfig(Settings):
+    """Which latents are removed, or kept."""
+
+    n_latents: int = Field(default=150, ge=0)
+    """How many the benchmark removes, the same for every method; n_latents="auto" goes by a rule instead."""
+    n_kept: int = Field(default=32, ge=1)
+    """How many edit="keep" keeps: as many as the default SAE has active on a row."""
+    most_latents: int = Field(default=512, ge=1)
+    """At most so many are considered."""
+    max_texts: int = Field(default=2_000, ge=1)
+    """Texts with counterfactuals that the concept regime looks at."""
+    max_labelled: int = Field(default=5_000, ge=1)
+    """Labelled texts that the labelled regime looks at, drawn evenly from the cells; their rows are held in memory."""
+    min_cell: int = Field(default=20, ge=1)
+    """Smaller cells (class x attribute) are ignored and listed."""
+    propagate: bool = True
+    """Concept regime: let the listed words' probe find the concept in tokens that the list lacks."""
+    control: bool = True
+    """Concept regime: leave out latents that answer to random swaps at least as much."""
+    guard: bool = True
+    """Keep out latents whose removal costs more of the target than of the attribute."""
+    absorption: bool = True
+    """Concept regime: add the latents that carry the concept where the chosen ones are silent."""
+
+
+class DebiasConfig(Settings):
+    """All knobs of SSAEDebiaser beyond its own parameters."""
+
+    d_sae: int = Field(default=2048, ge=1)
+    k: int = Field(default=32, ge=1)
+    architecture: Architecture = "batchtopk"
+    general: TrainConfig = TrainConfig(n_steps=1000)
+    """Training of the general SAE, on the corpus."""
+    special: TrainConfig = TrainConfig(n_steps=500, lr=5e-4, tilt="auto")
+    """Fine-tuning of the SSAE, on the subdomain."""
+    general_rows: int = Field(default=1_000_000, ge=1)
+    """Activation rows (tokens) sampled from the corpus for the general SAE."""
+    special_rows: int = Field(default=2_500_000, ge=1)
+    """At most about so many of the subdomain, and no more than training reads, whole texts drawn; they are held in
+    memory, 4 bytes a number."""
+    recenter: bool = True
+    """Shift the output so that the training texts' mean stays in place; a deployed classifier needs that."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    activations: ActivationConfig = ActivationConfig()
+    selection: SelectionConfig = SelectionConfig()
+
+
+class BenchmarkConfig(Settings):
+    """The benchmark's protocol."""
+
+    encoder: str = "minilm"
+    hookpoint: str = "embeddings"
+    layer: str = "final"
+    pooling: str = "mean"
+    concept: str | None = "gender"
+    """Shipped name or file of the concept for the concept regime, scrubbing and the token mask; None goes
+    without them, for attributes that no list of words describes."""
+    setting: Literal["confounded", "natural"] = "confounded"
+    methods: tuple[str, ...] = ("erm", "oracle", "scrub", "token_mask", "random_latents", "ssae")
+    regimes: tuple[str, ...] = ()
+    """What methods are told of the attribute: none, labelled, labelled_gap, labelled_head, labelled_all, concept,
+    and concept_NAME for each short list; () is every one that can be."""
+    short_concepts: dict[str, str | list[str] | list[list[str]]] | None = None
+    """Short lists by name: a section of the concept, two words, or pairs of words. None is, for gender, its
+    pronouns and the two words he and she; for others none."""
+    bottleneck_words: tuple[str, ...] = ()
+    """Words about the task for concept_bottleneck, none about the attribute."""
+    seeds: int = Field(default=5, ge=1)
+    """Each a new split, a new SAE and a new selection."""
+    n_test: int = Field(default=120, ge=3)
+    """Test texts of a cell (class x attribute value)."""
+    n_attribute: int = Field(default=120, ge=3)
+    """Texts of a cell in the attribute set A."""
+    max_head: int = Field(default=2000, ge=1)
+    """Texts of a majority cell that train the head, at most."""
+    n_draws: int = Field(default=1, ge=1)
+    """Draws of random latents in each seed."""
+    quick: bool = False
+    """Marks a quick look (QUICK), and has the corpus sampled."""
+    debias: DebiasConfig = DebiasConfig()
+
+    @property
+    def short_lists(self) -> dict[str, str | list[str] | list[list[str]]]:
+        """The short lists that this run has."""
+        if self.short_concepts is None:
+            return {"pronouns": "pronouns", "he_she": ["he", "she"]} if self.concept == "gender" else {}
+        return self.short_concepts
+
+    @property
+    def word_regimes(self) -> tuple[str, ...]:
+        """The regimes of the concept: the whole list, then the short ones."""
+        return ("concept", *(f"concept_{name}" for name in self.short_lists))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        known = {"none", "labelled", "labelled_gap", "labelled_head", "labelled_all", *self.word_regimes}
+        strange = sorted(set(self.regimes) - known)
+        if strange:
+            raise ValueError(f"unknown regimes {strange}; there are {sorted(known)}")
+        return self
+
+
+DEMO = BenchmarkConfig(
+    methods=("erm", "ssae", "oracle"),
+    regimes=("none", "labelled", "concept"),
+    n_test=50,
+    n_attribute=50,
+    max_head=250,
+    debias=DebiasConfig(
+        general=TrainConfig(n_steps=300, batch_size=1024),
+        special=TrainConfig(n_steps=150, batch_size=1024, lr=5e-4, tilt="auto"),
+        general_rows=150_000,
+        retrieval=RetrievalConfig(n_texts=1_000, max_seeds=500),
+    ),
+)
+"""Small enough for minutes on two cores; every stage is the real one."""
+
+QUICK = {
+    "quick": True,
+    "regimes": ("none", "labelled", "labelled_all", "concept"),
+    "seeds": 2,
+    "n_test": 60,
+    "n_attribute": 60,
+    "max_head": 300,
+    "debias": {
+        "d_sae": 512,
+        "general": {"n_steps": 300},
+        "special": {"n_steps": 150, "lr": 5e-4, "tilt": "auto"},
+        "general_rows": 150_000,
+        "retrieval": {"n_texts": 1_000, "max_seeds": 500},
+        "selection": {"n_latents": 75, "max_texts": 600},
+    },
+}
+"""What --quick sets in the benchmark: a look at the shape of the result, in about five minutes on two cores."""
+
+
+def load_config(
+    cls: type[T],
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+) -> T:
+    """Read a YAML file into ``cls``; ``overrides`` win over the file, the file over ``defaults``, setting by setting.
+
+    Raises InputError with the file and the offending field.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"Cannot read the configuration {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"The configuration {path} must be a mapping of names to values")
+    values = merged(merged(defaults or {}, values), overrides or {})
+    return make_config(cls, values, source=str(path))
+
+
+def make_config(cls: type[T], values: Mapping[str, Any], source: str = "the configuration") -> T:
+    """Validate ``values``; raises InputError that names each wrong field, and for an unknown one the likely one."""
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        faults = "; ".join(_fault(cls, fault) for fault in error.errors())
+        raise InputError(f"{source}: {faults}") from error
+
+
+def _fault(cls: type[Settings], fault: Any) -> str:
+    place = ".".join(map(str, fault["loc"]))
+    if fault["type"] != "extra_forbidden":
+        return f"{place}: {fault['msg']} (got {fault['input']!r})"
+    for step in fault["loc"][:-1]:
+        inner = cls.model_fields[step].annotation if step in cls.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, Settings)):
+            return f"{place}: unknown name"
+        cls = inner
+    known = list(cls.model_fields)
+    likely = get_close_matches(str(fault["loc"][-1]), known, n=1)
+    cure = f"did you mean {likely[0]}?" if likely else f"the names are {', '.join(known)}"
+    return f"{place}: unknown name; {cure}"
+
+
+def dump_config(config: Settings) -> str:
+    """Return ``config`` as YAML, every default resolved."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,28 @@
+"""Erasers: of latents inside the model, and of directions in what leaves it."""
+
+from debias_ssae.erase.latents import LatentEraser, Mode
+from debias_ssae.erase.linear import (
+    LinearEraser,
+    counterfactual,
+    inverse,
+    leace,
+    mean_difference,
+    orthonormal,
+    principal_directions,
+    spread,
+    within_classes,
+)
+
+__all__ = [
+    "LatentEraser",
+    "LinearEraser",
+    "Mode",
+    "counterfactual",
+    "inverse",
+    "leace",
+    "mean_difference",
+    "orthonormal",
+    "principal_directions",
+    "spread",
+    "within_classes",
+]

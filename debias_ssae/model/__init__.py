@@ -1,0 +1,23 @@
+"""Hugging Face models to rows and vectors: hooks, batching, pooling, edits inside the forward pass."""
+
+from debias_ssae.model.embedding import Pooling, embed
+from debias_ssae.model.forward import Edit
+from debias_ssae.model.gradients import integrated_gradients
+from debias_ssae.model.harvesting import Activations, harvest, harvest_many, stream_rows
+from debias_ssae.model.language_model import LanguageModel, load_model, wrap_model
+from debias_ssae.model.tuning import tune_token_budget
+
+__all__ = [
+    "Activations",
+    "Edit",
+    "LanguageModel",
+    "Pooling",
+    "embed",
+    "harvest",
+    "harvest_many",
+    "integrated_gradients",
+    "load_model",
+    "stream_rows",
+    "tune_token_budget",
+    "wrap_model",
+]

@@ -1,0 +1,195 @@
+"""Texts to rows of activations, one row a real token, each with the id of its text."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.model.forward import Edit, iter_states
+from debias_ssae.model.language_model import LanguageModel
+from debias_ssae.model.structure import check_hookpoints
+from debias_ssae.model.tokens import TokenizedTexts, check_texts, tokenize
+from debias_ssae.model.tuning import TokenBudget, resolve_budget
+
+CHUNK_TEXTS = 2048
+"""Texts that are sorted by length together; it bounds the memory of a stream."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Rows of the real tokens of ``n_texts`` texts, in text order, then position order."""
+
+    x: Tensor
+    """[n_tokens, d] float32 on the CPU."""
+    text_ids: Tensor
+    """[n_tokens] int64."""
+    token_ids: Tensor
+    """[n_tokens] int64."""
+    offsets: Tensor
+    """[n_tokens, 2] int64: first and past-the-last character in the text."""
+    n_texts: int
+
+    def pool(self) -> Tensor:
+        """Return the mean row of each text, [n_texts, d]; zeros for a text without rows."""
+        sums = torch.zeros(self.n_texts, self.x.shape[1]).index_add_(0, self.text_ids, self.x)
+        counts = torch.bincount(self.text_ids, minlength=self.n_texts).clamp(min=1)
+        return sums / counts[:, None]
+
+
+def harvest(
+    model: LanguageModel,
+    texts: Sequence[str],
+    hookpoint: str = "embeddings",
+    *,
+    edits: Mapping[str, Edit] | None = None,
+    max_length: int | None = None,
+    token_budget: TokenBudget = 2048,
+    window: bool = False,
+    progress: bool = False,
+) -> Activations:
+    """Return the rows of all real tokens of ``texts`` at ``hookpoint``, after the ``edits``.
+
+    A text longer than ``max_length`` tokens (default: the model's limit) is cut, or with ``window`` runs in
+    several sequences under one id. Equal texts run once. ``token_budget`` is the tokens of a batch, padding
+    included; "auto" measures which is fastest on the first texts, and keeps it for the model. Raises InputError
+    for texts that are no strings and for an unknown hookpoint.
+    """
+    return harvest_many(
+        model,
+        texts,
+        [hookpoint],
+        edits=edits,
+        max_length=max_length,
+        token_budget=token_budget,
+        window=window,
+        progress=progress,
+    )[hookpoint]
+
+
+def harvest_many(
+    model: LanguageModel,
+    texts: Sequence[str],
+    hookpoints: Sequence[str],
+    *,
+    edits: Mapping[str, Edit] | None = None,
+    max_length: int | None = None,
+    token_budget: TokenBudget = 2048,
+    window: bool = False,
+    progress: bool = False,
+) -> dict[str, Activations]:
+    """Return :func:`harvest` for several hookpoints, all read in one forward pass."""
+    check_hookpoints([*hookpoints, *(edits or {})], model.hookpoints)
+    checked = check_texts(texts)
+    unique = list(dict.fromkeys(checked))
+    length = check_max_length(model, max_length)
+    parts: list[dict[str, Activations]] = []
+    with tqdm(total=len(unique), desc="activations", unit="text", disable=not progress) as bar:
+        for start in range(0, len(unique), CHUNK_TEXTS):
+            chunk = unique[start : start + CHUNK_TEXTS]
+            tokens = tokenize(model.tokenizer, chunk, length, window=window)
+            parts.append(_harvest_chunk(model, tokens, len(chunk), hookpoints, edits, token_budget, bar))
+    return {h: _spread([p.pop(h) for p in parts], unique, checked, model.d_model) for h in hookpoints}
+
+
+def stream_rows(
+    model: LanguageModel,
+    texts: Iterable[str],
+    hookpoint: str = "embeddings",
+    *,
+    edits: Mapping[str, Edit] | None = None,
+    max_length: int | None = None,
+    token_budget: TokenBudget = 2048,
+    window: bool = False,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Iterator[Tensor]:
+    """Yield rows [n, d] float32 on ``device`` chunk by chunk in text order, for corpora larger than memory.
+
+    ``texts`` may be any iterable, read lazily. Each item holds the rows of the next 2,048 texts.
+    """
+    check_hookpoints([hookpoint, *(edits or {})], model.hookpoints)
+    length = check_max_length(model, max_length)
+    source = iter(texts)
+    with tqdm(desc="activations", unit="text", disable=not progress) as bar:
+        while chunk := list(islice(source, CHUNK_TEXTS)):
+            tokens = tokenize(model.tokenizer, check_texts(chunk), length, window=window)
+            found = _harvest_chunk(model, tokens, len(chunk), [hookpoint], edits, token_budget, bar, device)
+            yield found[hookpoint].x
+
+
+def check_max_length(model: LanguageModel, max_length: int | None) -> int:
+    """Return the length to cut at: ``max_length``, at most the model's own limit."""
+    if max_length is not None and max_length < 3:
+        raise InputError(f"max_length={max_length}: give at least 3 tokens, special ones included")
+    return model.max_length if max_length is None else min(max_length, model.max_length)
+
+
+def _harvest_chunk(
+    model: LanguageModel,
+    tokens: TokenizedTexts,
+    n_texts: int,
+    hookpoints: Sequence[str],
+    edits: Mapping[str, Edit] | None,
+    token_budget: TokenBudget,
+    bar: Any,
+    device: str | torch.device = "cpu",
+) -> dict[str, Activations]:
+    real = np.flatnonzero(~tokens.special)
+    row_of = np.cumsum(~tokens.special) - 1
+    x = {h: torch.empty(len(real), model.d_model, device=device) for h in hookpoints}
+    last = max(hookpoints, key=model.hookpoints.index)
+    budget = resolve_budget(model, tokens, last, token_budget)
+    for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=budget):
+        mask = batch.real
+        starts = torch.from_numpy(tokens.starts[batch.sequences])
+        position = (starts[:, None] + torch.arange(mask.shape[1])[None, :])[mask.cpu()]
+        rows = torch.from_numpy(row_of)[position]
+        for h in hookpoints:
+            x[h][rows.to(device)] = batch.states[h][mask].float().to(device)
+        bar.update(len(batch.sequences))
+    text_ids = torch.from_numpy(np.repeat(tokens.text_ids, tokens.lengths)[real])
+    ids, spans = torch.from_numpy(tokens.ids[real]), torch.from_numpy(tokens.spans[real])
+    return {h: Activations(x[h], text_ids, ids, spans, n_texts) for h in hookpoints}
+
+
+def _joined(parts: list[Tensor], d: int) -> Tensor:
+    """Put rows end to end, letting go of each part when it is copied, so that they are not held twice."""
+    if len(parts) == 1:
+        return parts.pop()
+    x, end = torch.empty(sum(map(len, parts)), d), 0
+    while parts:
+        part = parts.pop(0)
+        x[end : end + len(part)] = part
+        end += len(part)
+    return x
+
+
+def _spread(parts: list[Activations], unique: list[str], texts: list[str], d: int) -> Activations:
+    """Put chunks end to end and repeat the rows of texts that occur more than once; empties ``parts``."""
+    empty = torch.zeros(0, dtype=torch.int64)
+    base = np.cumsum([0, *(p.n_texts for p in parts)])
+    ids = torch.cat([empty, *(p.text_ids + int(b) for p, b in zip(parts, base, strict=False))])
+    token_ids = torch.cat([empty, *(p.token_ids for p in parts)])
+    offsets = torch.cat([empty.reshape(0, 2), *(p.offsets for p in parts)])
+    rows_of = [p.x for p in parts]
+    parts.clear()
+    x = _joined(rows_of, d)
+    if len(unique) == len(texts):
+        return Activations(x, ids, token_ids, offsets, len(texts))
+    place = {text: i for i, text in enumerate(unique)}
+    wanted = torch.tensor([place[text] for text in texts], dtype=torch.int64)
+    counts = torch.bincount(ids, minlength=len(unique))
+    starts = torch.cumsum(counts, 0) - counts
+    repeats = counts[wanted]
+    text_ids = torch.repeat_interleave(torch.arange(len(texts)), repeats)
+    within = torch.arange(len(text_ids)) - torch.repeat_interleave(
+        torch.cumsum(repeats, 0) - repeats, repeats
+    )
+    rows = starts[wanted][text_ids] + within
+    return Activations(x[rows], text_ids, token_ids[rows], offsets[rows], len(texts))

@@ -1,0 +1,177 @@
+"""A Hugging Face model with its tokenizer, ready to be hooked."""
+
+import hashlib
+import inspect
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from debias_ssae.core.device import lower_weights, pick_device, pick_dtype, resolve_model_name
+from debias_ssae.core.errors import InputError
+from debias_ssae.model.lowered import forget
+from debias_ssae.model.structure import find_blocks, hookpoint_names
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A base model (no language-modelling head), its tokenizer, and where it can be hooked."""
+
+    name: str
+    revision: str
+    module: nn.Module
+    tokenizer: Any
+    blocks: nn.ModuleList
+    hookpoints: list[str]
+    """Valid hookpoints, in the order of the forward pass."""
+    d_model: int
+    dtype: torch.dtype
+    """Precision of matrix products; residual stream, norms and results are float32."""
+    max_length: int
+    """Longest sequence in tokens, special ones included."""
+    tuned_budgets: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """Tokens a batch that ran fastest, by hookpoint read; filled by token_budget="auto"."""
+
+    def check_spans(self) -> None:
+        """Raise InputError where the tokenizer does not say which characters a token is: words cannot be found then."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise InputError(
+                f"the tokenizer of {self.name} ({type(self.tokenizer).__name__}) does not say where in the text its "
+                "tokens stand, so no word can be found among them; use a model with a fast tokenizer, or labels"
+            )
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.module.parameters()).device
+
+    @cached_property
+    def accepts_use_cache(self) -> bool:
+        """Whether forward takes use_cache: keys and values are never needed again here."""
+        return "use_cache" in inspect.signature(self.module.forward).parameters
+
+    @cached_property
+    def is_causal(self) -> bool:
+        """Whether no token attends to a later one, so that padding on the right needs no mask."""
+        flags = [m.is_causal for block in self.blocks for m in block.modules() if hasattr(m, "is_causal")]
+        return bool(flags) and all(flag is True for flag in flags)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal id of name, revision, precision, weights and tokenizer; equal ids give equal rows."""
+        digest = hashlib.sha256(f"{self.name}\0{self.revision}\0{self.dtype}".encode())
+        for key, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(self.tokenizer_sha256.encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Hexadecimal id of the tokenizer, whatever it was last asked to truncate or pad to."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        state: Any = repr(self.tokenizer)
+        if backend is not None:
+            state = {
+                k: v for k, v in json.loads(backend.to_str()).items() if k not in ("truncation", "padding")
+            }
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, d_model={self.d_model}, n_blocks={self.n_blocks}, {self.dtype})"
+
+
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Load the base model ``name`` ("minilm", a directory or a hub id) for hooking.
+
+    ``dtype`` "auto" multiplies in bfloat16 where the device is faster with it. Raises InputError when there is
+    no such model or it cannot be hooked.
+    """
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    path = resolve_model_name(name)
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        module = AutoModel.from_pretrained(path, dtype=torch.float32, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"Cannot load the model {name!r} ({reason}): give a hub id, a model's directory, or minilm"
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    return wrap_model(module.to(where), tokenizer, name=name, dtype=precision, revision=revision)
+
+
+def wrap_model(
+    module: nn.Module,
+    tokenizer: Any,
+    *,
+    name: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+) -> LanguageModel:
+    """Make a Hugging Face model in memory hookable; its linear weights take ``dtype`` in place.
+
+    A model with a head gives its base model, an encoder-decoder its encoder. Raises InputError where no list
+    of attention blocks is found. Wrap it again after a change of its weights through ``.data``.
+    """
+    module = getattr(module, "base_model", module)
+    config: Any = module.config
+    if getattr(config, "is_encoder_decoder", False):
+        module = module.get_encoder()  # type: ignore[operator]
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    blocks = find_blocks(module, getattr(text_config, "num_hidden_layers", None))
+    if dtype == torch.bfloat16:
+        lower_weights(module)
+    forget(module)
+    module.eval().requires_grad_(False)
+    return LanguageModel(
+        name=name or str(getattr(config, "name_or_path", "") or type(module).__name__),
+        revision=revision or str(getattr(config, "_commit_hash", None) or ""),
+        module=module,
+        tokenizer=tokenizer,
+        blocks=blocks,
+        hookpoints=hookpoint_names(blocks),
+        d_model=int(text_config.hidden_size),
+        dtype=dtype,
+        max_length=_longest(module, text_config, tokenizer),
+    )
+
+
+def _longest(module: nn.Module, config: Any, tokenizer: Any) -> int:
+    limits = [10**6, int(getattr(tokenizer, "model_max_length", 10**6))]
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if positions:
+        limits.append(int(positions))
+    for name, layer in module.named_modules():
+        # some families (RoBERTa, MPNet) count positions from behind the padding index
+        if (
+            isinstance(layer, nn.Embedding)
+            and "position_embeddings" in name
+            and layer.padding_idx is not None
+        ):
+            limits.append(layer.num_embeddings - layer.padding_idx - 1)
+    return min(limits)

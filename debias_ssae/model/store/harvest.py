@@ -1,0 +1,221 @@
+"""A model's activations on a corpus, into a store; interrupted or shared between processes, the same bytes."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_json
+from debias_ssae.model import Activations, LanguageModel, harvest_many
+from debias_ssae.model.harvesting import check_max_length
+from debias_ssae.model.store import ActivationStore, StoreWriter
+from debias_ssae.model.store.shards import chunks, texts_sha256
+from debias_ssae.model.structure import check_hookpoints
+from debias_ssae.model.tokens import check_texts, tokenize
+from debias_ssae.model.tuning import DEFAULT_BUDGET, resolve_budget
+
+
+def harvest_to_store(
+    model: LanguageModel,
+    texts: Iterable[str | None],
+    directory: str | Path,
+    hookpoints: Sequence[str] = ("embeddings",),
+    *,
+    store_dtype: str = "auto",
+    max_length: int | None = None,
+    window: bool = False,
+    token_budget: int | Literal["auto"] = 2048,
+    texts_per_shard: int = 1024,
+    rank: int | None = None,
+    world_size: int | None = None,
+    own_share: bool = False,
+    progress: bool = False,
+) -> ActivationStore:
+    """Write the rows of ``texts`` at ``hookpoints`` (one pass) into ``directory`` and return the open store.
+
+    ``texts`` may be any iterable; one shard of ``texts_per_shard`` texts is in memory at a time. What is not a
+    string becomes an empty text; empty, cut and repaired texts are counted in the store. Finished shards are
+    kept when the same harvest runs again; damaged ones are named in the log and redone. Under ``torchrun``
+    (or with ``rank`` and ``world_size``) each process writes every ``world_size``-th shard. ``store_dtype``
+    "auto" is the precision of the model; ``token_budget`` "auto" is measured on the first texts and kept in the
+    store's settings.
+
+    Every process gives all texts, and the store is the same for any number of them; with ``own_share`` each
+    gives its own part of the corpus (``stream_texts(..., rank=, world_size=)``), none reads what is another's,
+    and texts are in the order of the processes' shards. Raises InputError for a folder that holds something
+    else, an unknown hookpoint, a full disk.
+    """
+    if texts_per_shard < 1:
+        raise InputError(f"texts_per_shard={texts_per_shard}: give at least 1")
+    rank = int(os.environ.get("RANK", "0")) if rank is None else rank
+    world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
+    if own_share and world_size > 1 and "MASTER_ADDR" not in os.environ:
+        raise InputError(
+            "own_share=True needs torchrun, over which the processes tell how many texts they have"
+        )
+    length = check_max_length(model, max_length)
+    check_hookpoints(hookpoints, model.hookpoints)
+    pieces = chunks(texts, texts_per_shard)
+    first = next(pieces, None)  # a corpus that cannot be read leaves no folder behind
+    if _most(int(first is not None), world_size) == 0:
+        raise InputError("The corpus holds no texts")
+    settings = {
+        "dtype": str(model.dtype).removeprefix("torch.") if store_dtype == "auto" else store_dtype,
+        "max_length": length,
+        "window": window,
+        "token_budget": _budget(model, directory, first or [], hookpoints, token_budget, world_size),
+        "texts_per_shard": texts_per_shard,
+    }
+    if own_share and world_size > 1:
+        settings["processes"] = world_size
+    writer = StoreWriter(directory, _model_settings(model, hookpoints) | settings)
+    shard = _Shards(model, writer, hookpoints, settings)
+    stride, offset = (world_size, rank) if own_share else (1, 0)
+    n = 0
+    with tqdm(desc=f"harvest (rank {rank})", unit="text", disable=not progress) as bar:
+        for chunk in chain([] if first is None else [first], pieces):
+            number = n * stride + offset
+            if own_share or number % world_size == rank:
+                shard.make(number, chunk)
+            n += 1
+            bar.update(len(chunk))
+    total = _most(n, world_size)
+    if own_share:  # numbers are without gaps: where another process had more texts, empty shards
+        for number in range(n * stride + offset, total * stride, stride):
+            shard.make(number, [])
+    _wait(world_size)
+    if rank == 0:
+        writer.finish(total * stride)
+    _wait(world_size)
+    return ActivationStore(directory)
+
+
+class _Shards:
+    """Makes the shards of one store."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        writer: StoreWriter,
+        hookpoints: Sequence[str],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.model, self.writer, self.hookpoints, self.settings = model, writer, hookpoints, settings
+
+    def make(self, number: int, chunk: Sequence[Any]) -> None:
+        """Harvest ``chunk`` into shard ``number``, unless that is there."""
+        digest = texts_sha256(text if isinstance(text, str) else None for text in chunk)
+        if self.writer.is_done(number, digest):
+            return
+        options = {name: self.settings[name] for name in ("max_length", "window", "token_budget")}
+        clean = [text if isinstance(text, str) else "" for text in chunk]
+        found = harvest_many(self.model, clean, self.hookpoints, **options)
+        record = _record(chunk, clean, found[self.hookpoints[0]], digest, self.settings)
+        self.writer.write(number, _tensors(found, number * self.settings["texts_per_shard"]), record)
+
+
+def _budget(
+    model: LanguageModel,
+    directory: str | Path,
+    texts: Sequence[Any],
+    hookpoints: Sequence[str],
+    budget: int | Literal["auto"],
+    world_size: int,
+) -> int:
+    """Return the token budget: for "auto" what the store was begun with, else the fastest on ``texts``."""
+    if budget != "auto":
+        return budget
+    begun = Path(directory) / "settings.json"
+    if begun.exists():
+        return int(read_json(begun).get("token_budget", DEFAULT_BUDGET))
+    last = max(hookpoints, key=model.hookpoints.index)
+    clean = [text for text in texts if isinstance(text, str)]
+    length = check_max_length(model, None)
+    tokens = tokenize(model.tokenizer, check_texts(clean), length)
+    # every process must use one number; each measured its own
+    return _most(resolve_budget(model, tokens, last, "auto"), world_size)
+
+
+def summary(totals: Mapping[str, int]) -> str:
+    """Say in one line what went in and what was passed over."""
+    return (
+        f"{totals['n_texts']} texts, {totals['n_rows']} rows; {totals['n_missing']} texts missing, "
+        f"{totals['n_empty']} without tokens, {totals['n_cut']} cut at the length limit, "
+        f"{totals['n_repaired']} with broken characters replaced"
+    )
+
+
+def _model_settings(model: LanguageModel, hookpoints: Sequence[str]) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "revision": model.revision,
+        "fingerprint": model.fingerprint,
+        "tokenizer_sha256": model.tokenizer_sha256,
+        "hookpoints": list(hookpoints),
+        "d_model": model.d_model,
+    }
+
+
+def _tensors(found: Mapping[str, Activations], first_text: int) -> dict[str, Tensor]:
+    any_one = next(iter(found.values()))
+    return {f"x/{name}": activations.x for name, activations in found.items()} | {
+        "text_ids": any_one.text_ids + first_text,
+        "token_ids": any_one.token_ids,
+        "offsets": any_one.offsets,
+    }
+
+
+def _record(
+    raw: Sequence[Any], texts: Sequence[str], found: Activations, digest: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    counts = np.bincount(found.text_ids.numpy(), minlength=len(texts))
+    last = np.zeros(len(texts), np.int64)
+    np.maximum.at(last, found.text_ids.numpy(), found.offsets[:, 1].numpy())
+    ends = np.asarray([len(text.rstrip()) for text in texts])
+    # special tokens are not rows: at most two or three of a full sequence
+    full = counts >= settings["max_length"] - 3
+    cut = 0 if settings["window"] else int((full & (last < ends)).sum())
+    missing = sum(not isinstance(text, str) for text in raw)
+    return {
+        "texts_sha256": digest,
+        "n_texts": len(texts),
+        "n_rows": len(found.x),
+        "n_missing": missing,
+        "n_empty": int((counts == 0).sum()) - missing,
+        "n_cut": cut,
+        "n_repaired": sum(
+            text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass") for text in texts
+        ),
+    }
+
+
+def _wait(world_size: int) -> None:
+    """Let all processes of torchrun reach this point; ranks given by hand have no group to wait for."""
+    if _has_group(world_size):
+        torch.distributed.barrier()
+
+
+def _most(value: int, world_size: int) -> int:
+    """Return the largest ``value`` of all processes of torchrun."""
+    if not _has_group(world_size):
+        return value
+    tensor = torch.tensor(value)
+    torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
+    return int(tensor)
+
+
+def _has_group(world_size: int) -> bool:
+    """Start the processes' group where there are several; returns whether there is one."""
+    if world_size < 2 or "MASTER_ADDR" not in os.environ:
+        return False
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    return True

@@ -1,0 +1,61 @@
+"""Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
+
+from debias_ssae.selection.choosing import LEFT, Linear, Sufficient, removal_score, smallest_sufficient
+from debias_ssae.selection.concept import (
+    PairActivations,
+    SwappedWords,
+    counterfactual_contrast,
+    harvest_pairs,
+)
+from debias_ssae.selection.controls import N_SWAPS, matched_random_latents, random_swaps
+from debias_ssae.selection.guarding import Costs, Guarded, costs_from_labels, costs_from_pairs, guard
+from debias_ssae.selection.keeping import target_margin
+from debias_ssae.selection.labelled import (
+    class_conditional_contrast,
+    encode_attribute,
+    encode_labels,
+    names_of,
+    rows_of_every_cell,
+)
+from debias_ssae.selection.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
+from debias_ssae.selection.propagation import propagate
+from debias_ssae.selection.scores import LatentScores, pooled_latents
+from debias_ssae.selection.stability import Stability, matched_cosines, stability
+from debias_ssae.selection.through_model import integrated_gradients_attribution
+
+__all__ = [
+    "LEFT",
+    "N_SWAPS",
+    "Costs",
+    "Guarded",
+    "KSparse",
+    "LatentScores",
+    "Linear",
+    "PairActivations",
+    "Stability",
+    "Sufficient",
+    "SwappedWords",
+    "class_conditional_contrast",
+    "costs_from_labels",
+    "costs_from_pairs",
+    "counterfactual_contrast",
+    "encode_attribute",
+    "encode_labels",
+    "guard",
+    "harvest_pairs",
+    "integrated_gradients_attribution",
+    "k_sparse_probing",
+    "matched_cosines",
+    "matched_random_latents",
+    "names_of",
+    "pooled_latents",
+    "probe_attribution",
+    "probe_direction",
+    "propagate",
+    "random_swaps",
+    "removal_score",
+    "rows_of_every_cell",
+    "smallest_sufficient",
+    "stability",
+    "target_margin",
+]

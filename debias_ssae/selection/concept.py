@@ -1,0 +1,198 @@
+"""Concept regime: no attribute labels; what changes when only the attribute's words change."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import Activations, LanguageModel, harvest
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.scores import LatentScores, corrected_p_values, pooled_latents
+from debias_ssae.text.concept import Concept
+
+Spans = Sequence[tuple[int, int]]
+WORDS = 1024
+"""Swapped words encoded at a time; bounds the dense latents."""
+
+
+def counterfactual_contrast(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    texts: Sequence[str],
+    concept: Concept,
+    *,
+    hookpoint: str = "embeddings",
+    max_texts: int = 2000,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> LatentScores:
+    """Score latents by the signed change between counterfactual pairs, in context.
+
+    For each swapped word, the difference of the latents' mean over its tokens: value b minus value a. The score
+    is the absolute mean over all swapped words of at most ``max_texts`` texts, so a latent that answers to
+    whichever word happens to stand there cancels out.
+
+    Raises InputError when no text holds a word of the concept.
+    """
+    options: dict[str, Any] = {"max_texts": max_texts, "random_state": random_state, "progress": progress}
+    return harvest_pairs(model, texts, concept, hookpoint, **options).contrast(sae)
+
+
+def harvest_pairs(
+    model: LanguageModel,
+    texts: Sequence[str],
+    concept: Concept,
+    hookpoint: str = "embeddings",
+    *,
+    max_texts: int = 2000,
+    random_state: int | None = None,
+    **options: Any,
+) -> "PairActivations":
+    """Run at most ``max_texts`` of ``texts``, in random order, in both versions up to ``hookpoint``.
+
+    ``options`` (max_length, token_budget, progress) go to ``harvest``.
+    Raises InputError when no text holds a word of the concept.
+    """
+    concept.check_occurs(texts)
+    order = np.random.default_rng(random_state).permutation(len(texts))
+    counterfactuals = concept.counterfactual_pairs([texts[i] for i in order], limit=max_texts)
+    a = harvest(model, [t.text_a for t in counterfactuals], hookpoint, **options)
+    b = harvest(model, [t.text_b for t in counterfactuals], hookpoint, **options)
+    word_a, word_b = (
+        _word_of_row(a, [t.spans_a for t in counterfactuals]),
+        _word_of_row(b, [t.spans_b for t in counterfactuals]),
+    )
+    return PairActivations(
+        source=order[[t.index for t in counterfactuals]],
+        a=a,
+        b=b,
+        words=SwappedWords(
+            _Words.of(a, word_a), _Words.of(b, word_b), sum(len(t.spans_a) for t in counterfactuals)
+        ),
+        listed=word_a >= 0,
+        values=concept.values,
+    )
+
+
+class _Words(NamedTuple):
+    """The rows of one version that belong to a swapped word, in the words' order."""
+
+    x: Tensor
+    word: np.ndarray
+    """Which word each row belongs to."""
+
+    @classmethod
+    def of(cls, rows: Activations, word: np.ndarray) -> "_Words":
+        at = np.flatnonzero(word >= 0)
+        return cls(rows.x[torch.from_numpy(at)], word[at])
+
+    def means(self, n_words: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean row of each word ``[n_words, d]``, and which of them have rows."""
+        return _grouped(self.x, self.word, n_words)
+
+    def latent_means(self, sae: SparseAutoencoder, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean latents of the words ``first`` to ``stop``, and which of them have rows."""
+        low, high = np.searchsorted(self.word, (first, stop))
+        latents = torch.zeros(0, sae.cfg.d_sae)
+        if high > low:
+            with torch.no_grad():
+                latents = sae.encode(self.x[low:high]).float().cpu()
+        return _grouped(latents, self.word[low:high] - first, stop - first)
+
+
+class SwappedWords(NamedTuple):
+    """The rows of swapped words in both versions."""
+
+    a: _Words
+    b: _Words
+    n_words: int
+
+    def change(self, sae: SparseAutoencoder) -> tuple[np.ndarray, np.ndarray]:
+        """Mean change of ``sae``'s latents over the words ``[d_sae]``, b - a, and its z statistic.
+
+        Raises InputError where every word was cut off.
+        """
+        self.check()
+        total, squares, n = np.zeros(sae.cfg.d_sae), np.zeros(sae.cfg.d_sae), 0
+        for first in range(0, self.n_words, WORDS):
+            stop = min(first + WORDS, self.n_words)
+            (mean_a, in_a), (mean_b, in_b) = (
+                side.latent_means(sae, first, stop) for side in (self.a, self.b)
+            )
+            # a word that the length limit cuts off in one version has no pair
+            change = (mean_b - mean_a)[in_a & in_b]
+            total, squares, n = total + change.sum(axis=0), squares + (change**2).sum(axis=0), n + len(change)
+        mean = total / n
+        spread = np.sqrt(np.maximum(squares / n - mean**2, 0))
+        return mean, np.divide(mean * np.sqrt(n), spread, out=np.zeros_like(mean), where=spread > 0)
+
+    def check(self) -> None:
+        """Raise InputError where no word has rows in both versions."""
+        if not len(self.means()[0]):
+            raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean rows of each swapped word in both versions ``[m, d]``; words without a row in one are left out."""
+        (a, in_a), (b, in_b) = self.a.means(self.n_words), self.b.means(self.n_words)
+        both = in_a & in_b
+        return a[both], b[both]
+
+
+class PairActivations(NamedTuple):
+    """The rows of texts in both versions."""
+
+    source: np.ndarray
+    """Which of the texts given each counterfactual is."""
+    a: Activations
+    b: Activations
+    words: SwappedWords
+    listed: np.ndarray
+    """Which rows of version a belong to a word of the list."""
+    values: tuple[str, str]
+
+    def others(self) -> Tensor:
+        """Rows of the tokens outside the list ``[k, d]``, in version a."""
+        return self.a.x[torch.from_numpy(~self.listed)]
+
+    def contrast(
+        self, sae: SparseAutoencoder, pooled: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> LatentScores:
+        """The counterfactual contrast of ``sae``'s latents; ``pooled``: ``pooled_latents(sae, self.a)``, where it is
+        known. Raises InputError where every word was cut off.
+        """
+        mean, z = self.words.change(sae)
+        latents, firing_rate = pooled or pooled_latents(sae, self.a)
+        return LatentScores(
+            method="counterfactual_contrast",
+            score=np.abs(mean),
+            sign=np.sign(mean),
+            effect=mean[None],
+            firing_rate=firing_rate,
+            mass=latents.mean(axis=0),
+            p_value=corrected_p_values(z),
+            values=self.values,
+        )
+
+
+def _grouped(x: Tensor, group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the rows of each group ``[n, d]``, and which groups have any."""
+    sums = torch.zeros(n, x.shape[1]).index_add_(0, torch.from_numpy(group), x)
+    sizes = np.bincount(group, minlength=n)
+    return sums.numpy() / np.maximum(sizes, 1)[:, None], sizes > 0
+
+
+def _word_of_row(rows: Activations, spans: Sequence[Spans]) -> np.ndarray:
+    """For each row, the index of the swapped word it belongs to, or -1."""
+    first = np.cumsum([0, *(len(s) for s in spans)])
+    starts = np.searchsorted(rows.text_ids.numpy(), np.arange(len(spans) + 1))
+    offsets = rows.offsets.numpy()
+    word = np.full(len(offsets), -1)
+    for i, text_spans in enumerate(spans):
+        here = offsets[starts[i] : starts[i + 1]]
+        for j, (begin, end) in enumerate(text_spans):
+            touched = (here[:, 0] < end) & (here[:, 1] > begin)
+            word[starts[i] : starts[i + 1]][touched] = first[i] + j
+    return word

@@ -1,0 +1,377 @@
+"""From an SAE and texts to the latents that are to be removed at one hookpoint."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from debias_ssae.core.config import ActivationConfig, SelectionConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import Activations, LanguageModel, harvest
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection import (
+    LEFT,
+    N_SWAPS,
+    Costs,
+    LatentScores,
+    Linear,
+    PairActivations,
+    SwappedWords,
+    class_conditional_contrast,
+    costs_from_labels,
+    costs_from_pairs,
+    encode_labels,
+    guard,
+    pooled_latents,
+    propagate,
+    removal_score,
+    smallest_sufficient,
+    target_margin,
+)
+from debias_ssae.selection.absorption import fill_holes
+from debias_ssae.selection.pairs import CounterfactualPairs, Others, read_counterfactual_pairs
+from debias_ssae.text.concept import Concept
+
+logger = logging.getLogger(__name__)
+CONFOUNDED_MARGIN = 2.0
+"""Where attribute and target may be one in all texts, a cue that the list lacks looks like target: keep out less."""
+BLOCK = 8192
+"""Tokens encoded at a time; bounds the dense latents."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is to be removed at one hookpoint, and why."""
+
+    scores: LatentScores
+    latents: np.ndarray
+    """Ids, best first."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What each step of the selection did; JSON."""
+    keep: bool = False
+    """The latents are what is kept, and all else is removed."""
+
+
+Take = Callable[[int | str], Selection]
+"""From how many latents are asked for, or "auto", to those."""
+
+
+def select_from_concept(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    texts: Sequence[str],
+    concept: Concept,
+    config: SelectionConfig,
+    *,
+    n_latents: int | str = "auto",
+    **options: Any,
+) -> Selection:
+    """Concept regime: no attribute labels. ``options`` are those of ``rank_from_concept``."""
+    return rank_from_concept(model, sae, texts, concept, config, **options)(n_latents)
+
+
+def rank_from_concept(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    texts: Sequence[str],
+    concept: Concept,
+    config: SelectionConfig,
+    *,
+    y: np.ndarray | None = None,
+    hookpoint: str = "embeddings",
+    random_state: int | None = None,
+    progress: bool = False,
+    activations: ActivationConfig | None = None,
+) -> Take:
+    """Do what comes before it is said how many latents go; the function returned is told that.
+
+    ``activations`` says where texts are cut; the rest is as in ``rank_from_pairs``. Raises InputError where no text
+    holds a word of the concept.
+    """
+    activations = activations or ActivationConfig()
+    if not concept.pairs:
+        seed_texts, labels = concept.labelled_seed_texts()
+        rows = harvest(model, seed_texts, hookpoint, **activations.limits)
+        return partial(_from_seed_texts, sae, rows, labels, config)
+    options: dict[str, Any] = {"hookpoint": hookpoint, "random_state": random_state, "progress": progress}
+    pairs = read_counterfactual_pairs(model, texts, concept, config, activations=activations, **options)
+    return rank_from_pairs(sae, pairs, config, y=y, random_state=random_state)
+
+
+def rank_from_pairs(
+    sae: SparseAutoencoder,
+    pairs: CounterfactualPairs,
+    config: SelectionConfig,
+    *,
+    y: np.ndarray | None = None,
+    random_state: int | None = None,
+) -> Take:
+    """The same from what was read of the texts, which serves every SAE of that hookpoint.
+
+    Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard, which
+    alone the target ``y`` of the texts serves. Raises InputError where every word of the concept was cut off.
+    """
+    report: dict[str, Any] = {}
+    counterfactuals, others = pairs.counterfactuals, pairs.others
+    latents_a, firing_rate = pooled_latents(sae, counterfactuals.a)
+    scores = counterfactuals.contrast(sae, (latents_a, firing_rate))
+    if pairs.random != "":
+        scores = _controlled(sae, pairs.random, scores, report)
+    if config.propagate and others is not None:
+        scores = propagate(scores, _blocks(sae, others.firing), others.probe)
+    pooled = _pooled(sae, counterfactuals, latents_a)
+    costs = None
+    if config.guard and y is not None:
+        costs = _costs_of_pairs(sae, pooled, y[counterfactuals.source], config.min_cell, report)
+    ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
+    active = _others_active(sae, counterfactuals, firing_rate)
+    return _Ranked(sae, scores, ranking, report, pooled, others, active, costs, config, random_state).take
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The latents that a concept's swapped words point to, best first, and what choosing among them takes."""
+
+    sae: SparseAutoencoder
+    scores: LatentScores
+    ranking: np.ndarray
+    report: dict[str, Any]
+    pooled: dict[str, np.ndarray]
+    others: Others | None
+    active: np.ndarray
+    """On how many of all others each latent is active ``[d_sae]``."""
+    costs: Costs | None
+    config: SelectionConfig
+    random_state: int | None
+
+    def take(self, n_latents: int | str) -> Selection:
+        """As many as asked, or as the rule says; holes filled."""
+        report, chosen = dict(self.report), self.ranking
+        if n_latents != "auto":
+            chosen = chosen[: int(n_latents)]
+        elif len(self.pooled["X_a"]) > 1:
+            # the pairs differ in the listed words only, so the rule alone would stop before the propagated latents
+            score = _pairs_score(self.sae, self.pooled, self.random_state)
+            chosen = chosen[: _sufficient(chosen, score, self.config, report, start=64)]
+        if self.config.absorption and self.others is not None and len(chosen):
+            chosen = self._filled(chosen, n_latents, self.others, report)
+        return Selection(self.scores, chosen, report)
+
+    def _filled(
+        self, chosen: np.ndarray, n_latents: int | str, others: Others, report: dict[str, Any]
+    ) -> np.ndarray:
+        """Let the latents that fill holes join; of a fixed number they take the last places, at most half."""
+        blocks, counts = _blocks(self.sae, others.firing), (others.n, self.active)
+        absorbed = fill_holes(blocks, _decoder(self.sae), others.probe, chosen, tokens=counts)
+        report["absorption"] = absorbed.to_dict()
+        joining = absorbed.latents
+        if self.costs is not None:
+            joining = guard(joining, self.costs, margin=CONFOUNDED_MARGIN).kept
+        if n_latents == "auto":
+            return np.concatenate([chosen, joining])
+        joining = joining[: int(n_latents) // 2]
+        return np.concatenate([chosen[: int(n_latents) - len(joining)], joining])
+
+
+def select_from_labels(
+    sae: SparseAutoencoder,
+    rows: Activations,
+    y: np.ndarray | None,
+    sensitive_features: Any,
+    config: SelectionConfig,
+    *,
+    keep: bool = False,
+    n_latents: int | str = "auto",
+    residual: Linear | None = None,
+    random_state: int | None = None,
+) -> Selection:
+    """Labelled regime, on the rows of the hookpoint; texts with an unknown attribute are left out.
+
+    With ``keep`` the latents found are those to keep, for an attribute that is everywhere. ``residual`` fits the
+    linear eraser that follows on the same rows, if one does: the rule then goes by what it leaves.
+    """
+    if keep:
+        return _select_to_keep(sae, rows, y, sensitive_features, config, n_latents)
+    codes, values, y = encode_labels(sensitive_features, y, rows.n_texts)
+    latents, firing_rate = pooled_latents(sae, rows)
+    scores = class_conditional_contrast(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
+    W_dec, X = _decoder(sae), rows.pool().numpy()
+    report: dict[str, Any] = {}
+    costs = None
+    if config.guard and y is not None:
+        try:
+            costs = costs_from_labels(
+                latents, firing_rate, X, W_dec, codes, values, y, min_cell=config.min_cell
+            )
+        except InputError as error:
+            report["guard"] = f"not run: {error}"
+    chosen = _guarded(scores.top(config.most_latents), costs, report)
+    if n_latents != "auto":
+        return Selection(scores, chosen[: int(n_latents)], report)
+    options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
+    try:
+        score = removal_score(X, latents, W_dec, codes, y, residual=residual, **options)
+    except InputError as error:
+        report["n_latents"] = f"rule not run: {error}"
+        return Selection(scores, chosen[: config.n_latents], report)
+    return Selection(scores, chosen[: _sufficient(chosen, score, config, report)], report)
+
+
+def _select_to_keep(
+    sae: SparseAutoencoder,
+    rows: Activations,
+    y: np.ndarray | None,
+    sensitive_features: Any,
+    config: SelectionConfig,
+    n_latents: int | str,
+) -> Selection:
+    """The latents that carry more of the target than of the attribute. Raises InputError where none does."""
+    codes, values, y = encode_labels(sensitive_features, y, rows.n_texts)
+    if y is None:
+        raise InputError("keep=True keeps what carries the target; pass y")
+    latents, firing_rate = pooled_latents(sae, rows)
+    scores = target_margin(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
+    kept = scores.top(config.n_kept if n_latents == "auto" else int(n_latents))
+    if not len(kept):
+        raise InputError(
+            'no latent carries more of the target than of the attribute, so edit="keep" would keep nothing; '
+            'use edit="remove", or more labelled texts'
+        )
+    return Selection(scores, kept, keep=True)
+
+
+def _from_seed_texts(
+    sae: SparseAutoencoder,
+    rows: Activations,
+    labels: list[str],
+    config: SelectionConfig,
+    n_latents: int | str,
+) -> Selection:
+    """A concept without words to swap: its seed texts are a small labelled set."""
+    fewest = min(labels.count(value) for value in set(labels))
+    small = config.updated(min_cell=min(config.min_cell, fewest), guard=False)
+    return select_from_labels(sae, rows, None, labels, small, n_latents=n_latents, random_state=0)
+
+
+def _costs_of_pairs(
+    sae: SparseAutoencoder,
+    pooled: dict[str, np.ndarray],
+    y: np.ndarray,
+    min_cell: int,
+    report: dict[str, Any],
+) -> Costs | None:
+    """Costs from the texts of classes with ``min_cell`` texts; None where fewer than two are so large."""
+    classes, sizes = np.unique(y[~pd.isna(y)], return_counts=True)
+    large = classes[sizes >= min_cell]
+    if len(large) < 2:
+        report["guard"] = (
+            f"not run: {len(large)} of {len(classes)} classes have {min_cell} texts with the words"
+        )
+        return None
+    known = np.isin(y, large)
+    known_rows = {name: rows[known] for name, rows in pooled.items()} if not known.all() else pooled
+    return costs_from_pairs(**known_rows, W_dec=_decoder(sae), y=y[known])
+
+
+def _controlled(
+    sae: SparseAutoencoder, random: SwappedWords | str, scores: LatentScores, report: dict[str, Any]
+) -> LatentScores:
+    """Take the score from latents that answer to random swaps of as many words at least as much."""
+    if isinstance(random, str):
+        report["random_swaps"] = f"not run: {random}"
+        return scores
+    other = np.abs(random.change(sae)[0])
+    kept = scores.score > other
+    best = scores.top(50)
+    report["random_swaps"] = {
+        "pairs": N_SWAPS,
+        "left_out_of_the_best_50": int((~kept[best]).sum()),
+        "median_score_of_the_best_50": float(np.median(scores.score[best])) if len(best) else 0.0,
+        "median_under_random_swaps": float(np.median(other[best])) if len(best) else 0.0,
+    }
+    return replace(scores, score=np.where(kept, scores.score, 0.0))
+
+
+def _guarded(
+    ranking: np.ndarray, costs: Costs | None, report: dict[str, Any], *, margin: float = 1.0
+) -> np.ndarray:
+    if costs is None:
+        return ranking
+    guarded = guard(ranking, costs, margin=margin)
+    report["hedged"] = guarded.hedged
+    return guarded.kept
+
+
+def _sufficient(
+    ranking: np.ndarray,
+    score: Callable[[np.ndarray], np.ndarray],
+    config: SelectionConfig,
+    report: dict[str, Any],
+    *,
+    start: int = 8,
+) -> int:
+    found = smallest_sufficient(ranking, score, start=start, limit=config.most_latents)
+    report["n_latents"] = {"n": found.n, "left": found.left, "path": found.path}
+    if found.left > LEFT:
+        logger.warning(
+            "removing more latents would still leave %.0f%% of the attribute readable at the hookpoint, so %d go; "
+            "docs/debiaser.md says what serves an attribute that is everywhere",
+            100 * found.left,
+            found.n,
+        )
+    return found.n
+
+
+def _pairs_score(
+    sae: SparseAutoencoder, pooled: dict[str, np.ndarray], random_state: int | None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """How well a probe tells the pairs apart; both versions of a text share a fold."""
+    n = len(pooled["X_a"])
+    return removal_score(
+        np.concatenate([pooled["X_a"], pooled["X_b"]]),
+        np.concatenate([pooled["latents_a"], pooled["latents_b"]]),
+        _decoder(sae),
+        np.repeat([0, 1], n),
+        groups=np.tile(np.arange(n), 2),
+        n_folds=min(10, n),
+        min_cell=1,
+        random_state=random_state,
+    )
+
+
+def _pooled(
+    sae: SparseAutoencoder, counterfactuals: PairActivations, latents_a: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Each text's mean latents and mean rows in both versions."""
+    return {
+        "latents_a": latents_a,
+        "latents_b": pooled_latents(sae, counterfactuals.b)[0],
+        "X_a": counterfactuals.a.pool().numpy(),
+        "X_b": counterfactuals.b.pool().numpy(),
+    }
+
+
+def _others_active(
+    sae: SparseAutoencoder, counterfactuals: PairActivations, firing_rate: np.ndarray
+) -> np.ndarray:
+    """On how many tokens outside the list each latent is active: on all of version a, less the swapped words'."""
+    active = np.rint(firing_rate.astype(np.float64) * len(counterfactuals.a.x))
+    for _, latents in _blocks(sae, counterfactuals.words.a.x):
+        active -= (latents > 0).sum(axis=0)
+    return active.astype(np.int64)
+
+
+def _blocks(sae: SparseAutoencoder, x: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for rows in x.split(BLOCK):
+        with torch.no_grad():
+            yield rows.numpy(), sae.encode(rows).cpu().numpy()
+
+
+def _decoder(sae: SparseAutoencoder) -> np.ndarray:
+    return sae.W_dec.detach().cpu().numpy()

@@ -1,0 +1,218 @@
+"""Gates, counterfactual flips and latent cards."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from debias_ssae.audit import (
+    audit,
+    check_gates,
+    counterfactual_flips,
+    flips_of_predictions,
+    latent_cards,
+    parse_thresholds,
+)
+from debias_ssae.audit.flips import masked
+from debias_ssae.core.errors import InputError
+
+
+class Pronouns:
+    """The smallest concept."""
+
+    def counterfactual(self, text: str) -> str | None:
+        words = [{"he": "she", "she": "he"}.get(w, w) for w in text.split()]
+        return " ".join(words) if words != text.split() else None
+
+
+def _report(n: int = 400, **options: object):
+    rng = np.random.default_rng(0)
+    y, group = rng.integers(0, 2, n), rng.choice(["f", "m"], n)
+    predicted = np.where(rng.random(n) < 0.8, y, 1 - y)
+    return audit(y, predicted, sensitive_features=group, random_state=0, n_bootstrap=20, **options)
+
+
+def test_gates_pass_and_fail_on_either_side() -> None:
+    report = _report()
+    value = report.worst_group_accuracy
+    results = check_gates(
+        report,
+        fail_under={"worst_group_accuracy": value + 0.01, "accuracy": 0.1},
+        fail_over={"tpr_gap_rms": 0.0, "tpr_gap_max": 1.0},
+    )
+    assert [r.passed for r in results] == [False, True, False, True]
+    assert "is under" in results[0].reason
+    assert "is over" in results[2].reason
+    assert check_gates(report, fail_under={"worst_group_accuracy": value})[0].passed
+
+
+def test_an_undefined_measure_fails_its_gate_unless_allowed() -> None:
+    report = audit([1, 1, 0], [1, 1, 0], sensitive_features=list("fmm"), n_bootstrap=20)
+    for metric, passed in (("equalized_odds_difference", False), ("worst_group_accuracy", False)):
+        under = metric == "worst_group_accuracy"
+        limits = {"fail_under": {metric: 0.5}} if under else {"fail_over": {metric: 0.5}}
+        assert check_gates(report, **limits)[0].passed is passed
+        assert check_gates(report, **limits, allow_undefined=True)[0].passed
+
+
+def test_no_gate_passes_because_the_rows_of_a_failing_cell_are_gone() -> None:
+    y = np.tile([0, 1], 30)
+    group = np.repeat(list("fmx"), 20)
+    predicted = np.where(group == "f", 0, y)
+    limits = dict.fromkeys(
+        ("accuracy_gap", "tpr_gap_max", "tpr_gap_rms", "tpr_gap_rms_corrected", "equalized_odds_difference"),
+        0.1,
+    )
+
+    def gates(kept: np.ndarray, among: dict[str, float]) -> list[bool]:
+        report = audit(y[kept], predicted[kept], sensitive_features=group[kept], n_bootstrap=20)
+        return [gate.passed for gate in check_gates(report, fail_over=among)]
+
+    assert not any(gates(np.full(60, True), limits))
+    # an accuracy is defined without positives, and is 1 there
+    del limits["accuracy_gap"]
+    assert not any(gates((group != "f") | (y == 0), limits))
+    assert all(gates(group != "f", limits))
+
+
+def test_weighted_rows_count_by_their_effective_size() -> None:
+    y, group = np.tile([0, 1], 40), np.repeat(["f", "m"], 40)
+    for weight in (0.1, 1.0, 3.0):
+        report = audit(y, y, sensitive_features=group, sample_weight=np.full(80, weight), min_cell=20)
+        assert not report.cells["excluded"].any()
+    uneven = audit(y, y, sensitive_features=group, sample_weight=np.geomspace(1, 1e6, 80), min_cell=20)
+    assert uneven.undefined["reason"].str.contains("effective row").any()
+
+
+def test_gates_of_unknown_measures_are_refused() -> None:
+    with pytest.raises(InputError, match="worst_group_accuracy"):
+        check_gates(_report(), fail_under={"goodness": 1})
+
+
+def test_thresholds_are_read_or_refused() -> None:
+    assert parse_thresholds(["accuracy=0.8", "tpr_gap_rms = 1e-1"]) == {"accuracy": 0.8, "tpr_gap_rms": 0.1}
+    for text in ("accuracy", "accuracy=high", "accuracy=1e", "=1"):
+        with pytest.raises(InputError, match="measure=number"):
+            parse_thresholds([text])
+
+
+def _predict(texts: list[str]) -> list[str]:
+    return ["nurse" if "she" in t.split() and "ward" in t else "other" for t in texts]
+
+
+TEXTS = ["she runs a ward", "he runs a ward", "she runs a shop", "they run a ward"]
+
+
+def test_flips_count_what_changes_and_show_no_text() -> None:
+    found = counterfactual_flips(TEXTS, _predict, Pronouns())
+    assert (found.n_texts, found.n_with_counterfactual, found.n_flipped) == (4, 3, 2)
+    assert found.rate == pytest.approx(2 / 3)
+    assert found.ci_low < found.rate < found.ci_high
+    assert found.examples == ()
+    assert [r["flipped"] for r in found.by_prediction] == [1, 1]
+    assert found.to_dict()["mean_score_change"] is None
+
+
+def test_the_worst_flips_come_first_when_asked_for() -> None:
+    found = counterfactual_flips(
+        [*TEXTS, "she met Anna Smith in the ward"],
+        _predict,
+        Pronouns(),
+        score=lambda texts: [len(t) * ("she" in t.split()) for t in texts],
+        n_examples=2,
+        mask_names=True,
+    )
+    assert found.examples[0]["text"] == "she met […] […] in the ward"
+    assert found.examples[0]["score_change"] < 0
+    assert len(found.examples) == 2
+
+
+def test_masking_hides_names_numbers_and_addresses() -> None:
+    text = "Dr. Jane Doe was born in 1980. She writes to jane@example.org, he said I."
+    assert masked(text) == "Dr. Jane […] was born in […]. She writes to […], he said I."
+    assert masked("and so «Anna» met “Bob”…", begins=False) == "and so «[…]» met “[…]”…"
+
+
+def test_predictions_made_elsewhere_give_the_same_flips() -> None:
+    counterfactuals = [Pronouns().counterfactual(t) for t in TEXTS]
+    after = [None if t is None else _predict([t])[0] for t in counterfactuals]
+    found = flips_of_predictions(_predict(TEXTS), after)
+    assert (found.n_with_counterfactual, found.n_flipped) == (3, 2)
+    assert flips_of_predictions([1, 0, 1], [1.0, np.nan, 0.0]).n_flipped == 1
+
+
+def test_flips_refuse_what_cannot_flip() -> None:
+    with pytest.raises(InputError, match="nothing to swap"):
+        counterfactual_flips(["they"], _predict, Pronouns())
+    with pytest.raises(InputError, match="one value a text"):
+        counterfactual_flips(TEXTS, lambda texts: ["x"], Pronouns())
+    with pytest.raises(InputError, match="nothing can flip"):
+        flips_of_predictions([1], [None])
+    with pytest.raises(InputError, match="lengths differ"):
+        flips_of_predictions([1], [1, 2])
+
+
+def _debiaser(rotate: float = 0.0) -> SimpleNamespace:
+    scores = SimpleNamespace(
+        score=np.array([0.1, 3.0, 2.0]),
+        sign=np.array([0, 1, -1]),
+        effect=np.array([[0.1, 2.0, -1.0], [np.nan, 4.0, np.nan]]),
+        firing_rate=np.array([0.5, 0.01, 0.02]),
+        mass=np.zeros(3),
+        p_value=np.array([1.0, 1e-6, 0.01]),
+        values=("male", "female"),
+    )
+    weights = np.eye(3) + rotate * np.roll(np.eye(3), 1, axis=1)
+    return SimpleNamespace(latents_=np.array([1, 2]), scores_=scores, sae_=SimpleNamespace(W_dec=weights))
+
+
+def test_cards_say_what_each_removed_latent_does() -> None:
+    cards = latent_cards(
+        _debiaser(), contexts={1: ["… she said …"]}, others=[_debiaser(), _debiaser(rotate=1.0)]
+    )
+    assert [c["latent"] for c in cards] == [1, 2]
+    assert cards[0]["toward"] == "female"
+    assert cards[1]["toward"] == "male"
+    assert cards[0]["effect"] == pytest.approx(3.0)
+    assert cards[0]["contexts"] == ["… she said …"]
+    assert cards[0]["stability"] == pytest.approx((1 + 1 / np.sqrt(2)) / 2)
+
+
+def test_cards_of_a_debiaser_without_scores_or_fit() -> None:
+    bare = SimpleNamespace(latents_=[4], scores_=None)
+    assert latent_cards(bare)[0]["score"] is None
+    assert latent_cards(_debiaser())[0]["stability"] is None
+    nothing = SimpleNamespace(latents_=np.array([], dtype=int), sae_=SimpleNamespace(W_dec=np.eye(3)))
+    assert latent_cards(_debiaser(), others=[nothing])[0]["stability"] == 0
+    with pytest.raises(InputError, match="fit it"):
+        latent_cards(SimpleNamespace())
+
+
+def test_contexts_show_the_strongest_token_of_each_text() -> None:
+    import torch
+
+    from debias_ssae.audit.contexts import top_contexts
+
+    texts = ["he said that she left", "nothing here", "yes, Mary, she did it and then some more"]
+    spans = [
+        (i, text.index(word), text.index(word) + len(word))
+        for i, text in enumerate(texts)
+        for word in text.split()
+    ]
+    strength = torch.tensor(
+        [[float(t == "she") * (i + 1), 0.0] for i, text in enumerate(texts) for t in text.split()]
+    )
+    rows = SimpleNamespace(x=strength, text_ids=[s[0] for s in spans], offsets=[s[1:] for s in spans])
+    asked = []
+    debiaser = SimpleNamespace(
+        latents_=np.array([0, 1]),
+        encoder_=SimpleNamespace(rows=lambda given, hookpoint: asked.append(hookpoint) or rows),
+        hookpoint="auto",
+        interventions_={"blocks.1": None},
+        sae_=SimpleNamespace(encode=lambda x: x),
+    )
+    found = top_contexts(debiaser, texts, width=11)
+    assert found[0] == ["yes, Mary, «she» did it and…", "… said that «she» left"]
+    assert found[1] == []
+    assert asked == ["blocks.1"], "auto is no place"
+    assert "Mary" not in top_contexts(debiaser, texts, mask_names=True)[0][0]

@@ -1,0 +1,92 @@
+"""Figures are valid SVG, name themselves, say their numbers and follow the page's colours."""
+
+import builtins
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import numpy as np
+import pytest
+
+from debias_ssae.audit.plotting import Point, Series, dot_plot, heat_table, pareto_plot
+from debias_ssae.core.errors import MissingExtraError
+
+NAN = float("nan")
+HOSTILE = "<script>alert('x')</script> $\\frac{1}{2}$ & \"quoted\""
+
+
+def _dots(**options: Any) -> str:
+    series = [
+        Series("a", [0.5, NAN], [0.4, NAN], [0.6, NAN]),
+        Series(HOSTILE, [0.1, 0.2], [NAN, 0.1], [NAN, 0.3]),
+    ]
+    return dot_plot([HOSTILE, "m"], series, **{"title": "Accuracy <1>", "x_label": "accuracy", **options})
+
+
+def _pareto(n: int = 6) -> str:
+    points = [
+        Point(f"m{i}", 0.5 + i / 20, 0.9 - i / 20, (0.4, 0.6), (NAN, NAN), "ab"[i % 2]) for i in range(n)
+    ]
+    return pareto_plot(
+        [*points, Point("beaten", 0.4, 0.4, (NAN, NAN), (NAN, NAN))], title="T", x_label="x", y_label="y"
+    )
+
+
+def _heat(n: int = 2) -> str:
+    matrix = np.full((n, n), 1 / n)
+    matrix[0] = NAN
+    names = [HOSTILE, *(f"class {i}" for i in range(n - 1))]
+    return heat_table(matrix, names, names, title="Confusion")
+
+
+@pytest.mark.parametrize(
+    "svg", [_dots(), _dots(limits=None, reference=0.0), _pareto(), _pareto(1), _heat(), _heat(10)]
+)
+def test_every_figure_is_wellformed_and_has_a_text_alternative(svg: str) -> None:
+    root = ET.fromstring(svg)
+    assert root.attrib["role"] == "img"
+    assert len(root.attrib["aria-label"]) > 20
+    assert "<script" not in svg
+    ids = [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
+    assert len(ids) == len(set(ids))
+    assert "width" not in root.attrib
+
+
+def test_alternatives_hold_the_numbers_and_the_undefined() -> None:
+    label = ET.fromstring(_dots()).attrib["aria-label"]
+    assert "0.500 (0.400 to 0.600)" in label
+    assert "a, m: undefined" in label
+    assert "$\\frac{1}{2}$" in label
+    assert "undefined" in ET.fromstring(_heat()).attrib["aria-label"]
+    assert "beaten on both axes: m0" in ET.fromstring(_pareto()).attrib["aria-label"].replace("Not ", "")
+
+
+def test_colours_are_the_pages_variables() -> None:
+    svg = _dots()
+    assert "var(--ink)" in svg
+    assert "var(--series-2)" in svg
+    assert "#0102" not in svg
+    assert "#0103" not in svg
+
+
+def test_the_same_figure_twice_is_the_same_text() -> None:
+    assert _dots() == _dots()
+
+
+def test_ids_differ_between_figures() -> None:
+    first, second = (
+        {e.attrib.get("id") for e in ET.fromstring(s).iter()} - {None} for s in (_dots(), _pareto())
+    )
+    assert not first & second
+
+
+def test_without_matplotlib_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *rest: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(MissingExtraError, match=r"debias-ssae\[report\]"):
+        _dots()

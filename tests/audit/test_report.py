@@ -1,0 +1,319 @@
+"""Pages and texts: self-contained, escaped, honest about what is missing; the benchmark's page takes any
+results.
+"""
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from debias_ssae.audit import AuditReport, audit, check_gates
+from debias_ssae.audit.audit_page import audit_html, write_audit_report
+from debias_ssae.audit.leakage import CodeLength, LeakageReport, ProbeResult
+from debias_ssae.audit.page import count_cell, number_cell, p_cell, write_text
+from debias_ssae.audit.text_outputs import audit_json, audit_junit, audit_markdown
+from debias_ssae.audit.verdict import verdict_lines
+from debias_ssae.benchmark.benchmark_page import write_benchmark_report
+from debias_ssae.core.errors import InputError, MissingExtraError
+
+HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>|`*\"&$"
+
+
+class _Page(HTMLParser):
+    """Tags, attributes and text of a page; complains about tags left open."""
+
+    void = frozenset({"meta", "link", "br", "img", "hr", "input", "path", "use", "rect"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text, self.open = "", []
+        self.feed(html)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+
+def _leakage() -> LeakageReport:
+    results = tuple(ProbeResult("linear", g, 0.7, 0.65, 0.75, 0.5, 0.5, 400) for g in (False, True))
+    return LeakageReport(results, CodeLength(300.0, 410.0, 400.0), ("f", "m"), 3, ("rare",))
+
+
+def _report(classes: int = 2, **extras: Any) -> AuditReport:
+    rng = np.random.default_rng(0)
+    n = 500
+    y, group = rng.integers(0, classes, n), rng.choice(["f", HOSTILE], n)
+    y[group == "f"] = np.where(y[group == "f"] == classes - 1, 0, y[group == "f"])
+    models = {"erm": np.where(rng.random(n) < 0.7, y, 0), HOSTILE: np.where(rng.random(n) < 0.9, y, 0)}
+    report = audit(y, models, sensitive_features={"gender": group}, random_state=0, n_bootstrap=30)
+    return report.with_extras(**extras)
+
+
+FLIP = {
+    "n_texts": 9,
+    "n_with_counterfactual": 8,
+    "n_flipped": 4,
+    "rate": 0.5,
+    "ci_low": 0.2,
+    "ci_high": 0.8,
+    "by_prediction": [{"prediction": HOSTILE, "n": 8, "flipped": 4, "rate": 0.5}],
+    "examples": [
+        {"text": HOSTILE, "counterfactual": "she", "prediction": "a", "counterfactual_prediction": "b"}
+    ],
+}
+CARD = {
+    "latent": 7,
+    "toward": HOSTILE,
+    "effect": 0.5,
+    "firing_rate": 0.01,
+    "p_value": 1e-9,
+    "stability": None,
+}
+EXTRAS = {
+    "leakage": _leakage(),
+    "flips": {"erm": FLIP, "other": {**FLIP, "examples": []}},
+    "latents": [{**CARD, "contexts": [HOSTILE]}, {**CARD, "toward": "", "effect": None, "contexts": []}],
+    "provenance": {"data": HOSTILE, "sha256_of_the_data": "ab", "seed": "0"},
+}
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    report = _report(**EXTRAS)
+    gates = check_gates(report, fail_under={"worst_group_accuracy": 0.99, "accuracy": 0.0})
+    return audit_html(report, gates)
+
+
+def test_the_page_is_wellformed_and_reaches_for_nothing(html: str) -> None:
+    page = _Page(html)
+    assert not [t for t, _ in page.tags if t in ("link", "iframe", "img", "object")]
+    assert [t for t, _ in page.tags].count("script") == 1
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href"):
+                assert (value or "").startswith("#")
+    assert "http-equiv" in html
+    assert "default-src 'none'" in html
+
+
+def test_user_text_is_shown_not_run(html: str) -> None:
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert HOSTILE in _Page(html).text
+
+
+def test_limits_come_before_the_verdict_and_the_verdict_before_tables(html: str) -> None:
+    order = [html.index(f'id="{name}"') for name in ("limits", "verdict", "gates", "models", "section-1")]
+    assert order == sorted(order)
+    text = _Page(html).text
+    for said in (
+        "derived from pronouns",
+        "Undefined",
+        "strongest of our probes",
+        "Latent 7",
+        "Where these numbers",
+    ):
+        assert said in text
+
+
+def test_what_is_undefined_is_said_on_the_page(html: str) -> None:
+    text = _Page(html).text
+    assert "1 / f" in text
+    assert "cannot be computed" in text
+    assert "nan" not in text.lower().split()
+
+
+def test_texts_stay_out_unless_given() -> None:
+    page = _Page(audit_html(_report(flips={**FLIP, "examples": []})))
+    assert "ask for them" in page.text
+    assert "blockquote" not in [t for t, _ in page.tags]
+
+
+def test_many_classes_groups_and_rows_fit_on_a_page() -> None:
+    rng = np.random.default_rng(0)
+    n = 4000
+    y, group = rng.integers(0, 12, n), rng.integers(0, 40, n)
+    report = audit(
+        y, np.where(rng.random(n) < 0.7, y, 0), sensitive_features=group, n_bootstrap=10, random_state=0
+    )
+    page = audit_html(report)
+    assert len(page) < 2_000_000
+    assert "The first 300 of" in page
+    two = audit(y, y, sensitive_features=group % 2, n_bootstrap=10, random_state=0)
+    assert "Confusion by group (2 figures)" in audit_html(two)
+
+
+def test_json_is_flat_and_strict() -> None:
+    report = _report(**EXTRAS)
+    found = json.loads(audit_json(report, check_gates(report, fail_over={"tpr_gap_max": 0})))
+    assert found["schema"] == "debias-ssae/audit/1"
+    assert {type(v) for row in found["measures"] for v in row.values()} <= {str, float, int, bool, type(None)}
+    assert any(cell["accuracy"] is None for cell in found["cells"])
+    assert found["gates"][0]["passed"] is False
+    assert found["provenance"]["seed"] == "0"
+
+
+def test_markdown_shows_names_as_they_are() -> None:
+    report = _report(**EXTRAS)
+    text = audit_markdown(report, check_gates(report, fail_under={"accuracy": 0.99}))
+    assert "<script" not in text
+    assert "\\|\\`\\*" in text
+    assert "**fail**" in text
+    rows = [line for line in text.splitlines() if line.startswith("| gender")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
+    assert "## Gates" not in audit_markdown(_report())
+
+
+def test_junit_counts_failures() -> None:
+    report = _report()
+    gates = check_gates(
+        report, fail_under={"accuracy": 0.99, "worst_group_accuracy": 0.0}, allow_undefined=True
+    )
+    root = ET.fromstring(audit_junit(report, gates))
+    assert root.attrib["tests"] == "4"
+    assert int(root.attrib["failures"]) == len(root.findall(".//failure")) == 2
+    assert "Undefined" in (root.findtext("system-out") or "")
+    assert ET.fromstring(
+        audit_junit(audit([1, 0], [1, 0], sensitive_features=["\x00", "b"], n_bootstrap=5), [])
+    )
+
+
+def test_the_verdict_tells_failure_difference_and_silence_apart() -> None:
+    rng = np.random.default_rng(0)
+    y, group = np.arange(6000) % 2, np.repeat(["f", "m"], 3000)
+    unfair = np.where((group == "f") & (y == 1) & (rng.random(6000) < 0.6), 0, y)
+    tags = [line.tag for line in verdict_lines(audit(y, unfair, sensitive_features=group, n_bootstrap=5))]
+    assert tags[0] in ("Fails a group", "Difference", "Below four fifths")
+    assert {"Fails a group", "Difference", "Below four fifths"} <= set(tags)
+    fair = [line.tag for line in verdict_lines(audit(y, y, sensitive_features=group, n_bootstrap=5))]
+    assert set(fair) <= {"Worst cell", "No difference", "Four fifths"}
+    few = verdict_lines(
+        audit(y[2990:3010], unfair[2990:3010], sensitive_features=group[2990:3010], n_bootstrap=5)
+    )
+    assert "Too few to say" in [line.tag for line in few]
+
+
+def test_cells_of_tables() -> None:
+    assert number_cell(math.nan).text == "undefined"
+    assert number_cell(0.5, math.nan, math.nan).note == ""
+    assert number_cell(0.5, 0.4, 0.6).note == "0.400 to 0.600"
+    assert count_cell(12345.0).text == "12,345"
+    assert count_cell(1.25).text == "1.2"
+    assert count_cell(None).text == "undefined"
+    assert p_cell(1e-5).text == "< 0.001"
+    assert p_cell(math.nan).text == "–"
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = write_audit_report(_report(), tmp_path / "a.html")
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    with pytest.raises(UnicodeEncodeError):
+        write_text("\ud800", tmp_path / "b.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.html"]
+    with pytest.raises(OSError, match="missing"):
+        write_text("x", tmp_path / "missing" / "c.html")
+
+
+def test_without_jinja_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    def absent(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(MissingExtraError, match=r"debias-ssae\[report\]"):
+        audit_html(_report())
+
+
+def _runs(methods: dict[str, float], seeds: int = 3) -> list[dict[str, Any]]:
+    return [
+        {
+            "method": m,
+            "setting": "confounded",
+            "regime": "none",
+            "representation": "final",
+            "head": "retrained",
+            "head_model": "logistic",
+            "C": 0.1,
+            "C_rule": "cv",
+            "d_sae": None,
+            "n_latents": None,
+            "seed": s,
+            "accuracy": 0.5 + w / 2,
+            "balanced_accuracy": 0.5,
+            "worst_group_accuracy": w,
+            "leakage": None,
+        }
+        for m, w in methods.items()
+        for s in range(seeds)
+    ]
+
+
+def test_benchmark_page_of_a_full_run(tmp_path: Path) -> None:
+    runs = _runs({"erm": 0.17, "oracle": 0.87, "scrub": 0.86, "ssae": 0.84})
+    summary = [
+        {
+            **{k: v for k, v in run.items() if k != "seed"},
+            "worst_group_accuracy_ci_low": run["worst_group_accuracy"] - 0.02,
+        }
+        | {"worst_group_accuracy_ci_high": run["worst_group_accuracy"] + 0.02}
+        for run in runs[::3]
+    ]
+    summary += [
+        {**row, "regime": "concept", "n_latents": 150.0} for row in summary if row["method"] == "ssae"
+    ]
+    data = {"path": HOSTILE, "sha256": "abc", "n": 1234}
+    results = {
+        "config": {"seeds": 3},
+        "versions": {"torch": "2"},
+        "data": data,
+        "runs": runs,
+        "summary": summary,
+    }
+    page = _Page(write_benchmark_report(results, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "ssae concept 150 latents" in page.text
+    assert "0.840 (0.820 to 0.860)" in page.text
+    assert "scrub reads higher than ssae" in page.text
+    assert "1,234 rows" in page.text
+    assert [t for t, _ in page.tags].count("script") == 1
+
+
+def test_benchmark_page_of_a_demo_without_summary_or_data(tmp_path: Path) -> None:
+    text = write_benchmark_report({"runs": _runs({"erm": 0.3}, seeds=1)}, tmp_path / "r.html").read_text(
+        encoding="utf-8"
+    )
+    assert "Synthetic biographies" in _Page(text).text
+    nested = {
+        "summary": [{"method": "ssae", "worst_group_accuracy": {"mean": 0.8, "ci_low": 0.7, "ci_high": 0.9}}]
+    }
+    text = write_benchmark_report(nested, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "0.800 (0.700 to 0.900)" in _Page(text).text
+    other = {"summary": [{"method": "leace", "worst_group_accuracy": None}]}
+    text = write_benchmark_report(other, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "No row of the method ssae" in _Page(text).text
+
+
+def test_benchmark_page_refuses_empty_results(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no summary and no runs"):
+        write_benchmark_report({}, tmp_path / "r.html")

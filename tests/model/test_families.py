@@ -1,0 +1,172 @@
+"""Every family's hookpoints are found by structure and give what a plain run of the model gives."""
+
+import numpy as np
+import pytest
+import torch
+from small_models import D_MODEL, FAMILIES, N_BLOCKS, sentences, small_model, small_tokenizer
+from torch import nn
+from transformers import LongformerConfig, LongformerModel
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import embed, harvest, harvest_many, wrap_model
+from debias_ssae.model.structure import find_blocks, hook_target, hookpoint_names
+
+TEXTS = sentences(12)
+
+
+def _plain(model, text, **kwargs):
+    """One text, alone, through the untouched Hugging Face model."""
+    out = model.tokenizer(
+        text, return_tensors="pt", return_special_tokens_mask=True, return_token_type_ids=False
+    )
+    special = out.pop("special_tokens_mask")[0].bool()
+    with torch.no_grad():
+        return model.module(**out, **kwargs), ~special
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_equal_the_plain_run_of_each_text(family):
+    model = small_model(family)
+    found = harvest_many(model, TEXTS, ["embeddings", "blocks.0", "blocks.1", "final"], token_budget=40)
+    for i, text in enumerate(TEXTS):
+        plain, real = _plain(model, text, output_hidden_states=True)
+        wanted = {f"blocks.{b}": plain.hidden_states[b + 1] for b in range(2)}
+        wanted |= {"embeddings": plain.hidden_states[0], "final": plain.last_hidden_state}
+        for hookpoint, states in wanted.items():
+            rows = found[hookpoint].x[found[hookpoint].text_ids == i]
+            torch.testing.assert_close(rows, states[0][real], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_last_block_is_the_stream_before_the_final_norm(family):
+    model = small_model(family)
+    assert model.d_model == D_MODEL
+    assert model.n_blocks == N_BLOCKS
+    assert model.hookpoints[0] == "embeddings"
+    assert model.hookpoints[-1] == "final"
+    assert len(model.hookpoints) == 2 + 3 * N_BLOCKS
+    last, final = (harvest(model, TEXTS, h).x for h in (f"blocks.{N_BLOCKS - 1}", "final"))
+    base = getattr(model.module, "decoder", model.module)
+    norms = [m for name, m in base.named_children() if "norm" in name.lower() or name == "ln_f"]
+    expected = norms[0](last) if norms else last
+    torch.testing.assert_close(final, expected.detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("part", ["attn", "mlp"])
+def test_parts_write_to_the_stream(family, part):
+    """With its attention and feed-forward outputs set to zero a block no longer depends on their weights."""
+    model = small_model(family)
+    name = f"blocks.1.{part}"
+    assert harvest(model, TEXTS, name).x.shape[1] == D_MODEL
+    zero = {name: torch.zeros_like}
+    silenced = embed(model, TEXTS, layer="blocks.1", edits=zero)
+    assert abs(silenced - embed(model, TEXTS, layer="blocks.1")).max() > 1e-3
+    target = hook_target(model.module, model.blocks, name).module
+    for parameter in target.parameters():
+        parameter.add_(1.0)
+    changed = embed(model, TEXTS, layer="blocks.1", edits=zero)
+    torch.testing.assert_close(torch.from_numpy(changed), torch.from_numpy(silenced), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt_neox", "llama"])
+def test_residual_stream_is_the_sum_of_its_parts(family):
+    model = small_model(family)
+    names = ["blocks.0", "blocks.1.attn", "blocks.1.mlp", "blocks.1"]
+    found = harvest_many(model, TEXTS, names)
+    total = found["blocks.0"].x + found["blocks.1.attn"].x + found["blocks.1.mlp"].x
+    if family == "bert":  # norm after each addition
+        block = model.blocks[1]
+        middle = block.attention.output.LayerNorm(found["blocks.0"].x + found["blocks.1.attn"].x)
+        total = block.output.LayerNorm(middle + found["blocks.1.mlp"].x)
+    torch.testing.assert_close(found["blocks.1"].x, total.detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_forward_stops_after_the_last_hookpoint(family):
+    model = small_model(family)
+    ran = []
+    handles = [b.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, b in enumerate(model.blocks)]
+    harvest(model, TEXTS[:2], "blocks.1")
+    assert set(ran) == {0, 1}
+    ran.clear()
+    harvest(model, TEXTS[:2], "embeddings")
+    assert ran == []
+    for handle in handles:
+        handle.remove()
+
+
+def test_a_head_is_left_out_and_bf16_stays_close():
+    import transformers as tf
+
+    full = small_model("gpt_neox")
+    torch.manual_seed(0)
+    with_head = tf.GPTNeoXForCausalLM(full.module.config)
+    with_head.gpt_neox.load_state_dict(full.module.state_dict())
+    wrapped = wrap_model(with_head, full.tokenizer)
+    assert (embed(wrapped, TEXTS) == embed(full, TEXTS)).all()
+    low = embed(small_model("gpt_neox", torch.bfloat16), TEXTS)
+    cosine = torch.cosine_similarity(torch.from_numpy(low), torch.from_numpy(embed(full, TEXTS)))
+    assert cosine.min() > 0.999
+    assert not (low == embed(full, TEXTS)).all()
+
+
+@pytest.mark.parametrize("n", [2, 3])  # two, as many as there are sublayers in one of its blocks
+def test_encoder_of_an_encoder_decoder_model(n):
+    import transformers as tf
+
+    config = tf.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=n, num_heads=4, vocab_size=64)
+    model = wrap_model(tf.T5Model(config), small_model("bert").tokenizer)
+    assert model.n_blocks == n
+    assert type(model.blocks[0]).__name__ == "T5Block"
+    assert model.hookpoints[1:4] == ["blocks.0.attn", "blocks.0.mlp", "blocks.0"]
+    target = hook_target(model.module, model.blocks, "blocks.0.mlp").module
+    assert target is model.blocks[0].layer[1].DenseReluDense.wo
+
+
+def test_a_module_without_blocks_is_refused():
+    with pytest.raises(InputError, match="no list of attention blocks"):
+        find_blocks(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(InputError, match="no list of attention blocks"):
+        find_blocks(small_model("bert").module, 7)
+
+
+def test_parts_that_a_block_lacks_are_not_offered():
+    class OnlyAttention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.Linear(4, 4)
+
+    blocks = nn.ModuleList([OnlyAttention()])
+    assert hookpoint_names(blocks) == ["embeddings", "blocks.0.attn", "blocks.0", "final"]
+    for name, message in (("blocks.0.mlp", "no mlp part"), ("blocks.x", "Unknown hookpoint")):
+        with pytest.raises(InputError, match=message):
+            hook_target(blocks, blocks, name)
+
+
+def test_a_model_that_pads_behind_the_batch_is_read_and_edited_all_the_same():
+    """Longformer pads to its window inside, and takes that off after the last block."""
+    config = LongformerConfig(
+        vocab_size=64,
+        hidden_size=D_MODEL,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        attention_window=8,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    model = wrap_model(LongformerModel(config, add_pooling_layer=False).eval(), small_tokenizer())
+    texts = sentences(5)
+    rows = harvest_many(model, texts, ["blocks.0", "final"], token_budget=40)
+    assert {len(found.x) for found in rows.values()} == {len(harvest(model, texts, "embeddings").x)}
+    plain, edited = (embed(model, texts, edits=edits) for edits in ({}, {"blocks.0": torch.neg}))
+    assert not np.allclose(plain, edited)
+    np.testing.assert_allclose(embed(model, texts, edits={"blocks.0": lambda x: x}), plain, atol=1e-5)
+
+
+def test_an_output_of_another_width_is_refused():
+    model = small_model("opt")
+    model.module.decoder.project_out = torch.nn.Linear(D_MODEL, D_MODEL // 2)
+    with pytest.raises(InputError, match="another hookpoint"):
+        embed(model, ["he works"])

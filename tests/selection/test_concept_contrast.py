@@ -1,0 +1,77 @@
+"""The concept contrast on MiniLM's embeddings: what changes between counterfactuals, in context."""
+
+import numpy as np
+import pytest
+import torch
+
+from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import LanguageModel, harvest
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.trainer import shuffled_batches, train_sae
+from debias_ssae.selection import counterfactual_contrast, pooled_latents
+from debias_ssae.text import synthetic_biographies
+from debias_ssae.text.concept import Concept
+
+TEXTS = synthetic_biographies(200, correlation=1.0, n_professions=2, random_state=0).text.tolist()
+
+
+@pytest.fixture(scope="module")
+def sae(minilm: LanguageModel) -> SparseAutoencoder:
+    x = harvest(minilm, TEXTS).x
+    config = SAEConfig(d_in=x.shape[1], d_sae=256, k=16)
+    return train_sae(
+        shuffled_batches(x, 512, 0), config, TrainConfig(n_steps=60, batch_size=512), random_state=0
+    ).sae
+
+
+def test_scores_equal_a_direct_computation(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
+    concept = Concept.from_words([("he", "she"), ("his", "her")], values=("male", "female"))
+    texts = ["He runs his clinic.", "A clinic.", "Today she sang."]
+    pairs = [("He runs his clinic.", "She runs her clinic."), ("Today he sang.", "Today she sang.")]
+    changes = []
+    for a, b in pairs:
+        rows = [harvest(minilm, [text]) for text in (a, b)]
+        words = (0, 2) if a.startswith("He") else (1,)
+        with torch.no_grad():
+            f = [sae.encode(r.x).numpy() for r in rows]
+        changes += [f[1][w] - f[0][w] for w in words]
+    expected = np.mean(changes, axis=0)
+    scores = counterfactual_contrast(minilm, sae, texts, concept)
+    assert np.allclose(scores.effect[0], expected, atol=1e-4)
+    assert np.allclose(scores.score, np.abs(expected), atol=1e-4)
+    assert scores.values == ("male", "female")
+
+
+def test_reversing_the_concept_reverses_the_signs(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
+    he_she = Concept.from_words(["he", "she"], values=("m", "f"))
+    she_he = Concept.from_words(["she", "he"], values=("f", "m"))
+    a, b = (counterfactual_contrast(minilm, sae, TEXTS, c, random_state=0) for c in (he_she, she_he))
+    assert np.allclose(a.score, b.score, atol=1e-5)
+    assert np.allclose(a.effect, -b.effect, atol=1e-5)
+
+
+def test_top_latents_answer_to_gender_more_than_others(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
+    gender = Concept.load("gender")
+    scores = counterfactual_contrast(minilm, sae, TEXTS, gender, random_state=0)
+    latents, _ = pooled_latents(sae, harvest(minilm, TEXTS))
+    female = np.array([" she " in f" {text.lower()} " or " her " in text.lower() for text in TEXTS])
+    gap = np.abs(latents[female].mean(0) - latents[~female].mean(0))
+    assert gap[scores.top(5)].mean() > 5 * np.median(gap)
+    wording_a = [counterfactual.text_a for counterfactual in gender.counterfactual_pairs(TEXTS)]
+    assert np.allclose(scores.firing_rate, pooled_latents(sae, harvest(minilm, wording_a))[1], atol=1e-3)
+
+
+def test_a_concept_that_does_not_occur(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
+    with pytest.raises(InputError, match="none of the 1 texts"):
+        counterfactual_contrast(minilm, sae, ["nothing here"], Concept.from_words(["king", "queen"]))
+
+
+def test_pooled_latents_are_means_over_a_text(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
+    rows = harvest(minilm, ["she runs a clinic", "", "surgery"])
+    latents, firing = pooled_latents(sae, rows)
+    with torch.no_grad():
+        f = sae.encode(rows.x).numpy()
+    assert np.allclose(latents[0], f[rows.text_ids.numpy() == 0].mean(0), atol=1e-5)
+    assert not latents[1].any()
+    assert np.allclose(firing, (f > 0).mean(0))

@@ -1,0 +1,96 @@
+"""What is read of a concept's pairs once serves every SAE of the hookpoint."""
+
+import pytest
+import torch
+
+from debias_ssae.core.config import ActivationConfig, SAEConfig, SelectionConfig, TrainConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import LanguageModel, harvest
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.trainer import shuffled_batches, train_sae
+from debias_ssae.selection import SwappedWords
+from debias_ssae.selection.absorption import fill_holes
+from debias_ssae.selection.pairs import CounterfactualPairs, read_counterfactual_pairs
+from debias_ssae.selection.select import rank_from_concept, rank_from_pairs
+from debias_ssae.text import synthetic_biographies
+from debias_ssae.text.concept import Concept
+
+TABLE = synthetic_biographies(300, correlation=0.9, n_professions=2, random_state=0)
+TEXTS, Y = TABLE.text.tolist(), TABLE.profession.to_numpy()
+GENDER, CONFIG = Concept.load("gender"), SelectionConfig(max_texts=200)
+
+
+@pytest.fixture(scope="module")
+def saes(minilm: LanguageModel) -> list[SparseAutoencoder]:
+    x = harvest(minilm, TEXTS).x
+    config, train = SAEConfig(d_in=x.shape[1], d_sae=128, k=8), TrainConfig(n_steps=40, batch_size=256)
+    return [
+        train_sae(shuffled_batches(x, 256, seed), config, train, random_state=seed).sae for seed in (0, 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def versions(minilm: LanguageModel) -> CounterfactualPairs:
+    return read_counterfactual_pairs(minilm, TEXTS, GENDER, CONFIG, random_state=0)
+
+
+def test_every_sae_finds_what_it_finds_alone(
+    minilm: LanguageModel, saes: list[SparseAutoencoder], pairs: CounterfactualPairs
+) -> None:
+    found = []
+    for sae in saes:
+        alone = rank_from_concept(minilm, sae, TEXTS, GENDER, CONFIG, y=Y, random_state=0)("auto")
+        after = rank_from_pairs(sae, pairs, CONFIG, y=Y, random_state=0)("auto")
+        assert len(alone.latents)
+        assert alone.latents.tolist() == after.latents.tolist()
+        assert alone.report == after.report
+        found.append(alone.latents.tolist())
+    assert found[0] != found[1]
+
+
+def test_the_tokens_kept_are_those_at_which_the_probe_fires(pairs: CounterfactualPairs) -> None:
+    assert pairs.others is not None
+    probe, firing, n = pairs.others
+    rows = pairs.counterfactuals.others()
+    fires = probe.fires(probe.project(rows.numpy()))
+    assert torch.equal(firing, rows[torch.from_numpy(fires)])
+    assert n == len(rows) > fires.sum() > 0
+
+
+def test_holes_are_counted_over_all_tokens(saes: list[SparseAutoencoder], pairs: CounterfactualPairs) -> None:
+    """The rate at which a latent is active elsewhere comes from counts, and must be that of all other tokens."""
+    sae, config = saes[0], CONFIG.updated(absorption=False)
+    chosen = rank_from_pairs(sae, pairs, config)(10)
+    found = rank_from_pairs(sae, pairs, CONFIG)(10)
+    assert pairs.others is not None
+    rows = pairs.counterfactuals.others()
+    with torch.no_grad():
+        latents = sae.encode(rows).numpy()
+    W_dec = sae.W_dec.detach().numpy()
+    direct = fill_holes([(rows.numpy(), latents)], W_dec, pairs.others.probe, chosen.latents)
+    assert found.report["absorption"] == direct.to_dict()
+
+
+def test_without_a_control_none_is_read(
+    minilm: LanguageModel, saes: list[SparseAutoencoder], pairs: CounterfactualPairs
+) -> None:
+    def said(pairs: CounterfactualPairs) -> object:
+        return rank_from_pairs(saes[0], pairs, CONFIG)(5).report.get("random_swaps")
+
+    assert isinstance(pairs.random, SwappedWords)
+    assert isinstance(said(pairs), dict)
+    without = read_counterfactual_pairs(minilm, TEXTS, GENDER, CONFIG.updated(control=False), random_state=0)
+    assert without.random == ""
+    assert said(without) is None
+    few = read_counterfactual_pairs(minilm, ["He is here.", "She is here."], GENDER, CONFIG, random_state=0)
+    assert "too few" in str(said(few))
+
+
+def test_words_that_are_all_cut_off_are_said_to_be(
+    minilm: LanguageModel, saes: list[SparseAutoencoder]
+) -> None:
+    late = [f"{'word ' * 40}{pronoun} sang." for pronoun in ("he", "she")]
+    limits = ActivationConfig(max_length=16)
+    assert read_counterfactual_pairs(minilm, late, GENDER, CONFIG, activations=limits).others is None
+    with pytest.raises(InputError, match="raise max_length"):
+        rank_from_concept(minilm, saes[0], late, GENDER, CONFIG, activations=limits)

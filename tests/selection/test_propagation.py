@@ -1,0 +1,80 @@
+"""A short list grows: latents of words outside it rise, and only where the probe of the list fires."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from debias_ssae.selection import LatentScores, propagate
+from debias_ssae.selection.absorption import TokenProbe
+
+D_IN, D_SAE = 8, 30
+PROBE = TokenProbe(np.eye(D_IN)[0], np.zeros(D_IN), (-0.5, 0.5))
+
+
+def listed() -> LatentScores:
+    """The list's contrast knows latent 0 alone; latent 9 has some noise."""
+    score = np.zeros(D_SAE)
+    score[[0, 9]] = (2.0, 0.1)
+    return LatentScores(
+        "counterfactual_contrast",
+        score,
+        np.sign(score),
+        score[None],
+        np.ones(D_SAE),
+        np.ones(D_SAE),
+        1.0 - (score > 1),
+    )
+
+
+def tokens(n: int = 900, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Latent 1 is a word of value b, latent 2 of value a, latent 3 any other word's."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(1, 4, n)
+    latents = rng.exponential(0.05, size=(n, D_SAE))
+    latents[np.arange(n), kind] += 1.0
+    x = rng.normal(size=(n, D_IN)) * 0.1
+    x[:, 0] += np.array([0, 1.0, -1.0, 0.0])[kind]
+    return x, latents
+
+
+def blocks(x: np.ndarray, latents: np.ndarray, size: int = 100) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(x), size):
+        yield x[start : start + size], latents[start : start + size]
+
+
+def test_words_outside_the_list_join_and_common_words_do_not() -> None:
+    before = listed()
+    after = propagate(before, blocks(*tokens()), PROBE)
+    assert set(after.top(3)) == {0, 1, 2}
+    assert before.top(3).tolist() == [0, 9]
+    assert after.score[3] < 0.2
+    assert after.sign[[0, 1, 2]].tolist() == [1, 1, -1]
+    assert (after.p_value[[0, 1, 2]] < 1e-3).all()
+    assert after.p_value[4:].min() > 0.01
+    assert after.effect.shape == (2, D_SAE)
+    assert after.method != before.method
+
+
+def test_blocks_and_token_order_do_not_matter() -> None:
+    x, latents = tokens()
+    order = np.random.default_rng(1).permutation(len(x))
+    one = propagate(listed(), blocks(x, latents), PROBE)
+    other = propagate(listed(), blocks(x[order], latents[order], 7), PROBE)
+    assert np.allclose(one.score, other.score)
+    assert np.allclose(one.p_value, other.p_value)
+
+
+def test_nothing_is_added_where_the_probe_fires_for_one_value_or_none() -> None:
+    x, latents = tokens()
+    for kept in (x[:, 0] > -0.5, np.abs(x[:, 0]) < 0.5):
+        assert propagate(listed(), blocks(x[kept], latents[kept]), PROBE).top(5).tolist() == [0, 9]
+
+
+def test_latents_that_do_not_see_the_value_gain_nothing() -> None:
+    """Control: the same firing tokens, their latents shuffled among them."""
+    x, latents = tokens()
+    fires = np.flatnonzero(PROBE.fires(PROBE.project(x)))
+    mixed = latents.copy()
+    mixed[fires] = latents[np.random.default_rng(2).permutation(fires)]
+    after = propagate(listed(), blocks(x, mixed), PROBE)
+    assert after.p_value[[1, 2]].min() > 0.01
