@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from debias_ssae.core.io import read_or_make, write_whole
+from debias_ssae.core.io import read_or_make, write_bytes
 from debias_ssae.model.encoder import ActivationEncoder, Edit
 from debias_ssae.text.concept import Concept
 
@@ -59,7 +59,7 @@ class Passes:
 
         def make() -> tuple[np.ndarray, float]:
             vectors, seconds = _timed(encoding, texts)
-            write_whole(file, save({"vectors": vectors, "seconds": np.array([seconds])}))
+            write_bytes(file, save({"vectors": vectors, "seconds": np.array([seconds])}))
             return vectors, seconds
 
         return read_or_make(directory / "locks" / key, lambda: _read(file), make)

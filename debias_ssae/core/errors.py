@@ -1,5 +1,14 @@
 """Errors and warnings that users may want to catch; each message names what came, what was expected and the cure."""
 
+import errno
+import reprlib
+from pathlib import Path
+from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+_SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 4
+
 
 class InputError(ValueError):
     """What the user gave cannot be used. The command line prints it as one line and ends with code 2."""
@@ -16,3 +25,37 @@ class MissingExtraError(ImportError):
 
 class NothingRemovedWarning(UserWarning):
     """The debiaser was fitted without a way to find the attribute, so transform returns its input unchanged."""
+
+
+def brief(value: Any) -> str:
+    """Return ``value`` as one short line, however large or nested it is."""
+    if type(value) is int and abs(value) >= 10**80:
+        return f"an int of {value.bit_length()} bits"  # Python refuses to print the longest ones
+    return one_line(_SHORT.repr(value))
+
+
+def one_line(error: object, limit: int = 200) -> str:
+    """Return the beginning of a message without line breaks."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def cannot_write(path: str | Path, error: OSError) -> InputError:
+    """Return the InputError for a file that the system would not write: which one, why, and the cure."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return InputError(
+            f"The disk is full: {path} was not written. Free some space and run the same command again; what is"
+            " finished is kept"
+        )
+    parent = Path(path).absolute().parent
+    cures = {
+        errno.EROFS: "the file system is read-only; give another place",
+        errno.EACCES: f"no permission; change the rights of {parent} or give another place",
+        errno.EPERM: f"no permission; change the rights of {parent} or give another place",
+        errno.ENOENT: f"there is no folder {parent}; make it first",
+        errno.ENOTDIR: f"{parent} is not a folder; give another place",
+        errno.EISDIR: "it is a folder; give the name of a file",
+        errno.ENAMETOOLONG: "the name is too long; give a shorter one",
+    }
+    why = cures.get(error.errno or 0) or error.strerror or one_line(error)
+    return InputError(f"Cannot write {path}: {why}")

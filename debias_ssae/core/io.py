@@ -1,21 +1,489 @@
-"""Files that are either whole or absent."""
+"""Files: one writer (the old one or the whole new one), one strict reader of JSON and YAML, one manifest with hashes.
 
-import errno
+Everything that the package writes goes through :func:`writing` (a file) or :func:`replace_directory`. Temporary
+names are unique, so that processes never meet in one; they hold the process, so that the next write to the same
+folder removes what a killed one has left. Everything that is read is taken for damaged or hostile: sizes are
+compared before anything is allocated, hashes before anything is used.
+"""
+
+import ctypes
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import platform
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, brief, cannot_write, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 T = TypeVar("T")
-_CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "U8": "uint8"}
+JSON_BYTES = 64 * 2**20
+YAML_BYTES = 2**19
+DEPTH = 64
+"""Levels of nesting that a file of settings may have."""
+_YAML_NODES = 200_000
+"""Values that a YAML file may hold once its aliases are written out."""
+MANIFEST = "manifest.json"
+_STALE_SECONDS = 24 * 3600
+_NODE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+)\.(?P<node>[0-9a-f]{8})\.(?P<pid>\d+)\.[0-9a-f]{12}\.(?P<kind>tmp|partial|old)"
+)
+_LIVE: set[str] = set()
+"""Temporary names that this process is writing."""
+_CODES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+_ITEM_BYTES = {
+    "F64": 8,
+    "I64": 8,
+    "F32": 4,
+    "I32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+
+
+# ---------------------------------------------------------------- writing
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Yield a name beside ``path`` to write to; what was written there takes the place of ``path`` at the end.
+
+    A reader, a killed process and a full disk find the old file or the whole new one. Raises InputError that
+    names ``path`` and the cure when the system refuses; nothing is left behind then.
+    """
+    path = Path(path)
+    _sweep(path.parent)
+    temporary = _temporary(path, "tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+        _LIVE.discard(temporary.name)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` atomically; raises InputError as :func:`writing` does."""
+    with writing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically; half surrogate pairs become ``?``."""
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def write_json(path: str | Path, values: Any) -> None:
+    """Write ``values`` as JSON with sorted keys, atomically: equal values give equal bytes.
+
+    Numbers that JSON does not know (NaN, infinity) become null, NumPy's numbers plain ones.
+    """
+    text = json.dumps(_plain(values), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def replace_directory(path: str | Path, fill: Callable[[Path], None]) -> None:
+    """Have ``fill`` write into a new folder beside ``path``, which then takes the place of ``path`` as a whole.
+
+    Whoever is killed leaves the old folder or the new one; of two processes the last one's folder stays, whole.
+    Raises InputError when the system refuses.
+    """
+    goal = Path(os.path.realpath(path))
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(goal, error) from error
+    _sweep(goal.parent)
+    partial = _temporary(goal, "partial")
+    try:
+        partial.mkdir()
+        fill(partial)
+        _sync(partial)
+        while not _settle(partial, goal):
+            continue
+        _sync(goal.parent)
+    except OSError as error:
+        raise cannot_write(goal, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        _LIVE.discard(partial.name)
+
+
+def _settle(partial: Path, goal: Path) -> bool:
+    """Put ``partial`` in the place of ``goal``; the old folder, if any, is ``partial`` afterwards or gone.
+
+    False: another process was faster and it has to be tried again.
+    """
+    if not goal.exists():
+        try:
+            partial.rename(goal)
+        except OSError:
+            if not goal.exists():
+                raise
+            return False
+        return True
+    if _exchange(partial, goal):
+        return True
+    old = _temporary(goal, "old")  # two steps, and the old folder is put back by whoever comes after a kill
+    try:
+        goal.rename(old)
+        partial.rename(goal)
+    except OSError:
+        with suppress(OSError):
+            old.rename(goal)
+        if not partial.exists() or goal.exists():
+            return False
+        raise
+    finally:
+        _LIVE.discard(old.name)
+    shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step where the system can (renameat2 of Linux)."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0)
+
+
+def _temporary(path: Path, kind: str) -> Path:
+    name = f".{path.name[:160]}.{_NODE}.{os.getpid()}.{uuid4().hex[:12]}.{kind}"
+    _LIVE.add(name)
+    return path.with_name(name)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes have left in ``folder``; an old directory whose successor never came is put back."""
+    try:
+        entries = [entry.name for entry in os.scandir(folder or ".")]
+    except OSError:
+        return  # the writer says what is wrong with the folder
+    for name in entries:
+        match = _TEMPORARY.fullmatch(name)
+        left = folder / name
+        if match is None or name in _LIVE or not _is_stale(left, match["node"], int(match["pid"])):
+            continue
+        with suppress(OSError):
+            if match["kind"] == "old" and not (folder / match["name"]).exists():
+                left.rename(folder / match["name"])
+            elif left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
+
+
+def _is_stale(left: Path, node: str, pid: int) -> bool:
+    """Whether the process that made ``left`` is gone; of another machine's, whether it is a day old."""
+    if node != _NODE:
+        with suppress(OSError):
+            return time.time() - left.lstat().st_mtime > _STALE_SECONDS
+        return False
+    if pid == os.getpid():
+        return True  # not among those being written: of an earlier process of this number
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def _sync(path: Path) -> None:
+    """Have the system bring ``path`` to the disk, so that a power failure finds what a reader would."""
+    flags = os.O_RDONLY
+    if path.is_dir():
+        if os.name == "nt":
+            return
+        flags |= getattr(os, "O_DIRECTORY", 0)
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot sync folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {str(key): _plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    if hasattr(values, "tolist"):
+        return _plain(values.tolist())
+    if isinstance(values, Path):
+        return str(values)
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+# ---------------------------------------------------------------- one process at a time
+
+
+def read_or_make(lock: Path, read: Callable[[], T | None], make: Callable[[], T], *, wait: bool = True) -> T:
+    """Return what ``read`` finds or else what ``make`` makes and keeps; of processes that hold the same ``lock``, one
+    makes it. Raises filelock.Timeout where another is at it and ``wait`` is false.
+    """
+    found = read()
+    if found is not None:
+        return found
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(lock, error) from error
+    with FileLock(lock, timeout=-1 if wait else 0):
+        found = read()
+        return make() if found is None else found
+
+
+@contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Hold ``directory``, made where it is absent; raises InputError where another process is writing it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"Another process is writing {directory}: wait until it has ended, or give another folder"
+        ) from None
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
+    """Return a file's bytes; raises InputError where there is none, or one larger than ``limit``, or no permission."""
+    path = Path(path)
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            what = "a folder" if stat.S_ISDIR(about.st_mode) else "a device or pipe"
+            raise InputError(f"{path} is {what}, expected a file")
+        if limit is not None and about.st_size > limit:
+            raise InputError(
+                f"{path} has {about.st_size} bytes; such a file has at most {limit}: is it the right one?"
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"There is no file {path}") from error
+        raise InputError(
+            f"Cannot read {brief(str(path))}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+
+
+def read_text(path: str | Path, limit: int | None = None) -> str:
+    """Return a file's text; raises InputError where it is no UTF-8 (a byte order mark is left out)."""
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}): save it as UTF-8"
+        ) from error
+
+
+def read_json(path: str | Path, limit: int = JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object; raises InputError naming the file when it is missing, damaged or not strict JSON."""
+    values = parse_json(read_text(path, limit), str(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds {brief(values)}, expected a JSON object")
+    return values
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises InputError for what the standard does not allow or leaves open: NaN and infinite numbers, a name given
+    twice, half surrogate pairs, more than 64 levels.
+    """
+    try:
+        values = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        _check_nesting(values)
+        return values
+    except RecursionError:
+        raise InputError(f"{source} is nested more than {DEPTH} levels deep") from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise InputError(f"Cannot read {source} as JSON: {one_line(error)}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _check_unique(name for name, _ in pairs)
+    return dict(pairs)
+
+
+def _check_unique(names: Iterable[str]) -> None:
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"the name {brief(name)} is given twice")
+        seen.add(name)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{brief(text)} is beyond the range of numbers")
+    return value
+
+
+def _check_nesting(values: Any) -> None:
+    """Raise ValueError for more than 64 levels or for strings that UTF-8 cannot hold."""
+    level: list[Any] = [values]
+    for _ in range(DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += [*value, *value.values()]
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, str) and not value.isascii():
+                value.encode("utf-8")
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"it is nested more than {DEPTH} levels deep")
+
+
+def read_yaml(path: str | Path, limit: int = YAML_BYTES) -> Any:
+    """Return the value of a YAML file; raises InputError as :func:`parse_yaml` does, and for a missing file."""
+    return parse_yaml(read_text(path, limit), str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the value of a YAML text, its plain words read as YAML 1.2 reads them: ``no`` and ``010`` are strings.
+
+    Raises InputError for what is no YAML, for unknown tags, a name given twice, more than 64 levels, aliases that stand
+    for more than 200,000 values, and NaN and infinite numbers.
+    """
+    import yaml
+
+    try:
+        loader = _yaml_loader()(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_yaml(node, {}, 0)
+            values = loader.construct_document(node)
+        finally:
+            loader.dispose()
+        _check_nesting(values)
+        return values
+    except RecursionError:
+        raise InputError(f"{source} is nested more than {DEPTH} levels deep") from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" (line {mark.line + 1})"
+        reason = getattr(error, "problem", None) or error
+        raise InputError(f"Cannot read {brief(source)[1:-1]} as YAML{where}: {one_line(reason)}") from error
+
+
+def _check_yaml(node: Any, sizes: dict[int, int], depth: int) -> int:
+    """Return how many values a node stands for with its aliases written out; raises ValueError above the limits."""
+    if id(node) in sizes:
+        if sizes[id(node)] == 0:
+            raise ValueError("an alias holds itself")
+        return sizes[id(node)]
+    if depth > DEPTH:
+        raise ValueError(f"it is nested more than {DEPTH} levels deep")
+    sizes[id(node)] = 0
+    inner: Iterable[Any] = ()
+    if isinstance(node.value, list):
+        inner = node.value
+        if node.value and isinstance(node.value[0], tuple):
+            _check_unique(key.value for key, _ in node.value if isinstance(key.value, str))
+            inner = [part for pair in node.value for part in pair]
+    size = 1
+    for part in inner:
+        size += _check_yaml(part, sizes, depth + 1)
+        if size > _YAML_NODES:
+            raise ValueError(f"it holds more than {_YAML_NODES} values (aliases written out)")
+    sizes[id(node)] = size
+    return size
+
+
+@cache
+def _yaml_loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.2's core words; neither dates nor base 60 nor yes and no."""
+
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+    def words(tag: str, pattern: str, first: str) -> None:
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), list(first))
+
+    words("bool", "true|True|TRUE|false|False|FALSE", "tTfF")
+    words("null", "~|null|Null|NULL|", "~nN")
+    Loader.yaml_implicit_resolvers[""] = Loader.yaml_implicit_resolvers["~"]
+    words("int", "[-+]?(?:0|[1-9][0-9]*)", "-+0123456789")
+    words(
+        "float",
+        r"[-+]?(?:0|[1-9][0-9]*)?(?:\.[0-9]+|(?<=[0-9])\.|(?<=[0-9])(?=[eE]))(?:[eE][-+]?[0-9]+)?",
+        "-+.0123456789",
+    )
+    words("merge", "<<", "<")
+    Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _finite(str(node.value)))
+    return Loader
+
+
+def file_digest(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file, read piece by piece; raises InputError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror or error}") from error
+
+
+# ---------------------------------------------------------------- arrays
 
 
 class Place(NamedTuple):
@@ -28,78 +496,193 @@ class Place(NamedTuple):
 
 
 def tensor_places(path: Path) -> dict[str, Place]:
-    """Return where each tensor of a safetensors file lies; raises InputError naming a damaged file."""
+    """Return where each tensor of a safetensors file lies, all claims of its header compared with the file's size.
+
+    Raises InputError naming a missing or damaged file.
+    """
     try:
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            entries = json.loads(file.read(min(size, 10**8)))
-        places = {
-            name: Place(8 + size + e["data_offsets"][0], tuple(e["shape"]), _CODES[e["dtype"]])
-            for name, e in entries.items()
-            if name != "__metadata__"
-        }
-        end = 8 + size + max((e["data_offsets"][1] for n, e in entries.items() if n in places), default=0)
+            begin = file.read(8)
+            size, total = int.from_bytes(begin, "little"), path.stat().st_size
+            if begin.startswith(b"version "):
+                raise InputError(f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull")
+            if len(begin) < 8 or size > total - 8:
+                raise ValueError("it ends too early")
+            entries = parse_json(file.read(size), "its header")
+        places, spans = {}, []
+        for name, entry in entries.items():
+            if name == "__metadata__":
+                continue
+            start, end = entry["data_offsets"]
+            shape = tuple(entry["shape"])
+            if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
+                raise ValueError(f"{brief(name)} has shape {brief(shape)}")
+            if math.prod(shape) * _ITEM_BYTES[entry["dtype"]] != end - start:
+                raise ValueError(f"{brief(name)} does not have the size of its shape")
+            places[name] = Place(8 + size + start, shape, _CODES[entry["dtype"]])
+            spans.append((start, end))
+        spans.sort()
+        if any(
+            one[1] != other[0]
+            for one, other in zip([(0, 0), *spans], [*spans, (total - 8 - size, 0)], strict=True)
+        ):
+            raise ValueError("it ends too early or too late")
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}") from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): run the same harvest again") from error
-    if path.stat().st_size != end:
-        raise InputError(f"{path} is damaged (it ends too early): run the same harvest again")
+        if isinstance(error, InputError) and str(path) in str(error):
+            raise
+        raise InputError(f"{path} is damaged ({one_line(error)}): make or download it again") from error
     return places
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name, then rename: a reader never sees half a file.
+def read_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """Return the arrays of a safetensors file; raises InputError where it is damaged or a number is not finite."""
+    import numpy as np
 
-    Raises InputError when the disk is full or the folder cannot be written; nothing is left behind then.
-    """
-    # not tempfile's, which only the owner may read
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    tensor_places(path)
+    arrays = _loaded(path, "safetensors.numpy")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{path} is damaged: {brief(name)} holds numbers that are not finite")
+    return arrays
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """Like :func:`read_arrays`, as torch tensors (bfloat16 too)."""
+    tensor_places(path)
+    tensors = _loaded(path, "safetensors.torch")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InputError(f"{path} is damaged: {brief(name)} holds numbers that are not finite")
+    return tensors
+
+
+def _loaded(path: Path, module: str) -> dict[str, Any]:
+    from importlib import import_module
+
+    from safetensors import SafetensorError
+
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        loaded: dict[str, Any] = import_module(module).load(read_bytes(path))
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged ({one_line(error)}): make or download it again") from error
+    return loaded
+
+
+# ---------------------------------------------------------------- manifests
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a directory of ours holds: its kind, what is said of it, and size and sha256 of each file."""
+
+    directory: Path
+    kind: str
+    about: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file whose bytes are what was written; raises InputError where they are not."""
+        path = self.directory / name
+        if name not in self.files:
             raise InputError(
-                f"The disk is full: {path} was not written. Free some space and run the same command again;"
-                " what is finished is kept"
-            ) from error
-        raise InputError(f"Cannot write {path}: {error.strerror}") from error
+                f"{self.directory / MANIFEST} names no file {brief(name)}: {self.directory} is damaged"
+            )
+        if name not in self._checked:
+            told = self.files[name]
+            there = path.stat().st_size if path.is_file() else None
+            if there is None:
+                raise InputError(f"{path} is missing: make or download {self.directory} again")
+            if there != told["n_bytes"] or file_digest(path) != told["sha256"]:
+                raise InputError(
+                    f"{path} is not the file that was written there (its checksum differs): make or download"
+                    f" {self.directory} again"
+                )
+            self._checked.add(name)
+        return path
+
+    def check(self) -> "Manifest":
+        """Compare every file and return the manifest; raises InputError naming the first that differs."""
+        for name in self.files:
+            self.file(name)
+        return self
+
+    def arrays(self, name: str) -> "dict[str, np.ndarray]":
+        """Return the arrays of a safetensors file of the manifest, checked."""
+        return read_arrays(self.file(name))
+
+    def tensors(self, name: str) -> "dict[str, Tensor]":
+        """Return the tensors of a safetensors file of the manifest, checked."""
+        return read_tensors(self.file(name))
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Return the object of a JSON file of the manifest, checked."""
+        return read_json(self.file(name))
 
 
-def read_or_make(lock: Path, read: Callable[[], T | None], make: Callable[[], T], *, wait: bool = True) -> T:
-    """Return what ``read`` finds or else what ``make`` makes and keeps; of processes that hold the same ``lock``, one
-    makes it. Raises filelock.Timeout where another is at it and ``wait`` is false.
+def write_manifest(
+    directory: Path,
+    kind: str,
+    about: Mapping[str, Any] | None = None,
+    files: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Manifest:
+    """Write ``manifest.json`` over ``files`` (by default over everything in ``directory``) and return it.
+
+    ``kind`` names the artefact and its format's number, ``about`` is any JSON object.
     """
-    found = read()
-    if found is not None:
-        return found
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, timeout=-1 if wait else 0):
-        found = read()
-        return make() if found is None else found
+    if files is None:
+        files = {
+            path.relative_to(directory).as_posix(): file_record(path)
+            for path in sorted(directory.rglob("*"))
+            if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
+        }
+    body = {"kind": kind, "about": _plain(about or {}), "files": {k: dict(v) for k, v in files.items()}}
+    write_json(directory / MANIFEST, {**body, "sha256": _seal(body)})
+    return Manifest(directory, kind, body["about"], body["files"])
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write ``values`` as JSON with sorted keys: equal values give equal bytes."""
-    write_whole(path, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
+def file_record(path: Path) -> dict[str, Any]:
+    """Return what a manifest holds of a file: size and sha256."""
+    return {"n_bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises InputError naming the file when it is missing or damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} does not hold a JSON object")
-    return values
+def read_manifest(directory: str | Path, kind: str) -> Manifest:
+    """Read ``manifest.json`` of an artefact of ``kind``; its files are compared when they are asked for.
+
+    Raises InputError where there is none, where it is damaged or of another kind, and where it names files
+    outside of ``directory``.
+    """
+    directory = Path(directory)
+    path = directory / MANIFEST
+    if not path.exists():
+        _sweep(
+            directory.absolute().parent
+        )  # an old directory whose successor was never put in place comes back
+    if not directory.is_dir():
+        raise InputError(f"There is no folder {directory}")
+    values = read_json(path)
+    body = {name: values.get(name) for name in ("kind", "about", "files")}
+    files, about = body["files"], body["about"]
+    if values.get("sha256") != _seal(body) or not isinstance(files, dict) or not isinstance(about, dict):
+        raise InputError(f"{path} is damaged (its checksum differs): make or download {directory} again")
+    if body["kind"] != kind:
+        raise InputError(f"{directory} holds {brief(body['kind'])}, expected {kind!r}")
+    for name, told in files.items():
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts or "\\" in name or "\0" in name:
+            raise InputError(f"{path} names a file outside of its folder: {brief(name)}")
+        if (
+            not isinstance(told, dict)
+            or type(told.get("n_bytes")) is not int
+            or type(told.get("sha256")) is not str
+        ):
+            raise InputError(f"{path} is damaged: no size and checksum of {brief(name)}")
+    return Manifest(directory, kind, about, files)
 
 
-def file_digest(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _seal(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

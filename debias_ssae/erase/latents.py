@@ -17,7 +17,7 @@ from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.sae.files import write_atomically
+from debias_ssae.core.io import write_bytes
 from debias_ssae.sae.model import SparseAutoencoder, unwritten
 
 Mode = Literal["zero", "mean", "project", "keep"]
@@ -150,7 +150,7 @@ class LatentEraser:
             tensors["means"] = self.means.cpu().contiguous()
         about = {"format": FORMAT, "cfg": self.sae.cfg.model_dump(mode="json"), "latents": self.latents}
         about |= {"alpha": self.alpha, "mode": self.mode}
-        write_atomically(Path(file), save(tensors, {"latent_eraser": json.dumps(about)}))
+        write_bytes(Path(file), save(tensors, {"latent_eraser": json.dumps(about)}))
 
     @classmethod
     def load(cls, file: str | Path) -> "LatentEraser":

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from debias_ssae.core.device import lower_weights, pick_device, pick_dtype, resolve_model_name
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_or_make, write_whole
+from debias_ssae.core.io import read_or_make, write_bytes
 from debias_ssae.model.batching import token_batches
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _kept(path: Path, make: Callable[[], NDArray[np.float32]], wait: bool) -> ND
     def make_and_write() -> NDArray[np.float32]:
         vectors, content = make(), BytesIO()
         np.save(content, vectors)
-        write_whole(file, content.getvalue())
+        write_bytes(file, content.getvalue())
         return vectors
 
     return read_or_make(lock, read, make_and_write, wait=wait)

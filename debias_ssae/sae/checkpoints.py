@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.sae.files import write_atomically
+from debias_ssae.core.io import write_bytes
 
 KEPT = 2
 """Checkpoints that stay: should the newest be damaged, there is the one before it."""
@@ -46,7 +46,7 @@ def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
         "sha256": _digest(checkpoint.step, tensors, state),
     }
     path = directory / f"step-{checkpoint.step:09d}.safetensors"
-    write_atomically(path, save(tensors, header))
+    write_bytes(path, save(tensors, header))
     for old in checkpoint_files(directory)[KEPT:]:
         old.unlink()
     return path

@@ -1,13 +1,7 @@
-"""Files: damage is an InputError, and a crash leaves the old file or the whole new one."""
+"""Tensors of an SAE's file, by name and shape."""
 
-import json
-import os
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from debias_ssae.core.errors import InputError
@@ -40,35 +34,3 @@ class TensorReader:
         if name not in self.tensors:
             raise InputError(f"{self.source} has no tensor {name!r}; it holds {sorted(self.tensors)}")
         return self.tensors[name]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in ``path``; raises InputError when it is missing or no object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} must hold a JSON object, got a {type(value).__name__}")
-    return value
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in ``path``; raises InputError when it is missing or damaged."""
-    try:
-        return load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"Cannot read {path} as safetensors: {error}") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, then rename: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

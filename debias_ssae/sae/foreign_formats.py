@@ -19,7 +19,8 @@ from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.sae.files import TensorReader, read_json, read_safetensors
+from debias_ssae.core.io import read_json, read_tensors
+from debias_ssae.sae.files import TensorReader
 from debias_ssae.sae.model import SparseAutoencoder
 
 
@@ -106,7 +107,7 @@ def read_saelens(path: Path) -> SparseAutoencoder:
     """
     cfg = read_json(path / "cfg.json")
     weights = path / "sae_weights.safetensors"
-    take = TensorReader(_floats(read_safetensors(weights)), weights)
+    take = TensorReader(_floats(read_tensors(weights)), weights)
     architecture = _saelens_architecture(cfg, path)
     names = {
         "standard": "relu",
@@ -266,7 +267,7 @@ def read_sparsify(path: Path) -> SparseAutoencoder:
     if cfg.get("activation", "topk") != "topk":
         raise InputError(f"{path}: unknown architecture, activation {cfg['activation']!r}; known: ['topk']")
     weights = path / "sae.safetensors"
-    take = TensorReader(_floats(read_safetensors(weights)), weights)
+    take = TensorReader(_floats(read_tensors(weights)), weights)
     W_enc = take.matrix("encoder.weight")
     d_sae, d_in = W_enc.shape
     rest = (take("encoder.bias", (d_sae,)), take("W_dec", (d_sae, d_in)), take("b_dec", (d_in,)))
@@ -312,7 +313,7 @@ def read_llama_scope(path: Path) -> SparseAutoencoder:
     """
     cfg = read_json(path / "hyperparams.json")
     weights = path / "checkpoints" / "final.safetensors"
-    take = TensorReader(_floats(read_safetensors(weights)), weights)
+    take = TensorReader(_floats(read_tensors(weights)), weights)
     W_enc = take.matrix("encoder.weight")
     d_sae, d_in = W_enc.shape
     try:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.sae.files import TensorReader, read_json, read_safetensors, write_atomically
+from debias_ssae.core.io import read_json, read_tensors, write_bytes
+from debias_ssae.sae.files import TensorReader
 from debias_ssae.sae.foreign_formats import READERS, detect_format
 from debias_ssae.sae.gradients import nested_widths
 from debias_ssae.sae.metrics import fvu
@@ -69,9 +70,9 @@ def save_sae(
         "weights_sha256": sha256(weights).hexdigest(),
         "metadata": metadata or {},
     }
-    write_atomically(directory / WEIGHTS, weights)
-    write_atomically(directory / CONFIG, json.dumps(described, indent=1).encode())
-    write_atomically(directory / OURS, json.dumps(ours, indent=1).encode())
+    write_bytes(directory / WEIGHTS, weights)
+    write_bytes(directory / CONFIG, json.dumps(described, indent=1).encode())
+    write_bytes(directory / OURS, json.dumps(ours, indent=1).encode())
 
 
 def save_dictionary_learning(
@@ -108,8 +109,8 @@ def save_dictionary_learning(
     }
     buffer = BytesIO()
     torch.save({name: _plain(value) for name, value in _dictionary_learning_tensors(sae).items()}, buffer)
-    write_atomically(directory / "ae.pt", buffer.getvalue())
-    write_atomically(directory / "config.json", json.dumps(config, indent=1).encode())
+    write_bytes(directory / "ae.pt", buffer.getvalue())
+    write_bytes(directory / "config.json", json.dumps(config, indent=1).encode())
 
 
 def _dictionary_learning_tensors(sae: SparseAutoencoder) -> dict[str, Tensor]:
@@ -176,7 +177,7 @@ def _load_native(path: Path) -> SparseAutoencoder:
         cfg = SAEConfig(**ours.get("cfg", {}))
     except (TypeError, ValidationError) as error:
         raise InputError(f"{path / OURS}: {error}") from error
-    take = TensorReader(read_safetensors(path / WEIGHTS), path / WEIGHTS)
+    take = TensorReader(read_tensors(path / WEIGHTS), path / WEIGHTS)
     sae = SparseAutoencoder(cfg, random_state=0)
     with torch.no_grad():
         sae.W_enc.copy_(take("W_enc", (cfg.d_in, cfg.d_sae)).T)

@@ -301,7 +301,7 @@ def test_gap_differences_have_the_gaps_values_and_signs() -> None:
 
 @pytest.mark.slow
 def test_intervals_cover_in_simulation() -> None:
-    path = Path(__file__).parents[1] / "benchmarks" / "audit_coverage.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "audit_coverage.py"
     spec = importlib.util.spec_from_file_location("audit_coverage", path)
     assert spec is not None
     assert spec.loader is not None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as save_file
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, read_or_make, write_json, write_whole
+from debias_ssae.core.io import read_json, read_or_make, write_bytes, write_json
 from debias_ssae.model.store import ActivationStore, EmbeddingCache, StoreWriter
 from debias_ssae.model.store.shards import chunks, shard_path, texts_sha256
 
@@ -207,20 +207,20 @@ def test_a_manifest_needs_every_shard_and_float16_its_range(tmp_path):
 
 
 def test_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
-    write_whole(tmp_path / "f", b"old")
+    write_bytes(tmp_path / "f", b"old")
 
     def full(fd):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"disk is full.*run the same command again"):
-        write_whole(tmp_path / "f", b"new")
+        write_bytes(tmp_path / "f", b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_bytes() == b"old"
     with pytest.raises(InputError, match=r"Cannot write .*g"):
-        write_whole(tmp_path / "nowhere" / "g", b"")
+        write_bytes(tmp_path / "nowhere" / "g", b"")
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(InputError, match="does not hold a JSON object"):
+    with pytest.raises(InputError, match="expected a JSON object"):
         read_json(tmp_path / "list.json")
 
 
@@ -235,7 +235,7 @@ def test_a_file_size_limit_is_told_and_resumes(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-        with pytest.raises(InputError, match="Cannot write"):
+        with pytest.raises(InputError, match="disk is full"):
             writer.write(1, {"x/embeddings": torch.ones(10_000, 4)}, {"texts_sha256": "b"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

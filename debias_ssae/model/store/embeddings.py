@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import Place, tensor_places, write_json, write_whole
+from debias_ssae.core.io import Place, tensor_places, write_bytes, write_json
 
 _DIGEST_BYTES = 16
 _DIGEST_TYPE = np.dtype(f"S{_DIGEST_BYTES}")
@@ -84,7 +84,7 @@ class EmbeddingCache:
         names = np.frombuffer(digests.tobytes(), np.uint8).reshape(-1, _DIGEST_BYTES)
         data = save({"digests": names, "vectors": vectors})
         part = self.directory / f"part-{hashlib.sha256(data).hexdigest()[:24]}.safetensors"
-        write_whole(part, data)
+        write_bytes(part, data)
         self._add(part)
 
     def _load_new_parts(self) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import file_digest, read_json, write_json, write_whole
+from debias_ssae.core.io import file_digest, read_json, write_bytes, write_json
 
 FORMAT = "debias-ssae activations 1"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -88,7 +88,7 @@ class StoreWriter:
         path = shard_path(self.directory, number)
         path.with_suffix(".json").unlink(missing_ok=True)
         data = save(lowered)
-        write_whole(path, data)
+        write_bytes(path, data)
         checksum = {"sha256": hashlib.sha256(data).hexdigest(), "n_bytes": len(data)}
         write_json(path.with_suffix(".json"), {**record, **checksum})
 
