@@ -22,6 +22,12 @@ def association(concept: Concept, texts: Sequence[str], values: Sequence[Any] | 
     from scipy.stats.contingency import association as cramer
 
     rows = np.sort(np.random.default_rng(0).permutation(len(texts))[:_MOST_TEXTS])
-    sides = [int(np.sign(sum(span.side for span in concept.swap_spans(texts[i])))) for i in rows]
+    sides = [_majority([span.value for span in concept.swap_spans(texts[i])]) for i in rows]
     counts = pd.crosstab(np.array(sides), np.asarray(values).astype(str)[rows]).to_numpy()
     return float(cramer(counts, method="cramer")) if min(counts.shape) > 1 else 0.0
+
+
+def _majority(shown: list[int]) -> int:
+    """The value that most of a text's words show; -1 where there are none or two are equal."""
+    counts = np.bincount(shown) if shown else np.zeros(1)
+    return int(counts.argmax()) if np.sum(counts == counts.max()) == 1 and counts.max() > 0 else -1

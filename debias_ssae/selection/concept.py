@@ -33,7 +33,8 @@ def counterfactual_contrast(
 
     For each swapped word, the difference of the latents' mean over its tokens: value b minus value a. The score
     is the absolute mean over all swapped words of at most ``max_texts`` texts, so a latent that answers to
-    whichever word happens to stand there cancels out.
+    whichever word happens to stand there cancels out. Of more than two values, each is set against the values that
+    stood in its place (the mean change towards it), and the largest over values counts, as with labels.
 
     Raises InputError when no text holds a word of the concept.
     """
@@ -70,10 +71,13 @@ def harvest_pairs(
         a=a,
         b=b,
         words=SwappedWords(
-            _Words.of(a, word_a), _Words.of(b, word_b), sum(len(t.spans_a) for t in counterfactuals)
+            _Words.of(a, word_a),
+            _Words.of(b, word_b),
+            np.array([t.values for t in counterfactuals for _ in t.spans_a]).reshape(-1, 2),
         ),
         listed=word_a >= 0,
         values=concept.values,
+        versions=np.array([t.values for t in counterfactuals]),
     )
 
 
@@ -108,25 +112,33 @@ class SwappedWords(NamedTuple):
 
     a: _Words
     b: _Words
-    n_words: int
+    versions: np.ndarray
+    """Indices of the two values that each word shows, in a and in b ``[n_words, 2]``."""
 
-    def change(self, sae: SparseAutoencoder) -> tuple[np.ndarray, np.ndarray]:
-        """Mean change of ``sae``'s latents over the words ``[d_sae]``, b - a, and its z statistic.
+    @property
+    def n_words(self) -> int:
+        return len(self.versions)
+
+    def change(self, sae: SparseAutoencoder, towards: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Mean change of ``sae``'s latents ``[d_sae]`` towards one value, over the words that show it in one version,
+        and its z statistic; of two values the second, so b - a.
 
         Raises InputError where every word was cut off.
         """
         self.check()
         total, squares, n = np.zeros(sae.cfg.d_sae), np.zeros(sae.cfg.d_sae), 0
+        sign = (self.versions[:, 1] == towards).astype(float) - (self.versions[:, 0] == towards)
         for first in range(0, self.n_words, WORDS):
             stop = min(first + WORDS, self.n_words)
             (mean_a, in_a), (mean_b, in_b) = (
                 side.latent_means(sae, first, stop) for side in (self.a, self.b)
             )
             # a word that the length limit cuts off in one version has no pair
-            change = (mean_b - mean_a)[in_a & in_b]
+            used = np.flatnonzero(in_a & in_b & (sign[first:stop] != 0))
+            change = (mean_b - mean_a)[used] * sign[first:stop][used, None]
             total, squares, n = total + change.sum(axis=0), squares + (change**2).sum(axis=0), n + len(change)
-        mean = total / n
-        spread = np.sqrt(np.maximum(squares / n - mean**2, 0))
+        mean = total / max(n, 1)
+        spread = np.sqrt(np.maximum(squares / max(n, 1) - mean**2, 0))
         return mean, np.divide(mean * np.sqrt(n), spread, out=np.zeros_like(mean), where=spread > 0)
 
     def check(self) -> None:
@@ -151,7 +163,9 @@ class PairActivations(NamedTuple):
     words: SwappedWords
     listed: np.ndarray
     """Which rows of version a belong to a word of the list."""
-    values: tuple[str, str]
+    values: tuple[str, ...]
+    versions: np.ndarray
+    """Indices of the two values that each text shows, in a and in b ``[n, 2]``."""
 
     def others(self) -> Tensor:
         """Rows of the tokens outside the list ``[k, d]``, in version a."""
@@ -163,7 +177,12 @@ class PairActivations(NamedTuple):
         """The counterfactual contrast of ``sae``'s latents; ``pooled``: ``pooled_latents(sae, self.a)``, where it is
         known. Raises InputError where every word was cut off.
         """
-        mean, z = self.words.change(sae)
+        towards = [1] if len(self.values) == 2 else range(len(self.values))
+        means, zs = (
+            np.stack(rows) for rows in zip(*(self.words.change(sae, value) for value in towards), strict=True)
+        )
+        at = (np.abs(means).argmax(axis=0), np.arange(means.shape[1]))
+        mean, z = means[at], zs[at]
         latents, firing_rate = pooled or pooled_latents(sae, self.a)
         return LatentScores(
             method="counterfactual_contrast",
@@ -172,7 +191,7 @@ class PairActivations(NamedTuple):
             effect=mean[None],
             firing_rate=firing_rate,
             mass=latents.mean(axis=0),
-            p_value=corrected_p_values(z),
+            p_value=np.minimum(corrected_p_values(z) * len(means), 1.0),
             values=self.values,
         )
 

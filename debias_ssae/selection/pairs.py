@@ -31,7 +31,7 @@ class CounterfactualPairs:
 
     counterfactuals: PairActivations
     others: Others | None
-    """None where there are no others, or no word in both versions."""
+    """None where there are no others, no word in both versions, or more than two values: its probe has two ends."""
     random: SwappedWords | str
     """Randomly swapped words; else why there are none, which is empty where none were asked for."""
 
@@ -72,7 +72,7 @@ def read_counterfactual_pairs(
 
 def _others(counterfactuals: PairActivations) -> Others | None:
     rows, (words_a, words_b) = counterfactuals.others(), counterfactuals.words.means()
-    if len(rows) < 2 or not len(words_a):
+    if len(counterfactuals.values) > 2 or len(rows) < 2 or not len(words_a):
         return None
     probe = fit_token_probe(words_a, words_b, rows.numpy())
     fires = probe.fires(probe.project(rows.numpy()))

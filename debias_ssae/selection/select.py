@@ -127,11 +127,25 @@ def rank_from_pairs(
         scores = propagate(scores, _blocks(sae, others.firing), others.probe)
     pooled = _pooled(sae, counterfactuals, latents_a)
     costs = None
-    if config.guard and y is not None:
+    if len(counterfactuals.values) > 2:
+        report["guard"] = "not run: the concept has more than two values"
+    elif config.guard and y is not None:
         costs = _costs_of_pairs(sae, pooled, y[counterfactuals.source], config.min_cell, report)
     ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
     active = _others_active(sae, counterfactuals, firing_rate)
-    return _Ranked(sae, scores, ranking, report, pooled, others, active, costs, config, random_state).take
+    return _Ranked(
+        sae,
+        scores,
+        ranking,
+        report,
+        pooled,
+        counterfactuals.versions,
+        others,
+        active,
+        costs,
+        config,
+        random_state,
+    ).take
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,8 @@ class _Ranked:
     ranking: np.ndarray
     report: dict[str, Any]
     pooled: dict[str, np.ndarray]
+    versions: np.ndarray
+    """Which values each text shows in its versions ``[n, 2]``."""
     others: Others | None
     active: np.ndarray
     """On how many of all others each latent is active ``[d_sae]``."""
@@ -157,7 +173,7 @@ class _Ranked:
             chosen = chosen[: int(n_latents)]
         elif len(self.pooled["X_a"]) > 1:
             # the pairs differ in the listed words only, so the rule alone would stop before the propagated latents
-            score = _pairs_score(self.sae, self.pooled, self.random_state)
+            score = _pairs_score(self.sae, self.pooled, self.versions, self.random_state)
             chosen = chosen[: _sufficient(chosen, score, self.config, report, start=64)]
         if self.config.absorption and self.others is not None and len(chosen):
             chosen = self._filled(chosen, n_latents, self.others, report)
@@ -329,7 +345,7 @@ def _sufficient(
 
 
 def _pairs_score(
-    sae: SparseAutoencoder, pooled: dict[str, np.ndarray], random_state: int | None
+    sae: SparseAutoencoder, pooled: dict[str, np.ndarray], versions: np.ndarray, random_state: int | None
 ) -> Callable[[np.ndarray], np.ndarray]:
     """How well a probe tells the pairs apart; both versions of a text share a fold."""
     n = len(pooled["X_a"])
@@ -337,7 +353,7 @@ def _pairs_score(
         np.concatenate([pooled["X_a"], pooled["X_b"]]),
         np.concatenate([pooled["latents_a"], pooled["latents_b"]]),
         _decoder(sae),
-        np.repeat([0, 1], n),
+        versions.T.ravel(),
         groups=np.tile(np.arange(n), 2),
         n_folds=min(10, n),
         min_cell=1,

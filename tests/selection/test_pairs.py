@@ -30,7 +30,7 @@ def saes(minilm: LanguageModel) -> list[SparseAutoencoder]:
 
 
 @pytest.fixture(scope="module")
-def versions(minilm: LanguageModel) -> CounterfactualPairs:
+def pairs(minilm: LanguageModel) -> CounterfactualPairs:
     return read_counterfactual_pairs(minilm, TEXTS, GENDER, CONFIG, random_state=0)
 
 

@@ -97,7 +97,7 @@ class Corpus:
             return None
         known = {word.casefold() for word in given.words}
         every = (*self.concept.pairs, *self.concept.optional)
-        pairs = tuple(pair for pair in every if not {pair.a.casefold(), pair.b.casefold()} & known)
+        pairs = tuple(pair for pair in every if not {word.casefold() for word in pair.words} & known)
         return replace(self.concept, pairs=pairs, optional=(), name=f"not {given.name}") if pairs else None
 
 

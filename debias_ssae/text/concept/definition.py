@@ -2,55 +2,76 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import random
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
-from debias_ssae.core.errors import InputError
-from debias_ssae.text.concept.matching import CounterfactualPair, Matcher, SwapSpan, make_pair, rewrite
-from debias_ssae.text.concept.pairs import SwapPair, read_pairs, write_pairs
+from debias_ssae.core.errors import InputError, brief
+from debias_ssae.core.io import read_yaml
+from debias_ssae.text.concept.matching import CounterfactualPair, Match, Matcher, SwapSpan, make_pair, rewrite
+from debias_ssae.text.concept.rows import Row, SwapPair, as_row, read_rows, row_of_words, write_rows
 
 _SHIPPED = Path(__file__).parents[1] / "concepts"
-_KEYS = {"name", "values", "pairs", "optional", "ignore", "not_possessed", "seed_texts"}
+_KEYS = {
+    "name", "values", "pairs", "table", "optional", "ignore", "not_possessed", "persons", "a_an", "seed_texts",
+}  # fmt: skip
+_RULES = ("", "possessive", "title", "person")
 
 
 @dataclass(frozen=True)
 class Concept:
-    """An attribute with two values, given by word pairs, by seed texts for each value, or by both.
+    """An attribute of two or more values, given by words of each value, by seed texts for each value, or by both.
 
-    ``pairs`` holds SwapPair or plain (word of a, word of b[, neutral word]) tuples; ``optional`` holds
-    sections that are used only when ``with_optional`` asks for them; ``ignore`` holds phrases that are never
-    touched; ``not_possessed`` the words that cannot begin what a possessive owns.
+    ``pairs`` holds the rows of words: SwapPair or plain (word of a, word of b[, neutral word]) tuples for two
+    values, WordRow for any number; ``optional`` holds rows that are used only when ``with_optional`` asks for their
+    section; ``ignore`` holds phrases that are never touched; ``not_possessed`` the words that cannot begin what a
+    possessive owns; ``persons`` the words that the rule "person" asks for; ``a_an`` turns the English indefinite
+    article where the word after it changes.
 
-    Raises InputError for an empty concept, for a word that stands on both sides and for equal values.
+    Raises InputError for an empty concept, for a word that shows two values, for words with spaces around them and
+    for equal values.
     """
 
-    pairs: tuple[SwapPair, ...] = ()
+    pairs: tuple[Row, ...] = ()
     name: str = "concept"
-    values: tuple[str, str] = ("a", "b")
-    optional: tuple[SwapPair, ...] = ()
+    values: tuple[str, ...] = ("a", "b")
+    optional: tuple[Row, ...] = ()
     ignore: tuple[str, ...] = ()
     not_possessed: frozenset[str] = frozenset()
     seed_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    persons: frozenset[str] = frozenset()
+    a_an: bool = False
 
     def __post_init__(self) -> None:
         def store(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        store("pairs", tuple(map(_as_pair, self.pairs)))
-        store("optional", tuple(map(_as_pair, self.optional)))
-        store("ignore", tuple(self.ignore))
-        store("values", tuple(self.values))
-        store("not_possessed", frozenset(word.lower() for word in self.not_possessed))
-        store("seed_texts", {value: tuple(texts) for value, texts in self.seed_texts.items()})
+        for name in ("pairs", "optional"):
+            store(name, tuple(map(as_row, _listed(getattr(self, name), name))))
+        for name in ("ignore", "values"):
+            store(name, tuple(_strings(getattr(self, name), name)))
+        for name in ("not_possessed", "persons"):
+            store(name, frozenset(word.lower() for word in _strings(getattr(self, name), name)))
+        if not isinstance(self.seed_texts, Mapping):
+            raise InputError(
+                f"'seed_texts' must map each value to a list of texts, got {brief(self.seed_texts)}"
+            )
+        seeds = self.seed_texts.items()
+        store("seed_texts", {value: tuple(_strings(texts, "seed_texts")) for value, texts in seeds})
         _check(self)
 
     def __hash__(self) -> int:
         return hash(self.sha256)
+
+    @classmethod
+    def shipped(cls) -> tuple[str, ...]:
+        """Names of the concepts that come with the package."""
+        return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, optional: Iterable[str] = ()) -> Self:
@@ -58,20 +79,21 @@ class Concept:
 
         ``optional`` names sections that are off by default, such as gender's "names". Raises InputError.
         """
+        path = cls.path(name_or_path)
+        concept = cls.from_dict(read_yaml(path), source=str(path))
+        return concept.with_optional(*_strings(optional, "optional"))
+
+    @classmethod
+    def path(cls, name_or_path: str | Path) -> Path:
+        """Return the file of a shipped concept's name, or the path that was given. Raises InputError."""
         path = Path(name_or_path)
-        if not path.suffix and str(name_or_path) == path.name:
-            path = _SHIPPED / f"{name_or_path}.yaml"
-            if not path.is_file():
-                known = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.yaml")))
-                raise InputError(
-                    f"Unknown concept {name_or_path!r}; known: {known}; or give a .yaml or .json file"
-                )
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"Cannot read the concept {path}: {' '.join(str(error).split())}") from error
-        concept = cls.from_dict(values, source=str(path))
-        return concept.with_optional(*optional)
+        if path.suffix or str(name_or_path) != path.name:
+            return path
+        if str(name_or_path) not in cls.shipped():
+            raise InputError(
+                f"Unknown concept {name_or_path!r}; known: {', '.join(cls.shipped())}; or give a .yaml or .json file"
+            )
+        return _SHIPPED / f"{name_or_path}.yaml"
 
     @classmethod
     def from_dict(cls, values: Any, *, source: str = "the concept") -> Self:
@@ -82,108 +104,143 @@ class Concept:
             )
         unknown = {str(key) for key in values} - _KEYS
         if unknown:
-            raise InputError(f"{source}: unknown {sorted(unknown)}; known: {sorted(_KEYS)}")
-        seeds = values.get("seed_texts") or {}
-        if not isinstance(seeds, Mapping) or not all(isinstance(texts, list) for texts in seeds.values()):
-            raise InputError(f"{source}: 'seed_texts' must map each value to a list of texts")
-        named = values.get("values") or list(seeds) or ["a", "b"]
-        if not isinstance(named, list):
-            raise InputError(f"{source}: 'values' must be a list of two names, got {named!r}")
-        return cls(
-            pairs=read_pairs(values.get("pairs"), source),
-            name=str(values.get("name", "concept")),
-            values=tuple(map(str, named)),  # type: ignore[arg-type]  # its length is checked on construction
-            optional=read_pairs(values.get("optional"), source),
-            ignore=tuple(map(str, values.get("ignore") or ())),
-            not_possessed=frozenset(map(str, values.get("not_possessed") or ())),
-            seed_texts={str(value): tuple(map(str, texts)) for value, texts in seeds.items()},
+            raise InputError(f"{source}: unknown {brief(sorted(unknown))}; known: {sorted(_KEYS)}")
+        given = {key: value for key, value in values.items() if value is not None}
+        name, a_an, seeds = (
+            given.get("name", "concept"),
+            given.get("a_an", False),
+            given.get("seed_texts", {}),
         )
+        if not isinstance(name, str) or not isinstance(a_an, bool):
+            raise InputError(
+                f"{source}: 'name' must be a string and 'a_an' true or false; quote what YAML converts"
+            )
+        if not isinstance(seeds, Mapping):
+            raise InputError(
+                f"{source}: 'seed_texts' must map each value to a list of texts, got {brief(seeds)}"
+            )
+        try:
+            named = _strings(given.get("values") or list(seeds) or ["a", "b"], "values")
+            if "pairs" in given and len(named) > 2:
+                raise InputError(f"'pairs' need two values, but there are {len(named)}; write a 'table'")
+            return cls(
+                pairs=tuple(
+                    row for key in ("pairs", "table") for row in read_rows(given.get(key), named, source)
+                ),
+                name=name,
+                values=tuple(named),
+                optional=read_rows(given.get("optional"), named, source),
+                seed_texts=seeds,
+                a_an=a_an,
+                **{key: given[key] for key in ("ignore", "not_possessed", "persons") if key in given},
+            )
+        except InputError as error:
+            told = str(error)
+            raise InputError(told if told.startswith(source) else f"{source}: {told}") from None
 
     @classmethod
     def from_words(
         cls,
         words: Sequence[str] | Sequence[Sequence[str]],
         *,
-        values: tuple[str, str] = ("a", "b"),
+        values: Sequence[str] = ("a", "b"),
         name: str = "words",
     ) -> Self:
         """Build from two words, ``["he", "she"]``, or pairs, ``[("he", "she"), ("dad", "mum", "parent")]``.
 
-        A third word of a pair is the neutral one; without it, scrubbing removes the word. Raises InputError.
+        With more ``values`` give as many words: ``from_words(["church", "mosque", "synagogue"], values=["christian",
+        "muslim", "jewish"])``. One word more is the neutral one; without it, scrubbing removes the word. Raises
+        InputError.
         """
-        listed = list(words)
-        flat = bool(listed) and all(isinstance(word, str) for word in listed)
-        rows = [listed] if flat else listed
-        if not rows or any(isinstance(row, str) or len(row) not in (2, 3) for row in rows):
-            raise InputError(f"from_words takes two words or a list of pairs of words, got {words!r}")
-        pairs = tuple(SwapPair(row[0], row[1], *row[2:3]) for row in rows)  # type: ignore[arg-type]
-        return cls(pairs=pairs, values=values, name=name)
+        n = len(values)
+        read: list[Row | None] = [None]
+        if isinstance(words, Sequence) and not isinstance(words, str) and len(words):
+            flat = all(isinstance(word, str) for word in words)
+            rows: Any = [words] if flat else words
+            read = [
+                row_of_words(row, n) if isinstance(row, Sequence) and not isinstance(row, str) else None
+                for row in rows
+            ]
+        if None in read:
+            count = "two" if n == 2 else str(n)
+            kind = "pairs" if n == 2 else "rows"
+            raise InputError(
+                f"from_words takes {count} words or a list of {kind} of words, got {brief(words)}"
+            )
+        return cls(pairs=tuple(row for row in read if row), values=tuple(values), name=name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the file format's mapping: ``Concept.from_dict(c.to_dict()) == c``."""
+        two = len(self.values) == 2
         return {
             "name": self.name,
             "values": list(self.values),
-            "pairs": write_pairs(self.pairs),
-            "optional": write_pairs(self.optional),
+            "pairs" if two else "table": write_rows(self.pairs, self.values),
+            "optional": write_rows(self.optional, self.values),
             "ignore": list(self.ignore),
             "not_possessed": sorted(self.not_possessed),
             "seed_texts": {value: list(texts) for value, texts in self.seed_texts.items()},
+            **({"persons": sorted(self.persons)} if self.persons else {}),
+            **({"a_an": True} if self.a_an else {}),
         }
 
     def with_optional(self, *sections: str) -> Self:
         """Return a concept that also uses these sections of ``optional``; unknown ones raise InputError."""
         if not sections:
             return self
-        known = {pair.section for pair in self.optional}
+        known = {row.section for row in self.optional}
         strange = sorted(set(sections) - known)
         if strange:
             raise InputError(
                 f"Concept {self.name!r} has no optional section {strange}; it has {sorted(known)}"
             )
-        chosen = tuple(pair for pair in self.optional if pair.section in sections)
-        rest = tuple(pair for pair in self.optional if pair.section not in sections)
+        chosen = tuple(row for row in self.optional if row.section in sections)
+        rest = tuple(row for row in self.optional if row.section not in sections)
         return replace(self, pairs=self.pairs + chosen, optional=rest, name="+".join([self.name, *sections]))
 
     def subset(self, *sections: str, words: Iterable[str] | None = None) -> Self:
-        """Return a concept with these sections' pairs only, or only with the pairs made of ``words``.
+        """Return a concept with these sections' rows only, or only with what the rows say in ``words``.
 
         ``subset("pronouns")``; ``subset(words=["he", "she"])``, which keeps neutral words and rules, unlike
         ``from_words``. Raises InputError where nothing is left or a section is unknown.
         """
-        wanted = None if words is None else set(words)
+        wanted = None if words is None else set(_strings(words, "words"))
         strange = sorted(set(sections) - set(self.sections))
         if strange:
             raise InputError(f"Concept {self.name!r} has no section {strange}; it has {list(self.sections)}")
-        pairs = tuple(
-            pair
-            for pair in self.pairs
-            if (not sections or pair.section in sections) and (wanted is None or {pair.a, pair.b} <= wanted)
-        )
-        if not pairs:
+        inside = (row for row in self.pairs if not sections or row.section in sections)
+        rows = [row if wanted is None else _only(row, wanted) for row in inside]
+        if not any(rows):
             raise InputError(f"Concept {self.name!r} has no pair made of {sorted(wanted or ())}")
         label = "+".join(sections) if wanted is None else ",".join(sorted(wanted))
-        return replace(self, pairs=pairs, optional=(), name=f"{self.name}:{label}")
+        return replace(
+            self, pairs=tuple(row for row in rows if row), optional=(), name=f"{self.name}:{label}"
+        )
 
     @property
     def sections(self) -> tuple[str, ...]:
         """Names of the sections in use, in the file's order."""
-        return tuple(dict.fromkeys(pair.section for pair in self.pairs))
+        return tuple(dict.fromkeys(row.section for row in self.pairs))
+
+    def words_of(self, value: str) -> tuple[str, ...]:
+        """Words that show ``value``, as listed. Raises InputError for a value that the concept has not."""
+        i = self._index(value)
+        return tuple(dict.fromkeys(row.words[i] for row in self.pairs if row.is_cue(i)))
 
     @property
     def words_a(self) -> tuple[str, ...]:
         """Words that show the first value, as listed."""
-        return tuple(dict.fromkeys(pair.a for pair in self.pairs if pair.is_cue(-1)))
+        return self.words_of(self.values[0])
 
     @property
     def words_b(self) -> tuple[str, ...]:
         """Words that show the second value, as listed."""
-        return tuple(dict.fromkeys(pair.b for pair in self.pairs if pair.is_cue(1)))
+        return self.words_of(self.values[1])
 
     @property
     def words(self) -> tuple[str, ...]:
         """Every word that shows the attribute, as listed, sorted."""
-        return tuple(sorted({*self.words_a, *self.words_b}))
+        return tuple(sorted({word for value in self.values for word in self.words_of(value)}))
 
     @cached_property
     def sha256(self) -> str:
@@ -193,40 +250,105 @@ class Concept:
 
     @cached_property
     def _matcher(self) -> Matcher:
-        return Matcher(self.pairs, self.ignore, self.not_possessed)
+        return Matcher(self.pairs, self.ignore, self.not_possessed, self.persons)
 
-    def swap_spans(self, text: str) -> list[SwapSpan]:
-        """Return the words of ``text`` that show the attribute, left to right, each with its counterpart."""
-        if not self.pairs:
-            return []
-        found = self._matcher.find(text)
-        return [SwapSpan(f.start, f.end, f.cased(f.pair.word(-f.side)), f.side) for f in found]
+    def hits(self, text: str) -> Iterator[tuple[str, Match | None]]:
+        """Yield each listed word or ignored phrase in ``text``, in lower case, with its match; None: passed over."""
+        return self._matcher.hits(text) if self.pairs else iter(())
 
-    def counterfactual(self, text: str) -> str | None:
-        """Return ``text`` with each marked word replaced by its counterpart; None where it has none."""
-        spans = self.swap_spans(text)
-        return rewrite(text, [(s.start, s.end, s.replacement) for s in spans]) if spans else None
+    def _find(self, text: str) -> list[Match]:
+        return list(self._matcher.find(text)) if self.pairs else []
+
+    def _index(self, value: str) -> int:
+        if value not in self.values:
+            raise InputError(f"Concept {self.name!r} has no value {value!r}; it has {list(self.values)}")
+        return self.values.index(value)
+
+    def _others(self, found: Sequence[Match]) -> tuple[int, list[int]]:
+        """The value that most of these words show (the first met of equals), and those others that all can show."""
+        shown = [f.value for f in found]
+        own = max(shown, key=shown.count)
+        sayable = [i for i in range(len(self.values)) if all(f.row.words[i] for f in found)]
+        return own, [i for i in sayable if i != own] if own in sayable else []
+
+    def _targets(self, text: str, found: Sequence[Match], to: str | None) -> list[int] | None:
+        """Which value each of ``found`` is to show; None where the words cannot."""
+        if to is not None:
+            targets = [self._index(to)] * len(found)
+        elif len(self.values) == 2:
+            targets = [1 - f.value for f in found]
+        else:
+            _, others = self._others(found)
+            if not others:
+                return None
+            targets = [others[zlib.crc32(text.encode("utf-8", "replace")) % len(others)]] * len(found)
+        return targets if all(f.row.words[i] for f, i in zip(found, targets, strict=True)) else None
+
+    def swap_spans(self, text: str, to: str | None = None) -> list[SwapSpan]:
+        """Return the words of ``text`` that show the attribute, left to right, each with its counterpart.
+
+        The counterpart is the word of the value ``to``, or without it of the other one where there are two.
+        """
+        target = None if to is None else self._index(to)
+        spans = []
+        for f in self._find(text):
+            other = 1 - f.value if target is None and len(self.values) == 2 else target
+            said = None if other is None or not f.row.words[other] else f.said(other, text)
+            spans.append(SwapSpan(f.start, f.end, said, f.value))
+        return spans
+
+    def counterfactual(self, text: str, to: str | None = None) -> str | None:
+        """Return ``text`` with each marked word said for the value ``to``; None where it has none, or some word of
+        it has none for that value.
+
+        Without ``to``, each word shows the other of two values; of more than two, all show one that the text's own
+        characters draw: the same for a text each time, and balanced over texts.
+        """
+        found = self._find(text)
+        targets = self._targets(text, found, to) if found else None
+        if targets is None:
+            return None
+        edits = [(f.start, f.end, f.said(i, text)) for f, i in zip(found, targets, strict=True)]
+        return rewrite(text, edits, a_an=self.a_an)[0]
 
     def counterfactual_pairs(
-        self, texts: Iterable[str], *, limit: int | None = None
+        self, texts: Iterable[str], *, limit: int | None = None, random_state: int = 0
     ) -> list[CounterfactualPair]:
-        """Return both versions of the first ``limit`` texts that have a marked word; others are left out."""
-        records: list[CounterfactualPair] = []
+        """Return both versions of the first ``limit`` texts that have a counterfactual; others are left out.
+
+        Of more than two values, a pair holds the one that most of the text's words show, and another that they all
+        can show: the one that came least often beside it so far, by ``random_state`` among equals.
+        """
+        if isinstance(texts, str):
+            raise InputError(f"counterfactual_pairs takes a list of texts, got one string, {brief(texts)}")
+        pairs: list[CounterfactualPair] = []
+        drawn: Counter[tuple[int, int]] = Counter()
+        draw = random.Random(random_state)
         for index, text in enumerate(texts):
-            if limit is not None and len(records) >= limit:
+            if limit is not None and len(pairs) >= limit:
                 break
-            spans = self.swap_spans(text)
-            if spans:
-                records.append(make_pair(index, text, spans))
-        return records
+            found = self._find(text)
+            own, others = self._others(found) if found else (0, [])
+            if not others:
+                continue
+            order = others if len(others) == 1 else draw.sample(others, len(others))
+            choices = [(min(own, i), max(own, i)) for i in order]
+            values = choices[min((drawn[values], k) for k, values in enumerate(choices))[1]]
+            drawn[values] += 1
+            pairs.append(make_pair(index, text, found, values, a_an=self.a_an))
+        return pairs
 
     def check_occurs(self, texts: Sequence[str]) -> None:
-        """Raise InputError where none of ``texts`` holds a word of the pairs."""
-        if not any(self.swap_spans(text) for text in texts):
-            raise InputError(
-                f"none of the {len(texts)} texts holds a word of the concept {self.name!r} "
-                f"({', '.join(list(self.words)[:4])}, ...); give a concept whose words occur in the texts"
-            )
+        """Raise InputError where none of ``texts`` has a counterfactual."""
+        if any(self.counterfactual(text) is not None for text in texts):
+            return
+        fault, cure = "holds a word of", "give a concept whose words occur in the texts"
+        if any(self._find(text) for text in texts):
+            fault, cure = "has a counterfactual by", "fill the gaps of its table"
+        raise InputError(
+            f"none of the {len(texts)} texts {fault} the concept {self.name!r} "
+            f"({', '.join(list(self.words)[:4])}, ...); {cure}"
+        )
 
     def labelled_seed_texts(self) -> tuple[list[str], list[str]]:
         """Return the seed texts and the value that each of them shows."""
@@ -235,40 +357,82 @@ class Concept:
 
     def scrub(self, text: str) -> str:
         """Return ``text`` with each marked word replaced by its neutral word, or removed if it has none."""
-        if not self.pairs:
-            return text
-        found = self._matcher.find(text)
-        return rewrite(text, [(f.start, f.scrub_end(text), f.cased(f.pair.neutral)) for f in found])
+        edits = [(f.start, f.scrub_end(text), f.cased(f.row.neutral)) for f in self._find(text)]
+        return rewrite(text, edits, a_an=self.a_an)[0] if edits else text
 
 
-def _as_pair(pair: Any) -> SwapPair:
-    if isinstance(pair, str) or not 2 <= len(pair) <= len(SwapPair._fields):
-        raise InputError(
-            f"{pair!r} is not a pair of words; give (word of a, word of b) or (a, b, neutral word)"
-        )
-    return SwapPair(*pair)
+def _listed(values: Any, name: str) -> list[Any]:
+    """The members of a list, a tuple or a set; raises InputError for a string, which would become letters."""
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise InputError(f"{name!r} must be a list, got {brief(values)}")
+    return list(values)
+
+
+def _strings(values: Any, name: str) -> list[str]:
+    listed = _listed(values, name)
+    strange = [value for value in listed if not isinstance(value, str)]
+    if strange:
+        raise InputError(f"{name!r} must hold strings, got {brief(strange[0])}; quote what YAML converts")
+    faulty = [value for value in listed if name != "seed_texts" and not _is_clean(value)]
+    if faulty:
+        raise InputError(f"{name!r}: {brief(faulty[0])} is empty or has spaces around it or doubled inside")
+    return listed
+
+
+def _is_clean(word: str) -> bool:
+    return bool(word) and " ".join(word.split()) == word
+
+
+def _only(row: Row, wanted: set[str]) -> Row | None:
+    """The row without other words; None where no two are left."""
+    if isinstance(row, SwapPair):
+        return row if {row.a, row.b} <= wanted else None
+    words = tuple(word if word in wanted else "" for word in row.words)
+    return row._replace(words=words) if sum(map(bool, words)) > 1 else None
 
 
 def _check(concept: Concept) -> None:
     """Raise InputError for a concept that cannot be used."""
     name, values = concept.name, concept.values
-    if len(values) != 2 or len(set(values)) != 2:
-        raise InputError(f"Concept {name!r} needs two different values, got {values!r}")
+    if len(values) < 2 or len(set(values)) != len(values):
+        raise InputError(f"Concept {name!r} needs two different values or more, got {brief(values)}")
     if not concept.pairs and len(concept.seed_texts) < 2:
         raise InputError(
-            f"Concept {name!r} is empty: give a pair of words, or seed texts for each of {values}"
+            f"Concept {name!r} is empty: give a pair of words, or seed texts for each of {brief(values)}"
         )
     strange = sorted(set(concept.seed_texts) - set(values))
     if strange:
         raise InputError(f"Concept {name!r}: seed texts for {strange}, but its values are {values}")
-    for pair in concept.pairs + concept.optional:
-        if not pair.a.strip() or not pair.b.strip() or pair.a == pair.b:
-            raise InputError(f"Concept {name!r}: {pair.a!r} and {pair.b!r} must be two different words")
-        if pair.when not in ("", "possessive", "title") or pair.only not in ("", "a", "b"):
-            raise InputError(
-                f"Concept {name!r}: pair {pair.a!r}, {pair.b!r}: 'when' must be possessive or title, "
-                f"'only' a or b; got {pair.when!r} and {pair.only!r}"
-            )
-    both = {word.lower() for word in concept.words_a} & {word.lower() for word in concept.words_b}
+    for row in concept.pairs + concept.optional:
+        _check_row(row, f"Concept {name!r}, section {row.section!r}", len(values))
+    cues = [(word, i) for i, value in enumerate(values) for word in concept.words_of(value)]
+    shown: dict[str, set[int]] = {}
+    for word, i in cues:
+        shown.setdefault(word.lower(), set()).add(i)
+    both = sorted(word for word, sides in shown.items() if len(sides) > 1)
     if both:
-        raise InputError(f"Concept {name!r}: {sorted(both)} stand on both sides, but a word shows one value")
+        where = "both sides" if len(values) == 2 else "the side of several values"
+        raise InputError(f"Concept {name!r}: {brief(both)} stand on {where}, but a word shows one value")
+
+
+def _check_row(row: Row, where: str, n_values: int) -> None:
+    if len(row.words) != n_values:
+        raise InputError(
+            f"{where}: {brief(row.words)} has {len(row.words)} words, but there are {n_values} values"
+        )
+    written = [word for word in (*row.words, row.neutral) if word != ""]
+    strange = [word for word in written if not isinstance(word, str) or not _is_clean(word)]
+    if strange:
+        raise InputError(
+            f"{where}: {brief(strange[0])} is no word: it is empty or has spaces around it or doubled inside"
+        )
+    if isinstance(row, SwapPair) and ("" in (row.a, row.b) or row.a == row.b):
+        raise InputError(f"{where}: {row.a!r} and {row.b!r} must be two different words")
+    only = ("", "a", "b") if isinstance(row, SwapPair) else ()
+    if row.when not in _RULES or (only and row.only not in only):
+        raise InputError(
+            f"{where}: {brief(row.words)}: 'when' must be possessive or title or person, 'only' a or b; "
+            f"got {row.when!r} and {row.only!r}"
+        )
+    if not any(row.is_cue(i) for i in range(n_values)):
+        raise InputError(f"{where}: {brief(row.words)} has no word that counts when it is met")

@@ -1,102 +1,122 @@
-"""Finding a concept's words in a text, by one pattern and two rules of context, and rewriting them."""
+"""Finding a concept's words in a text, by one pattern and three rules of context, and rewriting them."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from debias_ssae.text.concept.pairs import SwapPair
+from debias_ssae.core.errors import InputError
+from debias_ssae.text.concept.rows import Row
 
+Spans = tuple[tuple[int, int], ...]
 _NEXT_WORD = re.compile(r"""\s+["'“‘(\[]?(\w+(?:['’-]\w+)*)""")
 _COORDINATED = re.compile(r"(?:\s*/\s*|\s+(?:and|or)\s+)(\w+)", re.IGNORECASE)
 _NAME_FOLLOWS = re.compile(r"\.?\s+(?:[^\W\d_a-z]|(?:and|or|&)\s)|\.[^\W\d_a-z]")
 _GAP = re.compile(r"\s*")
 _TITLE_GAP = re.compile(r"\.?\s*")
+_ARTICLE = re.compile(r"""(?<!\w)(an?)(\s+["'“‘(]?)\Z""", re.IGNORECASE)
+_VOWEL = re.compile(r"(?!eu|uni|uk|uru|uga|us\b|u\.s|one\b)[aeiou]|h(?:our|eir|ono)", re.IGNORECASE)
 
 
 class SwapSpan(NamedTuple):
-    """A word of a text that shows the attribute: ``text[start:end]``, and the same word with the other value.
+    """A word of a text that shows the attribute: ``text[start:end]``, and the same word with another value.
 
-    ``side`` is the value that the text's own word shows: +1 the concept's second value, -1 its first.
+    ``replacement`` is None where no other value is told (a concept of more than two) or nothing says the word for
+    it. ``value`` is the index, in the concept's values, of what the text's own word shows.
     """
 
     start: int
     end: int
-    replacement: str
-    side: int
+    replacement: str | None
+    value: int
 
 
 @dataclass(frozen=True)
 class CounterfactualPair:
-    """One text in both versions: every marked word shows value a in ``text_a`` and value b in ``text_b``.
+    """One text in two versions: every marked word shows value a in ``text_a`` and value b in ``text_b``.
 
     ``spans_a[i]`` and ``spans_b[i]`` are the character spans of one word in the two texts; ``sides[i]`` tells
-    which of them the original text had (+1 is b, -1 is a). ``index`` is the text's place in the input.
+    which of them the original text had (+1 is b, -1 is a, 0 neither). ``index`` is the text's place in the input,
+    ``values`` are the indices of a and b in the concept's values, a before b.
     """
 
     index: int
     text_a: str
     text_b: str
-    spans_a: tuple[tuple[int, int], ...]
-    spans_b: tuple[tuple[int, int], ...]
+    spans_a: Spans
+    spans_b: Spans
     sides: tuple[int, ...]
+    values: tuple[int, int] = (0, 1)
 
     @property
     def original(self) -> Literal["a", "b", "mixed"]:
-        """Which version the original text is; "mixed" where it had words of both values."""
-        if len(set(self.sides)) > 1:
-            return "mixed"
-        return "b" if self.sides[0] > 0 else "a"
+        """Which version the original text is; "mixed" where it had words of several values."""
+        if set(self.sides) == {1}:
+            return "b"
+        return "a" if set(self.sides) == {-1} else "mixed"
 
 
 class Match(NamedTuple):
-    """A marked word: where it stands, how it is written, its pair, and which side of the pair it is."""
+    """A marked word: where it stands, how it is written, its row, and which value's word it is."""
 
     start: int
     end: int
     word: str
-    pair: SwapPair
-    side: int
+    row: Row
+    value: int
 
     def cased(self, word: str) -> str:
         """Give ``word`` the capitals of the word found."""
-        if self.pair.exact or not word:
+        if self.row.exact or not word:
             return word
         if self.word.isupper() and len(self.word) > 1:
             return word.upper()
         return word[0].upper() + word[1:] if self.word[0].isupper() else word
 
+    def said(self, value: int, text: str) -> str:
+        """The word for another value, in these capitals; for its own, as ``text`` writes it."""
+        return text[self.start : self.end] if value == self.value else self.cased(self.row.words[value])
+
     def scrub_end(self, text: str) -> int:
         """Where a removed word ends: with the space after it, and a title's full stop."""
-        if self.pair.neutral:
+        if self.row.neutral:
             return self.end
-        gap = (_TITLE_GAP if self.pair.when == "title" else _GAP).match(text, self.end)
+        gap = (_TITLE_GAP if self.row.when == "title" else _GAP).match(text, self.end)
         return gap.end() if gap else self.end
 
 
 class Matcher:
-    """Finds the words of ``pairs`` in texts; ``ignore`` phrases hide the words inside them.
+    """Finds the words of ``rows`` in texts; ``ignore`` phrases hide the words inside them.
 
     Words are compared in lower case, as re.IGNORECASE does; casefold would write ß as ss, which it never finds.
+    A letter with its accent may be one character or two (NFC, NFD), an apostrophe straight or curly.
     """
 
     def __init__(
-        self, pairs: Sequence[SwapPair], ignore: Iterable[str], not_possessed: frozenset[str]
+        self,
+        rows: Sequence[Row],
+        ignore: Iterable[str],
+        not_possessed: frozenset[str],
+        persons: frozenset[str] = frozenset(),
     ) -> None:
-        table: dict[str, list[tuple[SwapPair, int]]] = {}
-        for pair in pairs:
-            for side in (-1, 1):
-                if pair.is_cue(side):
-                    table.setdefault(pair.word(side).lower(), []).append((pair, side))
-        # pairs with a rule are tried first; the sort is stable, so the file's order decides the rest
+        table: dict[str, list[tuple[Row, int]]] = {}
+        for row in rows:
+            for value, word in enumerate(row.words):
+                if row.is_cue(value):
+                    table.setdefault(plain(word).lower(), []).append((row, value))
+        # rows with a rule are tried first; the sort is stable, so the file's order decides the rest
         self._candidates = {
-            word: sorted(rows, key=lambda row: not row[0].when) for word, rows in table.items()
+            word: sorted(candidates, key=lambda candidate: not candidate[0].when)
+            for word, candidates in table.items()
         }
         self._possessives = frozenset(
-            word for word, rows in table.items() if any(pair.when == "possessive" for pair, _ in rows)
+            word for word, rows in table.items() if any(row.when == "possessive" for row, _ in rows)
         )
         self._not_possessed = not_possessed
-        phrases = {*table, *(phrase.lower() for phrase in ignore)}
+        self._persons = persons
+        phrases = {*table, *(plain(phrase).lower() for phrase in ignore)}
+        phrases |= {unicodedata.normalize("NFD", phrase) for phrase in phrases}
         # "s/he" and "(s)he" already name both values
         self._pattern = re.compile(
             rf"(?<!\w)(?<!\bs/)(?<!\(s\)){_trie_pattern(phrases)}(?!\w)", re.IGNORECASE
@@ -104,17 +124,31 @@ class Matcher:
 
     def find(self, text: str) -> Iterator[Match]:
         """Yield the marked words of ``text`` from left to right."""
+        return (match for _, match in self.hits(text) if match is not None)
+
+    def hits(self, text: str) -> Iterator[tuple[str, Match | None]]:
+        """Yield each listed word or ignored phrase met, in lower case, with its match; None: it is passed over."""
+        if not isinstance(text, str):
+            raise InputError(
+                f"a concept reads texts, but one is {type(text).__name__}; pass a list of strings"
+            )
         for hit in self._pattern.finditer(text):
             # phrases of `ignore` are hits too, without candidates, so the words inside them are passed over
-            word = " ".join(hit.group().replace("’", "'").split())
-            for pair, side in self._candidates.get(word.lower(), ()):
-                if (not pair.exact or word == pair.word(side)) and self._holds(pair.when, text, hit.end()):
-                    yield Match(hit.start(), hit.end(), word, pair, side)
+            word = plain(hit.group())
+            found = None
+            for row, value in self._candidates.get(word.lower(), ()):
+                spelled = not row.exact or word == plain(row.words[value])
+                if spelled and self._holds(row.when, text, hit.end()):
+                    found = Match(hit.start(), hit.end(), word, row, value)
                     break
+            yield word.lower(), found
 
     def _holds(self, when: str, text: str, end: int) -> bool:
         if when == "possessive":
             return self._possessive(text, end)
+        if when == "person":
+            following = _NEXT_WORD.match(text, end)
+            return following is not None and following.group(1).lower() in self._persons
         return not when or _NAME_FOLLOWS.match(text, end) is not None
 
     def _possessive(self, text: str, end: int) -> bool:
@@ -125,29 +159,51 @@ class Matcher:
         return following is not None and following.group(1).lower() not in self._not_possessed
 
 
-def rewrite(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
-    """Replace the spans of ``edits`` (sorted, apart) by their new words."""
-    pieces, at = [], 0
+def plain(word: str) -> str:
+    """The word as it is compared, capitals apart."""
+    return unicodedata.normalize("NFC", " ".join(word.replace("’", "'").split()))
+
+
+def rewrite(text: str, edits: Iterable[tuple[int, int, str]], *, a_an: bool = False) -> tuple[str, Spans]:
+    """Replace the spans of ``edits`` (sorted, apart) by their new words; return the text and where they stand.
+
+    With ``a_an`` an English indefinite article before a changed word changes with its first sound.
+    """
+    pieces, spans, at, length = [], [], 0, 0
     for start, end, new in edits:
-        pieces += [text[at:start], new]
-        at = end
-    return "".join([*pieces, text[at:]])
+        before = text[at:start]
+        if a_an:
+            before = _with_article(before, text[start:end], new or text[end : end + 8])
+        spans.append((length + len(before), length + len(before) + len(new)))
+        pieces += [before, new]
+        at, length = end, spans[-1][1]
+    return "".join([*pieces, text[at:]]), tuple(spans)
 
 
-def make_pair(index: int, text: str, spans: Sequence[SwapSpan]) -> CounterfactualPair:
-    """Write ``text`` in both versions; ``spans`` are all its marked words."""
-    versions, places = [], []
-    for side in (-1, 1):
-        versions.append(rewrite(text, [(s.start, s.end, s.replacement) for s in spans if s.side != side]))
-        shift, moved = 0, []
-        for span in spans:
-            length = span.end - span.start if span.side == side else len(span.replacement)
-            moved.append((span.start + shift, span.start + shift + length))
-            shift += length - (span.end - span.start)
-        places.append(tuple(moved))
-    return CounterfactualPair(
-        index, versions[0], versions[1], places[0], places[1], tuple(s.side for s in spans)
+def _with_article(before: str, old: str, new: str) -> str:
+    """``before`` with its last word "a" or "an" turned, if it went with ``old`` and does not go with ``new``."""
+    article = _ARTICLE.search(before)
+    if article is None:
+        return before
+    was, will = (_VOWEL.match(word) is not None for word in (old, new))
+    written = article.group(1)
+    if was == will or was != (len(written) > 1):
+        return before
+    turned = written[0] + (
+        ("N" if old.isupper() and len(old) > 1 and written[0] == "A" else "n") if will else ""
     )
+    return before[: article.start()] + turned + article.group(2)
+
+
+def make_pair(
+    index: int, text: str, found: Sequence[Match], values: tuple[int, int], *, a_an: bool = False
+) -> CounterfactualPair:
+    """Write ``text`` for both of ``values``, a and b; ``found`` are all its marked words."""
+    a, b = (
+        rewrite(text, [(f.start, f.end, f.said(value, text)) for f in found], a_an=a_an) for value in values
+    )
+    sides = tuple((f.value == values[1]) - (f.value == values[0]) for f in found)
+    return CounterfactualPair(index, a[0], b[0], a[1], b[1], sides, values)
 
 
 def _trie_pattern(words: Iterable[str]) -> str:

@@ -1,0 +1,160 @@
+"""Words that say one thing for each value of an attribute, and how a concept file writes them (docs/concepts.md)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from debias_ssae.core.errors import InputError, brief
+
+When = Literal["", "possessive", "title", "person"]
+
+
+class SwapPair(NamedTuple):
+    """A word of value a, the same word with value b, and a neutral word ("" = scrubbing removes it).
+
+    ``when``: "possessive" (the start of a noun phrase follows), "title" (a name follows), "person" (a word of the
+    concept's ``persons`` follows) or "" (anywhere). ``only``: "a" or "b" where just that word is a cue: actress
+    shows a gender, host need not. ``exact``: capitals must agree with the listed word.
+    """
+
+    a: str
+    b: str
+    neutral: str = ""
+    when: When = ""
+    only: Literal["", "a", "b"] = ""
+    exact: bool = False
+    section: str = "words"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The word of each value."""
+        return (self.a, self.b)
+
+    def is_cue(self, value: int) -> bool:
+        """Whether the word of the value with this index counts when it is met in a text."""
+        return self.only in ("", "ab"[value])
+
+
+class WordRow(NamedTuple):
+    """A row of a table: the same thing said for each value of the concept, in the order of its values.
+
+    An empty word is a gap: nothing says this for that value. ``only`` holds the indices of the values whose words
+    are cues (empty: all); a word that is no cue is written, never searched. The rest is as in SwapPair.
+    """
+
+    words: tuple[str, ...]
+    neutral: str = ""
+    when: When = ""
+    only: tuple[int, ...] = ()
+    exact: bool = False
+    section: str = "words"
+
+    def is_cue(self, value: int) -> bool:
+        """Whether the word of the value with this index counts when it is met in a text."""
+        return bool(self.words[value]) and (not self.only or value in self.only)
+
+
+Row = SwapPair | WordRow
+
+
+def as_row(row: Any) -> Row:
+    """Return ``row`` if it is one, else the pair of words that a plain tuple holds; raises InputError."""
+    if isinstance(row, WordRow):
+        return row._replace(words=tuple(row.words))
+    if isinstance(row, str | Mapping) or not isinstance(row, Sequence) or not 2 <= len(row) <= 7:
+        raise InputError(
+            f"{brief(row)} is not a pair of words; give (word of a, word of b), (a, b, neutral word) or a WordRow"
+        )
+    return SwapPair(*row)
+
+
+def row_of_words(words: Sequence[Any], n_values: int, section: str = "words") -> Row | None:
+    """Return the row of a plain list: a word a value, then perhaps the neutral one; None where it is none."""
+    if len(words) not in (n_values, n_values + 1):
+        return None
+    cells = ["" if word is None and n_values > 2 else word for word in words]
+    if not all(isinstance(word, str) for word in cells):
+        return None
+    neutral = cells[n_values] if len(cells) > n_values else ""
+    if n_values == 2:
+        return SwapPair(cells[0], cells[1], neutral, section=section)
+    return WordRow(tuple(cells[:n_values]), neutral, section=section)
+
+
+def read_rows(sections: Any, values: Sequence[str], source: str) -> tuple[Row, ...]:
+    """Read a list of rows, or a mapping from section names to such lists; faults raise InputError."""
+    if sections is None:
+        return ()
+    if isinstance(sections, list):
+        sections = {"words": sections}
+    if not isinstance(sections, Mapping) or not all(isinstance(rows, list) for rows in sections.values()):
+        raise InputError(
+            f"{source}: 'pairs', 'table' and 'optional' must be a list of pairs or rows, or a mapping from section "
+            "names to such lists"
+        )
+    return tuple(
+        _read_row(row, str(section), values, source) for section, rows in sections.items() for row in rows
+    )
+
+
+def _read_row(row: Any, section: str, values: Sequence[str], source: str) -> Row:
+    read = None
+    if isinstance(row, list):
+        read = row_of_words(row, len(values), section)
+    elif isinstance(row, Mapping):
+        read = _read_mapping(dict(row), section, values)
+    if read is None:
+        expected = "[a, b, neutral] or {a, b, neutral, when, only, case}"
+        if len(values) > 2:
+            expected = (
+                f"a list of {len(values)} words (~ for a gap), perhaps with a neutral one, or "
+                "{words, neutral, when, only, case}"
+            )
+        what = "a pair" if len(values) == 2 else "a row"
+        raise InputError(
+            f"{source}: section {section!r}: {brief(row)} is not {what}; expected {expected}, words quoted where "
+            "YAML needs it"
+        )
+    return read
+
+
+def _read_mapping(options: dict[Any, Any], section: str, values: Sequence[str]) -> Row | None:
+    case = options.pop("case", "any")
+    words, only = options.pop("words", None), options.get("only")
+    if case not in ("any", "exact"):
+        return None
+    rest: dict[str, Any] = {"exact": case == "exact", "section": section}
+    if words is None:
+        if not {"a", "b"} <= set(options) <= {"a", "b", "neutral", "when", "only"}:
+            return None
+        return (
+            SwapPair(**options, **rest) if all(isinstance(word, str) for word in options.values()) else None
+        )
+    named = [only] if isinstance(only, str) else ([] if only is None else only)
+    if not isinstance(words, list) or not isinstance(named, list) or not set(options) <= _OPTIONS:
+        return None
+    if not all(value in values for value in named) or len(words) != len(values):
+        return None
+    cells = ["" if word is None else word for word in words]
+    texts = {key: options[key] for key in ("neutral", "when") if key in options}
+    if not all(isinstance(text, str) for text in (*cells, *texts.values())):
+        return None
+    return WordRow(tuple(cells), only=tuple(sorted(map(values.index, named))), **texts, **rest)
+
+
+_OPTIONS = {"neutral", "when", "only"}
+
+
+def write_rows(rows: Iterable[Row], values: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return what ``read_rows`` reads back as the same rows."""
+    sections: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        options = row._asdict()
+        written = {key: value for key, value in options.items() if value and key not in ("exact", "section")}
+        if isinstance(row, WordRow):
+            written["words"] = list(row.words)
+            if row.only:
+                written["only"] = [values[i] for i in row.only]
+        if row.exact:
+            written["case"] = "exact"
+        sections.setdefault(row.section, []).append(written)
+    return sections
