@@ -15,7 +15,6 @@ from debias_ssae.baselines.erasers import LEACE
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.model.encoder import Edit
-from debias_ssae.model.tuning import TokenBudget
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def scrub_blocks(
     edits: Mapping[str, Edit] | None = None,
     conditional: bool = False,
     max_length: int | None = None,
-    token_budget: TokenBudget = 2048,
+    token_budget: int = 2048,
     progress: bool = False,
 ) -> dict[str, BlockErasure]:
     """Fit LEACE on the token rows of each hookpoint, with the edits before it in place; return the edits.

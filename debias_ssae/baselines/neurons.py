@@ -12,7 +12,6 @@ from torch import Tensor
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import LanguageModel, harvest
-from debias_ssae.model.tuning import TokenBudget
 from debias_ssae.selection import class_conditional_contrast, encode_attribute
 
 
@@ -44,7 +43,7 @@ def ablate_neurons(
     hookpoint: str = "embeddings",
     n_neurons: int = 55,
     max_length: int | None = None,
-    token_budget: TokenBudget = 2048,
+    token_budget: int = 2048,
     progress: bool = False,
 ) -> NeuronAblation:
     """Choose the coordinates whose text means tell the attribute best, and set them to their mean over rows.

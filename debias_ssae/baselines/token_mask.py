@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from debias_ssae.model import LanguageModel, embed
 from debias_ssae.model.encoder import ActivationEncoder, check_texts
+from debias_ssae.model.forward import tokenize
 from debias_ssae.model.harvesting import check_max_length
-from debias_ssae.model.tokens import tokenize
 from debias_ssae.text.concept import Concept
 
 _CHUNK = 2048

@@ -3,11 +3,8 @@
 import logging
 import os
 from pathlib import Path
-from typing import Literal
 
 import click
-
-from debias_ssae.core.errors import InputError
 
 
 @click.group()
@@ -35,7 +32,13 @@ def activations() -> None:
 @click.option("--dtype", default="auto", show_default=True, help="Precision of the model's matrix products.")
 @click.option("--store-dtype", default="auto", show_default=True, help="float32, float16 or bfloat16.")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--token-budget", default="2048", show_default=True, help="Tokens a batch, or auto: measured.")
+@click.option(
+    "--token-budget",
+    default=2048,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Tokens a batch, padding included.",
+)
 @click.option("--texts-per-shard", default=1024, show_default=True, type=click.IntRange(min=1))
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N texts.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code from the model's repository.")
@@ -52,7 +55,7 @@ def harvest(
     dtype: str,
     store_dtype: str,
     device: str,
-    token_budget: str,
+    token_budget: int,
     texts_per_shard: int,
     limit: int | None,
     trust_remote_code: bool,
@@ -79,20 +82,12 @@ def harvest(
         store_dtype=store_dtype,
         max_length=max_length,
         window=window,
-        token_budget=_budget(token_budget),
+        token_budget=token_budget,
         texts_per_shard=texts_per_shard,
         own_share=own_share,
         progress=not quiet,
     )
     click.echo(f"{out}: {summary(store.manifest['totals'])}")
-
-
-def _budget(value: str) -> int | Literal["auto"]:
-    if value == "auto":
-        return "auto"
-    if not value.isdecimal() or int(value) < 1:
-        raise InputError(f"--token-budget {value}: give a whole number of at least 1, or auto")
-    return int(value)
 
 
 @activations.command()

@@ -109,11 +109,11 @@ def _train_and_save(
 ) -> None:
     import torch
 
+    from debias_ssae.core.device import pick_device
     from debias_ssae.sae import load_sae, save_sae, train_sae
     from debias_ssae.sae.processes import start_processes
-    from debias_ssae.sae.starts import device_of
 
-    start_processes(device_of(train_values))
+    start_processes(pick_device(train_values.device))
     width, stream, about = source
     start = None if init is None else load_sae(init)
     if start is not None and not frozen_latents:

@@ -6,7 +6,7 @@ Defaults are the same for every data set and model. Nothing here was chosen by l
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -162,9 +162,8 @@ class ActivationConfig(Settings):
 
     dtype: Dtype = "auto"
     """auto: bfloat16 where the processor is faster with it, else float32."""
-    token_budget: Annotated[int, Field(ge=1)] | Literal["auto"] = 2048
-    """Tokens a batch, padding included; "auto" measures which is fastest here. Another one gives other last
-    bits, so that a fixed one repeats and "auto" may not."""
+    token_budget: int = Field(default=2048, ge=1)
+    """Tokens a batch, padding included; another number gives other last bits."""
     max_length: int | None = Field(default=None, ge=2)
     """Tokens a text, special ones included; None is the model's own limit."""
 

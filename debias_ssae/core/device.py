@@ -1,11 +1,11 @@
 """Where a model's name leads, and on which device and in which precision it runs."""
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.processor import multiplies_bfloat16
 
 if TYPE_CHECKING:
     import torch
@@ -28,18 +28,28 @@ def resolve_model_name(name: str) -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def pick_device(device: str = "auto") -> "torch.device":
-    """Return the device that ``device`` names; "auto" is the GPU where there is one, else the processor."""
+def pick_device(device: "str | torch.device" = "auto") -> "torch.device":
+    """Return the device that ``device`` names; "auto" is the GPU where there is one, else the processor.
+
+    Raises InputError for a name that is none, and for a device that this machine or this torch cannot use.
+    """
     import torch
 
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"Unknown device {device!r}: give auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={device!r}, but this machine has no usable GPU: use device='auto'")
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"Unknown device {device!r}: give auto, cpu, cuda, cuda:N or mps") from error
+    if chosen.type == "cpu":
+        return torch.device("cpu")
+    if chosen.type not in ("cuda", "mps"):
+        raise InputError(f"device={device!r} cannot run a model here: give auto, cpu, cuda, cuda:N or mps")
+    try:
+        torch.zeros(1, device=chosen)  # only this says whether driver, number and build of torch fit together
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"device={device!r} cannot be used here ({reason}): use device='auto'") from error
     return chosen
 
 
@@ -77,3 +87,29 @@ def lower_weights(module: "nn.Module") -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear | Conv1D):
             layer.to(torch.bfloat16)
+
+
+@cache
+def suits_mkl() -> bool:
+    """Whether torch's own MKL is made for this processor: Intel's, and such as nothing is known of."""
+    return "GenuineIntel" in _description() or not _description()
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether bfloat16 products are faster than float32 ones.
+
+    With AMX, with AMD's avx512_bf16 and with ARM's bf16 they are. Intel's avx512_bf16 without AMX, as virtual
+    machines often have it, does 85 GFLOP/s on a core that does 150 in float32 (Xeon, model 207).
+    """
+    known = _description().split()
+    return "amx_bf16" in known or "bf16" in known or ("avx512_bf16" in known and not suits_mkl())
+
+
+@cache
+def _description() -> str:
+    """What the system says of the processor; torch does not tell."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -11,7 +11,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser.intervention import Intervention
 from debias_ssae.model import LanguageModel, embed
 from debias_ssae.model.encoder import ActivationEncoder
-from debias_ssae.model.structure import check_hookpoints
+from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.selection import encode_attribute, encode_labels, removal_score, rows_of_every_cell
 from debias_ssae.text.concept import Concept
 

@@ -19,8 +19,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.model import LanguageModel, load_model
 from debias_ssae.model.embedding import pool
-from debias_ssae.model.forward import Batch, make_batch, run_batch
-from debias_ssae.model.tokens import check_texts, tokenize
+from debias_ssae.model.forward import Batch, check_texts, make_batch, run_batch, tokenize
 
 CONFIG, WEIGHTS, ERASERS, MODEL = "debias_ssae.json", "output.safetensors", "erasers", "model"
 FORMAT = 1

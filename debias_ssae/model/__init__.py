@@ -5,7 +5,6 @@ from debias_ssae.model.forward import Edit
 from debias_ssae.model.gradients import integrated_gradients
 from debias_ssae.model.harvesting import Activations, harvest, harvest_many, stream_rows
 from debias_ssae.model.language_model import LanguageModel, load_model, wrap_model
-from debias_ssae.model.tuning import tune_token_budget
 
 __all__ = [
     "Activations",
@@ -18,6 +17,5 @@ __all__ = [
     "integrated_gradients",
     "load_model",
     "stream_rows",
-    "tune_token_budget",
     "wrap_model",
 ]

@@ -10,12 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.forward import Batch, Edit, iter_states
+from debias_ssae.model.forward import Batch, Edit, TokenizedTexts, check_texts, iter_states, tokenize
 from debias_ssae.model.harvesting import CHUNK_TEXTS, check_max_length
-from debias_ssae.model.language_model import LanguageModel
-from debias_ssae.model.structure import check_hookpoints
-from debias_ssae.model.tokens import TokenizedTexts, check_texts, tokenize
-from debias_ssae.model.tuning import TokenBudget, resolve_budget
+from debias_ssae.model.language_model import LanguageModel, check_hookpoints
 
 Pooling = Literal["mean", "cls", "last", "max"]
 
@@ -28,7 +25,7 @@ def embed(
     pooling: str = "mean",
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
-    token_budget: TokenBudget = 2048,
+    token_budget: int = 2048,
     window: bool = False,
     progress: bool = False,
 ) -> NDArray[np.float32]:
@@ -53,8 +50,7 @@ def embed(
             chunk = unique[start : start + CHUNK_TEXTS]
             tokens = tokenize(model.tokenizer, chunk, length, window=window)
             vectors = torch.zeros(len(tokens.text_ids), model.d_model)
-            budget = resolve_budget(model, tokens, layer, token_budget)
-            for batch in iter_states(model, tokens, [layer], edits=edits, token_budget=budget):
+            for batch in iter_states(model, tokens, [layer], edits=edits, token_budget=token_budget):
                 vectors[torch.from_numpy(batch.sequences)] = pool(batch, layer, pooling).cpu()
                 bar.update(len(batch.sequences))
             out[start : start + len(chunk)] = _join_windows(vectors, tokens, len(chunk), pooling).numpy()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -91,7 +91,7 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         revision: str | None = None,
         trust_remote_code: bool = False,
         max_length: int | None = None,
-        token_budget: int | Literal["auto"] = 2048,
+        token_budget: int = 2048,
         verbose: bool = False,
     ) -> None:
         self.model = model

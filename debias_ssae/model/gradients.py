@@ -9,12 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.batching import token_batches
 from debias_ssae.model.embedding import Pooling, pool
-from debias_ssae.model.forward import Batch, make_batch, run_batch
+from debias_ssae.model.forward import Batch, make_batch, run_batch, token_batches, tokenize
 from debias_ssae.model.harvesting import CHUNK_TEXTS, Activations, check_max_length, harvest
 from debias_ssae.model.language_model import LanguageModel
-from debias_ssae.model.tokens import tokenize
 
 
 def integrated_gradients(

@@ -11,11 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.forward import Edit, iter_states
-from debias_ssae.model.language_model import LanguageModel
-from debias_ssae.model.structure import check_hookpoints
-from debias_ssae.model.tokens import TokenizedTexts, check_texts, tokenize
-from debias_ssae.model.tuning import TokenBudget, resolve_budget
+from debias_ssae.model.forward import Edit, TokenizedTexts, check_texts, iter_states, tokenize
+from debias_ssae.model.language_model import LanguageModel, check_hookpoints
 
 CHUNK_TEXTS = 2048
 """Texts that are sorted by length together; it bounds the memory of a stream."""
@@ -49,7 +46,7 @@ def harvest(
     *,
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
-    token_budget: TokenBudget = 2048,
+    token_budget: int = 2048,
     window: bool = False,
     progress: bool = False,
 ) -> Activations:
@@ -57,8 +54,8 @@ def harvest(
 
     A text longer than ``max_length`` tokens (default: the model's limit) is cut, or with ``window`` runs in
     several sequences under one id. Equal texts run once. ``token_budget`` is the tokens of a batch, padding
-    included; "auto" measures which is fastest on the first texts, and keeps it for the model. Raises InputError
-    for texts that are no strings and for an unknown hookpoint.
+    included; another number gives other last bits. Raises InputError for texts that are no strings and for an
+    unknown hookpoint.
     """
     return harvest_many(
         model,
@@ -79,7 +76,7 @@ def harvest_many(
     *,
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
-    token_budget: TokenBudget = 2048,
+    token_budget: int = 2048,
     window: bool = False,
     progress: bool = False,
 ) -> dict[str, Activations]:
@@ -104,7 +101,7 @@ def stream_rows(
     *,
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
-    token_budget: TokenBudget = 2048,
+    token_budget: int = 2048,
     window: bool = False,
     device: str | torch.device = "cpu",
     progress: bool = False,
@@ -136,16 +133,14 @@ def _harvest_chunk(
     n_texts: int,
     hookpoints: Sequence[str],
     edits: Mapping[str, Edit] | None,
-    token_budget: TokenBudget,
+    token_budget: int,
     bar: Any,
     device: str | torch.device = "cpu",
 ) -> dict[str, Activations]:
     real = np.flatnonzero(~tokens.special)
     row_of = np.cumsum(~tokens.special) - 1
     x = {h: torch.empty(len(real), model.d_model, device=device) for h in hookpoints}
-    last = max(hookpoints, key=model.hookpoints.index)
-    budget = resolve_budget(model, tokens, last, token_budget)
-    for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=budget):
+    for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=token_budget):
         mask = batch.real
         starts = torch.from_numpy(tokens.starts[batch.sequences])
         position = (starts[:, None] + torch.arange(mask.shape[1])[None, :])[mask.cpu()]

@@ -13,7 +13,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from debias_ssae.core.processor import suits_mkl
+from debias_ssae.core.device import suits_mkl
 
 LONGEST = 256
 """Tokens up to which attention by plain products beats torch's fused kernel (measured: 1.3 to 2 times)."""

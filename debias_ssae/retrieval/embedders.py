@@ -16,7 +16,7 @@ from tqdm import tqdm
 from debias_ssae.core.device import lower_weights, pick_device, pick_dtype, resolve_model_name
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import read_or_make, write_bytes
-from debias_ssae.model.batching import token_batches
+from debias_ssae.model.forward import token_batches
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

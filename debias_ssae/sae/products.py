@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from debias_ssae.core.processor import suits_mkl
+from debias_ssae.core.device import suits_mkl
 
 
 def product(x: Tensor, W: Tensor, b: Tensor | None = None) -> Tensor:

@@ -3,25 +3,12 @@
 import torch
 from torch import Tensor
 
-from debias_ssae.core import processor
 from debias_ssae.core.config import SAEConfig, TrainConfig
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.device import has_fast_bf16
 from debias_ssae.sae.gradients import Weights
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.selection import active_at, where
 from debias_ssae.sae.sparse_ops import combine
-
-
-def device_of(train: TrainConfig) -> torch.device:
-    """Return the device to train on; raises InputError for a name that torch does not know or has not."""
-    if train.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(train.device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={train.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def multiplies_bfloat16(cfg: SAEConfig, train: TrainConfig, device: torch.device) -> bool:
@@ -30,9 +17,7 @@ def multiplies_bfloat16(cfg: SAEConfig, train: TrainConfig, device: torch.device
         return False
     if train.matmul_dtype == "bfloat16":
         return True
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return processor.multiplies_bfloat16()
+    return has_fast_bf16(device.type)
 
 
 def sparsity(cfg: SAEConfig, train: TrainConfig) -> float:

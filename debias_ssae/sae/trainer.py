@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.device import pick_device
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, newest_checkpoint, write_checkpoint
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.processes import Processes
-from debias_ssae.sae.starts import device_of
 from debias_ssae.sae.state import Training
 from debias_ssae.sae.streams import CheckedStream, ShuffledBatches, shuffled_batches
 
@@ -68,7 +68,7 @@ def train_sae(
     """
     train = train or TrainConfig()
     _check_init(cfg, init, frozen_latents=frozen_latents)
-    processes = Processes(device_of(train))
+    processes = Processes(pick_device(train.device))
     training = Training(cfg, train, processes, frozen=init if frozen_latents else None)
     identity = {
         "cfg": cfg.model_dump(mode="json"),

@@ -1,12 +1,14 @@
-"""Names, devices and precisions."""
+"""Names, devices and precisions; what the processor can do is read from the system's description of it."""
 
 import pytest
 import torch
 from torch import nn
 
 from debias_ssae.core import device as models
+from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.batching import token_batches
+from debias_ssae.model.forward import token_batches
+from debias_ssae.sae import starts
 
 
 def test_names(monkeypatch):
@@ -21,8 +23,15 @@ def test_devices():
     assert models.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(InputError, match="Unknown device 'abacus'"):
         models.pick_device("abacus")
+    assert models.pick_device(torch.device("cpu", 3)) == torch.device("cpu")
+    for name in ("meta", "xla", "cuda:99"):
+        with pytest.raises(InputError, match=r"use device='auto'|give auto"):
+            models.pick_device(name)
+    if not torch.backends.mps.is_available():
+        with pytest.raises(InputError, match="device='mps' cannot be used here"):
+            models.pick_device("mps")
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="no usable GPU"):
+        with pytest.raises(InputError, match="device='cuda' cannot be used here"):
             models.pick_device("cuda")
         assert not models.has_fast_bf16("cuda")
 
@@ -59,3 +68,46 @@ def test_batches_hold_each_sequence_once_within_the_budget(budget):
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
     widths = [max(lengths[i] for i in batch) for batch in batches]
     assert widths == sorted(widths, reverse=True)
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """Let the system describe another models."""
+    known = models.suits_mkl, models.multiplies_bfloat16, models._description
+
+    def describe(text: str | None) -> None:
+        def read_text(self, encoding):
+            if text is None:
+                raise OSError
+            return text
+
+        monkeypatch.setattr(models.Path, "read_text", read_text)
+        for one in known:
+            one.cache_clear()
+
+    yield describe
+    monkeypatch.undo()
+    for one in known:
+        one.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "mkl", "bfloat16"),
+    [
+        ("vendor_id : AuthenticAMD\nflags : avx2 avx512_bf16", False, True),
+        ("vendor_id : AuthenticAMD\nflags : avx2", False, False),
+        ("vendor_id : GenuineIntel\nflags : avx512_bf16 amx_bf16", True, True),
+        ("vendor_id : GenuineIntel\nflags : avx512_bf16 avx512_fp16", True, False),
+        ("Features : fp asimd bf16 i8mm", False, True),
+        ("Features : fp asimd", False, False),
+        (None, True, False),
+    ],
+)
+def test_each_kind(described, text, mkl, bfloat16):
+    described(text)
+    assert models.suits_mkl() is mkl
+    assert models.multiplies_bfloat16() is bfloat16
+    # embedding and training go by the same answer
+    cpu = models.pick_device("cpu")
+    assert models.has_fast_bf16("cpu") is bfloat16
+    assert starts.multiplies_bfloat16(SAEConfig(d_in=8), TrainConfig(), cpu) is bfloat16

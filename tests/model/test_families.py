@@ -9,7 +9,7 @@ from transformers import LongformerConfig, LongformerModel
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import embed, harvest, harvest_many, wrap_model
-from debias_ssae.model.structure import find_blocks, hook_target, hookpoint_names
+from debias_ssae.model.language_model import find_blocks, hook_target, hookpoint_names
 
 TEXTS = sentences(12)
 

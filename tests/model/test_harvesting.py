@@ -17,11 +17,9 @@ from debias_ssae.model import (
     harvest_many,
     load_model,
     stream_rows,
-    tune_token_budget,
     wrap_model,
 )
-from debias_ssae.model.forward import iter_states
-from debias_ssae.model.tokens import check_texts, tokenize
+from debias_ssae.model.forward import check_texts, tokenize
 
 BERT, NEOX = small_model("bert"), small_model("gpt_neox")
 TEXTS = sentences(30)
@@ -51,49 +49,6 @@ def test_order_duplicates_and_budget_do_not_change_a_text(texts, budget):
         alone = harvest(BERT, [text], "blocks.1")
         torch.testing.assert_close(found.x[found.text_ids == i], alone.x, atol=1e-5, rtol=1e-4)
         assert (found.token_ids[found.text_ids == i] == alone.token_ids).all()
-
-
-def clocked(monkeypatch, fastest):
-    """A pass at each budget takes a made-up time; one does not fit the GPU. Returns the budgets tried."""
-    clock, tried = [0.0], []
-
-    def slow_unless(model, tokens, hookpoints, *, token_budget, **_):
-        tried.append(token_budget)
-        if token_budget == 7:
-            raise torch.cuda.OutOfMemoryError
-        clock[0] += 1.0 if token_budget == fastest else 2.0
-        return iter(())
-
-    monkeypatch.setattr("debias_ssae.model.tuning.iter_states", slow_unless)
-    monkeypatch.setattr("debias_ssae.model.tuning.time.process_time", lambda: clock[0])
-    return tried
-
-
-def test_the_fastest_budget_is_found(monkeypatch):
-    clocked(monkeypatch, fastest=64)
-    assert tune_token_budget(BERT, TEXTS, budgets=(7, 32, 64, 128)) == 64
-
-
-def test_auto_budget_is_measured_once_on_a_sample_and_used(monkeypatch):
-    monkeypatch.setattr("debias_ssae.model.tuning.BUDGETS_CPU", (7, 32, 64, 128))
-    model = small_model("bert")
-    tried = clocked(monkeypatch, fastest=32)
-    used = []
-    for room in ("harvesting", "embedding"):
-        monkeypatch.setattr(
-            f"debias_ssae.model.{room}.iter_states",
-            lambda *args, token_budget, **options: (
-                used.append(token_budget) or iter_states(*args, token_budget=token_budget, **options)
-            ),
-        )
-    found = harvest(model, TEXTS, "blocks.0", token_budget="auto")
-    assert (used, set(tried)) == ([32], {7, 32, 64, 128})
-    tried.clear()
-    assert torch.equal(found.x, harvest(model, TEXTS, "blocks.0", token_budget=32).x)
-    embed(model, TEXTS, layer="blocks.0", token_budget="auto")
-    assert (used, tried) == ([32, 32, 32], [])
-    embed(model, TEXTS[:2], token_budget="auto")  # too short to be worth it
-    assert (used[-1], tried) == (2048, [])
 
 
 def test_equal_texts_run_once():

@@ -8,7 +8,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from small_models import sentences, small_model
+from small_models import small_model
 
 from debias_ssae.cli import main
 from debias_ssae.core.errors import InputError
@@ -92,19 +92,10 @@ def test_shares_given_by_hand_need_a_group(tmp_path):
         harvest_to_store(MODEL, ["a"], tmp_path / "s", rank=0, world_size=2, own_share=True)
 
 
-def test_auto_budget_is_kept_in_the_store(tmp_path, monkeypatch):
-    texts, found = sentences(20), iter([64, 128])
-    monkeypatch.setattr("debias_ssae.model.store.harvest.resolve_budget", lambda *_: next(found))
-    first = harvest_to_store(MODEL, texts[:10], tmp_path / "s", token_budget="auto", texts_per_shard=8)
-    assert first.settings["token_budget"] == 64
-    again = harvest_to_store(MODEL, texts[:10], tmp_path / "s", token_budget="auto", texts_per_shard=8)
-    assert again.settings["token_budget"] == 64
-
-
 @pytest.mark.slow
 def test_two_processes_share_many_files(folder, tmp_path):
     command = ["activations", "harvest", "--corpus", str(folder), "--texts-per-shard", "2", "--quiet"]
-    done = CliRunner().invoke(main, [*command, "--token-budget", "auto", "--out", str(tmp_path / "one")])
+    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "one")])
     assert done.exit_code == 0, done.output
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "debias_ssae"]
     for _ in range(2):  # the second run finds all done
@@ -126,21 +117,3 @@ def test_two_processes_share_many_files(folder, tmp_path):
             for i in shard["text_ids"].unique().tolist():
                 seen[tuple(shard["token_ids"][shard["text_ids"] == i].tolist())] += 1
     assert texts[0] == texts[1]
-
-
-def test_a_budget_that_is_no_number(tmp_path):
-    done = CliRunner().invoke(
-        main,
-        [
-            "activations",
-            "harvest",
-            "--corpus",
-            "c.txt",
-            "--out",
-            str(tmp_path / "s"),
-            "--token-budget",
-            "many",
-        ],
-    )
-    assert done.exit_code == 2
-    assert "--token-budget many: give a whole number of at least 1, or auto" in done.output

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json
 from debias_ssae.model import Activations, LanguageModel, harvest_many
 from debias_ssae.model.harvesting import check_max_length
+from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.model.store import ActivationStore, StoreWriter
-from debias_ssae.model.store.shards import chunks, texts_sha256
-from debias_ssae.model.structure import check_hookpoints
-from debias_ssae.model.tokens import check_texts, tokenize
-from debias_ssae.model.tuning import DEFAULT_BUDGET, resolve_budget
+from debias_ssae.model.store.activations import chunks, texts_sha256
 
 
 def harvest_to_store(
@@ -32,7 +29,7 @@ def harvest_to_store(
     store_dtype: str = "auto",
     max_length: int | None = None,
     window: bool = False,
-    token_budget: int | Literal["auto"] = 2048,
+    token_budget: int = 2048,
     texts_per_shard: int = 1024,
     rank: int | None = None,
     world_size: int | None = None,
@@ -45,8 +42,7 @@ def harvest_to_store(
     string becomes an empty text; empty, cut and repaired texts are counted in the store. Finished shards are
     kept when the same harvest runs again; damaged ones are named in the log and redone. Under ``torchrun``
     (or with ``rank`` and ``world_size``) each process writes every ``world_size``-th shard. ``store_dtype``
-    "auto" is the precision of the model; ``token_budget`` "auto" is measured on the first texts and kept in the
-    store's settings.
+    "auto" is the precision of the model.
 
     Every process gives all texts, and the store is the same for any number of them; with ``own_share`` each
     gives its own part of the corpus (``stream_texts(..., rank=, world_size=)``), none reads what is another's,
@@ -71,7 +67,7 @@ def harvest_to_store(
         "dtype": str(model.dtype).removeprefix("torch.") if store_dtype == "auto" else store_dtype,
         "max_length": length,
         "window": window,
-        "token_budget": _budget(model, directory, first or [], hookpoints, token_budget, world_size),
+        "token_budget": token_budget,
         "texts_per_shard": texts_per_shard,
     }
     if own_share and world_size > 1:
@@ -120,28 +116,6 @@ class _Shards:
         found = harvest_many(self.model, clean, self.hookpoints, **options)
         record = _record(chunk, clean, found[self.hookpoints[0]], digest, self.settings)
         self.writer.write(number, _tensors(found, number * self.settings["texts_per_shard"]), record)
-
-
-def _budget(
-    model: LanguageModel,
-    directory: str | Path,
-    texts: Sequence[Any],
-    hookpoints: Sequence[str],
-    budget: int | Literal["auto"],
-    world_size: int,
-) -> int:
-    """Return the token budget: for "auto" what the store was begun with, else the fastest on ``texts``."""
-    if budget != "auto":
-        return budget
-    begun = Path(directory) / "settings.json"
-    if begun.exists():
-        return int(read_json(begun).get("token_budget", DEFAULT_BUDGET))
-    last = max(hookpoints, key=model.hookpoints.index)
-    clean = [text for text in texts if isinstance(text, str)]
-    length = check_max_length(model, None)
-    tokens = tokenize(model.tokenizer, check_texts(clean), length)
-    # every process must use one number; each measured its own
-    return _most(resolve_budget(model, tokens, last, "auto"), world_size)
 
 
 def summary(totals: Mapping[str, int]) -> str:

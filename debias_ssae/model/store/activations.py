@@ -1,0 +1,395 @@
+"""Activations on disk: shards of whole texts, a record beside each, one manifest; read in order or shuffled.
+
+``DIR/settings.json``: what was run. ``DIR/shard-00000.safetensors``: ``x/{hookpoint}`` [n, d], ``text_ids``,
+``token_ids`` [n], ``offsets`` [n, 2]. ``DIR/shard-00000.json``: counts, text hash and checksum; a shard
+without it is not finished. ``DIR/manifest.json``: settings and all records, written last. A shard's bytes
+depend on its texts and the settings only, so who wrote it, and when, does not matter.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import Place, file_digest, read_json, tensor_places, write_bytes, write_json
+
+FORMAT = "debias-ssae activations 1"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+logger = logging.getLogger(__name__)
+
+
+class StoreWriter:
+    """Writes shards into a folder, and knows which are already there."""
+
+    def __init__(self, directory: str | Path, settings: Mapping[str, Any]) -> None:
+        """Open ``directory`` for shards made with ``settings`` (JSON values, "dtype" among them).
+
+        Raises InputError when the folder holds a store made with other settings, or other files.
+        """
+        self.directory = Path(directory)
+        self.settings = {"format": FORMAT, **settings}
+        if self.settings.get("dtype") not in DTYPES:
+            raise InputError(
+                f"Unknown store dtype {settings.get('dtype')!r}: give one of {', '.join(DTYPES)}"
+            )
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"Cannot make the folder {self.directory}: {error.strerror}") from error
+        file = self.directory / "settings.json"
+        # listed before the test: another process may begin this store at any moment
+        is_empty = not any(p for p in self.directory.iterdir() if not p.name.startswith("."))
+        if not file.exists():
+            if not is_empty:
+                raise InputError(f"{self.directory} is not empty and holds no store: give another folder")
+            write_json(file, self.settings)
+        there = read_json(file)
+        other = sorted(k for k in {*there, *self.settings} if there.get(k) != self.settings.get(k))
+        if other:
+            differ = ", ".join(f"{k} (there {there.get(k)!r}, now {self.settings.get(k)!r})" for k in other)
+            raise InputError(f"{self.directory} holds a store that differs in {differ}: give another folder")
+
+    def is_done(self, number: int, texts_sha256: str) -> bool:
+        """Return whether shard ``number`` is there and whole; a damaged one is named in the log and redone.
+
+        Raises InputError when it was made from other texts.
+        """
+        record_file = shard_path(self.directory, number).with_suffix(".json")
+        if not record_file.exists():
+            return False
+        problem = shard_problem(self.directory, number)
+        if problem is not None:
+            logger.warning("%s: redone", problem)
+            return False
+        if read_json(record_file)["texts_sha256"] != texts_sha256:
+            raise InputError(
+                f"Shard {number} of {self.directory} was made from other texts: give another folder"
+            )
+        return True
+
+    def write(self, number: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Write shard ``number``: rows first, then the record that says it is finished.
+
+        Raises InputError when the disk is full, or when a value does not fit float16.
+        """
+        dtype = DTYPES[self.settings["dtype"]]
+        lowered = {}
+        for name, tensor in tensors.items():
+            value = tensor.to(dtype) if name.startswith("x/") else tensor
+            if dtype == torch.float16 and name.startswith("x/") and not bool(value.isfinite().all()):
+                raise InputError(f"{name[2:]} has values beyond float16: give dtype bfloat16 or float32")
+            lowered[name] = value.contiguous()
+        path = shard_path(self.directory, number)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        data = save(lowered)
+        write_bytes(path, data)
+        checksum = {"sha256": hashlib.sha256(data).hexdigest(), "n_bytes": len(data)}
+        write_json(path.with_suffix(".json"), {**record, **checksum})
+
+    def finish(self, n_shards: int) -> dict[str, Any]:
+        """Write the manifest over shards 0 to ``n_shards`` - 1 and return it.
+
+        Raises InputError naming a shard that is not there.
+        """
+        records = []
+        for number in range(n_shards):
+            path = shard_path(self.directory, number)
+            record = {"name": path.name, **read_json(path.with_suffix(".json"))}
+            records.append(record)
+        for stray in self.directory.glob(".*.tmp"):  # of a run that was killed while it wrote
+            stray.unlink(missing_ok=True)
+        manifest = {"settings": self.settings, "shards": records, "totals": totals(records)}
+        write_json(self.directory / "manifest.json", manifest)
+        return manifest
+
+
+def shard_path(directory: Path, number: int) -> Path:
+    """Return the file of shard ``number``."""
+    return directory / f"shard-{number:05d}.safetensors"
+
+
+def shard_problem(directory: Path, number: int) -> str | None:
+    """Return what is wrong with shard ``number``, naming it, or None."""
+    path = shard_path(directory, number)
+    try:
+        record = read_json(path.with_suffix(".json"))
+        if not path.exists():
+            return f"{path} is missing"
+        if path.stat().st_size != record["n_bytes"]:
+            return f"{path} is damaged ({path.stat().st_size} bytes, {record['n_bytes']} expected)"
+        if file_digest(path) != record["sha256"]:
+            return f"{path} is damaged (its checksum differs)"
+    except (InputError, KeyError) as error:
+        return f"The record of {path} is damaged ({error})"
+    return None
+
+
+def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Sum every count ("n_...") of the records."""
+    keys = sorted({key for record in records for key in record if key.startswith("n_")})
+    return {key: sum(int(record.get(key, 0)) for record in records) for key in keys}
+
+
+def texts_sha256(texts: Iterable[str | None]) -> str:
+    """Return a hexadecimal id of the texts in their order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        raw = (text or "").encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def chunks(texts: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Cut an iterable into lists of ``size``, the last one shorter."""
+    piece: list[Any] = []
+    for text in texts:
+        piece.append(text)
+        if len(piece) == size:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+Gather = Callable[[NDArray[np.int64], int], Tensor]
+"""From blocks [m, 2] (shard, first row), in the order of the files, and a block's size to their rows."""
+
+
+class ShuffledRows(Iterator[Tensor]):
+    """Batches [batch_size, d] float32 in random order, each row once an epoch, the epochs end to end.
+
+    Blocks of neighbouring rows are drawn at random into a buffer, which is shuffled and handed out. An epoch's
+    order depends on the seed and its number only, so that ``seek`` reads no more than one buffer.
+    """
+
+    def __init__(
+        self,
+        gather: Gather,
+        shard_rows: Sequence[int],
+        *,
+        batch_size: int,
+        buffer_rows: int,
+        block_rows: int,
+        n_epochs: int | None,
+        random_state: int | None,
+    ) -> None:
+        self._gather, self._sizes, self._block_rows = gather, np.asarray(shard_rows, np.int64), block_rows
+        self._batch_size, self._per_buffer = batch_size, buffer_rows // block_rows
+        self._n_rows = int(self._sizes.sum())
+        self._end = None if n_epochs is None else n_epochs * self._n_rows
+        self.seed = int(np.random.default_rng().integers(1 << 31)) if random_state is None else random_state
+        self._position = 0
+        self._epoch = self._buffer = -1
+        self._blocks = np.empty((0, 2), np.int64)
+        self._starts = np.zeros(1, np.int64)
+        self._rows, self._order = torch.empty(0), torch.empty(0, dtype=torch.int64)
+
+    def seek(self, n_batches: int) -> None:
+        """Go to where the stream is after ``n_batches`` batches."""
+        self._position = n_batches * self._batch_size
+
+    def __next__(self) -> Tensor:
+        if self._end is not None and self._position + self._batch_size > self._end:
+            raise StopIteration
+        parts, missing = [], self._batch_size
+        while missing:
+            epoch, offset = divmod(self._position, self._n_rows)
+            buffer = self._buffer_at(epoch, offset)
+            within = offset - int(self._starts[buffer])
+            rows = self._rows[self._order[within : within + missing]].float()
+            parts.append(rows)
+            self._position += len(rows)
+            missing -= len(rows)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _buffer_at(self, epoch: int, offset: int) -> int:
+        """Load the buffer that holds row ``offset`` of an epoch; returns its number."""
+        if epoch != self._epoch:
+            self._epoch, self._buffer = epoch, -1
+            self._draw_blocks(np.random.default_rng([self.seed, epoch]))
+        number = int(np.searchsorted(self._starts, offset, side="right")) - 1
+        if number != self._buffer:
+            self._rows = torch.empty(0)  # let go of the old one before the new one is read
+            chosen = self._blocks[number * self._per_buffer : (number + 1) * self._per_buffer]
+            self._rows = self._gather(chosen[np.lexsort((chosen[:, 1], chosen[:, 0]))], self._block_rows)
+            rng = np.random.default_rng([self.seed, epoch, number])
+            self._order, self._buffer = torch.from_numpy(rng.permutation(len(self._rows))), number
+        return number
+
+    def _draw_blocks(self, rng: np.random.Generator) -> None:
+        """Put all blocks in this epoch's order, and note at which row each buffer starts."""
+        blocks = np.concatenate(
+            [
+                np.stack([np.full(-(-n // self._block_rows), i), np.arange(0, n, self._block_rows)], axis=1)
+                for i, n in enumerate(self._sizes.tolist())
+            ]
+        )
+        self._blocks = blocks[rng.permutation(len(blocks))]
+        counts = np.minimum(self._block_rows, self._sizes[self._blocks[:, 0]] - self._blocks[:, 1])
+        ends = np.cumsum(counts)[self._per_buffer - 1 :: self._per_buffer]
+        self._starts = np.concatenate([[0], ends[ends < self._n_rows]]).astype(np.int64)
+
+
+class ActivationStore:
+    """A finished store. Rows are read by position from the files: nothing is mapped or kept in memory."""
+
+    def __init__(self, directory: str | Path, *, verify: bool = False) -> None:
+        """Open a store; with ``verify`` every checksum is compared.
+
+        Raises InputError when it is no finished store, or names the shards that are missing or damaged.
+        """
+        self.directory = Path(directory)
+        if not (self.directory / "manifest.json").exists():
+            hint = (
+                " (unfinished: run the same harvest again)"
+                if (self.directory / "settings.json").exists()
+                else ""
+            )
+            raise InputError(f"{self.directory} holds no finished activation store{hint}")
+        self.manifest = read_json(self.directory / "manifest.json")
+        self.settings: dict[str, Any] = self.manifest["settings"]
+        if self.settings.get("format") != FORMAT:
+            raise InputError(
+                f"{self.directory} has format {self.settings.get('format')!r}, expected {FORMAT!r}"
+            )
+        self.records: list[dict[str, Any]] = self.manifest["shards"]
+        problems = self.damaged() if verify else self._wrong_sizes()
+        if problems:
+            raise InputError(f"{'; '.join(problems)}. Run the same harvest again: only these are redone")
+        self._headers: dict[int, dict[str, Place]] = {}
+
+    @property
+    def hookpoints(self) -> list[str]:
+        """Hookpoints kept."""
+        return list(self.settings["hookpoints"])
+
+    @property
+    def n_rows(self) -> int:
+        """Rows (real tokens) in all."""
+        return int(self.manifest["totals"]["n_rows"])
+
+    @property
+    def n_texts(self) -> int:
+        """Texts in all, those without rows included."""
+        return int(self.manifest["totals"]["n_texts"])
+
+    @property
+    def d_model(self) -> int:
+        """Width of a row."""
+        return int(self.settings["d_model"])
+
+    def damaged(self) -> list[str]:
+        """Return one line for each shard whose file differs from its record."""
+        found = (shard_problem(self.directory, number) for number in range(len(self.records)))
+        return [problem for problem in found if problem is not None]
+
+    def shard(self, number: int, hookpoint: str | None = None) -> dict[str, Tensor]:
+        """Return one shard: x [n, d] float32, text_ids, token_ids [n], offsets [n, 2]."""
+        header = self._header(number)
+        out = {"x": self._read(number, header[self._key(hookpoint)]).float()}
+        return out | {k: self._read(number, header[k]) for k in ("text_ids", "token_ids", "offsets")}
+
+    def rows(self, hookpoint: str | None = None) -> Iterator[Tensor]:
+        """Yield the rows of each shard in turn, [n, d] float32."""
+        for number in range(len(self.records)):
+            yield self._read(number, self._header(number)[self._key(hookpoint)]).float()
+
+    def shuffled(
+        self,
+        hookpoint: str | None = None,
+        *,
+        batch_size: int = 2048,
+        buffer_rows: int = 131_072,
+        block_rows: int = 64,
+        n_epochs: int | None = None,
+        random_state: int | None = None,
+    ) -> ShuffledRows:
+        """Return an iterator of batches [batch_size, d] float32 in random order, each row once an epoch.
+
+        Blocks of ``block_rows`` neighbours are drawn at random from the whole store into a buffer of
+        ``buffer_rows`` rows, which is handed out in random order: no more than the buffer and one batch is in
+        memory. Rows that do not fill a batch at an epoch's end go on into the next; ``n_epochs`` None never
+        ends. ``seek(n)`` goes to the place after n batches at the cost of one buffer. Raises InputError when
+        one epoch holds less than a batch.
+        """
+        if not 0 < batch_size <= self.n_rows:
+            raise InputError(f"batch_size={batch_size}, but the store has {self.n_rows} rows: give fewer")
+        if block_rows < 1 or buffer_rows < block_rows:
+            raise InputError(f"buffer_rows={buffer_rows} must hold at least one block of {block_rows} rows")
+        return ShuffledRows(
+            partial(self._gather, self._key(hookpoint)),
+            [int(record["n_rows"]) for record in self.records],
+            batch_size=batch_size,
+            buffer_rows=buffer_rows,
+            block_rows=block_rows,
+            n_epochs=n_epochs,
+            random_state=random_state,
+        )
+
+    def _gather(self, key: str, blocks: NDArray[np.int64], block_rows: int) -> Tensor:
+        dtype = DTYPES[self.settings["dtype"]]
+        width = self.d_model * dtype.itemsize
+        sizes = [int(self.records[i]["n_rows"]) for i in range(len(self.records))]
+        counts = [min(block_rows, sizes[i] - start) for i, start in blocks]
+        out = bytearray(sum(counts) * width)
+        view, at = memoryview(out), 0
+        opened: tuple[int, Any] | None = None
+        try:
+            for (number, start), count in zip(blocks.tolist(), counts, strict=True):
+                if opened is None or opened[0] != number:
+                    if opened is not None:
+                        opened[1].close()
+                    opened = (number, shard_path(self.directory, number).open("rb", buffering=0))
+                opened[1].seek(self._header(number)[key].offset + start * width)
+                if opened[1].readinto(view[at : at + count * width]) != count * width:
+                    raise InputError(f"{shard_path(self.directory, number)} is damaged (it ends too early)")
+                at += count * width
+        finally:
+            if opened is not None:
+                opened[1].close()
+        return (
+            torch.frombuffer(out, dtype=dtype).view(-1, self.d_model) if out else torch.empty(0, self.d_model)
+        )
+
+    def _key(self, hookpoint: str | None) -> str:
+        name = self.hookpoints[0] if hookpoint is None else hookpoint
+        if name not in self.hookpoints:
+            raise InputError(f"The store has no hookpoint {name!r}: it holds {', '.join(self.hookpoints)}")
+        return f"x/{name}"
+
+    def _header(self, number: int) -> dict[str, Place]:
+        if number not in self._headers:
+            self._headers[number] = tensor_places(shard_path(self.directory, number))
+        return self._headers[number]
+
+    def _read(self, number: int, place: Place) -> Tensor:
+        dtype = getattr(torch, place.dtype)
+        n = int(np.prod(place.shape))
+        if n == 0:
+            return torch.empty(place.shape, dtype=dtype)
+        with shard_path(self.directory, number).open("rb") as file:
+            file.seek(place.offset)
+            data = bytearray(file.read(n * dtype.itemsize))
+        if len(data) != n * dtype.itemsize:
+            raise InputError(f"{shard_path(self.directory, number)} is damaged (it ends too early)")
+        return torch.frombuffer(data, dtype=dtype).view(place.shape)
+
+    def _wrong_sizes(self) -> list[str]:
+        found = []
+        for number, record in enumerate(self.records):
+            path = shard_path(self.directory, number)
+            if not path.exists():
+                found.append(f"{path} is missing")
+            elif path.stat().st_size != record["n_bytes"]:
+                found.append(f"{path} is damaged ({path.stat().st_size} bytes, {record['n_bytes']} expected)")
+        return found
