@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from debias_ssae.core.errors import InputError
+from debias_ssae.text.checks import column, named_columns
 
 Codes = NDArray[np.int64]
 UNKNOWN = "unknown"
@@ -20,24 +21,6 @@ class Attribute(NamedTuple):
     name: str
     codes: Codes
     groups: tuple[str, ...]
-
-
-def column(values: Any, name: str) -> pd.Series:
-    """Return ``values`` as a flat Series with a plain index; several columns are an InputError."""
-    if isinstance(values, pd.DataFrame):
-        if values.shape[1] != 1:
-            raise InputError(f"{name} must be one column, got {values.shape[1]}")
-        values = values.iloc[:, 0]
-    if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
-        raise InputError(f"{name} must be a sequence with one entry a row, got {type(values).__name__}")
-    if not isinstance(values, pd.Series):
-        array = np.asarray(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]
-        if array.ndim != 1:
-            raise InputError(f"{name} must be flat (one entry a row), got shape {array.shape}")
-        values = pd.Series(array).infer_objects()
-    return values.reset_index(drop=True)
 
 
 def check_lengths(lengths: Mapping[str, int]) -> int:
@@ -112,27 +95,15 @@ def _sorted_values(values: set[Any]) -> list[Any]:
 
 def attributes_of(sensitive_features: Any, name: str = "sensitive_features") -> list[Attribute]:
     """Every attribute by itself. Missing values are a group of their own, named "unknown"."""
-    return [_attribute(key, values) for key, values in _named_columns(sensitive_features, name).items()]
-
-
-def _named_columns(given: Any, name: str) -> dict[str, pd.Series]:
-    if isinstance(given, pd.DataFrame):
-        return {str(c): column(given[c], str(c)) for c in given.columns}
-    if isinstance(given, Mapping):
-        return {str(k): column(v, str(k)) for k, v in given.items()}
-    if given is None:
-        raise InputError(f"{name} is needed; pass one column (or a DataFrame or dict of columns)")
-    array = given if isinstance(given, pd.Series) else np.asarray(given, dtype=object)
-    if array.ndim == 2 and array.shape[1] > 1:
-        return {f"attribute_{i}": column(array[:, i], name) for i in range(array.shape[1])}
-    series = column(given, name)
-    label = given.name if isinstance(given, pd.Series) and given.name is not None else "group"
-    return {str(label): series}
+    return [_attribute(key, values) for key, values in named_columns(sensitive_features, name).items()]
 
 
 def _attribute(name: str, values: pd.Series) -> Attribute:
     codes, levels = pd.factorize(values, use_na_sentinel=True)
-    names = [str(v) for v in levels]
+    whole = all(not isinstance(v, float) or float(v).is_integer() for v in levels)
+    names = [
+        str(int(v) if whole and isinstance(v, float) else v) for v in levels
+    ]  # 1.0 where a gap made floats
     if len(set(names)) != len(names):  # 1 and "1" would merge under one name
         names = [f"{v} ({type(v).__name__})" for v in levels]
     order = np.argsort(np.array(names, dtype=object)) if _textual(levels) else np.argsort(np.asarray(levels))

@@ -8,7 +8,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.encoder import ActivationEncoder, check_texts
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text.checks import check_texts
 
 HOSPITAL_WORDS = (
     "surgery", "operation", "incision", "transplant", "orthopedic", "board certified", "residency", "fellowship",

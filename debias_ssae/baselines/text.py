@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.encoder import check_texts
+from debias_ssae.text.checks import check_texts
 from debias_ssae.text.concept import Concept
 
 

@@ -11,9 +11,10 @@ from sklearn.utils import Tags
 from torch import Tensor, nn
 
 from debias_ssae.model import LanguageModel, embed
-from debias_ssae.model.encoder import ActivationEncoder, check_texts
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.model.forward import tokenize
 from debias_ssae.model.harvesting import check_max_length
+from debias_ssae.text.checks import check_texts
 from debias_ssae.text.concept import Concept
 
 _CHUNK = 2048

@@ -68,7 +68,7 @@ def harvest(
     """
     from debias_ssae.model import load_model
     from debias_ssae.model.store.harvest import harvest_to_store, summary
-    from debias_ssae.text.corpora import is_one_file, stream_texts
+    from debias_ssae.text.tables import is_one_file, stream_texts
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     model = load_model(encoder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)

@@ -262,11 +262,11 @@ def _latents(directory: Path, contexts: dict[int, list[str]] | None) -> list[dic
 
 
 def _provenance(options: dict[str, Any]) -> dict[str, str]:
-    from debias_ssae.text.loading import sha256_of
+    from debias_ssae.core.io import file_digest
 
-    facts = {"data": str(options["data"]), "sha256_of_the_data": sha256_of(options["data"])}
+    facts = {"data": str(options["data"]), "sha256_of_the_data": file_digest(options["data"])}
     if options["representations"]:
-        facts["sha256_of_the_representations"] = sha256_of(options["representations"])
+        facts["sha256_of_the_representations"] = file_digest(options["representations"])
     facts |= {"seed": str(options["seed"]), "command": shlex.join(["debias-ssae", *sys.argv[1:]])}
     packages = ("debias-ssae", "numpy", "pandas", "scipy", "scikit-learn")
     facts["versions"] = ", ".join(f"{name} {version(name)}" for name in packages)

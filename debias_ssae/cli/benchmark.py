@@ -182,7 +182,8 @@ def _no_concept(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Texts with columns text, target and sensitive, and where they are from."""
-    from debias_ssae.text import load_table, sha256_of
+    from debias_ssae.core.io import file_digest
+    from debias_ssae.text import load_table
 
     professions = options["professions"] or DATASETS[dataset].get("professions")
     if data is None:
@@ -198,7 +199,7 @@ def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any
         if absent:
             raise InputError(f"{data} has no rows of {', '.join(absent)}; it has {_some(table['target'])}")
         table = table[table["target"].astype(str).isin(wanted)].reset_index(drop=True)
-    return table, {"path": _short(data), "sha256": sha256_of(data)}
+    return table, {"path": _short(data), "sha256": file_digest(data)}
 
 
 def _check_words(name: str, table: Any, column: str) -> None:
@@ -217,12 +218,13 @@ def _check_words(name: str, table: Any, column: str) -> None:
 
 def _given(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     """The corpus, and the description of all data."""
-    from debias_ssae.text import load_corpus, sha256_of
+    from debias_ssae.core.io import file_digest
+    from debias_ssae.text import load_corpus
 
     if options["corpus"] is None:
         return {"corpus": None, "data": source}
     path = options["corpus"]
-    source |= {"corpus": _short(path), "corpus_sha256": sha256_of(path)}
+    source |= {"corpus": _short(path), "corpus_sha256": file_digest(path)}
     return {"corpus": load_corpus(path, column=options["corpus_text"]), "data": source}
 
 

@@ -41,7 +41,7 @@ def index(
 ) -> None:
     """Add a corpus to an index on disk; interrupted, the same command goes on."""
     from debias_ssae.retrieval import ApproximateIndex, CorpusIndex, build_approximate
-    from debias_ssae.text.corpora import stream_texts
+    from debias_ssae.text.tables import stream_texts
 
     known = (out / "index.json").exists()
     corpus_index = CorpusIndex(
@@ -197,7 +197,7 @@ def _seeds(query: str | None, seed_texts: str | None, column: str) -> list[str]:
 
 
 def _texts(source: str, column: str) -> list[str]:
-    from debias_ssae.text.corpora import stream_texts
+    from debias_ssae.text.tables import stream_texts
 
     return [text if isinstance(text, str) else "" for text in stream_texts(source, column=column)]
 

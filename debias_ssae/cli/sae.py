@@ -294,7 +294,7 @@ def _from_corpus(
 
     from debias_ssae.model import load_model, stream_rows
     from debias_ssae.sae import shuffled_batches
-    from debias_ssae.text.corpora import stream_texts
+    from debias_ssae.text.tables import stream_texts
 
     model, name = load_model(encoder), hookpoint or "embeddings"
     parts, found = [], 0

@@ -474,10 +474,10 @@ def _yaml_loader() -> Any:
     return Loader
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: str | Path) -> str:
     """Return the hexadecimal sha256 of a file, read piece by piece; raises InputError where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}") from error

@@ -41,8 +41,9 @@ from debias_ssae.debiaser.settings import (
     seed_of,
 )
 from debias_ssae.erase import LatentEraser, LinearEraser
-from debias_ssae.model.encoder import ActivationEncoder, check_texts
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.text.checks import check_texts
 from debias_ssae.text.concept import Concept
 
 

@@ -9,10 +9,11 @@ from sklearn.utils import check_random_state
 
 from debias_ssae.core.config import DebiasConfig, make_config
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.encoder import ActivationEncoder, check_texts
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.formats import load_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.text import load_corpus
+from debias_ssae.text.checks import check_texts
 from debias_ssae.text.concept import Concept
 
 

@@ -5,14 +5,13 @@ from functools import cached_property
 from typing import Any, Protocol, Self
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from torch import Tensor
 
-from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, embed, harvest, load_model
 from debias_ssae.model.store import EmbeddingCache
+from debias_ssae.text.checks import check_texts
 
 _LOADED_WITH = ("model", "device", "dtype", "revision", "trust_remote_code")
 
@@ -24,32 +23,6 @@ class Edit(Protocol):
     def fingerprint(self) -> str: ...
 
     def __call__(self, x: Tensor) -> Tensor: ...
-
-
-def check_texts(X: Any) -> list[str]:
-    """Return ``X`` as a list of strings.
-
-    Takes a sequence, array, Series, Arrow array or one-column table of strings. Raises InputError for anything
-    else: a bare string, a one-shot iterator, an empty input, a missing text, a number.
-    """
-    if isinstance(X, str | bytes):
-        raise InputError("got a single string where texts were expected; pass a list: [text]")
-    if hasattr(X, "__next__"):
-        raise InputError("got a one-shot iterator of texts; pass a list, since texts are read more than once")
-    if len(getattr(X, "shape", ())) == 2:  # pyarrow tables have no ndim
-        if X.shape[1] != 1:
-            raise InputError(f"got a table of {X.shape[1]} columns where one column of texts was expected")
-        X = X.to_pandas() if hasattr(X, "to_pandas") else X
-        X = X.iloc[:, 0] if hasattr(X, "iloc") else X[:, 0]
-    texts = X.to_pylist() if hasattr(X, "to_pylist") else list(X)
-    if not texts:
-        raise InputError("got no texts; at least one is needed")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            missing = pd.api.types.is_scalar(text) and pd.isna(text)
-            cure = 'replace missing texts by ""' if missing else "texts must be strings"
-            raise InputError(f"row {i} holds {text!r} of type {type(text).__name__}, not a text; {cure}")
-    return [str(t) for t in texts]
 
 
 class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -12,9 +12,9 @@ from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.debiaser.intervention import Intervention
 from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
 from debias_ssae.debiaser.settings import config_of
-from debias_ssae.model.encoder import check_texts
 from debias_ssae.review.candidates import check_reviewable, scores_of
 from debias_ssae.review.choices import Choices, PartChoices
+from debias_ssae.text.checks import check_texts
 
 
 def with_latents(

@@ -12,11 +12,11 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.debiaser.intervention import Intervention
 from debias_ssae.model import Activations
-from debias_ssae.model.encoder import check_texts
 from debias_ssae.review.contexts import Context, read_latent
 from debias_ssae.review.directions import concept_direction, probe_directions, strongest_cosine
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection import LatentScores, encode_attribute
+from debias_ssae.text.checks import check_texts
 
 CHUNK = 8192
 

@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import encoder as room
-from debias_ssae.model.encoder import ActivationEncoder, check_texts
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text.checks import check_texts
 
 TEXTS = ["She is a surgeon.", "He is a nurse who works nights.", "", "She is a surgeon."]
 

@@ -14,7 +14,7 @@ from debias_ssae.cli import main
 from debias_ssae.core.errors import InputError
 from debias_ssae.model.store import ActivationStore
 from debias_ssae.model.store.harvest import harvest_to_store
-from debias_ssae.text.corpora import is_one_file, stream_texts
+from debias_ssae.text.tables import is_one_file, stream_texts
 
 MODEL = small_model("bert")
 
@@ -69,7 +69,7 @@ def test_a_process_reads_its_own_files_only(folder):
     for i in set(range(4)) - own:
         (folder / f"part-{i}.parquet").write_bytes(b"no parquet")
     assert set(stream_texts(folder, rank=0, world_size=2)) == share
-    with pytest.raises(InputError, match="Cannot read the corpus"):
+    with pytest.raises(InputError, match=r"Cannot read .* as parquet"):
         list(stream_texts(folder, rank=1, world_size=2))
 
 
@@ -83,7 +83,7 @@ def test_folders_that_cannot_be_read(folder, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             list(stream_texts(source))
-    with pytest.raises(InputError, match=r"no column 'body': name one of n, text with --text"):
+    with pytest.raises(InputError, match=r"no column 'body'; it has n, text"):
         list(stream_texts(folder / "part-0.parquet", column="body"))
 
 

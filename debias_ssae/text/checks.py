@@ -1,0 +1,113 @@
+"""What the user hands over as texts or as columns: taken where its order and names are certain, else refused."""
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from debias_ssae.core.errors import InputError, brief
+
+
+def check_texts(X: Any, *, name: str = "texts", may_be_empty: bool = False) -> list[str]:
+    """Return ``X`` as a list of strings.
+
+    Takes a sequence, array, Series (pandas, polars), Arrow array or one-column table of strings. Raises InputError
+    for anything else: one string, bytes, a mapping, a set (its order is not certain), a one-shot iterator, no texts
+    (unless ``may_be_empty``), a missing text, a number.
+    """
+    kind = type(X).__name__
+    if isinstance(X, str | bytes | bytearray | memoryview):
+        kind = "string" if isinstance(X, str) else kind
+        raise InputError(f"got a single {kind} where {name} were expected; pass a list of strings: [text]")
+    if isinstance(X, Mapping):
+        raise InputError(
+            f"got a mapping ({kind}) where {name} were expected; pass list(x.values()) or one column"
+        )
+    if isinstance(X, Set):
+        raise InputError(f"got a {kind}, which has no order, where {name} were expected; pass a list")
+    if hasattr(X, "__next__"):
+        raise InputError(
+            f"got a one-shot iterator of {name}; pass a list, since texts are read more than once"
+        )
+    if hasattr(X, "column_names") and hasattr(X, "features"):
+        raise InputError(f"got a data set of {name}; pass one column of it: data['text']")
+    if len(getattr(X, "shape", ())) == 2:  # pyarrow tables have no ndim
+        if X.shape[1] != 1:
+            raise InputError(f"got a table of {X.shape[1]} columns where one column of {name} was expected")
+        X = in_pandas(X)
+        X = X.iloc[:, 0] if isinstance(X, pd.DataFrame) else X[:, 0]
+    try:
+        values = X.to_pylist() if hasattr(X, "to_pylist") else list(X)
+    except TypeError:
+        raise InputError(
+            f"got {brief(X)} ({kind}) where {name} were expected; pass a list of strings"
+        ) from None
+    if not values and not may_be_empty:
+        raise InputError(f"got no {name}; at least one is needed")
+    for i, text in enumerate(values):
+        if not isinstance(text, str):
+            missing = pd.api.types.is_scalar(text) and pd.isna(text)
+            cure = 'replace missing texts by ""' if missing else "texts must be strings"
+            where = f"row {i}" if name == "texts" else f"row {i} of {name}"
+            raise InputError(f"{where} holds {brief(text)} of type {type(text).__name__}, not a text; {cure}")
+    return [str(text) for text in values]
+
+
+def named_columns(given: Any, name: str, *, default: str = "group") -> dict[str, "pd.Series[Any]"]:
+    """Return one or several columns by name: a table, a Series, a mapping of columns, or arrays ``[n]``, ``[n, m]``.
+
+    Names of pandas, polars and Arrow are kept; a column without a name is ``default``, several without names are
+    ``attribute_0``, ``attribute_1``, ... Raises InputError for what is no column.
+    """
+    if given is None:
+        raise InputError(f"{name} is needed; pass one column (or a table or dict of columns)")
+    given = in_pandas(given)
+    if isinstance(given, pd.DataFrame):
+        if not given.columns.is_unique:
+            raise InputError(f"{name} has two columns of one name; give them names of their own")
+        return {str(label): given[label].reset_index(drop=True) for label in given.columns}
+    if isinstance(given, Mapping):
+        return {str(label): column(values, str(label)) for label, values in given.items()}
+    if (
+        not isinstance(given, pd.Series)
+        and hasattr(given, "__len__")
+        and not isinstance(given, str | bytes | Set)
+    ):
+        array = np.asarray(given, dtype=object)
+        if array.ndim == 2 and array.shape[1] > 1:
+            return {f"attribute_{i}": column(array[:, i], name) for i in range(array.shape[1])}
+    label = given.name if isinstance(given, pd.Series) and given.name not in (None, "") else default
+    return {str(label): column(given, name)}
+
+
+def column(values: Any, name: str) -> "pd.Series[Any]":
+    """Return ``values`` as a flat Series with a plain index; raises InputError for what is no column."""
+    values = in_pandas(values)
+    if isinstance(values, pd.DataFrame):
+        if values.shape[1] != 1:
+            raise InputError(f"{name} must be one column, got {values.shape[1]}")
+        values = values.iloc[:, 0]
+    if isinstance(values, str | bytes | Mapping | Set) or not hasattr(values, "__len__"):
+        raise InputError(f"{name} must be a sequence with one entry a row, got {type(values).__name__}")
+    if not isinstance(values, pd.Series):
+        array = np.asarray(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 1:
+            raise InputError(f"{name} must be flat (one entry a row), got shape {array.shape}")
+        values = pd.Series(array).infer_objects()
+    return values.reset_index(drop=True)
+
+
+def in_pandas(values: Any) -> Any:
+    """Tables and columns of polars and Arrow in pandas', their whole numbers whole beside missing ones."""
+    if isinstance(values, pd.DataFrame | pd.Series | np.ndarray | list | tuple):
+        return values
+    name = getattr(values, "name", None)
+    if hasattr(values, "to_arrow"):
+        values = values.to_arrow()
+    if type(values).__module__.split(".")[0] == "pyarrow":
+        values = values.to_pandas(integer_object_nulls=True)
+        return values.rename(name) if isinstance(values, pd.Series) else values
+    return values.to_pandas() if hasattr(values, "to_pandas") else values

@@ -1,0 +1,499 @@
+"""The one reader of texts and tables: files, folders, patterns, addresses and hub data sets, piece by piece.
+
+Every source becomes pieces of rows in which nothing was guessed: cells of csv are the strings that the file holds
+(a column becomes numbers only where each of its cells is written as a number is), and rows of another length than
+the header are refused by their line.
+"""
+
+import csv
+import gzip
+import io
+import logging
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from debias_ssae.core.errors import InputError, brief, one_line
+from debias_ssae.core.io import parse_json
+
+logger = logging.getLogger(__name__)
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
+"""Kinds of file; all but parquet also with .gz."""
+_MISSING = ("NA", "NaN", "nan", "<NA>")
+"""What a cell of a csv file without a value holds ; None and null may be values (of a religion)."""
+_REMOTE = re.compile(r"[a-z][a-z0-9+]*://")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_PIECE_ROWS = 8192
+_LINE_CHARACTERS = 2**24
+_FAULTS = (OSError, ValueError, EOFError, zlib.error, csv.Error, KeyError, NotImplementedError)
+"""What readers raise on damaged files; pyarrow's errors are among them."""
+
+
+class Piece(NamedTuple):
+    """Some rows of a source, column by column."""
+
+    columns: dict[str, list[Any]]
+    """Values by name, None where there is none."""
+    where: Callable[[int], str]
+    """Names a row's place in the file."""
+    as_written: bool
+    """Whether every value is a string of the file (csv, tsv, txt)."""
+
+
+def load_table(
+    path: str | Path,
+    *,
+    text: str,
+    target: str | None = None,
+    sensitive: str | None = None,
+    drop_empty: bool = False,
+    as_written: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Read a table (a csv, tsv, jsonl, json or parquet file, ``.gz`` too, a folder or pattern of them, or a hub data
+    set) and check the named columns.
+
+    Returns every column. Raises InputError for an unreadable source, an empty table, a missing column (the message
+    lists those there are), texts that are not strings or are empty (``drop_empty`` leaves rows without a text out
+    and warns in the log), and missing values of the target. The attribute may have missing values: such rows are
+    unlabelled. Columns of ``as_written`` stay the strings of a csv file even where they look like numbers.
+    """
+    table = read_table(path, as_written=[text, *as_written])
+    roles = {"text": text, "target": target, "sensitive": sensitive}
+    named = {role: column for role, column in roles.items() if column is not None}
+    for role, column in named.items():
+        if column not in table.columns:
+            raise InputError(
+                f"{path} has no column {column!r} for the {role}; it has {_listed(table.columns)}"
+            )
+    if len(set(named.values())) < len(named):
+        raise InputError(f"The text, target and sensitive columns must differ, got {named}")
+    if drop_empty:
+        table = _with_text(table, text, path)
+    _check_texts(table[text], f"{path}, column {text!r}")
+    if target is not None:
+        missing = table[target].isna()
+        if missing.any():
+            raise InputError(
+                f"{path}, column {target!r}: {int(missing.sum())} of {len(table)} targets are missing, the "
+                f"first in row {_first(missing)}; drop those rows or fill them"
+            )
+    if sensitive is not None and table[sensitive].isna().all():
+        raise InputError(f"{path}, column {sensitive!r}: every value of the attribute is missing")
+    return table
+
+
+def read_table(path: str | Path, *, as_written: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table whole; raises InputError for an unknown ending, an unreadable source and one without rows.
+
+    A csv column that is not named in ``as_written`` becomes numbers where every value is written as one (``7``,
+    ``0.25``; not ``007`` or ``+7``), and NA, NaN, nan and <NA> in it are missing values.
+    """
+    found: dict[str, list[Any]] = {}
+    as_strings: set[str] = set()
+    n = 0
+    for piece in _pieces(str(path), None, "train"):
+        rows = len(next(iter(piece.columns.values()), ()))
+        for name, values in piece.columns.items():
+            found.setdefault(name, [None] * n).extend(values)
+            if piece.as_written:
+                as_strings.add(name)
+        n += rows
+        for values in found.values():
+            values.extend([None] * (n - len(values)))
+    if n == 0:
+        raise InputError(f"{path} holds no rows")
+    keep = set(as_written)
+    return pd.DataFrame({name: _series(v, name in as_strings - keep) for name, v in found.items()})
+
+
+def load_corpus(path: str | Path, *, column: str = "text") -> list[str]:
+    """Read a corpus: one text a row of a table, or one a line of a .txt file; sources as in :func:`stream_texts`.
+
+    Empty and missing texts are left out. Raises InputError for an unreadable or empty corpus.
+    """
+    texts = [text for text in stream_texts(path, column=column) if text is not None and text.strip()]
+    if not texts:
+        raise InputError(f"{path} holds no texts")
+    return texts
+
+
+def stream_texts(
+    source: str | Path,
+    *,
+    column: str = "text",
+    split: str = "train",
+    limit: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[str | None]:
+    """Yield the texts of ``source``: a .txt file (one text a line), a table, many files, or a hub data set.
+
+    Many files are a folder of one kind of them (.txt files of a folder with tables are passed over), or a pattern
+    (``part-*.parquet``), in the order of their names; a file may also be an address (``https://...``). No more than
+    a piece of a file is in memory. A missing value is yielded as None.
+
+    ``limit`` takes the first texts only. With ``world_size`` above 1 only the share of process ``rank`` is
+    yielded: whole files where their number is a multiple of ``world_size``, so that each process reads its own
+    only, else every ``world_size``-th text. Raises InputError for an unreadable source, a missing column and a
+    value that is no text.
+    """
+    if limit is not None:
+        limit = limit // world_size + (rank < limit % world_size)
+    files = _files(str(source))
+    if files is None:
+        pieces: Iterable[Piece] = _from_hub(str(source), [column], split, rank, world_size)
+        rank, world_size = 0, 1
+    elif len(files) % world_size == 0:
+        pieces = (piece for file in files[rank::world_size] for piece in _from_file(file, [column]))
+        rank, world_size = 0, 1
+    else:
+        pieces = (piece for file in files for piece in _from_file(file, [column]))
+    yield from islice(islice(_texts(pieces, column), rank, None, world_size), limit)
+
+
+def is_one_file(source: str | Path) -> bool:
+    """Return whether ``source`` is or names a single local file, not many and no hub data set."""
+    path = Path(source)
+    return path.is_file() or (
+        not path.exists()
+        and not _is_pattern(str(source))
+        and not _REMOTE.match(str(source))
+        and _kind(str(source)) is not None
+    )
+
+
+def _texts(pieces: Iterable[Piece], column: str) -> Iterator[str | None]:
+    for columns, where, _ in pieces:
+        for i, text in enumerate(columns[column]):
+            if text is None or isinstance(text, str):
+                yield text
+            else:
+                raise InputError(
+                    f"{where(i)} holds {brief(text)} ({type(text).__name__}) in column {column!r}, expected a text"
+                )
+
+
+# ---------------------------------------------------------------- which files
+
+
+def _pieces(source: str, wanted: Sequence[str] | None, split: str) -> Iterator[Piece]:
+    files = _files(source)
+    if files is None:
+        yield from _from_hub(source, wanted, split, 0, 1)
+    else:
+        for file in files:
+            yield from _from_file(file, wanted)
+
+
+def _files(source: str) -> list[str] | None:
+    """Return the files that ``source`` stands for; None is a hub data set."""
+    path = Path(source)
+    if _REMOTE.match(source) or path.is_file():
+        return [source]
+    if path.is_dir():
+        there = sorted(str(p) for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        files = [file for file in there if _kind(file) not in (None, ".txt")] or [
+            file for file in there if _kind(file) == ".txt"
+        ]
+        nothing = f"{path} is a folder that holds no {', '.join(ENDINGS)} file"
+    elif _is_pattern(source):
+        files = sorted(str(p) for p in Path(path.anchor or ".").glob(source.removeprefix(path.anchor)))
+        nothing = f"No file matches {source}"
+    elif _kind(source) is None and _HUB_ID.fullmatch(source) and path.suffix != ".gz":
+        return None
+    else:
+        raise InputError(f"There is no file {source}")
+    kinds = {_kind(file) for file in files}
+    if not files:
+        raise InputError(nothing)
+    if len(kinds) > 1 or None in kinds:
+        raise InputError(f"{source} must be files of one kind, of {', '.join(ENDINGS)}")
+    return files
+
+
+def _kind(file: str) -> str | None:
+    name = file.lower().removesuffix(".gz")
+    kind = next((ending for ending in ENDINGS if name.endswith(ending)), None)
+    return None if kind == ".parquet" and file.lower().endswith(".gz") else kind
+
+
+def _is_pattern(source: str) -> bool:
+    return any(sign in source for sign in "*?[")
+
+
+# ---------------------------------------------------------------- readers
+
+
+def _from_file(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
+    kind = _kind(file)
+    if kind is None:
+        raise InputError(f"{file}: unknown kind of file; known endings: {', '.join(ENDINGS)}, also with .gz")
+    readers: dict[str, Callable[[str, Sequence[str] | None], Iterator[Piece]]] = {
+        ".csv": _from_csv, ".tsv": _from_csv, ".jsonl": _from_json, ".json": _from_json,
+        ".parquet": _from_parquet, ".txt": _from_lines,
+    }  # fmt: skip
+    try:
+        yield from readers[kind](file, wanted)
+    except _FAULTS as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"Cannot read {file} as {kind[1:]}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error) or type(error).__name__
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[Any]:
+    """Open a file, packed or not, here or at an address, for bytes."""
+    with _remote(file) if _REMOTE.match(file) else Path(file).open("rb") as raw:
+        if not file.lower().endswith(".gz"):
+            yield raw
+            return
+        with gzip.open(raw, "rb") as unpacked:
+            yield unpacked
+
+
+def _remote(address: str) -> Any:
+    import fsspec
+
+    return fsspec.open(address, "rb").open()
+
+
+def _lines(file: str) -> Iterator[tuple[int, str]]:
+    """Yield each line with its number and its end, decoded; UTF-8, or UTF-16 where a byte order mark says so."""
+    with _opened(file) as raw:
+        begin = raw.peek(4)[:4] if hasattr(raw, "peek") else b""
+        wide = begin.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = io.TextIOWrapper(raw, encoding="utf-16" if wide else "utf-8-sig", newline="\n")
+        number = 0
+        while True:
+            try:
+                line = text.readline(_LINE_CHARACTERS)
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{file} is not UTF-8 after line {number} (byte 0x{error.object[error.start]:02x}): save it as"
+                    " UTF-8, for example with iconv"
+                ) from error
+            if not line:
+                return
+            number += 1
+            if len(line) == _LINE_CHARACTERS:
+                raise InputError(f"{file}: line {number} is longer than {_LINE_CHARACTERS} characters")
+            if "\0" in line:
+                raise InputError(f"{file}: line {number} holds NUL bytes; save the file as UTF-8")
+            yield number, line
+
+
+def _from_lines(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
+    if wanted is None:
+        raise InputError(f"{file} holds lines of text, expected a table: {', '.join(ENDINGS[:-1])}")
+    lines = (line.rstrip("\r\n") for _, line in _lines(file))
+    start = 0
+    while part := list(islice(lines, _PIECE_ROWS)):
+        yield Piece(
+            {wanted[0]: list(part)}, _placed(file, range(start + 1, start + 1 + len(part)), "line"), True
+        )
+        start += len(part)
+
+
+def _from_csv(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
+    """Read csv or tsv by the standard library, which keeps every cell as it is written."""
+    csv.field_size_limit(_LINE_CHARACTERS)
+    separator = "\t" if _kind(file) == ".tsv" else ","
+    reader = csv.reader((line for _, line in _lines(file)), delimiter=separator, strict=True)
+    try:
+        header = next((row for row in reader if row), None)
+        if header is None:
+            raise InputError(f"{file} holds no rows")
+        names = _header(file, header, separator, wanted)
+        chosen = {name: names.index(name) for name in (wanted or names)}
+        rows = _csv_rows(file, reader, names)
+        while part := list(islice(rows, _PIECE_ROWS)):
+            columns = {name: [row[i] or None for _, row in part] for name, i in chosen.items()}
+            yield Piece(columns, _placed(file, [line for line, _ in part], "line"), True)
+    except csv.Error as error:
+        raise InputError(f"{file}, line {reader.line_num}: {error}") from error
+
+
+def _csv_rows(file: str, reader: Any, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with its first line; raises InputError where it is shorter or longer than the header."""
+    end = reader.line_num
+    for row in reader:
+        line, end = end + 1, reader.line_num
+        if not row:
+            continue
+        if len(row) < len(names) or any(row[len(names) :]):
+            raise InputError(
+                f"{file}, line {line}: {len(row)} values, expected the {len(names)} of the header ({_listed(names)});"
+                " a value with a separator in it needs quotes"
+            )
+        yield line, row
+
+
+def _header(file: str, header: list[str], separator: str, wanted: Sequence[str] | None) -> list[str]:
+    while header and not header[-1]:
+        header = header[:-1]  # a trailing separator
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{file} has two columns called {twice[0]!r}; give each its own name")
+    for column in wanted or ():
+        if column not in names:
+            other = next((s for s in ";\t|," if len(names) == 1 and s != separator and s in names[0]), None)
+            hint = (
+                ""
+                if other is None
+                else f"; its values seem to be separated by {other!r}: save it with {separator!r}"
+            )
+            raise InputError(_no_column(file, column, names) + hint)
+    return names
+
+
+def _from_json(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
+    """Read objects, one a line, or one array of them."""
+    lines = ((number, line) for number, line in _lines(file) if line.strip())
+    first = next(lines, None)
+    if first is None:
+        raise InputError(f"{file} holds no rows")
+    if first[1].lstrip().startswith("["):
+        rows = parse_json(first[1] + "".join(line for _, line in lines), file)
+        numbered: Iterator[tuple[int, Any]] = enumerate(rows)
+        word = "row"
+    else:
+        numbered = (
+            (number, parse_json(line, f"{file}, line {number}")) for number, line in _chained(first, lines)
+        )
+        word = "line"
+    while part := list(islice(numbered, _PIECE_ROWS)):
+        for number, row in part:
+            if not isinstance(row, dict):
+                raise InputError(
+                    f"{file}, {word} {number}: {brief(row)}, expected an object of names and values"
+                )
+        there = list(dict.fromkeys(name for _, row in part for name in row))
+        for column in wanted or ():
+            if column not in there:
+                raise InputError(_no_column(file, column, there))
+        names = wanted or there
+        columns = {name: [row.get(name) for _, row in part] for name in names}
+        yield Piece(columns, _placed(file, [number for number, _ in part], word), False)
+
+
+def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def _from_parquet(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
+    import pyarrow.parquet as pq
+
+    with _opened(file) as raw:
+        table = pq.ParquetFile(raw)
+        names = list(table.schema_arrow.names)
+        if len(set(names)) < len(names):
+            raise InputError(f"{file} has two columns of one name; give each its own")
+        for column in wanted or ():
+            if column not in names:
+                raise InputError(_no_column(file, column, names))
+        chosen = (
+            [n for n in names if not re.fullmatch(r"__index_level_\d+__", n)]
+            if wanted is None
+            else list(wanted)
+        )
+        start = 0
+        for batch in table.iter_batches(_PIECE_ROWS, columns=chosen):
+            columns = {name: batch.column(name).to_pylist() for name in chosen}
+            yield Piece(columns, _placed(file, range(start, start + len(batch)), "row"), False)
+            start += len(batch)
+
+
+def _from_hub(
+    source: str, wanted: Sequence[str] | None, split: str, rank: int, world_size: int
+) -> Iterator[Piece]:
+    import datasets
+    from datasets.distributed import split_dataset_by_node
+
+    try:
+        data: Any = datasets.load_dataset(source, split=split, streaming=True)
+        if world_size > 1:
+            data = split_dataset_by_node(data, rank=rank, world_size=world_size)
+        rows = enumerate(data)
+        while part := list(islice(rows, _PIECE_ROWS)):
+            there = list(part[0][1])
+            for column in wanted or ():
+                if column not in there:
+                    raise InputError(_no_column(source, column, there))
+            columns = {name: [row[name] for _, row in part] for name in (wanted or there)}
+            yield Piece(columns, _placed(source, [i for i, _ in part], "row"), False)
+    except InputError:
+        raise
+    except Exception as error:  # datasets raises its readers' own errors, of any kind
+        raise InputError(
+            f"{source} is no file or folder here, and reading it as a data set of the hub failed: {one_line(error)}"
+        ) from error
+
+
+def _placed(file: str, places: Sequence[int], word: str) -> Callable[[int], str]:
+    return lambda i: f"{file}, {word} {places[i]}"
+
+
+# ---------------------------------------------------------------- columns
+
+
+def _series(values: list[Any], may_be_numbers: bool) -> "pd.Series[Any]":
+    if may_be_numbers:
+        values = [None if value in _MISSING else value for value in values]
+        there = [value for value in values if value is not None]
+        if there and all(map(_INTEGER.fullmatch, there)):
+            values = [None if value is None else int(value) for value in values]
+        elif there and all(map(_NUMBER.fullmatch, there)):
+            return pd.Series([float("nan") if value is None else float(value) for value in values])
+    if None in values and {type(value) for value in values} == {int, type(None)}:
+        return pd.Series(values, dtype=object)  # as floats they would be 1.0
+    return pd.Series(values, dtype=None if values else object)
+
+
+def _with_text(table: pd.DataFrame, text: str, path: str | Path) -> pd.DataFrame:
+    empty = table[text].map(lambda value: isinstance(value, str) and not value.strip()) | table[text].isna()
+    if empty.any():
+        logger.warning("%s: %d of %d texts are empty and were left out", path, empty.sum(), len(table))
+    return table[~empty].reset_index(drop=True)
+
+
+def _check_texts(texts: "pd.Series[Any]", where: str) -> None:
+    strings = texts.map(lambda value: isinstance(value, str))
+    if not strings.all():
+        first = _first(~strings)
+        raise InputError(
+            f"{where}: {int((~strings).sum())} rows are no text; row {first} holds {brief(texts.tolist()[first])}"
+        )
+    blank = ~texts.map(lambda value: bool(value.strip()))
+    if blank.any():
+        raise InputError(
+            f"{where}: {int(blank.sum())} texts are empty, the first in row {_first(blank)}; drop them"
+        )
+
+
+def _first(mask: "pd.Series[bool]") -> int:
+    return int(mask.to_numpy().argmax())
+
+
+def _listed(names: Iterable[Any]) -> str:
+    shown = [brief(str(name))[1:-1] for name in names]
+    return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
+
+
+def _no_column(source: str, column: str, there: Sequence[str]) -> str:
+    return f"{source} has no column {column!r}; it has {_listed(there)}"
