@@ -6,11 +6,8 @@ import numpy as np
 
 from debias_ssae.audit.flips import FlipReport, counterfactual_flips, flips_of_predictions
 from debias_ssae.audit.gates import GateResult, check_gates, parse_thresholds
-from debias_ssae.audit.inputs import label_codes, weights_of
-from debias_ssae.audit.latents import latent_cards
-from debias_ssae.audit.outcome import AuditReport
-from debias_ssae.audit.rates import cell_accuracy, confusion
-from debias_ssae.audit.run import audit, crossed_attributes
+from debias_ssae.audit.rates import cell_accuracy, confusion, label_codes, summary_values, weights_of
+from debias_ssae.audit.run import AuditReport, audit, crossed_attributes
 
 __all__ = [
     "AuditReport",
@@ -18,11 +15,12 @@ __all__ = [
     "GateResult",
     "audit",
     "check_gates",
+    "confusion",
     "counterfactual_flips",
     "flips_of_predictions",
     "group_accuracies",
-    "latent_cards",
     "parse_thresholds",
+    "summary_values",
     "worst_group_accuracy",
 ]
 
@@ -30,7 +28,7 @@ __all__ = [
 def worst_group_accuracy(
     y_true: Any, y_pred: Any, *, sensitive_features: Any, sample_weight: Any = None
 ) -> float:
-    """Lowest accuracy over the non-empty cells label x group; several attributes are crossed.
+    """Lowest accuracy over the non-empty cells label x group, however few rows one has; several attributes are crossed.
 
     A score for ``sklearn.metrics.make_scorer`` with ``set_score_request(sensitive_features=True)``. Rows
     whose attribute is missing are a group of their own. Raises InputError on lengths that differ and missing

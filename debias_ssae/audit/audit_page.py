@@ -1,15 +1,16 @@
-"""The page of an audit: limits, verdict, figures and tables of each section, where the numbers come from."""
+"""The page of an audit: the verdict and one picture, findings, limits; every table is folded below."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from debias_ssae.audit import AuditReport, GateResult
-from debias_ssae.audit.extra_blocks import extra_blocks
+from debias_ssae.audit.gates import GateResult
+from debias_ssae.audit.measures import MEASURED, TOO_FEW
 from debias_ssae.audit.page import (
     Block,
+    Card,
     Cell,
     Column,
     Figure,
@@ -23,71 +24,77 @@ from debias_ssae.audit.page import (
     write_text,
 )
 from debias_ssae.audit.plotting import Point, Series, dot_plot, heat_table, pareto_plot
-from debias_ssae.audit.verdict import COMPARED_FIRST, MOST_LINES, verdict_lines
-
-MOST_ROWS = 300
-_FIGURE_ROWS = 30
-_HEAT_GROUPS, _HEAT_CLASSES = 4, 30
-LIMITS = (
-    "Equal numbers for these groups do not make a system fair: harm also lies in what is predicted, in"
-    " what it is used"
-    " for, and in what happens to people who are in no group here.",
-    "A gender derived from pronouns or names says how a text is worded. It is not a person's gender, it"
-    " has as many"
-    " values as somebody chose, and it must not be used to label people.",
-    "Improving one attribute can worsen another, and one measure another. Look at every section before"
-    " deciding.",
-    "An undefined number is shown as undefined: it is not zero, and no evidence of fairness. “Too few to"
-    " say” is an"
-    " outcome, not a pass.",
-    "The numbers describe these rows and rows drawn like them, not other populations or other times.",
+from debias_ssae.audit.run import AuditReport
+from debias_ssae.audit.verdict import (
+    MOST_FINDINGS,
+    findings,
+    flips_by_model,
+    kind_of,
+    leakage_by_attribute,
+    shown_measures,
+    unmeasured,
+    verdict,
+    words,
 )
-RMS_FORMULA = (
-    "the square root of the mean over classes of the mean over pairs of groups of (TPR - TPR)²; the class"
-    " set is in the"
-    " table. Noise alone makes it positive: the interval is for the true gap and may lie below the value"
+
+MOST_ROWS = 60
+_MOST_NAMES = 40
+_FIGURE_ROWS = 12
+_BESIDE = 3
+"""So many models stand beside each other in a row; more stand below each other."""
+_HEAT_GROUPS, _HEAT_CLASSES = 4, 12
+_NAN = float("nan")
+LIMITS = (
+    "Equal numbers for these groups do not make a system fair: harm also lies in what is predicted, in what it is"
+    " used for, and in what happens to people who are in no group here.",
+    "A gender derived from pronouns or names says how a text is worded. It is not a person's gender, it has as many"
+    " values as somebody chose, and it must not be used to label people.",
+    "“Too few to say” is not a pass, and an undefined number is no evidence of fairness. The numbers describe these"
+    " rows and rows drawn like them, not other people or other times.",
 )
 HOW = (
-    "Intervals have 95% confidence. Cells and group rates: Wilson. Worst cell, widest gap and lowest"
-    " ratio: simultaneous"
-    " over the cells or pairs that could be the worst, since a minimum over noisy cells reads low and a"
+    "Each measure has one outcome: beyond the tolerance if the whole interval is, within it if the whole interval is,"
+    " otherwise too few to say. A selection rate gap no wider than the labels' own, give or take the tolerance,"
+    " reads “as the labels differ”.",
+    "Intervals have 95% confidence. Cells and group rates: Wilson. Worst cell, widest gap and lowest ratio:"
+    " simultaneous over the cells or pairs that could be the worst, since a minimum over noisy cells reads low and a"
     " maximum gap high.",
-    "Chance level of a gap: group labels dealt out at random, inside each label where rates are given the"
-    " label.",
+    "TPR gap, RMS: the square root of the mean over classes of the mean over pairs of groups of (TPR - TPR)². Noise"
+    " alone makes it positive, so the expected square of the noise is taken away.",
     "Tests between groups are Holm-corrected over all groups and measures of a section and model.",
-    "Models are compared on the same rows, so their differences are paired. Rows marked count bootstrap"
-    " or row bootstrap"
-    " were resampled; their interval is the union of the percentile and the reflected one.",
+    "Models are compared on the same rows, so their differences are paired.",
     "More rows needed: so that the interval of a cell is no wider than plus or minus half the tolerance.",
 )
 
 
 def write_audit_report(report: AuditReport, path: str | Path) -> Path:
-    """Write ``report`` as one self-contained HTML file. Raises MissingExtraError without jinja2 and
-    matplotlib.
-    """
+    """Write ``report`` as one self-contained HTML file. Raises MissingExtraError without jinja2 and matplotlib."""
     return write_text(audit_html(report), path)
 
 
 def audit_html(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
     """The page as a string. Raises MissingExtraError without jinja2 and matplotlib."""
-    lines = verdict_lines(report)
-    blocks = [
-        *_gates(gates),
-        *_models(report),
-        *(_section(report, i, s) for i, s in enumerate(report.sections)),
-        *extra_blocks(report),
-    ]
-    more = len(lines) - MOST_LINES
+    one, found = verdict(report), findings(report)
     models = f"{len(report.models)} model{'s' if len(report.models) > 1 else ''} ({', '.join(report.models)})"
     sections = ", ".join(report.sections[:6]) + (" and more" if len(report.sections) > 6 else "")
+    section = one.section or report.sections[0]
+    blocks = [
+        *(_section(report, i, s, shown=s == section) for i, s in enumerate(report.sections)),
+        *_models(report),
+        *_leakage(report.extras.get("leakage")),
+        *_flips(report.extras.get("flips")),
+    ]
     context = {
         "title": "Fairness audit",
         "eyebrow": "Audit report",
         "lede": f"{report.n_rows:,} rows, {len(report.classes)} classes, {models}, by {sections}.",
+        "verdict": one,
+        "picture": _cell_figure(report, section, "Accuracy in the worst cells"),
+        "gates": _gates(gates),
+        "findings": found[:MOST_FINDINGS],
+        "more": max(0, len(found) - MOST_FINDINGS),
+        "unmeasured": unmeasured(report),
         "limits": LIMITS,
-        "verdict": lines[:MOST_LINES],
-        "verdict_note": f"{more} more findings of lesser weight are in the tables." if more > 0 else "",
         "blocks": blocks,
         "how": [*report.notes, *HOW],
         "provenance": {
@@ -97,125 +104,72 @@ def audit_html(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
     return render("audit", context)
 
 
-def _gates(gates: Sequence[GateResult]) -> list[Block]:
+def _gates(gates: Sequence[GateResult]) -> Block | None:
     if not gates:
-        return []
-    rows = [
-        TableRow(
-            [
-                Cell("pass" if g.passed else "fail"),
-                Cell(
-                    f"{g.metric.replace('_', ' ')} {'at least' if g.kind == 'fail_under' else 'at most'}"
-                    f" {g.threshold:g}"
-                ),
-                Cell(g.section),
-                Cell(g.model),
-                Cell(g.reason, wrap=True),
-            ],
-            "" if g.passed else "bad",
-        )
-        for g in gates
-    ]
+        return None
+    rows = []
+    for g in sorted(gates, key=lambda g: g.passed):
+        sign = "at least" if g.kind == "fail_under" else "at most"
+        threshold = f"{words(g.metric)} {sign} {g.threshold:g}"
+        cells = [Cell("pass" if g.passed else "fail"), Cell(threshold), Cell(g.section), Cell(g.model)]
+        rows.append(TableRow([*cells, Cell(g.reason, wrap=True)], "" if g.passed else "bad"))
     failed = sum(not g.passed for g in gates)
     text = f"{failed} of {len(gates)} thresholds failed." if failed else f"All {len(gates)} thresholds hold."
-    table = Table("Gates", _columns(("result", "threshold", "section", "model", "reason"), ()), rows)
-    return [Block("gates", "Gates", tables=[table], text=[text])]
+    table = Table("Thresholds", _columns(("result", "threshold", "section", "model", "reason"), ()), rows)
+    return Block("gates", "Gates", tables=[table._replace(folded=not failed)], text=[text])
 
 
-def _models(report: AuditReport) -> list[Block]:
-    """Models side by side: trade-off and paired differences."""
-    if len(report.models) < 2:
-        return []
-    section = report.sections[0]
-    points = []
-    for model in report.models:
-        x, y = (
-            report.measure_row(m, model=model, section=section) for m in ("accuracy", "worst_group_accuracy")
-        )
-        ends = [(r["ci_low"], r["ci_high"]) for r in (x, y)]
-        points.append(Point(model, x["value"], y["value"], ends[0], ends[1], model))
-    svg = pareto_plot(points, title="Trade-off", x_label="accuracy", y_label="worst-group accuracy")
-    figure = Figure(
-        trusted(svg),
-        f"Accuracy against worst-group accuracy by {section}; on the dashed front no model is"
-        " beaten on both. Lines are 95% intervals.",
+def _of(table: pd.DataFrame, **values: str) -> pd.DataFrame:
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
+
+
+def _cell_figure(report: AuditReport, section: str, title: str) -> Figure:
+    """The worst cells of all models that have rows enough, worst first."""
+    cells = _of(report.cells, section=section)
+    enough = cells[(cells["n"] > 0) & ~cells["excluded"]]
+    worst = enough.groupby(["label", "group"], sort=False)["accuracy"].min().sort_values(kind="stable")
+    order, series = worst.index[:_FIGURE_ROWS], []
+    for model in report.models[:6]:
+        part = _of(cells, model=model).set_index(["label", "group"]).loc[order]
+        series.append(Series(model, *(part[c].tolist() for c in ("accuracy", "ci_low", "ci_high"))))
+    svg = dot_plot(
+        [f"{a} / {b}" for a, b in order], series, title=f"{title} by {section}", x_label="accuracy"
     )
-    chosen = report.comparisons[report.comparisons["section"] == section]
-    labels = [
-        f"{r['model_a']} - {r['model_b']}" for r in _dicts(chosen) if r["metric"] == "worst_group_accuracy"
-    ]
-    rows = [r for r in _dicts(chosen) if r["metric"] == "worst_group_accuracy"][:_FIGURE_ROWS]
-    series = [Series("difference", *([r[k] for r in rows] for k in ("difference", "ci_low", "ci_high")))]
-    differences = dot_plot(
-        labels[:_FIGURE_ROWS],
-        series,
-        title="Paired differences",
-        x_label="difference in worst-group accuracy",
-        limits=None,
-        reference=0.0,
-    )
-    figures = [
-        figure,
-        Figure(trusted(differences), "Paired differences; an interval across 0 shows no difference."),
-    ]
-    first = chosen["metric"].isin(COMPARED_FIRST)
-    tables = [_comparisons(chosen[first], f"Models in pairs by {section}, on the same rows")]
-    rest = pd.concat([chosen[~first], report.comparisons[report.comparisons["section"] != section]])
-    tables.append(_comparisons(rest, "Models in pairs, other measures and sections", folded=True))
-    return [Block("models", "Models side by side", figures, tables)]
+    caption = f"Accuracy in each cell label / group by {section}, lowest first; lines are 95% intervals."
+    if len(worst) > len(order):
+        caption += f" The {len(order)} lowest of {len(worst)} are shown."
+    return Figure(trusted(svg), caption)
 
 
-def _section(report: AuditReport, index: int, section: str) -> Block:
-    def of(table: pd.DataFrame) -> pd.DataFrame:
-        return table[table["section"] == section] if len(table) else table
-
-    cells, groups = of(report.cells), of(report.by_group)
-    figures = [_cell_figure(report, cells, index), *_rate_figures(report, groups, index)]
-    small = _confusion_figures(report, of(report.confusion), index)
+def _section(report: AuditReport, index: int, section: str, *, shown: bool) -> Block:
+    """``shown``: the picture above is of this section."""
+    groups = _of(report.by_group, section=section)
+    figures = [] if shown else [_cell_figure(report, section, f"Cells {index + 1}")]
+    figures += _group_figure(report, groups, section, index)
+    small = _confusion_figures(report, _of(report.confusion, section=section), index)
     tables = [
-        _measures(of(report.measures), section),
-        _cells(cells, section, len(cells) > 60),
-        _groups(groups, section),
-        _contrasts(of(report.contrasts), section),
+        _measures(report, section),
+        _cells(report, section),
+        _rates(report, groups, section),
+        _contrasts(report, section),
     ]
-    undefined = of(report.undefined)
-    if len(undefined):
-        tables.insert(1, _undefined(undefined, section))
+    if len(undefined := _of(report.undefined, section=section)):
+        tables.append(_undefined(undefined, section))
     return Block(f"section-{index + 1}", f"By {section}", figures, tables, small_figures=small)
 
 
-def _cell_figure(report: AuditReport, cells: pd.DataFrame, index: int) -> Figure:
-    """The worst cells of all models, worst first."""
-    worst = cells.groupby(["label", "group"], sort=False)["accuracy"].min()
-    order = worst.sort_values(na_position="first").index[:_FIGURE_ROWS]
-    series = []
-    for model in report.models:
-        part = cells[cells["model"] == model].set_index(["label", "group"]).loc[order]
-        series.append(Series(model, *(part[c].tolist() for c in ("accuracy", "ci_low", "ci_high"))))
-    labels = [f"{label} / {group}" for label, group in order]
-    svg = dot_plot(labels, series, title=f"Accuracy by cell {index + 1}", x_label="accuracy in the cell")
-    shown = "" if len(worst) <= _FIGURE_ROWS else f" The {_FIGURE_ROWS} lowest of {len(worst)} are shown."
-    return Figure(
-        trusted(svg), f"Accuracy in each cell label / group, lowest first, with Wilson intervals.{shown}"
-    )
-
-
-def _rate_figures(report: AuditReport, groups: pd.DataFrame, index: int) -> list[Figure]:
-    """Accuracy and selection rate by group, where the groups fit."""
+def _group_figure(report: AuditReport, groups: pd.DataFrame, section: str, index: int) -> list[Figure]:
     names = list(dict.fromkeys(groups[~groups["overall"]]["group"]))
-    if len(names) > _FIGURE_ROWS:
+    if len(names) > 2 * _FIGURE_ROWS:
         return []
-    figures = []
-    metrics = ("accuracy", "selection_rate") if len(report.classes) == 2 else ("accuracy",)
-    for metric in metrics:
-        series = []
-        for model in report.models:
-            part = groups[(groups["model"] == model) & (groups["metric"] == metric) & ~groups["overall"]]
-            series.append(Series(model, *(part[c].tolist() for c in ("value", "ci_low", "ci_high"))))
-        name = metric.replace("_", " ")
-        svg = dot_plot(names, series, title=f"{name.capitalize()} by group {index + 1}", x_label=name)
-        figures.append(Figure(trusted(svg), f"{name.capitalize()} of each group, with Wilson intervals."))
-    return figures
+    series = []
+    for model in report.models[:6]:
+        part = _of(groups[~groups["overall"]], model=model, metric="accuracy")
+        series.append(Series(model, *(part[c].tolist() for c in ("value", "ci_low", "ci_high"))))
+    svg = dot_plot(names, series, title=f"Accuracy by group {index + 1}", x_label="accuracy")
+    return [Figure(trusted(svg), f"Accuracy of each group by {section}, with 95% intervals.")]
 
 
 def _confusion_figures(report: AuditReport, confusion: pd.DataFrame, index: int) -> list[Figure]:
@@ -225,137 +179,249 @@ def _confusion_figures(report: AuditReport, confusion: pd.DataFrame, index: int)
     figures = []
     for model in report.models:
         for group in groups:
-            part = confusion[(confusion["model"] == model) & (confusion["group"] == group)]
+            part = _of(confusion, model=model, group=group)
             counts = part.pivot(index="label", columns="prediction", values="n")
             counts = counts.reindex(index=classes, columns=classes).fillna(0.0)
             shares = counts.div(counts.sum(axis=1).where(lambda s: s > 0), axis=0)
-            svg = heat_table(
-                shares.to_numpy(), classes, classes, title=f"Confusion {index + 1} {model} {group}"
-            )
-            figures.append(
-                Figure(trusted(svg), f"{model}, {group}: what each label is predicted as (rows sum to 1).")
-            )
+            title = f"Confusion {index + 1} {model} {group}"
+            svg = heat_table(shares.to_numpy(), classes, classes, title=title)
+            caption = f"{model}, {group}: what each label is predicted as (rows sum to 1)."
+            figures.append(Figure(trusted(svg), caption))
     return figures
 
 
-def _measures(table: pd.DataFrame, section: str) -> Table:
-    names = ("measure", "model", "value", "outcome", "where", "p (groups at random)", "note")
-    rows = [
-        TableRow(
-            [
-                Cell(r["metric"].replace("_", " ")),
-                Cell(r["model"]),
-                number_cell(r["value"], r["ci_low"], r["ci_high"]),
-                Cell(r["outcome"], wrap=True),
-                Cell(r["where"], wrap=True),
-                number_cell(r["p_permutation"])
-                if r["p_permutation"] == r["p_permutation"]
-                else Cell("–", ""),
-                Cell(r["note"], wrap=True),
-            ],
-            _flag(r["outcome"]),
-        )
-        for r in _dicts(table)
-    ]
-    columns = _columns(names, ("value", "p (groups at random)"))
-    return Table(f"Measures by {section}", columns, rows, note=f"TPR gap RMS: {RMS_FORMULA}.")
-
-
-def _flag(outcome: str) -> str:
-    if outcome in ("undefined", "too few to say"):
-        return "warn"
-    return "bad" if outcome in ("difference found", "below four fifths") else ""
-
-
-def _cells(table: pd.DataFrame, section: str, folded: bool) -> Table:
+def _measures(report: AuditReport, section: str) -> Table:
+    """A row a measure, the models beside each other, and with two their difference."""
+    measures = shown_measures(report, section)
+    caption = f"Measures by {section}"
+    if len(report.models) > _BESIDE:
+        names = ("measure", "model", "value", "outcome", "where", "note")
+        rows = []
+        for metric, models in measures.items():
+            for r in models:
+                where = Cell(r["where"], wrap=True)
+                cells = [Cell(words(metric)), Cell(r["model"]), _value(r), Cell(r["outcome"]), where]
+                rows.append(TableRow([*cells, Cell(r["note"], wrap=True)], _flag(kind_of(r["outcome"]))))
+        return Table(caption, _columns(names, ("value",)), rows)
+    compared = _of(report.comparisons, section=section)
+    differences = {r["metric"]: r for r in _dicts(compared)} if len(report.models) == 2 else {}
+    columns = [Column("measure")]
+    for model in report.models:
+        columns += [Column(model, True), Column(f"outcome, {model}" if len(report.models) > 1 else "outcome")]
+    columns += [Column("difference", True)] if differences else []
     rows = []
-    for r in _dicts(table.sort_values("accuracy", na_position="first", kind="stable")):
-        undefined = r["accuracy"] != r["accuracy"]
-        remark = "no rows" if undefined else "below the minimum cell size" if r["excluded"] else ""
+    for metric, models in measures.items():
+        cells = [Cell(words(metric))]
+        for r in models:
+            outcome = "" if r["outcome"] == MEASURED else r["outcome"]
+            said = f"{outcome}: {r['where']}" if outcome and r["where"] else outcome or r["where"]
+            cells += [_value(r), Cell(said, wrap=True)]
+        if differences:
+            d = differences.get(metric)
+            # as before to after: the first model is what the second is compared with
+            turned = (-d["difference"], -d["ci_high"], -d["ci_low"]) if d else (None, None, None)
+            cells.append(number_cell(*turned, signed=True) if d else Cell("–", ""))
+        rows.append(TableRow(cells, _flag(*(kind_of(r["outcome"]) for r in models))))
+    noted = [f"{words(r['metric'])}: {r['note']}" for m in measures.values() for r in m if r["note"]]
+    note = "; ".join(dict.fromkeys(noted))
+    if differences:
+        note = f"Difference: {report.models[1]} minus {report.models[0]}, on the same rows. {note}"
+    return Table(caption, columns, rows, note=note + ("." if note and not note.endswith(". ") else ""))
+
+
+def _value(row: Mapping[str, Any]) -> Cell:
+    return number_cell(row["value"], row["ci_low"], row["ci_high"])
+
+
+def _flag(*kinds: str) -> str:
+    return next((k for k in ("bad", "warn") if k in kinds), "")
+
+
+def _side_by_side(
+    report: AuditReport, table: pd.DataFrame, keys: Sequence[str], values: Sequence[str]
+) -> tuple[list[Column], list[tuple[dict[str, Any], list[Cell]]]]:
+    """Rows that differ in the model alone as one: its keys and the cells of the models, in the report's order."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for r in _dicts(table):
+        found.setdefault(tuple(r[k] for k in keys), []).append(r)
+    columns = [Column(model, True) for model in report.models]
+    rows = []
+    for members in found.values():
+        of = {r["model"]: number_cell(*(r[v] for v in values)) for r in members}
+        rows.append((members[0], [of.get(m, Cell("–", "")) for m in report.models]))
+    return columns, rows
+
+
+def _cells(report: AuditReport, section: str) -> Table:
+    table = _of(report.cells, section=section)
+    table = table.assign(worst=table.groupby(["label", "group"])["accuracy"].transform("min"))
+    table = table[table["n"] > 0].sort_values(["excluded", "worst"], kind="stable")
+    columns, found = _side_by_side(report, table, ("label", "group"), ("accuracy", "ci_low", "ci_high"))
+    rows = []
+    for r, models in found:
+        remark = f"fewer than {report.settings['min_group']} rows: decides nothing" if r["excluded"] else ""
         cells = [
             Cell(f"{r['label']} / {r['group']}"),
-            Cell(r["model"]),
             count_cell(r["n"]),
-            number_cell(r["accuracy"], r["ci_low"], r["ci_high"]),
+            *models,
             count_cell(r["more_rows_needed"]),
-            Cell(remark),
         ]
-        rows.append(TableRow(cells, "warn" if remark else ""))
-    names = ("cell", "model", "rows", "accuracy", "more rows needed", "remark")
-    columns = _columns(names, ("rows", "accuracy", "more rows needed"))
-    return _cut(Table(f"Cells by {section}: label / group", columns, rows, folded=folded))
+        rows.append(TableRow([*cells, Cell(remark)], "warn" if remark else ""))
+    ends = [Column("more rows needed", True), Column("remark")]
+    columns = [Column("cell"), Column("rows", True), *columns, *ends]
+    return _cut(Table(f"Accuracy in each cell by {section}: label / group", columns, rows, folded=True))
 
 
-def _groups(table: pd.DataFrame, section: str) -> Table:
-    names = ("group", "model", "measure", "of label", "rows", "value")
+def _rates(report: AuditReport, table: pd.DataFrame, section: str) -> Table:
+    keys = ("metric", "label", "group")
+    columns, found = _side_by_side(report, table, keys, ("value", "ci_low", "ci_high"))
     rows = [
         TableRow(
-            [
-                Cell(r["group"]),
-                Cell(r["model"]),
-                Cell(r["metric"].replace("_", " ")),
-                Cell(r["label"]),
-                count_cell(r["n"]),
-                number_cell(r["value"], r["ci_low"], r["ci_high"]),
-            ],
+            [Cell(words(r["metric"])), Cell(r["label"]), Cell(r["group"]), count_cell(r["n"]), *models],
             "warn" if r["value"] != r["value"] else "",
         )
-        for r in _dicts(table)
+        for r, models in found
     ]
-    return _cut(
-        Table(f"Rates of each group by {section}", _columns(names, ("rows", "value")), rows, folded=True)
-    )
+    columns = [*_columns(("measure", "of label", "group"), ()), Column("rows", True), *columns]
+    return _cut(Table(f"Rates of each group by {section}", columns, rows, folded=True))
 
 
-def _contrasts(table: pd.DataFrame, section: str) -> Table:
-    names = ("group", "against", "model", "measure", "of label", "difference", "p, Holm-corrected")
-    rows = [
-        TableRow(
-            [
-                Cell(r["group"]),
-                Cell(r["versus"]),
-                Cell(r["model"]),
-                Cell(r["metric"].replace("_", " ")),
-                Cell(r["label"]),
-                number_cell(r["difference"], r["ci_low"], r["ci_high"]),
-                p_cell(r["p_holm"]),
-            ],
-            "bad" if r["p_holm"] < 0.05 else "",
-        )
-        for r in _dicts(table.sort_values("p_holm", kind="stable"))
-    ]
-    columns = _columns(names, ("difference", "p, Holm-corrected"))
-    return _cut(Table(f"Groups against each other by {section}, signed", columns, rows, folded=True))
-
-
-def _comparisons(table: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
-    names = ("difference of", "models", "section", "difference", "finding", "p", "method")
-    rows = [
-        TableRow(
-            [
-                Cell(r["metric"].replace("_", " ")),
-                Cell(f"{r['model_a']} - {r['model_b']}"),
-                Cell(r["section"]),
-                number_cell(r["difference"], r["ci_low"], r["ci_high"]),
-                Cell(_finding(r)),
-                p_cell(r["p"]),
-                Cell(r["method"], wrap=True),
-            ]
-        )
-        for r in _dicts(table)
-    ]
-    return _cut(Table(caption, _columns(names, ("difference", "p")), rows, folded=folded))
-
-
-def _finding(row: Mapping[str, Any]) -> str:
-    better = {"a better": row["model_a"], "b better": row["model_b"]}.get(row["outcome"])
-    return f"{better} better" if better else str(row["outcome"])
+def _contrasts(report: AuditReport, section: str) -> Table:
+    """The widest differences first, among those with rows enough to be tested."""
+    table = _of(report.contrasts, section=section).dropna(subset=["p"])
+    keys = ["metric", "label", "group", "versus"]
+    widest = table["difference"].abs().groupby([table[k] for k in keys]).transform("max")
+    table = table.assign(widest=widest).sort_values("widest", ascending=False, kind="stable")
+    columns, found = _side_by_side(report, table, keys, ("difference", "ci_low", "ci_high"))
+    lowest = table.groupby(keys)["p_holm"].min()
+    rows = []
+    for r, models in found:
+        p = float(lowest[tuple(r[k] for k in keys)])
+        cells = [
+            Cell(r["group"]),
+            Cell(r["versus"]),
+            Cell(words(r["metric"])),
+            Cell(r["label"]),
+            *models,
+            p_cell(p),
+        ]
+        rows.append(TableRow(cells))
+    names = _columns(("group", "against", "measure", "of label"), ())
+    last = Column("p, Holm-corrected" if len(report.models) == 1 else "lowest p, Holm-corrected", True)
+    caption = f"Groups against each other by {section}, signed"
+    return _cut(Table(caption, [*names, *columns, last], rows, folded=True))
 
 
 def _undefined(table: pd.DataFrame, section: str) -> Table:
-    seen = table.drop_duplicates(["what", "reason"]) if table["model"].nunique() > 1 else table
-    rows = [TableRow([Cell(r["what"]), Cell(r["reason"], wrap=True)], "warn") for r in _dicts(seen)]
-    return _cut(Table(f"Undefined or excluded by {section}", _columns(("what", "why"), ()), rows))
+    """What has no rows or too few, by the reason."""
+    seen = table.drop_duplicates(["what"])
+    kinds = seen["reason"].map(
+        lambda r: "fewer rows than the minimum" if "fewer than" in r else r.split(":")[0]
+    )
+    kinds = kinds.where(kinds.str.startswith(("no row", "fewer", "one group")), "no denominator")
+    rows = []
+    for kind, members in seen.groupby(kinds, sort=False):
+        names = members["what"].tolist()
+        shown = "; ".join(names[:_MOST_NAMES]) + (
+            f"; and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
+        )
+        rows.append(TableRow([Cell(str(kind)), count_cell(float(len(names))), Cell(shown, wrap=True)]))
+    columns = [Column("why"), Column("how many", True), Column("which")]
+    return Table(f"Without rows or with too few by {section}", columns, rows, folded=True)
+
+
+def _models(report: AuditReport) -> Iterator[Block]:
+    """Models in pairs and, of more than two, their trade-off."""
+    if len(report.models) < 2:
+        return
+    section = report.sections[0]
+    figures = []
+    if len(report.models) > 2:
+        points = []
+        for model in report.models:
+            x, y = (
+                report.measure_row(m, model=model, section=section)
+                for m in ("accuracy", "worst_group_accuracy")
+            )
+            ends = [(r["ci_low"], r["ci_high"]) for r in (x, y)]
+            points.append(Point(model, x["value"], y["value"], ends[0], ends[1], model))
+        svg = pareto_plot(points, title="Trade-off", x_label="accuracy", y_label="worst-group accuracy")
+        caption = f"Accuracy against worst-group accuracy by {section}; none beats those on the dashed front on both."
+        figures.append(Figure(trusted(svg), caption))
+    rows = []
+    for r in _dicts(report.comparisons):
+        better = {"a better": r["model_a"], "b better": r["model_b"]}.get(r["outcome"])
+        said = f"{better} better" if better else r["outcome"].replace("no difference found", TOO_FEW)
+        cells = [Cell(words(r["metric"])), Cell(f"{r['model_a']} - {r['model_b']}"), Cell(r["section"])]
+        cells += [number_cell(r["difference"], r["ci_low"], r["ci_high"], signed=True), Cell(said)]
+        rows.append(TableRow([*cells, p_cell(r["p"]), Cell(r["method"], wrap=True)]))
+    names = ("measure", "models", "section", "difference", "finding", "p", "method")
+    table = Table("Models in pairs, on the same rows", _columns(names, ("difference", "p")), rows)
+    yield Block("models", "Models against each other", figures, [_cut(table)])
+
+
+def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
+    for number, (attribute, found) in enumerate(leakage_by_attribute(leakage).items() if leakage else ()):
+        rows = found["results"]
+        labels = [f"{r['probe']}{', given the label' if r['given_y'] else ''}" for r in rows]
+        probe = Series("probe", *([r[k] for r in rows] for k in ("balanced_accuracy", "ci_low", "ci_high")))
+        nothing = [_NAN] * len(rows)
+        control = Series("shuffled control", [r["shuffled"] for r in rows], nothing, nothing)
+        chance = rows[0]["chance"]
+        svg = dot_plot(
+            labels,
+            [probe, control],
+            title=f"Leakage {number + 1}",
+            x_label="balanced accuracy",
+            reference=chance,
+        )
+        caption = f"What probes read of the attribute; the dashed line is chance ({chance:.2f})."
+        names = ("probe", "given the label", "balanced accuracy", "shuffled control", "rows")
+        body = []
+        for r in rows:
+            value = number_cell(r["balanced_accuracy"], r["ci_low"], r["ci_high"])
+            facts = [Cell(r["probe"]), Cell("yes" if r["given_y"] else "no"), value]
+            body.append(TableRow([*facts, number_cell(r["shuffled"]), count_cell(r["n"])]))
+        text = [*found["claims"]]
+        if code := found.get("code"):
+            text.append(
+                f"Online code of the attribute: {code['bits']:,.0f} bits with a linear probe,"
+                f" {code['shuffled_bits']:,.0f} when the attribute is shuffled, {code['uniform_bits']:,.0f} without any"
+                f" model (compression {code['compression']:.2f})."
+            )
+        if found.get("skipped"):
+            text.append(f"Too few rows to probe given the label: {', '.join(found['skipped'])}.")
+        title = f"What the representations still tell{f' of {attribute}' if attribute else ''}"
+        table = Table("Probes", _columns(names, names[2:]), body)
+        yield Block(f"leakage-{number + 1}", title, [Figure(trusted(svg), caption)], [table], text)
+
+
+def _flips(flips: Mapping[str, Any] | None) -> Iterator[Block]:
+    for index, (name, found) in enumerate(flips_by_model(flips).items() if flips else ()):
+        rows = [
+            TableRow(
+                [Cell(r["prediction"]), count_cell(r["n"]), count_cell(r["flipped"]), number_cell(r["rate"])]
+            )
+            for r in found["by_prediction"]
+        ]
+        names = ("prediction on the text", "texts", "flipped", "share")
+        table = Table(f"Flips by prediction{f', {name}' if name else ''}", _columns(names, names[1:]), rows)
+        text = [
+            f"Of {found['n_texts']:,} texts, {found['n_with_counterfactual']:,} hold a word of the concept. Swapping"
+            f" those words, and nothing else, changes {found['n_flipped']:,} predictions ({100 * found['rate']:.1f}%)."
+        ]
+        if not found["examples"]:
+            text.append("Texts are not shown; ask for them to see the worst examples.")
+        cards = [
+            Card(
+                f"Example {i}",
+                {"Prediction": e["prediction"], "On the counterfactual": e["counterfactual_prediction"]},
+                [e["text"], e["counterfactual"]],
+            )
+            for i, e in enumerate(found["examples"], 1)
+        ]
+        title = f"Counterfactual flips{f': {name}' if name else ''}"
+        yield Block(f"flips-{index + 1}", title, tables=[table], text=text, cards=cards)
 
 
 def _columns(names: Sequence[str], numeric: Sequence[str]) -> list[Column]:

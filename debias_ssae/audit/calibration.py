@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from debias_ssae.audit.inputs import Attribute, Codes
+from debias_ssae.audit.rates import Attribute, Codes
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats import row_draws
 

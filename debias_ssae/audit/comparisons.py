@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_ssae.audit.inputs import Attribute, Codes
 from debias_ssae.audit.measures import Row
-from debias_ssae.audit.rates import Array, Counts, large_enough, summary_values
+from debias_ssae.audit.rates import Array, Attribute, Codes, Counts, Deciding, deciding, summary_values
 from debias_ssae.core.stats import (
     count_draws,
     lowest_share_difference,
@@ -24,11 +23,16 @@ COMPARED = (
     "balanced_accuracy",
     "worst_group_accuracy",
     "tpr_gap_max",
-    "tpr_gap_rms",
+    "tpr_gap_rms_corrected",
     "demographic_parity_difference",
     "equalized_odds_difference",
 )
-_GAPS = ("tpr_gap_max", "demographic_parity_difference", "equalized_odds_difference")
+_RATES = {
+    "tpr_gap_max": ("true_positive_rate",),
+    "demographic_parity_difference": ("selection_rate",),
+    "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
+}
+_GAPS = tuple(_RATES)
 _DELTA = "directional delta, paired"
 MOST_GROUPS = 60
 """Beyond, the pairs of groups are too many for the directional method."""
@@ -44,12 +48,16 @@ class Rows(NamedTuple):
     weights: Array | None
     n_classes: int
     positive: int
-    min_cell: int
+    min_group: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Groups and classes."""
+        return len(self.attribute.groups), self.n_classes
 
 
 def comparison_rows(rows: Rows, measures: list[Row], n_bootstrap: int, rng: np.random.Generator) -> list[Row]:
-    """One row a pair of models x measure: ``model_a - model_b``; ``measures`` are the section's rows of all
-    models.
+    """One row a pair of models x measure: ``model_a - model_b``; ``measures`` are the section's rows of all models.
 
     Accuracy and worst-group accuracy have intervals of their own (Bonett and Price; directional delta). Gaps
     are biased under resampling, so theirs joins the two models' intervals (MOVER, Zou 2008), with the
@@ -59,48 +67,41 @@ def comparison_rows(rows: Rows, measures: list[Row], n_bootstrap: int, rng: np.r
     """
     if len(rows.predicted) < 2:
         return []
-    points, draws = _values(rows, n_bootstrap, rng)
+    points, draws, decides = _values(rows, n_bootstrap, rng)
     single = {(r["model"], r["metric"]): r for r in measures}
     kind = "count bootstrap" if rows.weights is None else "row bootstrap"
     table = []
     for a, b in combinations(rows.predicted, 2):
         for metric in COMPARED:
-            value = float(points[a][metric] - points[b][metric])
+            value = single[a, metric]["value"] - single[b, metric]["value"]
+            p = float("nan")
             if rows.weights is None and metric in ("accuracy", "worst_group_accuracy"):
-                found = _closed_form(rows, a, b, metric)
+                low, high, p, method = _closed_form(rows, a, b, metric, decides)
             elif metric in _GAPS and rows.weights is None and len(rows.attribute.groups) <= MOST_GROUPS:
-                gap = widest_gap_difference(*paired_counts(rows, a, b, metric))
-                found = {"ci_low": float(gap.low), "ci_high": float(gap.high), "method": _DELTA}
-            elif metric in _GAPS or metric == "tpr_gap_rms":
-                low, high = _joined(single, draws, a, b, metric)
-                found = {"ci_low": low, "ci_high": high, "method": f"MOVER, correlation from a {kind}"}
+                gap = widest_gap_difference(*paired_counts(rows, a, b, metric, decides))
+                low, high, method = float(gap.low), float(gap.high), _DELTA
+            elif metric in _GAPS or metric == "tpr_gap_rms_corrected":
+                low, high = _joined(single[a, metric], single[b, metric], draws[a][metric], draws[b][metric])
+                method = f"MOVER, correlation from a {kind}"
             else:
-                low, high = _ends(draws[a][metric] - draws[b][metric], value)
-                found = {"ci_low": low, "ci_high": high, "method": kind}
-            row: Row = {
+                low, high = _ends(
+                    draws[a][metric] - draws[b][metric], float(points[a][metric] - points[b][metric])
+                )
+                method = kind
+            facts = {
                 "section": rows.section,
                 "model_a": a,
                 "model_b": b,
                 "metric": metric,
                 "difference": value,
             }
-            row |= {"p": float("nan"), **found}
-            row["outcome"] = _outcome(row["ci_low"], row["ci_high"], metric)
-            table.append(row)
+            judged = {"p": p, "outcome": _outcome(low, high, metric), "method": method}
+            table.append(facts | {"ci_low": low, "ci_high": high} | judged)
     return table
 
 
-def _joined(
-    single: Mapping[tuple[str, str], Row],
-    draws: Mapping[str, Mapping[str, Array]],
-    a: str,
-    b: str,
-    metric: str,
-) -> tuple[float, float]:
-    """Ends of the difference of two gaps from each one's own interval; the RMS is centred without its bias."""
-    centre_of = "tpr_gap_rms_corrected" if metric == "tpr_gap_rms" else metric
-    one, two = single[a, centre_of], single[b, centre_of]
-    x, y = draws[a][metric], draws[b][metric]
+def _joined(one: Row, two: Row, x: Array, y: Array) -> tuple[float, float]:
+    """Ends of the difference of two gaps from each one's own interval; ``x``, ``y``: their draws."""
     defined = ~(np.isnan(x) | np.isnan(y))
     x, y = x[defined], y[defined]
     r = float(np.corrcoef(x, y)[0, 1]) if len(x) > 2 and x.std() > 0 and y.std() > 0 else 0.0
@@ -109,7 +110,7 @@ def _joined(
     difference = one["value"] - two["value"]
     down = _hypotenuse(one["value"] - one["ci_low"], two["ci_high"] - two["value"], r)
     up = _hypotenuse(one["ci_high"] - one["value"], two["value"] - two["ci_low"], r)
-    return float(difference - down), float(difference + up)
+    return float(max(difference - down, -1.0)), float(min(difference + up, 1.0))
 
 
 def _hypotenuse(a: float, b: float, r: float) -> float:
@@ -133,39 +134,45 @@ def _ends(draws: Array, value: float) -> tuple[float, float]:
     return float(min(low, 2 * value - high)), float(max(high, 2 * value - low))
 
 
-def _closed_form(rows: Rows, a: str, b: str, metric: str) -> Row:
+def _closed_form(
+    rows: Rows, a: str, b: str, metric: str, decides: Deciding
+) -> tuple[float, float, float, str]:
+    """Ends, p value and method."""
     right_a, right_b = rows.predicted[a] == rows.truth, rows.predicted[b] == rows.truth
-    shape = (len(rows.attribute.groups), rows.n_classes)
     cell = rows.attribute.codes * rows.n_classes + rows.truth
-    n = np.bincount(cell, minlength=shape[0] * shape[1])
-    only_a, only_b, both = (
-        np.bincount(cell[mask], minlength=len(n))
-        for mask in (right_a & ~right_b, right_b & ~right_a, right_a & right_b)
-    )
-    p = float(sign_test(only_a.sum(), only_b.sum()))
+    masks = (right_a & ~right_b, right_b & ~right_a, right_a & right_b, np.ones_like(right_a))
+    only_a, only_b, both, n = (np.bincount(cell[mask], minlength=decides.cells.size) for mask in masks)
     if metric == "accuracy":
         low, high = paired_difference(only_a.sum(), only_b.sum(), n.sum())
-        return {"ci_low": float(low), "ci_high": float(high), "p": p, "method": "Bonett-Price; McNemar mid-p"}
-    counted = n >= max(1, rows.min_cell)
+        p = float(sign_test(only_a.sum(), only_b.sum()))
+        return float(low), float(high), p, "Bonett-Price; McNemar mid-p"
+    counted = decides.cells.ravel()
     found = lowest_share_difference(only_a[counted], only_b[counted], both[counted], n[counted])
-    return {"ci_low": float(found.low), "ci_high": float(found.high), "method": _DELTA}
+    return float(found.low), float(found.high), float("nan"), _DELTA
 
 
-def paired_counts(rows: Rows, a: str, b: str, metric: str) -> tuple[Array, Array, Array, Array]:
-    """[n_families, n_groups] rows hit by a alone, by b alone, by both, and all rows, for the rates behind a
-    gap.
+def paired_counts(
+    rows: Rows, a: str, b: str, metric: str, decides: Deciding
+) -> tuple[Array, Array, Array, Array]:
+    """[n_families, n_groups] rows hit by a alone, by b alone, by both, and all rows, for the rates behind a gap.
+
+    Rates that decide nothing have no rows.
     """
-    labels = (
-        [rows.positive] if rows.n_classes == 2 and metric != "tpr_gap_max" else list(range(rows.n_classes))
-    )
+    every = list(range(rows.n_classes))
+    labels = [rows.positive] if rows.n_classes == 2 and metric != "tpr_gap_max" else every
     families = []
     for label in labels:
         labelled = rows.truth == label
-        every = {"tpr_gap_max": [labelled], "demographic_parity_difference": [np.ones_like(labelled)]}
-        for inside in every.get(metric, [labelled, ~labelled]):
+        insides = {
+            "true_positive_rate": labelled,
+            "false_positive_rate": ~labelled,
+            "selection_rate": np.ones_like(labelled),
+        }
+        for rate in _RATES[metric]:
             hit_a, hit_b = rows.predicted[a] == label, rows.predicted[b] == label
             masks = (hit_a & ~hit_b, hit_b & ~hit_a, hit_a & hit_b, np.ones_like(hit_a))
-            families.append([_by_group(rows, inside & mask) for mask in masks])
+            kept = decides.rates[rate][:, label]
+            families.append([_by_group(rows, insides[rate] & mask) * kept for mask in masks])
     counts = np.array(families).transpose(1, 0, 2)
     return counts[0], counts[1], counts[2], counts[3]
 
@@ -176,35 +183,28 @@ def _by_group(rows: Rows, mask: NDArray[np.bool_]) -> Array:
 
 def _values(
     rows: Rows, n_bootstrap: int, rng: np.random.Generator
-) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
-    """Each model's measures as observed, and [n_bootstrap] under resampling of the same rows for all models."""
+) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]], Deciding]:
+    """Each model's measures as observed, and [n_bootstrap] under resampling of the same rows for all models.
+
+    Which rates count is settled as observed: a draw may leave one empty, but never changes it.
+    """
     categories, where = _categories(rows)
-    n = len(rows.truth)
     observed = np.bincount(where, rows.weights, len(categories.first))[None].astype(float)
-    squares = (
-        observed
-        if rows.weights is None
-        else np.bincount(where, rows.weights**2, len(categories.first))[None].astype(float)
-    )
-    size = _sizes(categories, rows, squares, observed)
-    points = {
-        m: {k: v[0] for k, v in categories.measured(m, observed, rows, size).items()} for m in rows.predicted
-    }
-    found: dict[str, list[dict[str, Array]]] = {m: [] for m in rows.predicted}
-    for drawn in _draws(observed[0], where, rows.weights, n, n_bootstrap, rng):
-        for model in rows.predicted:
-            found[model].append(categories.measured(model, drawn, rows, size))
-    draws = {m: {k: np.concatenate([c[k] for c in chunks]) for k in COMPARED} for m, chunks in found.items()}
-    return points, draws
+    squared = None if rows.weights is None else rows.weights**2
+    squares = np.bincount(where, squared, len(categories.first))[None].astype(float)
+    first = next(iter(rows.predicted))
+    counts = Counts(*(categories.confusion(first, v, rows)[0] for v in (observed, squares)))
+    decides = deciding(counts, rows.attribute.known, rows.min_group)
 
+    def measured(drawn: Array) -> dict[str, dict[str, Array]]:
+        found = {m: categories.measured(m, drawn, rows, decides) for m in rows.predicted}
+        return {m: {**v, "tpr_gap_rms_corrected": v["tpr_gap_rms"]} for m, v in found.items()}
 
-def _sizes(categories: "_Categories", rows: Rows, squares: Array, observed: Array) -> NDArray[np.bool_]:
-    """Cells large enough as observed; a draw may leave one empty, but never changes which cells count."""
-    model = next(iter(rows.predicted))
-    counts = Counts(
-        categories.confusion(model, observed, rows)[0], categories.confusion(model, squares, rows)[0]
-    )
-    return large_enough(counts, rows.min_cell)
+    points = {m: {k: v[0] for k, v in one.items()} for m, one in measured(observed).items()}
+    drawn = _draws(observed[0], where, rows.weights, len(rows.truth), n_bootstrap, rng)
+    chunks = [measured(one) for one in drawn]
+    draws = {m: {k: np.concatenate([c[m][k] for c in chunks]) for k in COMPARED} for m in rows.predicted}
+    return points, draws, decides
 
 
 def _draws(
@@ -229,19 +229,19 @@ class _Categories(NamedTuple):
         index = self.target[model]
         order = np.argsort(index, kind="stable")
         starts = np.flatnonzero(np.diff(index[order], prepend=-1))
-        shape = (len(rows.attribute.groups), rows.n_classes, rows.n_classes)
+        shape = (*rows.shape, rows.n_classes)
         result = np.zeros((len(drawn), int(np.prod(shape))))
         result[:, index[order][starts]] = np.add.reduceat(drawn[:, order], starts, axis=1)
         return result.reshape(len(drawn), *shape)
 
-    def measured(self, model: str, drawn: Array, rows: Rows, size: NDArray[np.bool_]) -> dict[str, Array]:
+    def measured(self, model: str, drawn: Array, rows: Rows, decides: Deciding) -> dict[str, Array]:
         """Measures of [n_draws] resamples, in chunks that fit in memory."""
         cells = len(rows.attribute.groups) * rows.n_classes**2
         step = max(1, 4_000_000 // cells)
         chunks = []
         for start in range(0, len(drawn), step):
             sums = self.confusion(model, drawn[start : start + step], rows)
-            chunks.append(summary_values(Counts(sums, sums), rows.positive, size))
+            chunks.append(summary_values(Counts(sums, sums), rows.positive, decides))
         return {k: np.concatenate([c[k] for c in chunks]) for k in chunks[0]}
 
 

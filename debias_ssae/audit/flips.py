@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from debias_ssae.audit.inputs import check_lengths
+from debias_ssae.audit.rates import check_lengths
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats import wilson
 from debias_ssae.text.checks import column

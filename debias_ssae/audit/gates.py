@@ -1,12 +1,13 @@
 """Thresholds for pipelines: which measures fall short, in which section, for which model."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 
-from debias_ssae.audit.outcome import AuditReport
+from debias_ssae.audit.run import AuditReport
 from debias_ssae.core.errors import InputError
 
 
@@ -30,15 +31,24 @@ def check_gates(
     *,
     fail_under: Mapping[str, float] | None = None,
     fail_over: Mapping[str, float] | None = None,
-    allow_undefined: bool = False,
+    allow_undefined: bool | Collection[str] = False,
 ) -> list[GateResult]:
     """Apply thresholds to every section and model.
 
-    A measure that is undefined, or computed over some of its cells only because the others are empty, fails
-    unless ``allow_undefined``: deleting the rows of a failing group must not make a gate pass. Raises
-    InputError for a metric that the report does not hold.
+    A measure that is undefined, or computed over some of its cells only because the others are empty, fails:
+    deleting the rows of a failing group must not make a gate pass. ``allow_undefined`` names the cells
+    ("label / group") that may be empty; True allows all. Cells and groups below the report's minimum size decide
+    nothing, and the reason says how many there are. Raises InputError for a metric or a cell that the report
+    does not hold.
     """
     known = list(dict.fromkeys(report.measures["metric"]))
+    allowed = set() if isinstance(allow_undefined, bool) else set(allow_undefined)
+    cells = set(report.cells["label"] + " / " + report.cells["group"])
+    if strange := sorted(allowed - cells):
+        likely = get_close_matches(strange[0], cells, n=3) or sorted(cells)[:3]
+        raise InputError(
+            f"There is no cell {strange[0]!r}; cells read label / group, such as {', '.join(likely)}"
+        )
     results = []
     for kind, limits in (("fail_under", fail_under or {}), ("fail_over", fail_over or {})):
         for metric, threshold in limits.items():
@@ -48,29 +58,38 @@ def check_gates(
                 )
             rows = report.measures[report.measures["metric"] == metric]
             for row in rows.to_dict("records"):
+                names = {k: str(row[k]) for k in ("metric", "section", "model")}
+                table = report.missing
+                mine = np.logical_and.reduce([table[k] == v for k, v in names.items()])
+                empty = (
+                    [c for c in table[mine]["cell"] if c not in allowed]
+                    if allow_undefined is not True
+                    else []
+                )
+                value = float(row["value"])
+                excused = allow_undefined is True or bool(row["missing"] and not empty)
+                passed, reason = _judged(value, str(row["note"]), empty, kind, threshold, excused)
+                reason += f" ({row['where']})" if row["where"] and not np.isnan(value) else ""
                 results.append(
-                    _checked({str(k): v for k, v in row.items()}, kind, threshold, allow_undefined)
+                    GateResult(
+                        **names, value=value, threshold=threshold, kind=kind, passed=passed, reason=reason
+                    )
                 )
     return results
 
 
-def _checked(row: Mapping[str, object], kind: str, threshold: float, allow_undefined: bool) -> GateResult:
-    value, note = float(str(row["value"])), str(row["note"])
+def _judged(
+    value: float, note: str, empty: Sequence[str], kind: str, threshold: float, excused: bool
+) -> tuple[bool, str]:
     beyond = value < threshold if kind == "fail_under" else value > threshold
-    where = f" ({row['where']})" if row["where"] else ""
     if np.isnan(value):
-        passed, reason = allow_undefined, f"undefined: {note or 'no rows to compute it from'}"
-    elif beyond:
-        passed, reason = (
-            False,
-            f"{value:.4f} is {'under' if kind == 'fail_under' else 'over'} {threshold:g}{where}",
-        )
-    elif row["incomplete"]:
-        passed, reason = allow_undefined, f"{value:.4f} would pass, but it is incomplete: {note}"
-    else:
-        passed, reason = True, f"{value:.4f}{where}"
-    names = {k: str(row[k]) for k in ("metric", "section", "model")}
-    return GateResult(**names, value=value, threshold=threshold, kind=kind, passed=passed, reason=reason)
+        return excused, f"undefined: {note or 'no rows to compute it from'}"
+    if beyond:
+        return False, f"{value:.4f} is {'under' if kind == 'fail_under' else 'over'} {threshold:g}"
+    if empty:
+        named = "; ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
+        return False, f"{value:.4f} would pass, but it is incomplete: no rows in {named}"
+    return True, f"{value:.4f}" + (f"; {note}" if "left out" in note or "without rows" in note else "")
 
 
 def parse_thresholds(given: Sequence[str]) -> dict[str, float]:

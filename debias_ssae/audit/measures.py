@@ -1,224 +1,243 @@
-"""The measures of one section and one model, each with an interval that holds for what it is."""
+"""The measures of one section and one model, each with an interval that holds for what it is, and the tables
+that list rather than summarise: groups, cells, tests, what is undefined.
+"""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
-from debias_ssae.audit.inputs import Attribute
 from debias_ssae.audit.rates import (
+    Array,
+    Attribute,
+    Codes,
     Counts,
+    Deciding,
     Share,
     accuracy,
     cell_accuracy,
-    large_enough,
-    lowest,
+    deciding,
     one_vs_rest,
     spread,
     summary_values,
 )
+from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats import (
     Extreme,
+    critical_value,
     gap_permutation_test,
+    holm,
     lowest_ratio,
     lowest_share,
     mean_of_shares,
+    newcombe,
     rms_gap,
+    rows_needed,
+    two_share_test,
     widest_gap,
     wilson,
 )
 
 Row = dict[str, Any]
+Metric = Callable[[Any, Any], float]
 NAN = float("nan")
+NOTHING = (NAN, NAN)
 FOUR_FIFTHS = 0.8
-TOO_FEW = "too few to say"
-_ODDS = ("true_positive_rate", "false_positive_rate")
+BEYOND, WITHIN, TOO_FEW = "beyond tolerance", "within tolerance", "too few to say"
+AS_LABELS, BELOW_FIFTHS, ABOVE_FIFTHS = "as the labels differ", "below four fifths", "at least four fifths"
+MEASURED, UNDEFINED, NO_INTERVAL = "measured", "undefined", "no interval"
+METRIC_DRAWS = 200
+_TESTED = ("accuracy", "true_positive_rate", "precision", "selection_rate")
 
 
-class Slice(NamedTuple):
-    """One section of the audit (an attribute or a crossing, maybe inside a control level) and one model, as
-    counts.
-    """
+class Slice:
+    """One section of the audit (an attribute or a crossing, maybe inside a control level) and one model."""
 
-    section: str
-    model: str
-    attribute: Attribute
-    classes: tuple[Any, ...]
-    positive: int
-    counts: Counts
-    min_cell: int
-    tolerance: float
-    weighted: bool
+    def __init__(
+        self,
+        section: str,
+        model: str,
+        attribute: Attribute,
+        classes: tuple[Any, ...],
+        positive: int,
+        counts: Counts,
+        *,
+        min_group: int,
+        tolerance: float,
+        weighted: bool = False,
+    ) -> None:
+        self.section, self.model, self.attribute, self.classes = section, model, attribute, classes
+        self.positive, self.counts, self.min_group = positive, counts, min_group
+        self.tolerance, self.weighted = tolerance, weighted
+        self.key: Row = {"section": section, "model": model}
+        """The columns that every row of every table starts with."""
+        self.labels = [positive] if len(classes) == 2 else list(range(len(classes)))
+        """Classes whose selection and false positive rates are compared: the positive one of two, or all."""
+
+    @cached_property
+    def decides(self) -> Deciding:
+        """Which rates rest on ``min_group`` rows of a known group."""
+        return deciding(self.counts, self.attribute.known, self.min_group)
 
     def cell_name(self, group: int, label: int) -> str:
         """How a cell is called in every table: label / group."""
         return f"{self.classes[label]} / {self.attribute.groups[group]}"
 
-    @property
-    def key(self) -> Row:
-        """The columns that every row of every table starts with."""
-        return {"section": self.section, "model": self.model}
+    def family(self, metric: str, labels: Iterable[int], prefix: str = "") -> "Family":
+        """The rates of some classes, by group, without those that decide nothing."""
+        share = one_vs_rest(self.counts)[metric].where(self.decides.rates[metric])
+        return [(f"{prefix}{self.classes[c]}", share.of(c)) for c in labels]
 
-    @property
-    def counted(self) -> NDArray[np.bool_]:
-        """[n_groups, n_classes]: cells that hold enough rows to enter the worst-group accuracy."""
-        return large_enough(self.counts, self.min_cell)
-
-    @property
-    def labels(self) -> list[int]:
-        """Classes whose selection rate and false positive rate are compared: the positive one of two, or all."""
-        return [self.positive] if len(self.classes) == 2 else list(range(len(self.classes)))
-
-
-def measure_rows(part: Slice, rng: np.random.Generator) -> list[Row]:
-    """Every measure of a section and a model, in reading order."""
-    values = {k: float(v) for k, v in summary_values(part.counts, part.positive, part.counted).items()}
-    rates = one_vs_rest(part.counts)
-    return [
-        _accuracy(part, values),
-        _balanced(part, values),
-        _worst_group(part, values),
-        _gap(part, values, "accuracy_gap", [("", accuracy(part.counts))], rng),
-        _tpr_gap(part, values, rates, rng),
-        *_tpr_rms(part, values),
-        _parity(part, values, rates, rng),
-        _impact_ratio(part, values, rates["selection_rate"]),
-        _odds(part, values, rates, rng),
-    ]
-
-
-def _row(
-    part: Slice,
-    metric: str,
-    value: float,
-    ends: Sequence[Any],
-    where: str = "",
-    method: str = "",
-    *,
-    note: str = "",
-    missing: str = "",
-    outcome: str = "",
-    p: float = NAN,
-    chance: float = NAN,
-) -> Row:
-    """``missing``: what the measure should have been computed from as well."""
-    low, high = (float(e) for e in ends)
-    return {
-        **part.key,
-        "metric": metric,
-        "value": value,
-        "ci_low": low,
-        "ci_high": high,
-        "outcome": "undefined" if np.isnan(value) else outcome,
-        "where": where,
-        "p_permutation": p,
-        "chance_95": chance,
-        "method": method,
-        "note": "; ".join(filter(None, (missing, note))),
-        "incomplete": bool(missing),
-    }
-
-
-def _missing(shares: Sequence[Share], what: str = "rate(s)") -> str:
-    undefined = sum(int((share.n == 0).sum()) for share in shares)
-    return f"{undefined} {what} without rows" if undefined else ""
-
-
-def _accuracy(part: Slice, values: dict[str, float]) -> Row:
-    ends = wilson(*(v[0] for v in accuracy(part.counts.pooled()).effective))
-    return _row(part, "accuracy", values["accuracy"], ends, "all rows", "Wilson")
-
-
-def _balanced(part: Slice, values: dict[str, float]) -> Row:
-    hits, n = (v[0] for v in cell_accuracy(part.counts.pooled()).effective)
-    ends = mean_of_shares(hits[n > 0], n[n > 0])[1:]
-    missing = _missing([cell_accuracy(part.counts.pooled())], "class(es)")
-    value = values["balanced_accuracy"]
-    return _row(part, "balanced_accuracy", value, ends, "mean over classes", "MOVER", missing=missing)
-
-
-def _worst_group(part: Slice, values: dict[str, float]) -> Row:
-    share, counted = cell_accuracy(part.counts), part.counted
-    _, where = lowest(np.where(counted, share.value, np.nan))
-    hits, n = share.effective
-    found = lowest_share(hits[counted], n[counted])
-    wide = found.high - found.low > 2 * part.tolerance
-    note = ""
-    if counted.sum() > 8:
-        note = f"a minimum over {int(counted.sum())} noisy cells reads low; the interval allows for it"
-    return _row(
-        part,
-        "worst_group_accuracy",
-        values["worst_group_accuracy"],
-        found[1:],
-        part.cell_name(*where) if where else "",
-        "simultaneous Wilson",
-        missing=_coverage_note(counted, share.n > 0),
-        note=note,
-        outcome=TOO_FEW if wide else "measured",
-    )
-
-
-def _coverage_note(counted: NDArray[np.bool_], filled: NDArray[np.bool_]) -> str:
-    if counted.all():
-        return ""
-    small, empty = int((filled & ~counted).sum()), int((~filled).sum())
-    parts = [f"{empty} without rows"] * bool(empty) + [f"{small} below the minimum cell size"] * bool(small)
-    return f"over {int(counted.sum())} of {counted.size} cells: {', '.join(parts)}"
-
-
-def _gap_outcome(low: float, high: float, tolerance: float) -> str:
-    if low > 0:
-        return "difference found"
-    return f"no difference beyond {tolerance:g}" if high <= tolerance else TOO_FEW
+    def empty(self, needs: Iterable[Sequence[int]]) -> list[str]:
+        """Cells without rows that leave a rate of a known group undefined; ``needs``: the labels of its rows."""
+        rows = cell_accuracy(self.counts).n
+        found = {
+            (g, c)
+            for labels in needs
+            for g in np.flatnonzero(self.attribute.known)
+            if not rows[g, list(labels)].sum()
+            for c in labels
+        }
+        return [self.cell_name(int(g), c) for g, c in sorted(found)]
 
 
 Family = list[tuple[str, Share]]
 
 
-def _of_classes(part: Slice, rates: dict[str, Share], metric: str, labels: list[int] | None = None) -> Family:
-    chosen = part.labels if labels is None else labels
-    return [(str(part.classes[c]), rates[metric].of(c)) for c in chosen]
+def outcome_of(low: float, high: float, tolerance: float) -> str:
+    """What an interval of a gap says: beyond the tolerance, within it, or too few rows to tell."""
+    if np.isnan(low) or np.isnan(high):
+        return NO_INTERVAL
+    return BEYOND if low > tolerance else WITHIN if high <= tolerance else TOO_FEW
+
+
+def measure_rows(part: Slice, rng: np.random.Generator) -> list[Row]:
+    """Every measure of a section and a model, in reading order."""
+    values = {k: float(v) for k, v in summary_values(part.counts, part.positive, part.decides).items()}
+    every = list(range(len(part.classes)))
+    cells, rest = [[c] for c in every], [[o for o in every if o != c] for c in part.labels]
+    by_group = accuracy(part.counts).where(part.decides.accuracy)
+    recall, chosen = part.family("true_positive_rate", every), part.family("selection_rate", part.labels)
+    return [
+        _accuracy(part, values),
+        _balanced(part, values),
+        _worst_group(part, values, part.empty(cells)),
+        _gap(part, "accuracy_gap", values, [("", by_group)], rng, part.empty([every])),
+        _gap(part, "tpr_gap_max", values, recall, rng, part.empty(cells), disjoint=True),
+        *_tpr_rms(part, values, part.empty(cells)),
+        _parity(part, values, chosen, rng, part.empty([every])),
+        _impact_ratio(part, values, chosen, part.empty([every])),
+        _odds(part, values, rng, part.empty([*([c] for c in part.labels), *rest])),
+    ]
+
+
+def _row(part: Slice, metric: str, value: float, ends: Sequence[Any], **facts: Any) -> Row:
+    """A row of the measures; ``missing``: empty cells that the measure should have been computed from as well."""
+    missing: list[str] = facts.pop("missing", [])
+    low, high = (float(e) for e in ends)
+    row = {
+        **part.key,
+        "metric": metric,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "outcome": MEASURED,
+        "excess": NAN,
+        "where": "",
+        "p_permutation": NAN,
+        "chance_95": NAN,
+        "method": "",
+        **facts,
+    }
+    if np.isnan(value):
+        row["outcome"] = UNDEFINED
+    note = f"{len(missing)} cell(s) without rows" if missing else ""
+    return row | {"note": "; ".join(filter(None, (note, facts.get("note", "")))), "missing": missing}
+
+
+def _accuracy(part: Slice, values: dict[str, float]) -> Row:
+    ends = wilson(*(v[0] for v in accuracy(part.counts.pooled()).effective))
+    return _row(part, "accuracy", values["accuracy"], ends, where="all rows", method="Wilson")
+
+
+def _balanced(part: Slice, values: dict[str, float]) -> Row:
+    hits, n = (v[0] for v in cell_accuracy(part.counts.pooled()).effective)
+    ends = mean_of_shares(hits[n > 0], n[n > 0])[1:]
+    without = int((n == 0).sum())
+    note = f"{without} class(es) without rows" if without else ""
+    value = values["balanced_accuracy"]
+    return _row(part, "balanced_accuracy", value, ends, where="mean over classes", method="MOVER", note=note)
+
+
+def _worst_group(part: Slice, values: dict[str, float], missing: list[str]) -> Row:
+    """Its outcome is of how far the cell lies below the overall accuracy."""
+    counted, share = part.decides.cells, cell_accuracy(part.counts)
+    hits, n = share.effective
+    small = int(((n > 0) & ~counted).sum())
+    notes = [f"{small} cell(s) with fewer than {part.min_group} rows are left out"] if small else []
+    value, overall = values["worst_group_accuracy"], values["accuracy"]
+    if np.isnan(value):
+        return _row(part, "worst_group_accuracy", value, NOTHING, missing=missing, note="; ".join(notes))
+    found = lowest_share(hits[counted], n[counted])
+    if counted.sum() > 8:
+        notes.append(f"a minimum over {int(counted.sum())} noisy cells reads low; the interval allows for it")
+    group, label = np.unravel_index(int(np.nanargmin(np.where(counted, share.value, np.nan))), counted.shape)
+    low, high = (float(v[0]) for v in wilson(*accuracy(part.counts.pooled()).effective))
+    return _row(
+        part,
+        "worst_group_accuracy",
+        value,
+        found[1:],
+        where=part.cell_name(int(group), int(label)),
+        method="simultaneous Wilson",
+        missing=missing,
+        note="; ".join(notes),
+        outcome=outcome_of(low - float(found.high), high - float(found.low), part.tolerance),
+        excess=overall - value - part.tolerance,
+    )
 
 
 def _gap(
     part: Slice,
-    values: dict[str, float],
     metric: str,
+    values: Mapping[str, float],
     family: Family,
     rng: np.random.Generator,
+    missing: list[str],
     *,
     disjoint: bool = False,
-    note: str = "",
-    missing: str | None = None,
+    **facts: Any,
 ) -> Row:
-    """The widest of several gaps between groups, where it is, and the same for groups dealt at random; rates of the
-    family that are undefined are ``missing`` unless that is given.
-    """
-    missing = _missing([share for _, share in family]) if missing is None else missing
+    """The widest of several gaps between groups, where it is, and the same for groups dealt at random."""
     value = values[metric]
     if np.isnan(value):
-        return _row(
-            part, metric, value, (NAN, NAN), note="fewer than two groups have rows to compute it from"
-        )
+        note = f"fewer than two groups have {part.min_group} rows to compute it from"
+        return _row(part, metric, value, NOTHING, note=note, missing=missing)
     gaps = [float(spread(share.value)) for _, share in family]
-    widest = int(np.nanargmax(gaps))
-    label, share = family[widest]
-    found = _widest([share for _, share in family])
-    high, low = int(np.nanargmax(share.value)), int(np.nanargmin(share.value))
-    groups = part.attribute.groups
-    where = f"{label}: {groups[high]} over {groups[low]}" if label else f"{groups[high]} over {groups[low]}"
+    label, share = family[int(np.nanargmax(gaps))]
+    columns = zip(*(widest_gap(*s.effective, families=len(family)) for _, s in family), strict=True)
+    found = Extreme(*(float(np.nanmax(np.array(c, dtype=float))) for c in columns))
+    where = _over(part, share.value)
     p, chance = _dealt(part, family, rng, disjoint)
-    outcome = _gap_outcome(found.low, found.high, part.tolerance)
-    facts: Row = {"outcome": outcome, "p": p, "chance": chance, "note": note, "missing": missing}
-    return _row(part, metric, value, found[1:], where, "simultaneous Newcombe", **facts)
+    own = {
+        "where": f"{label}: {where}" if label else where,
+        "outcome": outcome_of(found.low, found.high, part.tolerance),
+        "excess": value - part.tolerance,
+        "p_permutation": p,
+        "chance_95": chance,
+        "method": "simultaneous Newcombe",
+    }
+    return _row(part, metric, value, found[1:], missing=missing, **{**own, **facts})
 
 
-def _widest(shares: list[Share]) -> Extreme:
-    found = [widest_gap(*s.effective, families=len(shares)) for s in shares]
-    columns = [np.array(c, dtype=float) for c in zip(*found, strict=True)]
-    return Extreme(*(float(np.nanmax(c)) for c in columns))
+def _over(part: Slice, values: Array) -> str:
+    """The group with the highest value over that with the lowest."""
+    high, low = int(np.nanargmax(values)), int(np.nanargmin(values))
+    same = values[high] == values[low]
+    return "all groups alike" if same else f"{part.attribute.groups[high]} over {part.attribute.groups[low]}"
 
 
 def _dealt(part: Slice, family: Family, rng: np.random.Generator, disjoint: bool) -> tuple[float, float]:
@@ -226,100 +245,296 @@ def _dealt(part: Slice, family: Family, rng: np.random.Generator, disjoint: bool
     if part.weighted:
         return NAN, NAN
     if disjoint:
-        return gap_permutation_test(
-            *(np.stack(v) for v in zip(*(s[:2] for _, s in family), strict=True)), rng=rng
-        )
+        hits, n = (np.stack(v) for v in zip(*(s[:2] for _, s in family), strict=True))
+        return gap_permutation_test(hits, n, rng=rng)
     tests = np.array([gap_permutation_test(s.hits, s.n, rng=rng) for _, s in family])
     p = float(np.nanmin(tests[:, 0])) if not np.isnan(tests[:, 0]).all() else NAN
     return min(1.0, p * len(family)), float(tests[0, 1]) if len(family) == 1 else NAN
 
 
-def _parity(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: np.random.Generator) -> Row:
-    labels = np.array([float(spread(share.value)) for _, share in _of_classes(part, rates, "base_rate")])
-    note = ""
-    if not np.isnan(labels).all():
-        note = f"the labels themselves differ by {100 * np.nanmax(labels):.1f} points between groups"
-    family = _of_classes(part, rates, "selection_rate")
-    return _gap(part, values, "demographic_parity_difference", family, rng, note=note)
+def _parity(
+    part: Slice, values: dict[str, float], family: Family, rng: np.random.Generator, missing: list[str]
+) -> Row:
+    """A gap in selection that is no wider than the labels' own, give or take the tolerance, is no failure."""
+    metric = "demographic_parity_difference"
+    row = _gap(part, metric, values, family, rng, missing)
+    base = [float(spread(s.value)) for _, s in part.family("base_rate", part.labels)]
+    if np.isnan(row["value"]) or np.isnan(base).all():
+        return row
+    labels = float(np.nanmax(base))
+    note = f"the labels themselves differ by {100 * labels:.1f} points between groups"
+    row["note"] = "; ".join(filter(None, (row["note"], note)))
+    row["excess"] -= labels
+    if row["outcome"] == BEYOND and row["value"] <= labels + part.tolerance:
+        row["outcome"] = AS_LABELS
+    return row
 
 
-def _tpr_gap(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: np.random.Generator) -> Row:
-    missing = _missing([rates["true_positive_rate"]], "cell(s)")
-    family = _of_classes(part, rates, "true_positive_rate", list(range(len(part.classes))))
-    return _gap(part, values, "tpr_gap_max", family, rng, disjoint=True, missing=missing)
-
-
-def _tpr_rms(part: Slice, values: dict[str, float]) -> list[Row]:
-    share = cell_accuracy(part.counts)
-    hits, n = (v.T for v in share.effective)
-    found = rms_gap(hits, n)
-    left_out = [str(part.classes[c]) for c in np.flatnonzero((share.n > 0).sum(axis=0) < 2)]
-    named = f"{len(part.classes) - len(left_out)} of {len(part.classes)} classes"
-    named += f", without {', '.join(left_out[:10])}" if left_out else ""
-    ends, outcome = (found.low, found.high), _gap_outcome(float(found.low), float(found.high), part.tolerance)
-    method, missing = "inverted test, normal noise", _missing([share], "cell(s)")
-    return [
-        _row(
-            part,
-            "tpr_gap_rms",
-            values["tpr_gap_rms"],
-            ends,
-            named,
-            method,
-            note="biased upwards by noise",
-            missing=missing,
-            outcome=outcome,
-        ),
-        _row(
-            part,
-            "tpr_gap_rms_corrected",
-            float(found.corrected),
-            ends,
-            named,
-            method,
-            note="the expected square of the noise taken away",
-            missing=missing,
-            outcome=outcome,
-        ),
-    ]
-
-
-def _impact_ratio(part: Slice, values: dict[str, float], selection: Share) -> Row:
+def _impact_ratio(part: Slice, values: dict[str, float], family: Family, missing: list[str]) -> Row:
+    """The four-fifths rule is a rule for two classes; with more the ratio is shown, not judged."""
     metric = "demographic_parity_ratio"
     value = values[metric]
     if np.isnan(value):
-        return _row(
-            part, metric, value, (NAN, NAN), note="no group selects anyone, or fewer than two have rows"
-        )
-    shares = [selection.of(c) for c in part.labels]
-    found = [lowest_ratio(*s.effective, families=len(shares)) for s in shares]
-    low = float(np.nanmin([float(f.low) for f in found]))
-    high = float(np.nanmin([float(f.high) for f in found]))
-    worst = int(np.nanargmin([float(f.value) for f in found]))
-    rates = shares[worst].value
-    groups, bottom, top = part.attribute.groups, int(np.nanargmin(rates)), int(np.nanargmax(rates))
-    where = f"{part.classes[part.labels[worst]]}: {groups[bottom]} to {groups[top]}"
-    outcome = TOO_FEW if low < FOUR_FIFTHS else "at least four fifths"
-    if high < FOUR_FIFTHS:
-        outcome = "below four fifths"
-    note = f"four-fifths rule: {'below' if value < FOUR_FIFTHS else 'not below'} 0.8 as observed"
-    facts: Row = {"note": note, "outcome": outcome, "missing": _missing(shares)}
-    return _row(part, metric, value, (low, high), where, "simultaneous MOVER-R", **facts)
+        note = "no group is predicted the label, or fewer than two have rows enough"
+        return _row(part, metric, value, NOTHING, note=note, missing=missing)
+    found = [lowest_ratio(*s.effective, families=len(family)) for _, s in family]
+    low, high = (float(np.nanmin([float(f[i]) for f in found])) for i in (1, 2))
+    label, share = family[int(np.nanargmin([float(f.value) for f in found]))]
+    groups = part.attribute.groups
+    where = f"{label}: {groups[int(np.nanargmin(share.value))]} to {groups[int(np.nanargmax(share.value))]}"
+    outcome = MEASURED
+    if len(family) == 1:
+        outcome = ABOVE_FIFTHS if low >= FOUR_FIFTHS else TOO_FEW
+        base = part.family("base_rate", part.labels)[0][1].value
+        if high < FOUR_FIFTHS:
+            same = np.nanmin(base) < FOUR_FIFTHS * np.nanmax(base)
+            outcome = AS_LABELS if same else BELOW_FIFTHS
+    facts = {"where": where, "outcome": outcome, "method": "simultaneous MOVER-R", "missing": missing}
+    return _row(part, metric, value, (low, high), **facts)
 
 
-def _odds(part: Slice, values: dict[str, float], rates: dict[str, Share], rng: np.random.Generator) -> Row:
+def _tpr_rms(part: Slice, values: dict[str, float], missing: list[str]) -> list[Row]:
+    """As the formula reads, which noise makes positive, and with the noise taken away, which has the interval."""
+    share = cell_accuracy(part.counts).where(part.decides.rates["true_positive_rate"])
+    found = rms_gap(*(v.T for v in share.effective))
+    left_out = [str(part.classes[c]) for c in np.flatnonzero((share.n > 0).sum(axis=0) < 2)]
+    named = f"{len(part.classes) - len(left_out)} of {len(part.classes)} classes"
+    named += f", without {', '.join(left_out[:10])}" if left_out else ""
+    low, high, corrected = float(found.low), float(found.high), float(found.corrected)
+    note = "noise alone makes it positive; its interval is that of the corrected one"
+    facts: Row = {"where": named, "missing": missing, "method": "inverted test, normal noise"}
+    judged = {"outcome": outcome_of(low, high, part.tolerance), "excess": corrected - part.tolerance}
+    return [
+        _row(part, "tpr_gap_rms", values["tpr_gap_rms"], NOTHING, note=note, **facts),
+        _row(part, "tpr_gap_rms_corrected", corrected, (low, high), **facts, **judged),
+    ]
+
+
+def _odds(part: Slice, values: dict[str, float], rng: np.random.Generator, missing: list[str]) -> Row:
     family: Family = []
-    missing = _missing([rates[name].of(c) for name in _ODDS for c in part.labels])
     for label in part.labels:
-        both = [rates[name].of(label) for name in _ODDS]
-        if not np.isnan([float(spread(share.value)) for share in both]).any():
-            family += [
-                (f"{name} of {part.classes[label]}", s) for name, s in zip(("TPR", "FPR"), both, strict=True)
-            ]
+        both = part.family("true_positive_rate", [label], "TPR of ")
+        both += part.family("false_positive_rate", [label], "FPR of ")
+        if not np.isnan([float(spread(share.value)) for _, share in both]).any():
+            family += both
     # with two classes the TPR's and the FPR's rows are disjoint; with more, classes share rows
     disjoint = len(part.classes) == 2
-    note = "the larger of the TPR and FPR differences" + (
-        "" if disjoint else " over all classes, one against the rest"
+    note = "the larger of the TPR and FPR differences"
+    note += "" if disjoint else " over all classes, one against the rest"
+    return _gap(part, "equalized_odds_difference", values, family, rng, missing, disjoint=disjoint, note=note)
+
+
+def own_metric_rows(
+    part: Slice,
+    name: str,
+    metric: Metric,
+    truth: Any,
+    predicted: Any,
+    groups: Codes,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> tuple[pd.DataFrame, list[Row]]:
+    """A caller's metric: its value in each group, over all rows, and the widest gap between groups.
+
+    ``metric(y_true, y_pred)`` is called on arrays of labels. Intervals are normal, with the standard deviation
+    of at most 200 bootstrap draws of a group's rows; the gap's hold for all pairs together.
+    """
+
+    def value(rows: Codes) -> float:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NaN says it
+                return float(metric(truth[rows], predicted[rows]))
+        except (ValueError, ZeroDivisionError):
+            return NAN  # undefined for these rows, as the AUC of one class is
+
+    n_groups = len(part.attribute.groups)
+    rows_of = [np.flatnonzero(groups == g) for g in range(n_groups)] + [np.arange(len(groups))]
+    points, noise = np.full(n_groups + 1, NAN), np.full(n_groups + 1, NAN)
+    for g, rows in enumerate(rows_of):
+        if not len(rows):
+            continue
+        points[g] = value(rows)
+        if len(rows) >= part.min_group:
+            draws = np.array(
+                [value(rng.choice(rows, len(rows))) for _ in range(min(n_bootstrap, METRIC_DRAWS))]
+            )
+            # draws that do not vary, as those of an error that never occurred, say nothing of the noise
+            noise[g] = np.nanstd(draws, ddof=1) or NAN if (~np.isnan(draws)).sum() > 1 else NAN
+    z = critical_value(0.95)
+    n = np.array([float(len(r)) for r in rows_of])
+    low, high = points - z * noise, points + z * noise
+    table = _long(part, name, "", n, points, low, high)
+    whole = _row(part, name, points[-1], (low[-1], high[-1]), where="all rows")
+    whole["method"] = "bootstrap standard deviation"
+    decides = np.flatnonzero(part.decides.accuracy & ~np.isnan(points[:-1]))
+    if len(decides) < 2:
+        note = f"fewer than two groups of {part.min_group} rows have it defined"
+        return table, [whole, _row(part, f"{name}_gap", NAN, NOTHING, note=note)]
+    chosen = np.full(n_groups, NAN)
+    chosen[decides] = points[decides]
+    gap, ends = float(spread(chosen)), NOTHING
+    a, b = (i.ravel() for i in np.meshgrid(decides, decides))
+    apart, sd = points[a] - points[b], np.hypot(noise[a], noise[b])
+    if not np.isnan(sd).any():
+        together = critical_value(0.95, len(decides) * (len(decides) - 1) // 2)
+        ends = max(0.0, float((apart - together * sd)[a != b].max())), float((apart + z * sd)[a != b].max())
+    facts = {
+        "outcome": outcome_of(*ends, part.tolerance),
+        "excess": gap - part.tolerance,
+        "method": whole["method"],
+    }
+    return table, [whole, _row(part, f"{name}_gap", gap, ends, where=_over(part, chosen), **facts)]
+
+
+def check_metrics(metrics: Mapping[str, Metric] | None, weighted: bool) -> dict[str, Metric]:
+    """The caller's metrics; raises InputError on a name that is taken, on what cannot be called, on weights."""
+    taken = set(summary_values(Counts(np.ones((2, 2, 2)), np.ones((2, 2, 2))), 1)) | {"tpr_gap_rms_corrected"}
+    for name, metric in (metrics or {}).items():
+        if not callable(metric) or name in taken or f"{name}_gap" in taken:
+            why = (
+                "is a measure of the audit already; give it another name"
+                if callable(metric)
+                else "cannot be called"
+            )
+            raise InputError(
+                f"metrics={{{name!r}: ...}}: {name} {why}; a metric is a function of (y_true, y_pred)"
+            )
+    if metrics and weighted:
+        raise InputError(
+            "metrics and sample_weight do not go together: a metric is a function of labels alone"
+        )
+    return dict(metrics or {})
+
+
+def cell_table(part: Slice) -> pd.DataFrame:
+    """One row a cell label x group, empty cells included; how many more rows would make it precise."""
+    share = cell_accuracy(part.counts)
+    hits, size = share.effective
+    low, high = wilson(hits, size)
+    n_groups, n_classes = share.n.shape
+    needed = rows_needed(np.where(size > 0, share.value, 0.5), part.tolerance / 2)
+    return pd.DataFrame(
+        {
+            **part.key,
+            "label": np.tile([str(c) for c in part.classes], n_groups),
+            "group": np.repeat(part.attribute.groups, n_classes),
+            "n": share.n.ravel(),
+            "accuracy": share.value.ravel(),
+            "ci_low": low.ravel(),
+            "ci_high": high.ravel(),
+            "excluded": ((share.n > 0) & ~part.decides.cells).ravel(),
+            "more_rows_needed": np.maximum(needed - np.floor(size), 0).astype(int).ravel(),
+        }
     )
-    metric = "equalized_odds_difference"
-    return _gap(part, values, metric, family, rng, disjoint=disjoint, note=note, missing=missing)
+
+
+def confusion_table(part: Slice) -> pd.DataFrame:
+    """Rows by group, label and prediction; combinations that do not occur are left out (they count 0)."""
+    filled = np.argwhere(part.counts.sums > 0)
+    groups = np.array(part.attribute.groups, dtype=object)
+    labels = np.array([str(c) for c in part.classes], dtype=object)
+    return pd.DataFrame(
+        {
+            **part.key,
+            "group": groups[filled[:, 0]],
+            "label": labels[filled[:, 1]],
+            "prediction": labels[filled[:, 2]],
+            "n": part.counts.sums[tuple(filled.T)],
+        }
+    )
+
+
+def group_table(part: Slice) -> pd.DataFrame:
+    """One row a group x metric (x class), with a Wilson interval; then the same over all rows."""
+    frames = []
+    both = zip(_shares(part, part.counts), _shares(part, part.counts.pooled()), strict=True)
+    for (metric, label, share), (_, _, whole) in both:
+        joined = Share(*(np.concatenate(pair) for pair in zip(share, whole, strict=True)))
+        frames.append(_long(part, metric, label, joined.n, joined.value, *wilson(*joined.effective)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _long(
+    part: Slice, metric: str, label: str, n: Array, value: Array, low: Array, high: Array
+) -> pd.DataFrame:
+    """Rows by group, the last over all rows."""
+    groups = [*part.attribute.groups, "all rows"]
+    facts = {
+        "group": groups,
+        "overall": [False] * (len(groups) - 1) + [True],
+        "metric": metric,
+        "label": label,
+    }
+    return pd.DataFrame({**part.key, **facts, "n": n, "value": value, "ci_low": low, "ci_high": high})
+
+
+def _shares(part: Slice, counts: Counts) -> Iterator[tuple[str, str, Share]]:
+    """The rates worth showing and testing, without repetitions.
+
+    With two classes: precision, selection and base rate of the positive class; the true and the false positive
+    rate of both are each other's complements, so of the latter only the positive class's. With more classes,
+    everything of every class.
+    """
+    yield "accuracy", "", accuracy(counts)
+    for metric, share in one_vs_rest(counts).items():
+        for label in range(len(part.classes)):
+            if len(part.classes) > 2 or label == part.positive or metric == "true_positive_rate":
+                yield metric, str(part.classes[label]), share.of(label)
+
+
+def contrast_table(part: Slice) -> pd.DataFrame:
+    """Each group against all others (of two, the first against the second), signed, tests Holm-corrected.
+
+    The correction spans all groups and metrics of the section and model. Rows whose attribute is missing stand
+    on neither side; a group of fewer than ``min_group`` rows is not tested.
+    """
+    known = np.flatnonzero(part.attribute.known)
+    groups = [part.attribute.groups[g] for g in known]
+    first = [0] if len(groups) == 2 else list(range(len(groups)))
+    frames = []
+    for metric, label, share in _shares(part, part.counts):
+        if metric not in _TESTED and not (metric == "false_positive_rate" and len(part.classes) > 2):
+            continue
+        k, n = (v[known] for v in share.effective)
+        rest = k.sum() - k, n.sum() - n
+        k, n, rest_k, rest_n = (v[first] for v in (k, n, *rest))
+        enough = (n >= part.min_group * (1 - 1e-9)) & (rest_n >= part.min_group * (1 - 1e-9))
+        low, high = newcombe(k, n, rest_k, rest_n)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            difference = np.where((n > 0) & (rest_n > 0), k / n - rest_k / rest_n, np.nan)
+        facts = {
+            "metric": metric,
+            "label": label,
+            "group": [groups[i] for i in first],
+            "versus": groups[1] if len(groups) == 2 else "the rest",
+            "difference": difference,
+            "ci_low": low,
+            "ci_high": high,
+            "p": np.where(enough, two_share_test(k, n, rest_k, rest_n), np.nan),
+        }
+        frames.append(pd.DataFrame({**part.key, **facts}))
+    table = pd.concat(frames, ignore_index=True)
+    table["p_holm"] = holm(table["p"].to_numpy())
+    return table
+
+
+def undefined_rows(part: Slice) -> Iterator[Row]:
+    """Every cell without rows, every cell too small to count, and every rate without a denominator."""
+    n_rows = cell_accuracy(part.counts).effective[1]
+    kind = "effective row(s)" if part.weighted else "row(s)"
+    for g, c in np.argwhere(~part.decides.cells):
+        n = float(n_rows[g, c])
+        reason = "no row with this label in this group: accuracy and true positive rate are undefined"
+        if n > 0:
+            reason = f"{n:g} {kind}, fewer than the minimum of {part.min_group}: shown, decides nothing"
+        yield {**part.key, "what": part.cell_name(int(g), int(c)), "reason": reason}
+    whys = {"precision": "was predicted for nobody", "false_positive_rate": "is the label of everybody"}
+    for metric, label, rate in _shares(part, part.counts):
+        if metric == "true_positive_rate":
+            continue  # the cells above
+        for g in np.flatnonzero(rate.n == 0):
+            named = metric.replace("_", " ") + (f" of {label}" if label else "")
+            what = f"{named}, {part.attribute.groups[g]}"
+            why = f"{label} {whys[metric]} in this group" if metric in whys else "no row"
+            yield {**part.key, "what": what, "reason": why}

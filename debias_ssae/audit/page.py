@@ -77,13 +77,16 @@ class Block(NamedTuple):
     """Shown folded, several beside each other."""
 
 
-def number_cell(value: float | None, low: float | None = None, high: float | None = None) -> Cell:
-    """A number with its interval; "undefined" where it is NaN or None."""
+def number_cell(
+    value: float | None, low: float | None = None, high: float | None = None, *, signed: bool = False
+) -> Cell:
+    """A number with its interval, ``signed`` with a plus; "undefined" where it is NaN or None."""
     if value is None or math.isnan(value):
         return Cell("undefined", "")
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return Cell(f"{value:.3f}", f"{value:.9g}")
-    return Cell(f"{value:.3f}", f"{value:.9g}", f"{low:.3f} to {high:.3f}")
+    form = "{:+.3f}" if signed else "{:.3f}"
+    ends = low is not None and high is not None and not math.isnan(low) and not math.isnan(high)
+    note = f"{form.format(low)} to {form.format(high)}" if ends else ""
+    return Cell(form.format(value), f"{value:.9g}", note)
 
 
 def p_cell(value: float) -> Cell:

@@ -1,23 +1,156 @@
-"""Rates by group from confusion counts. An undefined rate is NaN, never 0.
+"""From what the user gives to codes, from codes to counts, from counts to rates by group.
 
-Everything works on counts of shape [..., n_groups, n_classes, n_classes] (group, label, prediction); leading
-axes are bootstrap draws.
+What is wrong with an input is said here, in one line. Counts have the shape [..., n_groups, n_classes, n_classes]
+(group, label, prediction); leading axes are bootstrap draws. An undefined rate is NaN, never 0.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from debias_ssae.audit.inputs import Codes
+from debias_ssae.core.errors import InputError
+from debias_ssae.text.checks import column, named_columns
 
 Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+UNKNOWN = "unknown"
+MAX_CLASSES = 1000
+
+
+class Attribute(NamedTuple):
+    """One attribute (or a crossing of several): a group code for each row, the groups' names."""
+
+    name: str
+    codes: Codes
+    groups: tuple[str, ...]
+    known: Mask
+    """[n_groups]: False where the attribute's value is missing; such rows are shown, and compared with nobody."""
+
+
+def check_lengths(lengths: Mapping[str, int]) -> int:
+    """Return the common length. Raises InputError that lists all lengths where they differ or are 0."""
+    if len(set(lengths.values())) != 1:
+        listed = ", ".join(f"{name}: {n}" for name, n in lengths.items())
+        raise InputError(f"All inputs need one entry a row, but the lengths differ ({listed})")
+    n = next(iter(lengths.values()))
+    if n == 0:
+        raise InputError("There is no row to audit; pass at least one")
+    return n
+
+
+def label_codes(
+    y_true: Any, predictions: Mapping[str, Any]
+) -> tuple[Codes, dict[str, Codes], tuple[Any, ...]]:
+    """Codes of the labels and of each model's predictions over their common, sorted classes.
+
+    Raises InputError on missing values, on scores passed for labels, and when labels and predictions share no
+    value.
+    """
+    series = {"y_true": column(y_true, "y_true")}
+    series |= {f"y_pred {name!r}": column(values, f"y_pred {name!r}") for name, values in predictions.items()}
+    check_lengths({name: len(values) for name, values in series.items()})
+    for name, values in series.items():
+        missing = int(values.isna().sum())
+        if missing:
+            raise InputError(f"{name} has {missing} missing value(s); drop or fill those rows first")
+    levels = {name: pd.unique(values) for name, values in series.items()}
+    classes = _sorted_values({v for found in levels.values() for v in _plain(found)})
+    _check_classes(classes, levels)
+    # not by an index of pandas, to which True and 1 are different
+    place = {label: code for code, label in enumerate(classes)}
+    coded = [_coded(values, place) for values in series.values()]
+    return coded[0], dict(zip(predictions, coded[1:], strict=True)), tuple(classes)
+
+
+def _coded(values: pd.Series, place: Mapping[Any, int]) -> Codes:
+    codes, levels = pd.factorize(values)
+    return np.array([place[level] for level in _plain(levels)], dtype=np.int64)[codes]
+
+
+def _plain(values: Any) -> list[Any]:
+    return list(np.asarray(values).tolist())
+
+
+def _check_classes(classes: list[Any], levels: Mapping[str, Any]) -> None:
+    fractional = [c for c in classes if isinstance(c, float) and not float(c).is_integer()]
+    if len(classes) > MAX_CLASSES or (fractional and len(classes) > 20):
+        raise InputError(
+            f"There are {len(classes)} different labels (such as {(fractional or classes)[0]!r}); this looks like"
+            " scores or a regression target: pass predicted labels as y_pred and scores as y_score"
+        )
+    truth = set(_plain(levels["y_true"]))
+    for name, found in levels.items():
+        if not truth & set(_plain(found)):
+            raise InputError(
+                f"{name} shares no value with y_true ({_sorted_values(set(_plain(found)))[:3]} against"
+                f" {_sorted_values(truth)[:3]}); use the same labels, of the same type, in both"
+            )
+
+
+def _sorted_values(values: set[Any]) -> list[Any]:
+    try:
+        return sorted(values)
+    except TypeError:  # labels of mixed types
+        return sorted(values, key=lambda v: (type(v).__name__, str(v)))
+
+
+def attributes_of(sensitive_features: Any, name: str = "sensitive_features") -> list[Attribute]:
+    """Every attribute by itself. Missing values are a group of their own, named "unknown"."""
+    return [_attribute(key, values) for key, values in named_columns(sensitive_features, name).items()]
+
+
+def _attribute(name: str, values: pd.Series) -> Attribute:
+    codes, levels = pd.factorize(values, use_na_sentinel=True)
+    whole = all(not isinstance(v, float) or float(v).is_integer() for v in levels)
+    # 1.0 where a gap made floats of whole numbers
+    names = [str(int(v) if whole and isinstance(v, float) else v) for v in levels]
+    if len(set(names)) != len(names):  # 1 and "1" would merge under one name
+        names = [f"{v} ({type(v).__name__})" for v in levels]
+    order = np.argsort(np.array(names, dtype=object)) if _textual(levels) else np.argsort(np.asarray(levels))
+    rank = np.empty(len(names) + 1, dtype=np.int64)
+    rank[order], rank[-1] = np.arange(len(names)), len(names)  # code -1: missing, last
+    groups = [names[i] for i in order]
+    known = [True] * len(groups)
+    if (codes < 0).any():
+        groups.append(UNKNOWN if UNKNOWN not in groups else f"{UNKNOWN} (missing)")
+        known.append(False)
+    return Attribute(name, rank[codes], tuple(groups), np.array(known))
+
+
+def _textual(levels: Any) -> bool:
+    return not all(isinstance(v, int | float | np.number | np.bool_) for v in levels)
+
+
+def cross(attributes: list[Attribute]) -> Attribute:
+    """All combinations of the attributes' groups, also those without a row: cells nobody can speak for."""
+    _, codes, groups, known = attributes[0]
+    for other in attributes[1:]:
+        codes = codes * len(other.groups) + other.codes
+        groups = tuple(f"{a}, {b}" for a in groups for b in other.groups)
+        known = (known[:, None] & other.known).ravel()
+    return Attribute(" x ".join(a.name for a in attributes), codes, groups, known)
+
+
+def weights_of(sample_weight: Any, n: int) -> NDArray[np.float64] | None:
+    """Row weights as floats. Raises InputError on a wrong length, negative, missing or all-zero weights."""
+    if sample_weight is None:
+        return None
+    try:
+        weights = column(sample_weight, "sample_weight").to_numpy(dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sample_weight must be numbers: {error}") from error
+    check_lengths({"sample_weight": len(weights), "y_true": n})
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
+        raise InputError("sample_weight must be finite, not negative, and not all zero")
+    return weights
 
 
 class Share(NamedTuple):
-    """Numerator and denominator of a rate; ``squares`` is the sum of squared weights of the denominator's
-    rows.
-    """
+    """Numerator and denominator of a rate; ``squares``: the sum of squared weights of the denominator's rows."""
 
     hits: Array
     n: Array
@@ -40,11 +173,13 @@ class Share(NamedTuple):
         """The rates of one class, by group."""
         return Share(self.hits[..., label], self.n[..., label], self.squares[..., label])
 
+    def where(self, mask: Mask) -> "Share":
+        """The rates in ``mask``; the others have no rows."""
+        return Share(*(np.where(mask, v, 0.0) for v in self))
+
 
 class Counts(NamedTuple):
-    """Confusion counts (sums of weights) and sums of squared weights; both [..., n_groups, n_classes,
-    n_classes].
-    """
+    """Confusion counts (sums of weights), sums of squared weights; [..., n_groups, n_classes, n_classes]."""
 
     sums: Array
     squares: Array
@@ -76,16 +211,9 @@ def accuracy(counts: Counts) -> Share:
 
 
 def cell_accuracy(counts: Counts) -> Share:
-    """[..., n_groups, n_classes] accuracy in each cell group x label, which is the label's true positive
-    rate.
-    """
+    """[..., n_groups, n_classes] accuracy in each cell group x label: the label's true positive rate."""
     sums, squares = counts
     return Share(np.diagonal(sums, axis1=-2, axis2=-1), sums.sum(axis=-1), squares.sum(axis=-1))
-
-
-def large_enough(counts: Counts, min_cell: int) -> NDArray[np.bool_]:
-    """[..., n_groups, n_classes]: cells of ``min_cell`` rows; weighted ones count by their effective size."""
-    return np.asarray(cell_accuracy(counts).effective[1] >= min_cell * (1 - 1e-9))
 
 
 def one_vs_rest(counts: Counts) -> dict[str, Share]:
@@ -104,27 +232,24 @@ def one_vs_rest(counts: Counts) -> dict[str, Share]:
     }
 
 
-def by_class(rates: dict[str, Share], n_classes: int, positive: int) -> list[tuple[str, int, Share]]:
-    """The rates worth showing and testing, without repetitions.
+class Deciding(NamedTuple):
+    """Which rates have enough rows to decide a gap or a worst group; the others are shown, no more."""
 
-    With two classes: precision, selection and base rate of the positive class; the true and the false
-    positive rate of both (each is one minus the other class's other). With more classes, everything of every
-    class.
-    """
-    rows = []
-    for metric, share in rates.items():
-        for label in range(n_classes):
-            if n_classes > 2 or label == positive or metric == "true_positive_rate":
-                rows.append((metric, label, share.of(label)))
-    return rows
+    accuracy: Mask
+    """[n_groups]"""
+    rates: Mapping[str, Mask]
+    """Each [n_groups, n_classes]: the rates of :func:`one_vs_rest`."""
+    cells: Mask
+    """[n_groups, n_classes]: cells that can be the worst one, also of rows whose attribute is missing."""
 
 
-def lowest(values: Array) -> tuple[float, tuple[int, ...] | None]:
-    """The lowest defined value and where it is; (NaN, None) when none is defined."""
-    if np.isnan(values).all():
-        return float("nan"), None
-    where = np.unravel_index(int(np.nanargmin(values)), values.shape)
-    return float(values[where]), tuple(int(i) for i in where)
+def deciding(counts: Counts, known: Mask | None = None, min_group: float = 0) -> Deciding:
+    """Rates over ``min_group`` rows or more (weighted ones by their effective size) of groups in ``known``."""
+    every = np.ones(counts.sums.shape[-3], dtype=bool) if known is None else known
+    least = max(min_group * (1 - 1e-9), 1e-300)
+    rates = {m: (s.effective[1] >= least) & every[:, None] for m, s in one_vs_rest(counts).items()}
+    cells = cell_accuracy(counts).effective[1] >= least
+    return Deciding((accuracy(counts).effective[1] >= least) & every, rates, cells)
 
 
 def spread(values: Array) -> Array:
@@ -136,9 +261,7 @@ def spread(values: Array) -> Array:
 
 
 def mean_over_pairs(values: Array) -> Array:
-    """Mean over pairs of groups (last axis) of the squared difference; NaN with fewer than two defined
-    values.
-    """
+    """Mean over pairs of groups (last axis) of the squared difference; NaN with fewer than two defined."""
     defined = ~np.isnan(values)
     m = defined.sum(axis=-1)
     filled = np.where(defined, values, 0.0)
@@ -161,34 +284,35 @@ def _nan_over(function: str, values: Array) -> Array:
     return np.where(n > 0, result, np.nan)
 
 
-def summary_values(counts: Counts, positive: int, counted: NDArray[np.bool_]) -> dict[str, Array]:
-    """Every measure as a number, one each a leading axis; ``counted`` [n_groups, n_classes]: cells large
-    enough.
-    """
-    cells, rates = cell_accuracy(counts), one_vs_rest(counts)
+def summary_values(counts: Counts, positive: int, decides: Deciding | None = None) -> dict[str, Array]:
+    """Every measure as a number, one each a leading axis; ``decides`` (default: all with rows) counts in gaps."""
+    if decides is None:
+        decides = deciding(counts)
+    cells, rates = cell_accuracy(counts).value, one_vs_rest(counts)
     n_classes = counts.sums.shape[-1]
     labels = [positive] if n_classes == 2 else list(range(n_classes))
+    known = {m: np.where(mask, rates[m].value, np.nan) for m, mask in decides.rates.items()}
 
     def gaps(metric: str, chosen: list[int]) -> Array:
-        return spread(np.moveaxis(rates[metric].value[..., chosen], -1, -2))
+        return spread(np.moveaxis(known[metric][..., chosen], -1, -2))
 
-    selected = np.moveaxis(rates["selection_rate"].value[..., labels], -1, -2)
+    selected = np.moveaxis(known["selection_rate"][..., labels], -1, -2)
     with np.errstate(invalid="ignore", divide="ignore"):
         top = _nan_over("max", selected)
         ratio = np.where(
             (top > 0) & ((~np.isnan(selected)).sum(-1) >= 2), _nan_over("min", selected) / top, np.nan
         )
-    recall = cell_accuracy(counts.pooled()).value[..., 0, :]
-    cell = np.where(counted, cells.value, np.nan)
+    worst = np.where(decides.cells, cells, np.nan)
     # undefined where either part is: half of the odds do not make them equal
     odds = np.maximum(gaps("true_positive_rate", labels), gaps("false_positive_rate", labels))
+    recall = np.moveaxis(known["true_positive_rate"], -1, -2)
     return {
         "accuracy": accuracy(counts.pooled()).value[..., 0],
-        "balanced_accuracy": _nan_over("mean", recall),
-        "worst_group_accuracy": _nan_over("min", cell.reshape(*cell.shape[:-2], -1)),
-        "accuracy_gap": spread(accuracy(counts).value),
+        "balanced_accuracy": _nan_over("mean", cell_accuracy(counts.pooled()).value[..., 0, :]),
+        "worst_group_accuracy": _nan_over("min", worst.reshape(*worst.shape[:-2], -1)),
+        "accuracy_gap": spread(np.where(decides.accuracy, accuracy(counts).value, np.nan)),
         "tpr_gap_max": _nan_over("max", gaps("true_positive_rate", list(range(n_classes)))),
-        "tpr_gap_rms": np.sqrt(_nan_over("mean", mean_over_pairs(np.moveaxis(cells.value, -1, -2)))),
+        "tpr_gap_rms": np.sqrt(_nan_over("mean", mean_over_pairs(recall))),
         "demographic_parity_difference": _nan_over("max", gaps("selection_rate", labels)),
         "demographic_parity_ratio": _nan_over("min", ratio),
         "equalized_odds_difference": _nan_over("max", odds),

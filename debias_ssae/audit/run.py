@@ -1,6 +1,7 @@
-"""The audit itself: inputs to codes, codes to counts, counts to tables."""
+"""The audit itself: inputs to codes, codes to counts, counts to tables, and the report that holds them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,40 +9,128 @@ import pandas as pd
 
 from debias_ssae.audit.calibration import calibration_table, scores_of
 from debias_ssae.audit.comparisons import Rows, comparison_rows
-from debias_ssae.audit.inputs import (
+from debias_ssae.audit.measures import (
+    Metric,
+    Row,
+    Slice,
+    cell_table,
+    check_metrics,
+    confusion_table,
+    contrast_table,
+    group_table,
+    measure_rows,
+    own_metric_rows,
+    undefined_rows,
+)
+from debias_ssae.audit.rates import (
+    Array,
     Attribute,
     Codes,
     attributes_of,
     check_lengths,
+    confusion,
     cross,
     label_codes,
     weights_of,
 )
-from debias_ssae.audit.measures import Row, Slice, measure_rows
-from debias_ssae.audit.outcome import AuditReport
-from debias_ssae.audit.rates import Array, confusion
-from debias_ssae.audit.tables import (
-    cell_table,
-    confusion_table,
-    contrast_table,
-    group_table,
-    undefined_rows,
-)
 from debias_ssae.core.errors import InputError
 
 LARGEST_CROSSING = 5000
+MIN_GROUP = 10
+TABLES = ("measures", "by_group", "cells", "contrasts", "comparisons", "undefined", "missing", "confusion")
 
 
-class Section(NamedTuple):
-    """An attribute (or crossing) on the rows of one control level; ``rows`` None means all."""
+@dataclass(frozen=True)
+class AuditReport:
+    """Tables of an audit. Every table is flat: one number a row, with its interval.
 
-    name: str
-    attribute: Attribute
-    rows: Codes | None
+    ``measures``: one row a section x model x metric (section = an attribute, or the crossing of all).
+    ``by_group``: one row a section x model x group x metric (x class). ``cells``: one row a section x model x
+    label x group. ``contrasts``: each group against the rest, signed, tests Holm-corrected. ``comparisons``:
+    models in pairs. ``undefined``: every number that cannot be computed or decides nothing, with the reason.
+    ``missing``: cells without rows that a measure should have been computed from as well. ``confusion``: rows
+    by section, model, group, label and prediction.
+    """
 
-    def take(self, values: Any) -> Any:
-        """``values`` on this section's rows."""
-        return values if self.rows is None or values is None else values[self.rows]
+    n_rows: int
+    classes: tuple[Any, ...]
+    models: tuple[str, ...]
+    sections: tuple[str, ...]
+    measures: pd.DataFrame
+    by_group: pd.DataFrame
+    cells: pd.DataFrame
+    contrasts: pd.DataFrame
+    comparisons: pd.DataFrame
+    undefined: pd.DataFrame
+    missing: pd.DataFrame
+    confusion: pd.DataFrame
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """Leakage, counterfactual flips and provenance, where they were asked for."""
+
+    def measure(self, metric: str, *, model: str | None = None, section: str | None = None) -> float:
+        """The value of ``metric`` (first model and finest section unless named). Raises InputError when unknown."""
+        return float(self.measure_row(metric, model=model, section=section)["value"])
+
+    def measure_row(
+        self, metric: str, *, model: str | None = None, section: str | None = None
+    ) -> dict[str, Any]:
+        """The row of ``measures`` for ``metric``: value, ci_low, ci_high, outcome, where, note."""
+        model, section = model or self.models[0], section or self.sections[-1]
+        table = self.measures
+        rows = table[(table["metric"] == metric) & (table["model"] == model) & (table["section"] == section)]
+        if rows.empty:
+            raise InputError(
+                f"No measure {metric!r} for model {model!r} in section {section!r}; metrics:"
+                f" {sorted(set(table['metric']))}, models: {list(self.models)}, sections:"
+                f" {list(self.sections)}"
+            )
+        return {str(k): v for k, v in rows.iloc[0].to_dict().items()}
+
+    @property
+    def worst_group_accuracy(self) -> float:
+        """Lowest accuracy over the cells label x group, first model, finest section."""
+        return self.measure("worst_group_accuracy")
+
+    @property
+    def worst_group(self) -> str:
+        """Name of the cell with the lowest accuracy."""
+        return str(self.measure_row("worst_group_accuracy")["where"])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions, first model."""
+        return self.measure("accuracy")
+
+    @property
+    def tpr_gap(self) -> float:
+        """Largest difference between groups in the true positive rate of a class, first model, finest section."""
+        return self.measure("tpr_gap_max")
+
+    def with_extras(self, **extras: Any) -> "AuditReport":
+        """A copy that also holds ``leakage``, ``flips`` (reports or their dicts) or ``provenance``."""
+        plain = {k: v.to_dict() if hasattr(v, "to_dict") else v for k, v in extras.items()}
+        return replace(self, extras={**self.extras, **plain})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain, flat data for JSON: undefined numbers are None."""
+        return {
+            "schema": "debias-ssae/audit/2",
+            "n_rows": self.n_rows,
+            "classes": [str(c) for c in self.classes],
+            "models": list(self.models),
+            "sections": list(self.sections),
+            "settings": dict(self.settings),
+            "notes": list(self.notes),
+            **{name: _records(getattr(self, name)) for name in TABLES},
+            **dict(self.extras),
+        }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(k): v for k, v in row.items()} for row in plain.to_dict("records")]
 
 
 class _Inputs(NamedTuple):
@@ -54,10 +143,22 @@ class _Inputs(NamedTuple):
 
 
 class _Options(NamedTuple):
-    min_cell: int
+    min_group: int
     tolerance: float
     n_bootstrap: int
     random_state: int | None
+
+
+class _Section(NamedTuple):
+    """An attribute (or crossing) on the rows of one control level; ``rows`` None means all."""
+
+    name: str
+    attribute: Attribute
+    rows: Codes | None
+
+    def take(self, values: Any) -> Any:
+        """``values`` on this section's rows."""
+        return values if self.rows is None or values is None else values[self.rows]
 
 
 def audit(
@@ -69,7 +170,8 @@ def audit(
     control_features: Any = None,
     sample_weight: Any = None,
     pos_label: Any = None,
-    min_cell: int = 1,
+    metrics: Mapping[str, Metric] | None = None,
+    min_group: int = MIN_GROUP,
     tolerance: float = 0.1,
     n_bootstrap: int = 1000,
     random_state: int | None = None,
@@ -78,41 +180,54 @@ def audit(
 
     ``y_pred`` is one sequence of labels, or a dict name -> labels, whose models are then compared in pairs.
     ``sensitive_features`` is one column or several (DataFrame or dict): each is a section, and so is their
-    crossing. Missing attribute values are a group of their own. ``y_score`` (probabilities, of two classes those of
-    ``pos_label``; a dict for several models) adds calibration. With ``control_features`` every section is repeated
-    inside each of their levels. ``pos_label`` is the class that counts as selected when there are two (the larger
-    label unless given). Cells label x group with fewer than ``min_cell`` rows do not enter the worst-group accuracy and
-    are listed; ``tolerance`` is the difference that matters: wider intervals read "too few to say". Counts
-    are bootstrapped with one multinomial a draw; with scores or weights rows are, and the method says so.
-    Raises InputError on lengths that differ, missing labels, scores in place of labels, and an attribute with
-    a single group, whose every gap would read as perfectly fair.
+    crossing. Rows whose attribute is missing are a group "unknown" that is shown but compared with nobody.
+    ``y_score`` (probabilities, of two classes those of ``pos_label``; a dict for several models) adds
+    calibration. With ``control_features`` every section is repeated inside each of their levels. ``pos_label``
+    is the class that counts as selected when there are two (the larger label unless given). ``metrics``: own
+    measures by name, functions ``(y_true, y_pred) -> float`` that are evaluated in each group.
+
+    A rate over fewer than ``min_group`` rows is shown, but decides no gap, no worst group and no gate.
+    ``tolerance`` is the difference that matters: a gap is beyond it, within it, or there are too few rows to
+    say. Counts are bootstrapped with one multinomial a draw; with scores or weights rows are, and the method
+    says so. Raises InputError on lengths that differ, missing labels, scores in place of labels, and an
+    attribute with a single group, whose every gap would read as perfectly fair.
     """
     options = _Options(
-        _at_least(min_cell, 1, "min_cell"), tolerance, _at_least(n_bootstrap, 2, "n_bootstrap"), random_state
+        _at_least(min_group, 1, "min_group"),
+        tolerance,
+        _at_least(n_bootstrap, 2, "n_bootstrap"),
+        random_state,
     )
     if not 0.0 < tolerance < 1.0:
         raise InputError(f"tolerance must lie strictly between 0 and 1, got {tolerance!r}")
     inputs = _prepared(y_true, y_pred, y_score, sample_weight, pos_label)
-    skipped: list[Row] = []
-    sections = list(_sections(sensitive_features, control_features, len(inputs.truth), skipped))
+    own = check_metrics(metrics, inputs.weights is not None)
     tables: dict[str, list[pd.DataFrame]] = {"by_group": [], "cells": [], "contrasts": [], "confusion": []}
-    rows: dict[str, list[Row]] = {"measures": [], "undefined": skipped, "comparisons": []}
+    rows: dict[str, list[Row]] = {"measures": [], "undefined": [], "comparisons": []}
+    sections = list(_sections(sensitive_features, control_features, len(inputs.truth), rows["undefined"]))
     for index, section in enumerate(sections):
         rng = np.random.default_rng(None if random_state is None else [random_state, index])
-        _audit_section(section, inputs, options, tables, rows, rng)
+        _audit_section(section, inputs, options, own, tables, rows, rng)
+    missing = [
+        {**{k: row[k] for k in ("section", "model", "metric")}, "cell": cell}
+        for row in rows["measures"]
+        for cell in row["missing"]
+    ]
+    measures = pd.DataFrame([{**row, "missing": len(row["missing"])} for row in rows["measures"]])
     return AuditReport(
         n_rows=len(inputs.truth),
         classes=inputs.classes,
         models=tuple(inputs.predicted),
         sections=tuple(s.name for s in sections),
-        measures=pd.DataFrame(rows["measures"]),
+        measures=measures,
         comparisons=pd.DataFrame(rows["comparisons"], columns=_COMPARISON_COLUMNS),
         undefined=pd.DataFrame(rows["undefined"], columns=["section", "model", "what", "reason"]),
+        missing=pd.DataFrame(missing, columns=["section", "model", "metric", "cell"]),
         by_group=pd.concat(tables["by_group"], ignore_index=True),
         cells=pd.concat(tables["cells"], ignore_index=True),
         contrasts=pd.concat(tables["contrasts"], ignore_index=True),
         confusion=pd.concat(tables["confusion"], ignore_index=True),
-        notes=_notes(inputs),
+        notes=_notes(inputs, options),
         settings={**options._asdict(), "confidence": 0.95, "pos_label": str(inputs.classes[inputs.positive])},
     )
 
@@ -123,30 +238,33 @@ _COMPARISON_COLUMNS = [
 
 
 def _audit_section(
-    section: Section,
+    section: _Section,
     inputs: _Inputs,
     options: _Options,
+    own: Mapping[str, Metric],
     tables: dict[str, list[pd.DataFrame]],
     rows: dict[str, list[Row]],
     rng: np.random.Generator,
 ) -> None:
     truth, weights = section.take(inputs.truth), section.take(inputs.weights)
     predicted = {name: section.take(codes) for name, codes in inputs.predicted.items()}
-    shape = (len(section.attribute.groups), len(inputs.classes))
+    attribute, n_classes = section.attribute, len(inputs.classes)
+    labels = np.array(inputs.classes)
+    measures: list[Row] = []
     for model, codes in predicted.items():
-        counts = confusion(section.attribute.codes, truth, codes, shape, weights)
+        counts = confusion(attribute.codes, truth, codes, (len(attribute.groups), n_classes), weights)
         part = Slice(
             section.name,
             model,
-            section.attribute,
+            attribute,
             inputs.classes,
             inputs.positive,
             counts,
-            options.min_cell,
-            options.tolerance,
-            weights is not None,
+            min_group=options.min_group,
+            tolerance=options.tolerance,
+            weighted=weights is not None,
         )
-        rows["measures"] += measure_rows(part, rng)
+        measures += measure_rows(part, rng)
         rows["undefined"] += undefined_rows(part)
         tables["by_group"].append(group_table(part))
         tables["cells"].append(cell_table(part))
@@ -154,29 +272,21 @@ def _audit_section(
         tables["confusion"].append(confusion_table(part))
         if model in inputs.scores:
             scores = section.take(inputs.scores[model])
-            table = calibration_table(
-                part.key,
-                section.attribute,
-                truth,
-                inputs.positive,
-                scores,
-                weights,
-                options.n_bootstrap,
-                rng,
+            by_score = calibration_table(
+                part.key, attribute, truth, inputs.positive, scores, weights, options.n_bootstrap, rng
+            )
+            tables["by_group"].append(by_score)
+        for name, metric in own.items():
+            table, found = own_metric_rows(
+                part, name, metric, labels[truth], labels[codes], attribute.codes, options.n_bootstrap, rng
             )
             tables["by_group"].append(table)
+            measures += found
     compared = Rows(
-        section.name,
-        section.attribute,
-        truth,
-        predicted,
-        weights,
-        len(inputs.classes),
-        inputs.positive,
-        options.min_cell,
+        section.name, attribute, truth, predicted, weights, n_classes, inputs.positive, options.min_group
     )
-    mine = [r for r in rows["measures"] if r["section"] == section.name]
-    rows["comparisons"] += comparison_rows(compared, mine, options.n_bootstrap, rng)
+    rows["measures"] += measures
+    rows["comparisons"] += comparison_rows(compared, measures, options.n_bootstrap, rng)
 
 
 def _prepared(y_true: Any, y_pred: Any, y_score: Any, sample_weight: Any, pos_label: Any) -> _Inputs:
@@ -199,23 +309,21 @@ def _at_least(value: int, least: int, name: str) -> int:
     return int(value)
 
 
-def _sections(sensitive: Any, control: Any, n_rows: int, skipped: list[Row]) -> Iterator[Section]:
+def _sections(sensitive: Any, control: Any, n_rows: int, skipped: list[Row]) -> Iterator[_Section]:
     """Each attribute, then the crossing of all; then the same inside each control level."""
     attributes = crossed_attributes(sensitive, n_rows)
     for attribute in attributes:
-        if len(attribute.groups) < 2:
+        if attribute.known.sum() < 2:
             raise InputError(
-                f"Attribute {attribute.name!r} has one group only ({attribute.groups[0]!r}), so nothing"
-                " can be compared;"
-                " pass rows of at least two groups"
+                f"Attribute {attribute.name!r} has one group only ({', '.join(attribute.groups)}), so nothing can be"
+                " compared; pass rows of at least two groups"
             )
         if len(attribute.groups) > LARGEST_CROSSING:
             raise InputError(
                 f"{attribute.name!r} has {len(attribute.groups)} groups, more than {LARGEST_CROSSING};"
-                " this looks like"
-                " an identifier or a number: bin it first"
+                " this looks like an identifier or a number: bin it first"
             )
-        yield Section(attribute.name, attribute, None)
+        yield _Section(attribute.name, attribute, None)
     if control is None:
         return
     levels = cross(attributes_of(control, "control_features"))
@@ -225,32 +333,33 @@ def _sections(sensitive: Any, control: Any, n_rows: int, skipped: list[Row]) -> 
         for attribute in attributes if len(rows) else []:
             name = f"{attribute.name} | {levels.name} = {level}"
             inside = _present(attribute, rows)
-            if len(inside.groups) < 2:
-                reason = f"one group only ({inside.groups[0]}): nothing can be compared"
+            if inside.known.sum() < 2:
+                reason = f"one group only ({', '.join(inside.groups)}): nothing can be compared"
                 skipped.append({"section": name, "model": "", "what": "the whole section", "reason": reason})
             else:
-                yield Section(name, inside, rows)
+                yield _Section(name, inside, rows)
 
 
 def _present(attribute: Attribute, rows: Codes) -> Attribute:
-    """The attribute on some rows; groups without a row there stay out (their absence is by control, not by
-    failure).
-    """
+    """The attribute on some rows, without the groups that have none there: absent by control, not by failure."""
     found, codes = np.unique(attribute.codes[rows], return_inverse=True)
-    return Attribute(attribute.name, codes.astype(np.int64), tuple(attribute.groups[i] for i in found))
+    groups = tuple(attribute.groups[i] for i in found)
+    return Attribute(attribute.name, codes.astype(np.int64), groups, attribute.known[found])
 
 
 def crossed_attributes(sensitive_features: Any, n_rows: int) -> list[Attribute]:
-    """Each attribute, then the crossing of all when there are several. Raises InputError on lengths that
-    differ.
-    """
+    """Each attribute, then the crossing of all when there are several. Raises InputError on lengths that differ."""
     attributes = attributes_of(sensitive_features)
     check_lengths({"y_true": n_rows} | {f"attribute {a.name!r}": len(a.codes) for a in attributes})
     return [*attributes, cross(attributes)] if len(attributes) > 1 else attributes
 
 
-def _notes(inputs: _Inputs) -> tuple[str, ...]:
-    notes = ["Worst-group accuracy is the lowest accuracy over the cells label x group."]
+def _notes(inputs: _Inputs, options: _Options) -> tuple[str, ...]:
+    notes = [
+        "Worst-group accuracy is the lowest accuracy over the cells label x group.",
+        f"A rate over fewer than {options.min_group} rows, or of rows whose attribute is missing, is shown but"
+        " decides no gap and no gate.",
+    ]
     if len(inputs.classes) == 2:
         notes.append(
             f"Selection, false positives and precision are of the label {inputs.classes[inputs.positive]}."
@@ -261,8 +370,7 @@ def _notes(inputs: _Inputs) -> tuple[str, ...]:
         )
     if inputs.weights is not None:
         notes.append(
-            "Rows are weighted: intervals use effective sizes, comparisons a row bootstrap; no"
-            " permutation tests."
+            "Rows are weighted: intervals use effective sizes, comparisons a row bootstrap; no permutation tests."
         )
     if inputs.scores:
         notes.append("Calibration is bootstrapped by rows.")

@@ -1,164 +1,412 @@
-"""An audit's tables in sentences. Nothing is said here that is not a row of a table."""
+"""An audit in words: one sentence, at most five findings in order of harm; the same as JSON, markdown, JUnit, text.
 
+Nothing is said here that is not a row of a table, and every measure has the outcome that its row has.
+"""
+
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import fill
 from typing import Any, NamedTuple
+from xml.sax.saxutils import escape, quoteattr
 
-from debias_ssae.audit import AuditReport
-from debias_ssae.audit.extra_blocks import leakage_by_attribute
+from debias_ssae.audit.gates import GateResult
+from debias_ssae.audit.measures import (
+    ABOVE_FIFTHS,
+    AS_LABELS,
+    BELOW_FIFTHS,
+    BEYOND,
+    NO_INTERVAL,
+    TOO_FEW,
+    UNDEFINED,
+    WITHIN,
+)
+from debias_ssae.audit.run import AuditReport
 
-MOST_LINES = 14
-COMPARED_FIRST = ("worst_group_accuracy", "accuracy", "tpr_gap_rms")
-_RANK = {"Difference": 0, "Fails a group": 0, "Below four fifths": 0, "Undefined": 1, "Too few to say": 4}
-_DECIDED = ("a better", "b better")
+MOST_FINDINGS = 5
+_MOST_MODELS = 3
+_RATIO = "demographic_parity_ratio"
+WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "worst_group_accuracy": "worst-group accuracy",
+    "accuracy_gap": "accuracy gap",
+    "tpr_gap_max": "true positive rate gap",
+    "tpr_gap_rms": "TPR gap, RMS",
+    "tpr_gap_rms_corrected": "TPR gap, RMS, corrected",
+    "demographic_parity_difference": "selection rate gap",
+    "demographic_parity_ratio": "selection rate ratio",
+    "equalized_odds_difference": "equalised odds gap",
+}
+_TAGS = {"bad": "Fails", "warn": "Too few to say", "good": "Holds", "": "Note"}
 
 
-class Line(NamedTuple):
+class Part(NamedTuple):
+    """What a finding says of one of several models."""
+
+    model: str
+    text: str
+    kind: str
+    outcome: str
+
+
+class Finding(NamedTuple):
     """A sentence; ``kind`` is bad, warn, good or empty, ``tag`` the word that says so without colour."""
 
     kind: str
     tag: str
-    text: str
+    head: str
+    """Of one model the whole sentence; of several what ``parts`` are about."""
+    harm: float = 0.0
+    """By how much the gap exceeds the tolerance."""
+    section: str = ""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All of it in a line."""
+        parts = "; ".join(f"{p.model}: {p.text}, {p.outcome}" for p in self.parts)
+        return f"{self.head}: {parts}." if parts else self.head
 
 
-def verdict_lines(report: AuditReport) -> list[Line]:
-    """All sentences, the gravest first: failures, what cannot be said, differences between models, what
-    holds.
-    """
-    lines = [*_missing(report)]
-    for row in report.measures.to_dict("records"):
-        line = _measure({str(k): v for k, v in row.items()}, report)
-        if line is not None:
-            lines.append(line)
-    for row in report.comparisons.to_dict("records"):
-        if row["metric"] in COMPARED_FIRST[: 3 if len(report.models) == 2 else 1]:
-            lines.append(_comparison({str(k): v for k, v in row.items()}))
-    lines += _extras(report)
-    return sorted(_merged(lines), key=lambda line: _RANK.get(line.tag, 2 if line.kind != "good" else 5))
+def words(metric: str) -> str:
+    """A measure's name in words."""
+    return WORDS.get(metric, metric.replace("_", " "))
 
 
-def _merged(lines: list[Line]) -> list[Line]:
-    """What is too few to say, in one sentence a section and model: many such lines would bury the rest."""
-    heads: dict[str, list[str]] = {}
-    for line in lines:
-        if line.tag == "Too few to say":
-            head, _, rest = line.text.partition(": ")
-            heads.setdefault(head, []).append(rest.removesuffix("."))
-    kept = [line for line in lines if line.tag != "Too few to say"]
-    return kept + [
-        Line("warn", "Too few to say", f"{head}: {'; '.join(rest)}.") for head, rest in heads.items()
-    ]
+def kind_of(outcome: str) -> str:
+    """How grave an outcome is: bad, warn, good, or empty for what is not judged."""
+    kinds = {"bad": (BEYOND, BELOW_FIFTHS), "warn": (TOO_FEW, UNDEFINED, NO_INTERVAL)}
+    kinds["good"] = (WITHIN, ABOVE_FIFTHS, AS_LABELS)
+    return next((kind for kind, outcomes in kinds.items() if outcome in outcomes), "")
 
 
-def share(value: float) -> str:
+def percent(value: float) -> str:
     """A share in percent, or "undefined"."""
     return "undefined" if math.isnan(value) else f"{100 * value:.1f}%"
 
 
-def _interval(row: Mapping[str, Any], *, points: bool = False) -> str:
+def verdict(report: AuditReport) -> Finding:
+    """The one sentence that the audit comes down to."""
+    rows = [
+        r
+        for r in _rows(report.measures)
+        if _judged(r) and (r["metric"] != _RATIO or kind_of(r["outcome"]) == "bad")
+    ]
+    tolerance = 100 * report.settings["tolerance"]
+    kinds = {m: {kind_of(r["outcome"]) for r in rows if r["model"] == m} for m in report.models}
+    states = {m: next((k for k in ("bad", "warn") if k in found), "good") for m, found in kinds.items()}
+    failing = [r for r in rows if kind_of(r["outcome"]) == "bad"]
+    kind = "bad" if failing else "warn" if "warn" in states.values() else "good"
+    worst = max(failing or rows, key=_harm, default=None)
+    if worst is None:
+        return Finding("warn", _TAGS["warn"], "Nothing could be measured: every gap is undefined.")
+    if len(report.models) == 1:
+        same = [r for r in rows if kind_of(r["outcome"]) == kind]
+        if kind == "bad":
+            text = f"By {worst['section']}, {_said(worst, report)}. The tolerance is {tolerance:g} points."
+        elif kind == "warn":
+            text = (
+                f"{len(same)} of {len(rows)} gaps rest on too few rows to tell whether they exceed {tolerance:g}"
+                " points; none was shown to."
+            )
+        else:
+            text = f"No gap between groups is wider than {tolerance:g} points; {len(rows)} were measured."
+        return Finding(kind, _TAGS[kind], text, section=worst["section"])
+    said = {"bad": "fails", "warn": "was not shown to fail, on few rows", "good": "holds"}
+    tag = "Mixed" if len(set(states.values())) > 1 else _TAGS[kind]
+    kind = "warn" if tag == "Mixed" else kind
+    if len(report.models) == 2:
+        first = "; ".join(f"{m} {said[states[m]]}" for m in report.models)
+        text = f"{first}. {_change(report, worst['section'])}"
+    else:
+        table = [r for r in _rows(report.measures) if r["section"] == worst["section"]]
+        cells = [r for r in table if r["metric"] == "worst_group_accuracy" and not math.isnan(r["value"])]
+        n = sum(s == "bad" for s in states.values())
+        text = f"{n} of {len(report.models)} models fail."
+        if cells:
+            best = max(cells, key=lambda r: r["value"])
+            text += (
+                f" The highest worst-group accuracy by {best['section']} is that of {best['model']}:"
+                f" {percent(best['value'])} ({_interval(best)})."
+            )
+    return Finding(kind, tag, text, section=worst["section"])
+
+
+def _change(report: AuditReport, section: str) -> str:
+    """Before and after, of two models."""
+    a, b = report.models
+    one, two = (report.measure_row("worst_group_accuracy", model=m, section=section) for m in (a, b))
+    if math.isnan(one["value"]) or math.isnan(two["value"]):
+        return f"The worst-group accuracy by {section} is undefined."
+    rows = _rows(report.comparisons)
+    row = next(r for r in rows if r["section"] == section and r["metric"] == "worst_group_accuracy")
+    ends = sorted((-100 * row["ci_low"], -100 * row["ci_high"]))
+    said = ", ".join(f"{percent(r['value'])} ({r['model']}, {r['where']})" for r in (one, two))
+    return (
+        f"Worst-group accuracy by {section}: {said}; difference {-100 * row['difference']:+.1f} points"
+        f" (95% interval {ends[0]:+.1f} to {ends[1]:+.1f})."
+    )
+
+
+def findings(report: AuditReport) -> list[Finding]:
+    """All findings, the greatest harm first: what fails, what cannot be said, what holds.
+
+    One finding a section and measure, with the models side by side. The page and the command line show the
+    first five.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in _rows(report.measures):
+        if _judged(row):
+            groups.setdefault((row["section"], row["metric"]), []).append(row)
+    # a ratio that is not below four fifths repeats the gap in selection
+    found = [
+        _finding(rows, report)
+        for (_, metric), rows in groups.items()
+        if metric != _RATIO or any(r["outcome"] == BELOW_FIFTHS for r in rows)
+    ]
+    found += _extras(report)
+    order = {"bad": 0, "warn": 1, "": 2, "good": 3}
+    return sorted(found, key=lambda f: (order[f.kind], -f.harm))
+
+
+def unmeasured(report: AuditReport) -> str:
+    """How many numbers rest on no rows or on too few, in a sentence; empty when none does."""
+    n = len(report.undefined.drop_duplicates(["section", "what"]))
+    if not n:
+        return ""
+    return (
+        f"{n:,} numbers rest on no rows or on fewer than {report.settings['min_group']}; they are listed below, decide"
+        " nothing, and are no evidence of fairness."
+    )
+
+
+def _judged(row: Mapping[str, Any]) -> bool:
+    """Measures that findings are made of: the others repeat them."""
+    metric, where = row["metric"], str(row["where"])
+    if math.isnan(row["value"]):
+        return False
+    if metric == "equalized_odds_difference":
+        return where.startswith("FPR")
+    if metric == _RATIO:
+        return row["outcome"] in (BELOW_FIFTHS, TOO_FEW, ABOVE_FIFTHS)
+    return not math.isnan(row["excess"]) and metric != "tpr_gap_rms_corrected"
+
+
+def _harm(row: Mapping[str, Any]) -> float:
+    return -math.inf if math.isnan(row["excess"]) else float(row["excess"])
+
+
+def _finding(rows: list[dict[str, Any]], report: AuditReport) -> Finding:
+    kinds = {kind_of(r["outcome"]) for r in rows}
+    kind = next((k for k in ("bad", "warn") if k in kinds), "good")
+    harm = max(_harm(r) for r in rows if kind_of(r["outcome"]) == kind)
+    if len(report.models) == 1:
+        text = _said(rows[0], report)
+        return Finding(kind, _TAGS[kind], f"By {rows[0]['section']}, {text}.", harm, rows[0]["section"])
+    shown = rows if len(rows) <= _MOST_MODELS else sorted(rows, key=_harm, reverse=True)[:_MOST_MODELS]
+    parts = [Part(r["model"], _short(r, report), kind_of(r["outcome"]), r["outcome"]) for r in shown]
+    name = words(rows[0]["metric"])
+    head = f"{name[0].upper()}{name[1:]} by {rows[0]['section']}"
+    head += f" (the worst {len(shown)} of {len(report.models)} models)" if len(rows) > len(shown) else ""
+    return Finding(kind, _TAGS[kind], head, harm, rows[0]["section"], tuple(parts))
+
+
+_NAMES = {
+    "tpr_gap_max": "the true positive rate",
+    "accuracy_gap": "accuracy",
+    "demographic_parity_difference": "the selection rate (how often the label is predicted)",
+    "equalized_odds_difference": "the false positive rate",
+}
+
+
+def _said(row: Mapping[str, Any], report: AuditReport) -> str:
+    """A measure of one model as a clause."""
+    metric, where = row["metric"], row["where"]
+    if metric == "worst_group_accuracy":
+        return f"the worst cell is {_short(row, report)}"
+    if metric == _RATIO:
+        return f"the ratio of selection rates is {_short(row, report)}, {row['outcome']}"
+    name = _NAMES.get(metric, words(metric))
+    text = f"{name} differs by {100 * row['value']:.1f} points ({where}; {_interval(row)})"
+    if metric == "demographic_parity_difference" and "labels themselves" in row["note"]:
+        text += f"; the labels {row['note'].split('the labels ')[1]}"
+    if row["outcome"] == TOO_FEW and row["ci_low"] > 0:
+        text += "; there is a difference, but whether it matters is open"
+    return text
+
+
+def _short(row: Mapping[str, Any], report: AuditReport) -> str:
+    metric, where = row["metric"], row["where"]
+    if metric == "worst_group_accuracy":
+        overall = report.measure("accuracy", model=row["model"], section=row["section"])
+        below = 100 * (overall - row["value"])
+        return (
+            f"{where}, right in {percent(row['value'])} of its rows ({_interval(row)}), {below:.1f} points below the"
+            f" overall accuracy of {percent(overall)}"
+        )
+    if metric == _RATIO:
+        return f"{row['value']:.2f} ({where}; 95% interval {row['ci_low']:.2f} to {row['ci_high']:.2f})"
+    return f"{100 * row['value']:.1f} points ({where}; {_interval(row)})"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
     if math.isnan(row["ci_low"]):
         return "no interval"
-    if points:
-        return f"95% interval {100 * row['ci_low']:+.1f} to {100 * row['ci_high']:+.1f}"
-    return f"95% interval {share(row['ci_low'])} to {share(row['ci_high'])}"
+    return f"95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])}"
 
 
-def _missing(report: AuditReport) -> list[Line]:
-    lines = []
-    for section, table in report.undefined.groupby("section", sort=False):
-        things = list(dict.fromkeys(table["what"]))
-        named = "; ".join(things[:4]) + (f" and {len(things) - 4} more" if len(things) > 4 else "")
-        text = f"{section}: {len(things)} number(s) cannot be computed or rest on too few rows: {named}."
-        lines.append(Line("warn", "Undefined", text + " They are neither zero nor evidence of fairness."))
-    return lines
+def leakage_by_attribute(found: Mapping[str, Any]) -> dict[str, Any]:
+    """One probed attribute has no name, several have theirs."""
+    return {"": found} if "results" in found else dict(found)
 
 
-def _measure(row: Mapping[str, Any], report: AuditReport) -> Line | None:
-    head = f"{row['section']}, {row['model']}:"
-    if row["outcome"] == "undefined":
-        return Line("warn", "Undefined", f"{head} {row['metric'].replace('_', ' ')}: {row['note']}.")
-    if row["metric"] == "worst_group_accuracy":
-        return _worst(row, head, report)
-    if row["metric"] == "demographic_parity_ratio":
-        return _ratio(row, head)
-    if row["metric"] in ("tpr_gap_max", "accuracy_gap", "demographic_parity_difference"):
-        return _gap(row, head)
-    return None
+def flips_by_model(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The flips of one model have no name, those of several have theirs."""
+    return {"": found} if "rate" in found else dict(found)
 
 
-def _worst(row: Mapping[str, Any], head: str, report: AuditReport) -> Line:
-    overall = report.measure_row("accuracy", model=row["model"], section=row["section"])
-    text = (
-        f"{head} the worst cell is {row['where']}, right in {share(row['value'])} of its rows"
-        f" ({_interval(row)});"
-        f" overall accuracy {share(overall['value'])}."
-    )
-    if row["note"]:
-        text += f" {row['note'][0].upper()}{row['note'][1:]}."
-    if row["ci_high"] < overall["ci_low"]:
-        return Line("bad", "Fails a group", text)
-    if row["outcome"] == "too few to say":
-        return Line("warn", "Too few to say", text)
-    return Line("", "Worst cell", text)
-
-
-def _gap(row: Mapping[str, Any], head: str) -> Line:
-    name = {
-        "tpr_gap_max": "the largest difference in true positive rate",
-        "accuracy_gap": "the largest difference in accuracy between groups",
-        "demographic_parity_difference": "the largest difference in how often a label is predicted",
-    }[row["metric"]]
-    text = f"{head} {name} is {100 * row['value']:.1f} points ({row['where']}; {_interval(row)})"
-    if row["metric"] == "demographic_parity_difference" and row["note"]:
-        text += f"; {row['note']}"
-    chance = row["chance_95"]
-    if not math.isnan(chance) and row["outcome"] != "too few to say":
-        text += f"; groups dealt at random stay below {100 * chance:.1f} points 19 times in 20"
-    if row["outcome"] == "difference found":
-        return Line("bad", "Difference", f"{text}.")
-    if row["outcome"] == "too few to say":
-        return Line("warn", "Too few to say", f"{text}.")
-    return Line("good", "No difference", f"{text}: {row['outcome']}.")
-
-
-def _ratio(row: Mapping[str, Any], head: str) -> Line:
-    text = (
-        f"{head} the impact ratio is {row['value']:.2f} ({row['where']}; 95% interval {row['ci_low']:.2f} to"
-        f" {row['ci_high']:.2f})"
-    )
-    kind = {"below four fifths": "bad", "too few to say": "warn"}.get(row["outcome"], "good")
-    tag = {"bad": "Below four fifths", "warn": "Too few to say", "good": "Four fifths"}[kind]
-    return Line(kind, tag, f"{text}." if kind == "warn" else f"{text}: {row['outcome']}.")
-
-
-def _comparison(row: Mapping[str, Any]) -> Line:
-    metric = {"worst_group_accuracy": "worst-group accuracy", "tpr_gap_rms": "TPR gap (RMS)"}.get(
-        row["metric"], "accuracy"
-    )
-    head = f"{row['section']}: {metric} of {row['model_a']} minus {row['model_b']} is"
-    text = f"{head} {100 * row['difference']:+.1f} points ({_interval(row, points=True)})"
-    if row["outcome"] in _DECIDED:
-        better = row["model_a"] if row["outcome"] == "a better" else row["model_b"]
-        return Line("", "Models differ", f"{text}: {better} is better.")
-    return Line("", "Models", f"{text}: {row['outcome']}.")
-
-
-def _extras(report: AuditReport) -> list[Line]:
-    lines = []
-    leakage, flips = report.extras.get("leakage"), report.extras.get("flips")
-    probed = leakage_by_attribute(leakage) if leakage else {}
-    for attribute, one in probed.items():
-        head = f"{attribute}: " if len(probed) > 1 else ""
-        lines += [Line("", "Leakage", f"{head}{claim}") for claim in one["claims"]]
-    for name, found in (flips or {}).items() if _by_model(flips) else [("", flips)] if flips else []:
+def _extras(report: AuditReport) -> Iterator[Finding]:
+    for attribute, one in leakage_by_attribute(report.extras.get("leakage") or {"results": ()}).items():
+        head = f"{attribute}: " if attribute else ""
+        for claim in one.get("claims", ()):
+            yield Finding("", "Leakage", f"{head}{claim}")
+    flips = report.extras.get("flips")
+    for name, found in flips_by_model(flips).items() if flips else ():
         text = (
-            f"{name + ': ' if name else ''}{share(found['rate'])} of predictions change when only the"
-            " version of the"
+            f"{name + ': ' if name else ''}{percent(found['rate'])} of predictions change when only the version of the"
             f" attribute changes ({found['n_flipped']} of {found['n_with_counterfactual']} texts; {_interval(found)})."
         )
-        lines.append(Line("bad" if found["ci_low"] > 0.01 else "", "Counterfactual flips", text))
-    return lines
+        excess = found["rate"] - report.settings["tolerance"]
+        beyond = found["ci_low"] > report.settings["tolerance"]
+        yield Finding("bad" if beyond else "", "Counterfactual flips", text, excess)
 
 
-def _by_model(flips: Any) -> bool:
-    return bool(flips) and "rate" not in flips
+def _rows(table: Any) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def audit_json(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
+    """Flat tables as JSON; undefined numbers are null, infinite ones too (JSON has neither)."""
+    one = verdict(report)
+    content = {
+        **report.to_dict(),
+        "verdict": {"outcome": one.tag, "text": one.text},
+        "gates": [vars(g) for g in gates],
+    }
+    return json.dumps(_defined(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _defined(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def value_text(row: Mapping[str, Any]) -> str:
+    """A measure's value and interval."""
+    if math.isnan(row["value"]):
+        return "undefined"
+    interval = "" if math.isnan(row["ci_low"]) else f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+    return f"{row['value']:.3f}{interval}"
+
+
+def shown_measures(report: AuditReport, section: str) -> dict[str, list[dict[str, Any]]]:
+    """The measures of a section that are worth a reader's time, by metric: a row a model.
+
+    The RMS gap is shown without its noise, and of many classes the ratio of selection rates is not: the rarest
+    class decides it.
+    """
+    left_out = {"tpr_gap_rms"} | ({"demographic_parity_ratio"} if len(report.classes) > 2 else set())
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in _rows(report.measures):
+        if row["section"] == section and row["metric"] not in left_out:
+            groups.setdefault(row["metric"], []).append(row)
+    return groups
+
+
+def audit_text(report: AuditReport, *, summary: bool = False, width: int = 80) -> str:
+    """The audit for a terminal: the verdict, with ``summary`` no more, then findings and the measures."""
+    one = verdict(report)
+    blocks = [fill(f"{one.tag}: {one.text}", width)]
+    if not summary:
+        shown = findings(report)[:MOST_FINDINGS]
+        blocks += [fill(f"- {f.tag}: {f.text}", width, subsequent_indent="  ") for f in shown]
+        blocks += [fill(note, width) for note in [unmeasured(report)] if note]
+        for section in report.sections:
+            blocks.append(f"\nBy {section}")
+            for metric, rows in shown_measures(report, section).items():
+                for i, row in enumerate(rows):
+                    name, model = words(metric)[:23] if i == 0 else "", str(row["model"])[:9]
+                    blocks.append(f"  {name:23} {model:9} {value_text(row):22} {row['outcome']}")
+    return "\n".join(blocks)
+
+
+def audit_markdown(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
+    """Verdict, gates, findings and measures as GitHub-flavoured markdown."""
+    one = verdict(report)
+    lines = ["# Fairness audit", "", f"**{one.tag}.** {_plain(one.text)}", ""]
+    lines += [f"{report.n_rows:,} rows; models: {', '.join(map(_plain, report.models))}.", ""]
+    if gates:
+        lines += ["## Gates", "", "| | measure | section | model | result |", "|---|---|---|---|---|"]
+        for gate in gates:
+            cells = (gate.metric, gate.section, gate.model, gate.reason)
+            lines.append(f"| {'pass' if gate.passed else '**fail**'} {_table_row(cells)}")
+        lines.append("")
+    lines += ["## Findings", ""]
+    lines += [f"- **{f.tag}**: {_plain(f.text)}" for f in findings(report)[:MOST_FINDINGS]]
+    lines += ["", "## Measures", "", "| section | model | measure | value (95% interval) | outcome | where |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in _rows(report.measures):
+        shown = (row["section"], row["model"], row["metric"], value_text(row), row["outcome"], row["where"])
+        lines.append(_table_row(shown))
+    provenance = report.extras.get("provenance", {})
+    if provenance:
+        lines += ["", "## Where these numbers come from", ""]
+        lines += [f"- {_plain(str(k).replace('_', ' '))}: {_plain(str(v))}" for k, v in provenance.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _table_row(cells: Sequence[Any]) -> str:
+    return f"| {' | '.join(_plain(str(c)) for c in cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Text that markdown shows as it is: no group's name makes a link, a tag, an image or a new cell."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for sign in "\\`*_{}[]|#!~@":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def audit_junit(report: AuditReport, gates: Sequence[GateResult]) -> str:
+    """One test case a gate, section and model, and the findings in words."""
+    cases = []
+    for gate in gates:
+        sign = ">=" if gate.kind == "fail_under" else "<="
+        name = f"{gate.metric} {sign} {gate.threshold:g} [{gate.model}]"
+        head = f"  <testcase classname={_attribute(f'audit.{gate.section}')} name={_attribute(name)}"
+        if gate.passed:
+            cases.append(f"{head}/>")
+        else:
+            failure = f'    <failure message={_attribute(gate.reason)} type="fairness"/>'
+            cases.append(f"{head}>\n{failure}\n  </testcase>")
+    failures = sum(not g.passed for g in gates)
+    said = "\n".join(f"{line.tag}: {line.text}" for line in (verdict(report), *findings(report)))
+    counts = f'tests="{len(gates)}" failures="{failures}" errors="0" skipped="0"'
+    head = f'<testsuite name="debias-ssae audit" {counts}>'
+    body = "\n".join([*cases, f"  <system-out>{escape(_legal(said))}</system-out>"])
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}\n{body}\n</testsuite>\n'
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(_legal(text))
+
+
+def _legal(text: str) -> str:
+    """Without the control characters that XML 1.0 forbids."""
+    return "".join(c for c in text if c in "\t\n\r" or (ord(c) >= 0x20 and ord(c) not in (0xFFFE, 0xFFFF)))

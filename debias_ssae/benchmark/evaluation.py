@@ -144,7 +144,7 @@ def scores(y: np.ndarray, y_pred: np.ndarray, z: np.ndarray, majority: dict[str,
     groups, group_codes = np.unique(z, return_inverse=True)
     counts = confusion(group_codes, codes[: len(y)], codes[len(y) :], (len(groups), len(classes)))
     sizes = counts.sums.sum(axis=-1)
-    found = summary_values(counts, len(classes) - 1, sizes > 0)
+    found = summary_values(counts, len(classes) - 1)
     right = np.diagonal(counts.sums, axis1=-2, axis2=-1)
     cells = {
         f"{classes[c]}, {groups[g]}": {"n": int(sizes[g, c]), "accuracy": float(right[g, c] / sizes[g, c])}

@@ -1,6 +1,7 @@
 """The command line. Each command lives in its own module, imported only when it is called."""
 
 import os
+import re
 import sys
 from importlib import import_module
 from typing import Any
@@ -22,6 +23,30 @@ COMMANDS = {
     "activations": ("activations", "activations", "Harvest a model's activations into a store on disk."),
     "retrieve": ("retrieve", "retrieve", "Find the subdomain of a corpus that matters."),
 }
+
+
+# what Python calls it -> the option that says it
+_OPTIONS = {
+    "y_true": "--target",
+    "y_pred": "--prediction",
+    "y_score": "--score",
+    "sensitive_features": "--sensitive",
+    "control_features": "--control",
+    "sample_weight": "--weight",
+    "random_state": "--seed",
+    "cache_dir": "--cache",
+    "pos_label": "--pos-label",
+    "min_group": "--min-group",
+    "n_bootstrap": "--n-bootstrap",
+    "n_latents": "--n-latents",
+    "output_eraser": "--output-eraser",
+}
+
+
+def in_options(message: str) -> str:
+    """An error of the library in the words of the command line; what is quoted is the user's own."""
+    names = "|".join(_OPTIONS)
+    return re.sub(rf"(?<![\w'\"./-])({names})(?![\w'\"./])", lambda m: _OPTIONS[m.group(1)], message)
 
 
 class LazyGroup(click.Group):
@@ -47,7 +72,7 @@ class LazyGroup(click.Group):
         except (InputError, MissingExtraError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"Error: {in_options(' '.join(str(error).split()))}", err=True)
             sys.exit(2)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -48,30 +49,30 @@ _KINDS = (".html", ".json", ".md", ".xml")
     "--representations", type=_PATH, help="[n, d] matrix (.npy) whose leakage is probed for each --sensitive."
 )
 @click.option(
-    "--debiaser",
-    type=_PATH,
-    help="Saved debiaser whose removed latents are listed; with --text and --with-texts, with contexts.",
-)
-@click.option(
     "--out",
     "outs",
-    required=True,
     multiple=True,
     type=_PATH,
-    help=f"File to write, {', '.join(_KINDS)}; repeatable.",
+    help=f"File to write, {', '.join(_KINDS)}; repeatable. Without it the audit is printed.",
 )
+@click.option("--summary", is_flag=True, help="Print the verdict in one sentence, and the gates.")
 @click.option(
     "--fail-under", multiple=True, help="measure=number: exit 1 when below, such as worst_group_accuracy=0.8."
 )
 @click.option(
-    "--fail-over", multiple=True, help="measure=number: exit 1 when above, such as tpr_gap_rms=0.1."
+    "--fail-over", multiple=True, help="measure=number: exit 1 when above, such as tpr_gap_max=0.1."
 )
-@click.option("--allow-undefined", is_flag=True, help="Let gates pass on undefined or incomplete measures.")
 @click.option(
-    "--min-cell",
-    default=1,
+    "--allow-undefined",
+    multiple=True,
+    metavar="CELL",
+    help='A cell "label / group" that may be without rows, or all; repeatable. Gates fail on others.',
+)
+@click.option(
+    "--min-group",
+    default=10,
     show_default=True,
-    help="Smaller cells do not enter the worst group; they are listed.",
+    help="Rates over fewer rows are shown, but decide no gap and no gate.",
 )
 @click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
 @click.option("--n-bootstrap", default=1000, show_default=True, help="Bootstrap draws.")
@@ -82,24 +83,21 @@ def audit(**options: Any) -> None:
     Needs no model: any table with labels, predictions and attributes will do. Ends with code 1 when a gate
     fails, with code 2 when the input cannot be used.
     """
+    check_outs(options["outs"])
+    table = _read(options)
     from debias_ssae.audit import check_gates, parse_thresholds
 
     under, over = parse_thresholds(options["fail_under"]), parse_thresholds(options["fail_over"])
-    _check_outs(options["outs"])
-    table = _read(options)
     report = _audited(table, options)
-    gates = check_gates(report, fail_under=under, fail_over=over, allow_undefined=options["allow_undefined"])
-    texts = {out: _rendered(report, gates, out) for out in options["outs"]}
-    from debias_ssae.audit.page import write_text
-
-    for out, text in texts.items():
-        write_text(text, out)
-    _say(report, gates, options["outs"])
+    allowed = set(options["allow_undefined"])
+    gates = check_gates(report, fail_under=under, fail_over=over, allow_undefined="all" in allowed or allowed)
+    write_audit(report, gates, options["outs"], summary=options["summary"])
     if any(not gate.passed for gate in gates):
         sys.exit(1)
 
 
-def _check_outs(outs: Sequence[Path]) -> None:
+def check_outs(outs: Sequence[Path]) -> None:
+    """Raise InputError for an output of unknown kind or in a folder that is not there or not writable."""
     from debias_ssae.core.errors import InputError
 
     for out in outs:
@@ -158,18 +156,16 @@ def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
         control_features=table[list(options["control"])] if options["control"] else None,
         sample_weight=table[weight] if weight else None,
         pos_label=_label(table[options["target"]], options["pos_label"]),
-        min_cell=options["min_cell"],
+        min_group=options["min_group"],
         tolerance=options["tolerance"],
         n_bootstrap=options["n_bootstrap"],
         random_state=options["seed"],
     )
-    extras: dict[str, Any] = {"provenance": _provenance(options)}
+    extras: dict[str, Any] = {"provenance": provenance(options)}
     if options["counterfactuals"]:
         extras["flips"] = _flips(table, options)
     if options["representations"]:
         extras["leakage"] = _leakage(table, options)
-    if options["debiaser"]:
-        extras["latents"] = _latents(options["debiaser"], _contexts(table, options))
     return report.with_extras(**extras)
 
 
@@ -219,53 +215,12 @@ def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
     return reports if len(reports) > 1 else next(iter(reports.values()))
 
 
-def _contexts(table: "pd.DataFrame", options: dict[str, Any]) -> dict[int, list[str]] | None:
-    """Snippets around the strongest tokens of each latent; this loads the model, and only with --with-texts."""
-    if not (options["with_texts"] and options["text"]):
-        return None
-    from debias_ssae.audit.contexts import top_contexts
-    from debias_ssae.debiaser import SSAEDebiaser
-
-    texts = table[options["text"]].dropna().astype(str).tolist()
-    debiaser = SSAEDebiaser.load(options["debiaser"])
-    if debiaser.encoder is None:
-        return None  # of a matrix: no text to show
-    return top_contexts(debiaser, texts, mask_names=options["mask_names"])
-
-
-def _latents(directory: Path, contexts: dict[int, list[str]] | None) -> list[dict[str, Any]]:
-    """Cards from the files of a saved debiaser."""
-    import json
-    from types import SimpleNamespace
-
-    from safetensors.numpy import load_file
-
-    from debias_ssae.audit import latent_cards
-    from debias_ssae.core.errors import InputError
-
-    try:
-        saved = json.loads((directory / "debiaser.json").read_text(encoding="utf-8"))
-        keeps = saved["parts"][0].get("mode") == "keep"
-        arrays = load_file(directory / "arrays.safetensors")
-        scores = None
-        first = saved["parts"][0]["scores"]
-        if first is not None:
-            fields = {k.removeprefix("parts.0."): v for k, v in arrays.items() if k.startswith("parts.0.")}
-            scores = SimpleNamespace(**fields, values=tuple(first["values"]))
-        latents = arrays["parts.0.latents"]
-        cards = latent_cards(SimpleNamespace(latents_=latents, scores_=scores), contexts=contexts)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{directory} is no saved debiaser: {error}") from error
-    if keeps:
-        raise InputError(f"--debiaser shows removed latents, but {directory} was fitted with edit=keep")
-    return cards
-
-
-def _provenance(options: dict[str, Any]) -> dict[str, str]:
+def provenance(options: dict[str, Any]) -> dict[str, str]:
+    """What the numbers come from: files and their sums, seed, command, versions."""
     from debias_ssae.core.io import file_digest
 
     facts = {"data": str(options["data"]), "sha256_of_the_data": file_digest(options["data"])}
-    if options["representations"]:
+    if options.get("representations"):
         facts["sha256_of_the_representations"] = file_digest(options["representations"])
     facts |= {"seed": str(options["seed"]), "command": shlex.join(["debias-ssae", *sys.argv[1:]])}
     packages = ("debias-ssae", "numpy", "pandas", "scipy", "scikit-learn")
@@ -274,25 +229,23 @@ def _provenance(options: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _rendered(report: "AuditReport", gates: "list[GateResult]", out: Path) -> str:
+def write_audit(
+    report: "AuditReport", gates: "list[GateResult]", outs: Sequence[Path], *, summary: bool = False
+) -> None:
+    """Write the audit to ``outs`` and say its verdict; without ``outs`` and ``summary`` print all of it."""
     from debias_ssae.audit.audit_page import audit_html
-    from debias_ssae.audit.text_outputs import audit_json, audit_junit, audit_markdown
+    from debias_ssae.audit.page import write_text
+    from debias_ssae.audit.verdict import audit_json, audit_junit, audit_markdown, audit_text
 
-    kinds = {".html": audit_html, ".json": audit_json, ".md": audit_markdown}
-    return kinds.get(out.suffix, audit_junit)(report, gates)
-
-
-def _say(report: "AuditReport", gates: "list[GateResult]", outs: Sequence[Path]) -> None:
-    from debias_ssae.audit.verdict import MOST_LINES, verdict_lines
-
-    lines = verdict_lines(report)
-    for line in lines[:MOST_LINES]:
-        click.echo(f"{line.tag}: {line.text}")
-    if len(lines) > MOST_LINES:
-        click.echo(f"({len(lines) - MOST_LINES} more in the report)")
+    kinds = {".html": audit_html, ".json": audit_json, ".md": audit_markdown, ".xml": audit_junit}
+    texts = {out: kinds[out.suffix](report, gates) for out in outs}  # all of them before the first is written
+    for out, text in texts.items():
+        write_text(text, out)
+    width = min(100, shutil.get_terminal_size().columns)
+    click.echo(audit_text(report, summary=summary or bool(outs), width=width))
     for gate in gates:
-        verdict = "PASSED" if gate.passed else "FAILED"
-        click.echo(
-            f"{verdict} {gate.metric} [{gate.section}, {gate.model}]: {gate.reason}", err=not gate.passed
-        )
-    click.echo(f"Report: {', '.join(map(str, outs))}")
+        said = "PASSED" if gate.passed else "FAILED"
+        line = f"{said} {gate.metric} [{gate.section}, {gate.model}]: {gate.reason}"
+        click.echo(line, err=not gate.passed)
+    if outs:
+        click.echo(f"Report: {', '.join(map(str, outs))}")

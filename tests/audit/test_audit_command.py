@@ -3,13 +3,11 @@
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from safetensors.numpy import save_file
 
 from debias_ssae.cli import main
 
@@ -161,33 +159,37 @@ def test_every_attribute_is_probed_by_itself(data: Path, tmp_path: Path) -> None
     assert "still tell of age" in page
 
 
-def test_leakage_and_latents_come_from_files(data: Path, tmp_path: Path) -> None:
-    x = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
-    np.save(tmp_path / "x.npy", x)
-    saved = tmp_path / "model"
-    saved.mkdir()
-    names = ("score", "sign", "firing_rate", "mass", "p_value")
-    arrays = {f"parts.0.{n}": np.ones(4, dtype=np.float32) for n in names}
-    save_file(
-        {**arrays, "parts.0.effect": np.ones((2, 4), dtype=np.float32), "parts.0.latents": np.array([2, 0])},
-        saved / "arrays.safetensors",
-    )
-    (saved / "debiaser.json").write_text(
-        json.dumps({"parts": [{"scores": {"values": ["m", "f"]}}]}), encoding="utf-8"
-    )
+def test_leakage_comes_from_a_file(data: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32))
     out = data.with_suffix(".json")
-    options = ("--representations", str(tmp_path / "x.npy"), "--debiaser", str(saved), "--out", str(out))
-    assert _run(data, *options).exit_code == 0
+    assert _run(data, "--representations", str(tmp_path / "x.npy"), "--out", str(out)).exit_code == 0
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert [card["latent"] for card in found["latents"]] == [2, 0]
-    assert found["latents"][0]["toward"] == "f"
     assert {r["probe"] for r in found["leakage"]["results"]} == {"linear", "mlp", "boosted"}
     assert len(found["provenance"]["sha256_of_the_representations"]) == 64
-    parts = [{"scores": {"values": ["m", "f"]}, "mode": "keep"}]
-    (saved / "debiaser.json").write_text(json.dumps({"parts": parts}), encoding="utf-8")
-    kept = _run(data, *options)
-    assert kept.exit_code == 2
-    assert "fitted with edit=keep" in kept.output
+
+
+def test_without_out_the_audit_is_printed_and_summary_is_a_sentence(data: Path) -> None:
+    before = sorted(p.name for p in data.parent.iterdir())
+    whole, short = _run(data), _run(data, "--summary")
+    assert whole.exit_code == short.exit_code == 0
+    assert "By gender\n" in whole.output
+    assert "worst-group accuracy" in whole.output
+    assert whole.output.startswith(short.output.strip())
+    assert short.output.startswith("Fails: By gender, ")
+    assert len(short.output.splitlines()) <= 4
+    assert max(map(len, whole.output.splitlines())) <= 82
+    assert sorted(p.name for p in data.parent.iterdir()) == before
+
+
+def test_a_cell_may_be_allowed_to_be_empty(data: Path) -> None:
+    table = pd.read_csv(data)
+    table = table[(table["gender"] != "f") | (table["y"] == 1)]
+    table.to_csv(data, index=False)
+    gate = ("--summary", "--fail-under", "worst_group_accuracy=0.1")
+    assert _run(data, *gate).exit_code == 1
+    assert _run(data, *gate, "--allow-undefined", "0 / f").exit_code == 0
+    assert _run(data, *gate, "--allow-undefined", "all").exit_code == 0
+    assert "There is no cell '0 / g'" in _run(data, *gate, "--allow-undefined", "0 / g").output
 
 
 @pytest.mark.parametrize(
@@ -200,8 +202,9 @@ def test_leakage_and_latents_come_from_files(data: Path, tmp_path: Path) -> None
         (("--out", "x.pdf"), "unknown kind of file"),
         (("--out", "nowhere/x.html"), "no directory"),
         (("--representations", "nope.npy"), "Cannot read nope.npy"),
-        (("--debiaser", "nope"), "no saved debiaser"),
-        (("--pos-label", "7"), "is no label"),
+        (("--pos-label", "7"), "--pos-label='7' is no label"),
+        (("--n-bootstrap", "1"), "--n-bootstrap must be"),
+        (("--weight", "text"), "--weight must be numbers"),
         (("--sensitive", "text"), "one group only"),
         (("--sensitive", "y"), "--sensitive y is also --target"),
     ],
@@ -223,24 +226,3 @@ def test_an_unreadable_or_empty_table_is_one_line(data: Path, tmp_path: Path) ->
         result = _run(path, "--out", str(tmp_path / "a.html"))
         assert result.exit_code == 2
         assert message in result.output
-
-
-def test_contexts_of_latents_need_the_texts_to_be_asked_for(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import debias_ssae.audit.contexts
-    from debias_ssae.debiaser import SSAEDebiaser
-
-    saved = tmp_path / "model"
-    saved.mkdir()
-    save_file({"parts.0.latents": np.array([2])}, saved / "arrays.safetensors")
-    (saved / "debiaser.json").write_text(json.dumps({"parts": [{"scores": None}]}), encoding="utf-8")
-    monkeypatch.setattr(SSAEDebiaser, "load", lambda directory: SimpleNamespace(encoder="minilm"))
-    monkeypatch.setattr(
-        debias_ssae.audit.contexts, "top_contexts", lambda d, texts, mask_names: {2: [texts[0]]}
-    )
-    out = data.with_suffix(".json")
-    for given, contexts in (((), []), (("--with-texts",), ["she is Anna"])):
-        result = _run(data, "--debiaser", str(saved), "--text", "text", "--out", str(out), *given)
-        assert result.exit_code == 0, result.output
-        assert json.loads(out.read_text(encoding="utf-8"))["latents"][0]["contexts"] == contexts

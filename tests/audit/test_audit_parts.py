@@ -1,6 +1,4 @@
-"""Gates, counterfactual flips and latent cards."""
-
-from types import SimpleNamespace
+"""Gates and counterfactual flips."""
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from debias_ssae.audit import (
     check_gates,
     counterfactual_flips,
     flips_of_predictions,
-    latent_cards,
     parse_thresholds,
 )
 from debias_ssae.audit.flips import masked
@@ -47,12 +44,40 @@ def test_gates_pass_and_fail_on_either_side() -> None:
 
 
 def test_an_undefined_measure_fails_its_gate_unless_allowed() -> None:
-    report = audit([1, 1, 0], [1, 1, 0], sensitive_features=list("fmm"), n_bootstrap=20)
-    for metric, passed in (("equalized_odds_difference", False), ("worst_group_accuracy", False)):
+    report = audit([1, 1, 0], [1, 1, 0], sensitive_features=list("fmm"), n_bootstrap=20, min_group=1)
+    for metric in ("equalized_odds_difference", "worst_group_accuracy"):
         under = metric == "worst_group_accuracy"
         limits = {"fail_under": {metric: 0.5}} if under else {"fail_over": {metric: 0.5}}
-        assert check_gates(report, **limits)[0].passed is passed
-        assert check_gates(report, **limits, allow_undefined=True)[0].passed
+        assert not check_gates(report, **limits)[0].passed
+        assert not check_gates(report, **limits, allow_undefined=["1 / m"])[0].passed
+        for allowed in (True, ["0 / f"], {"0 / f", "1 / m"}):
+            assert check_gates(report, **limits, allow_undefined=allowed)[0].passed
+    with pytest.raises(InputError, match=r"no cell '0 / x'.*0 / f"):
+        check_gates(report, fail_under={"accuracy": 0.5}, allow_undefined=["0 / x"])
+
+
+def test_a_group_of_a_few_rows_decides_no_gate_and_no_gap() -> None:
+    y = np.array([0, 1] * 1000 + [1, 1, 1])
+    group = np.array(["f", "f", "m", "m"] * 500 + ["x"] * 3)
+    predicted = np.where(group == "x", 0, y)
+    report = audit(y, predicted, sensitive_features=group, n_bootstrap=20)
+    for metric in (
+        "accuracy_gap",
+        "tpr_gap_max",
+        "demographic_parity_difference",
+        "equalized_odds_difference",
+    ):
+        assert report.measure_row(metric)["outcome"] == "within tolerance"
+    limits = {"fail_over": {"tpr_gap_max": 0.1}, "fail_under": {"worst_group_accuracy": 0.9}}
+    under, over = check_gates(report, **limits, allow_undefined=["0 / x"])
+    assert under.passed
+    assert "fewer than 10 rows" in under.reason
+    assert over.passed
+    shown = report.by_group.query("metric == 'accuracy' and group == 'x'")
+    assert shown["value"].iloc[0] == 0
+    assert report.contrasts.query("group == 'x'")["p"].isna().all()
+    strict = audit(y, predicted, sensitive_features=group, n_bootstrap=20, min_group=3)
+    assert strict.measure("accuracy_gap") == 1.0
 
 
 def test_no_gate_passes_because_the_rows_of_a_failing_cell_are_gone() -> None:
@@ -65,7 +90,7 @@ def test_no_gate_passes_because_the_rows_of_a_failing_cell_are_gone() -> None:
     )
 
     def gates(kept: np.ndarray, among: dict[str, float]) -> list[bool]:
-        report = audit(y[kept], predicted[kept], sensitive_features=group[kept], n_bootstrap=20)
+        report = audit(y[kept], predicted[kept], sensitive_features=group[kept], n_bootstrap=20, min_group=1)
         return [gate.passed for gate in check_gates(report, fail_over=among)]
 
     assert not any(gates(np.full(60, True), limits))
@@ -78,9 +103,9 @@ def test_no_gate_passes_because_the_rows_of_a_failing_cell_are_gone() -> None:
 def test_weighted_rows_count_by_their_effective_size() -> None:
     y, group = np.tile([0, 1], 40), np.repeat(["f", "m"], 40)
     for weight in (0.1, 1.0, 3.0):
-        report = audit(y, y, sensitive_features=group, sample_weight=np.full(80, weight), min_cell=20)
+        report = audit(y, y, sensitive_features=group, sample_weight=np.full(80, weight), min_group=20)
         assert not report.cells["excluded"].any()
-    uneven = audit(y, y, sensitive_features=group, sample_weight=np.geomspace(1, 1e6, 80), min_cell=20)
+    uneven = audit(y, y, sensitive_features=group, sample_weight=np.geomspace(1, 1e6, 80), min_group=20)
     assert uneven.undefined["reason"].str.contains("effective row").any()
 
 
@@ -150,69 +175,3 @@ def test_flips_refuse_what_cannot_flip() -> None:
         flips_of_predictions([1], [None])
     with pytest.raises(InputError, match="lengths differ"):
         flips_of_predictions([1], [1, 2])
-
-
-def _debiaser(rotate: float = 0.0) -> SimpleNamespace:
-    scores = SimpleNamespace(
-        score=np.array([0.1, 3.0, 2.0]),
-        sign=np.array([0, 1, -1]),
-        effect=np.array([[0.1, 2.0, -1.0], [np.nan, 4.0, np.nan]]),
-        firing_rate=np.array([0.5, 0.01, 0.02]),
-        mass=np.zeros(3),
-        p_value=np.array([1.0, 1e-6, 0.01]),
-        values=("male", "female"),
-    )
-    weights = np.eye(3) + rotate * np.roll(np.eye(3), 1, axis=1)
-    return SimpleNamespace(latents_=np.array([1, 2]), scores_=scores, sae_=SimpleNamespace(W_dec=weights))
-
-
-def test_cards_say_what_each_removed_latent_does() -> None:
-    cards = latent_cards(
-        _debiaser(), contexts={1: ["… she said …"]}, others=[_debiaser(), _debiaser(rotate=1.0)]
-    )
-    assert [c["latent"] for c in cards] == [1, 2]
-    assert cards[0]["toward"] == "female"
-    assert cards[1]["toward"] == "male"
-    assert cards[0]["effect"] == pytest.approx(3.0)
-    assert cards[0]["contexts"] == ["… she said …"]
-    assert cards[0]["stability"] == pytest.approx((1 + 1 / np.sqrt(2)) / 2)
-
-
-def test_cards_of_a_debiaser_without_scores_or_fit() -> None:
-    bare = SimpleNamespace(latents_=[4], scores_=None)
-    assert latent_cards(bare)[0]["score"] is None
-    assert latent_cards(_debiaser())[0]["stability"] is None
-    nothing = SimpleNamespace(latents_=np.array([], dtype=int), sae_=SimpleNamespace(W_dec=np.eye(3)))
-    assert latent_cards(_debiaser(), others=[nothing])[0]["stability"] == 0
-    with pytest.raises(InputError, match="fit it"):
-        latent_cards(SimpleNamespace())
-
-
-def test_contexts_show_the_strongest_token_of_each_text() -> None:
-    import torch
-
-    from debias_ssae.audit.contexts import top_contexts
-
-    texts = ["he said that she left", "nothing here", "yes, Mary, she did it and then some more"]
-    spans = [
-        (i, text.index(word), text.index(word) + len(word))
-        for i, text in enumerate(texts)
-        for word in text.split()
-    ]
-    strength = torch.tensor(
-        [[float(t == "she") * (i + 1), 0.0] for i, text in enumerate(texts) for t in text.split()]
-    )
-    rows = SimpleNamespace(x=strength, text_ids=[s[0] for s in spans], offsets=[s[1:] for s in spans])
-    asked = []
-    debiaser = SimpleNamespace(
-        latents_=np.array([0, 1]),
-        encoder_=SimpleNamespace(rows=lambda given, hookpoint: asked.append(hookpoint) or rows),
-        hookpoint="auto",
-        interventions_={"blocks.1": None},
-        sae_=SimpleNamespace(encode=lambda x: x),
-    )
-    found = top_contexts(debiaser, texts, width=11)
-    assert found[0] == ["yes, Mary, «she» did it and…", "… said that «she» left"]
-    assert found[1] == []
-    assert asked == ["blocks.1"], "auto is no place"
-    assert "Mary" not in top_contexts(debiaser, texts, mask_names=True)[0][0]

@@ -27,6 +27,7 @@ from sklearn.metrics import (
     make_scorer,
     precision_score,
     recall_score,
+    roc_auc_score,
 )
 
 from debias_ssae.audit import AuditReport, audit, group_accuracies, worst_group_accuracy
@@ -48,7 +49,8 @@ def _multi(n: int = 3000, seed: int = 0) -> Data:
 
 
 def _audit(y: Any, predicted: Any, group: Any, **options: Any) -> AuditReport:
-    return audit(y, predicted, sensitive_features=group, random_state=0, **{"n_bootstrap": 50, **options})
+    given = {"n_bootstrap": 50, "min_group": 1, **options}
+    return audit(y, predicted, sensitive_features=group, random_state=0, **given)
 
 
 def _rate(report: AuditReport, metric: str, label: str, group: str) -> float:
@@ -146,11 +148,19 @@ def test_row_order_and_group_names_do_not_matter(seed: int) -> None:
     assert np.allclose(values[0], values[2], equal_nan=True)
 
 
-def test_intervals_hold_their_values() -> None:
-    report = _audit(*_multi())
-    rows = report.measures[~report.measures["metric"].isin(["tpr_gap_rms"])]
-    assert (rows["ci_low"] <= rows["value"]).all()
-    assert (rows["value"] <= rows["ci_high"]).all()
+def test_intervals_hold_their_values_and_stay_inside_their_range() -> None:
+    for seed in range(8):
+        for data in (_multi(400, seed), _binary(150, seed)):
+            models = {"a": data[1], "b": np.roll(data[1], 1)}
+            report = _audit(data[0], models, data[2])
+            rows = report.measures.dropna(subset=["ci_low"])
+            assert (rows["ci_low"] <= rows["value"] + 1e-12).all()
+            assert (rows["value"] <= rows["ci_high"] + 1e-12).all()
+            assert ((rows["ci_low"] >= 0) & (rows["ci_high"] <= 1)).all()
+            pairs = report.comparisons.dropna(subset=["ci_low"])
+            assert (pairs["ci_low"] <= pairs["difference"] + 1e-12).all()
+            assert (pairs["difference"] <= pairs["ci_high"] + 1e-12).all()
+            assert ((pairs["ci_low"] >= -1) & (pairs["ci_high"] <= 1)).all()
 
 
 def test_same_seed_same_report() -> None:
@@ -172,9 +182,21 @@ def test_several_attributes_are_audited_alone_and_crossed() -> None:
 
 
 def test_missing_attribute_values_are_a_group() -> None:
-    report = _audit([1, 0, 1, 0], [1, 0, 0, 0], ["f", "f", None, np.nan])
-    assert "unknown" in set(report.cells["group"])
-    assert report.worst_group == "1 / unknown"
+    y, predicted, group = _binary(600)
+    missing = np.where(np.arange(600) < 100, None, group)
+    report = _audit(y, np.where(np.arange(600) < 100, 1 - y, predicted), missing)
+    assert report.worst_group.endswith("/ unknown"), "people of whom nothing is known can be failed too"
+    known = _audit(y[100:], predicted[100:], group[100:])
+    gaps = [
+        "accuracy_gap",
+        "tpr_gap_max",
+        "tpr_gap_rms",
+        "demographic_parity_difference",
+        "demographic_parity_ratio",
+    ]
+    for metric in (*gaps, "equalized_odds_difference"):
+        assert report.measure(metric) == known.measure(metric), "but nobody is compared with them"
+    assert (report.contrasts["difference"].to_numpy() == known.contrasts["difference"].to_numpy()).all()
     both = _audit([1, 0, 1, 0], [1, 0, 0, 0], ["f", "unknown", None, np.nan])
     assert {"unknown", "unknown (missing)"} <= set(both.cells["group"])
     mixed = _audit([1, 0, 1, 0], [1, 0, 0, 0], [1, 1, "1", "1"])
@@ -184,7 +206,8 @@ def test_missing_attribute_values_are_a_group() -> None:
 def test_a_cell_without_rows_is_listed_not_dropped() -> None:
     report = _audit([1, 1, 0], [1, 1, 0], ["f", "m", "m"])
     assert report.undefined["what"].tolist()[:1] == ["0 / f"]
-    assert "over 3 of 4 cells: 1 without rows" in report.measure_row("worst_group_accuracy")["note"]
+    assert "1 cell(s) without rows" in report.measure_row("worst_group_accuracy")["note"]
+    assert set(report.missing.query("metric == 'worst_group_accuracy'")["cell"]) == {"0 / f"}
     assert set(group_accuracies([1, 0], [1, 0], sensitive_features=["f", "m"])) == {(1, "f"), (0, "m")}
     assert report.to_dict()["cells"][0]["accuracy"] is None
 
@@ -194,10 +217,10 @@ def test_small_cells_are_excluded_and_listed() -> None:
     group = np.array(["f"] * 100 + ["m"] * 52)
     predicted = np.where(np.arange(152) >= 100, 1 - y, y)
     predicted[102:] = 0
-    strict = _audit(y, predicted, group, min_cell=10)
+    strict = _audit(y, predicted, group, min_group=10)
     assert strict.worst_group_accuracy == 1.0
-    assert "1 below the minimum cell size" in strict.measure_row("worst_group_accuracy")["note"]
-    assert strict.undefined["reason"].str.contains("fewer than the minimum").any()
+    assert "1 cell(s) with fewer than 10 rows" in strict.measure_row("worst_group_accuracy")["note"]
+    assert strict.undefined["reason"].str.contains("fewer than the minimum of 10").any()
     assert strict.cells["excluded"].sum() == 1
     assert _audit(y, predicted, group).worst_group_accuracy == 0.0
 
@@ -208,8 +231,8 @@ def test_too_few_rows_is_an_outcome_and_says_how_many_more() -> None:
     assert few.measure_row("worst_group_accuracy")["outcome"] == "too few to say"
     assert (few.cells["more_rows_needed"] > 0).all()
     many = _audit(*_binary(60_000))
-    assert many.measure_row("worst_group_accuracy")["outcome"] == "measured"
-    assert many.measure_row("tpr_gap_max")["outcome"].startswith("no difference beyond")
+    assert many.measure_row("worst_group_accuracy")["outcome"] == "within tolerance"
+    assert many.measure_row("tpr_gap_max")["outcome"] == "within tolerance"
     assert (many.cells["more_rows_needed"] == 0).all()
 
 
@@ -220,7 +243,9 @@ def test_a_real_gap_is_found_and_fails_four_fifths() -> None:
     predicted = np.where(rng.random(4000) < keep, y, 0)
     report = _audit(y, predicted, group)
     gap, ratio = report.measure_row("tpr_gap_max"), report.measure_row("demographic_parity_ratio")
-    assert gap["outcome"] == "difference found"
+    assert gap["outcome"] == "beyond tolerance"
+    assert report.measure_row("worst_group_accuracy")["outcome"] == "beyond tolerance"
+    assert gap["excess"] == pytest.approx(gap["value"] - 0.1)
     assert gap["where"] == "1: m over f"
     assert gap["p_permutation"] == pytest.approx(0.001)
     assert gap["value"] > gap["chance_95"]
@@ -345,6 +370,39 @@ def test_a_frames_index_does_not_matter() -> None:
     y, predicted, group = _binary(100)
     shuffled = pd.Series(group, index=np.random.default_rng(0).permutation(100))
     assert _audit(y, predicted, shuffled).worst_group == _audit(y, predicted, group).worst_group
+
+
+def test_a_difference_that_is_the_labels_own_is_no_failure() -> None:
+    rng = np.random.default_rng(0)
+    group = np.repeat(["f", "m"], 1000)
+    y = (rng.random(2000) < np.where(group == "f", 0.2, 0.7)).astype(int)
+    report = _audit(y, y, group)
+    assert report.measure("demographic_parity_difference") > 0.4
+    for metric in ("demographic_parity_difference", "demographic_parity_ratio"):
+        assert report.measure_row(metric)["outcome"] == "as the labels differ"
+
+
+def test_own_metrics_are_measured_in_each_group() -> None:
+    y, predicted, group = _binary(900)
+    metrics = {"error": lambda a, b: np.mean(a != b), "precision of 1": lambda a, b: precision_score(a, b)}
+    report = _audit(y, predicted, group, metrics=metrics, min_group=10)
+    accuracy, error = report.measure_row("accuracy_gap"), report.measure_row("error_gap")
+    assert error["value"] == pytest.approx(accuracy["value"])
+    assert (error["ci_low"], error["ci_high"]) == pytest.approx(
+        (accuracy["ci_low"], accuracy["ci_high"]), abs=0.06
+    )
+    assert _rate(report, "error", "", "f") == pytest.approx(1 - _rate(report, "accuracy", "", "f"))
+    assert _rate(report, "precision of 1", "", "m") == pytest.approx(_rate(report, "precision", "1", "m"))
+    assert report.measure("error") == pytest.approx(1 - report.accuracy)
+    undefined = _audit(
+        [1, 0] * 20, [1, 0] * 20, ["f", "m"] * 20, metrics={"auc": lambda a, b: roc_auc_score(a, b)}
+    )
+    assert np.isnan(undefined.measure("auc_gap")), "one class only in each group"
+    for name, metric in (("accuracy", max), ("mine", 3)):
+        with pytest.raises(InputError, match=f"'{name}'"):
+            _audit(y, predicted, group, metrics={name: metric})
+    with pytest.raises(InputError, match="sample_weight"):
+        _audit(y, predicted, group, metrics=metrics, sample_weight=np.ones(900))
 
 
 Y, P, G = [1, 0, 1, 0], [1, 0, 0, 0], ["f", "f", "m", "m"]

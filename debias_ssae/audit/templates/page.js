@@ -5,6 +5,14 @@
     var dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
   });
+  function hint() {
+    document.querySelectorAll(".scroll").forEach(function (box) {
+      box.toggleAttribute("data-clipped", box.scrollWidth > box.clientWidth + 1);
+    });
+  }
+  addEventListener("resize", hint);
+  document.addEventListener("toggle", hint, true);
+  hint();
   function key(cell) {
     var value = cell.hasAttribute("data-key") ? cell.getAttribute("data-key") : cell.textContent.trim();
     if (value === "") { return null; }
