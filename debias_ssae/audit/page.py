@@ -5,14 +5,13 @@ allowed.
 import base64
 import hashlib
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from debias_ssae.core import io
 from debias_ssae.core.errors import MissingExtraError
 
 
@@ -139,15 +138,6 @@ def _jinja(package: str) -> Any:
 
 
 def write_text(text: str, path: str | Path) -> Path:
-    """Write atomically: a reader sees the old file or the whole new one. Raises OSError."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    """Write atomically and return the path. Raises InputError where it cannot be written."""
+    io.write_text(path, text)
+    return Path(path)
