@@ -3,7 +3,7 @@
 Defaults are the same for every data set and model. Nothing here was chosen by looking at test data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -11,7 +11,8 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, brief
+from debias_ssae.core.io import parse_yaml, read_yaml
 
 Architecture = Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -31,9 +32,9 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, unknown names refused."""
+    """Base of all settings: immutable, unknown names and numbers that are not finite refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -41,12 +42,19 @@ class Settings(BaseModel):
         """A mapping given for a group of settings changes what it names; the rest stays as this class has it."""
         if not isinstance(values, dict):
             return values
+        for name, value in values.items():
+            if isinstance(value, bool) and name in cls.model_fields and not cls._takes_bool(name):
+                raise ValueError(f"{name} is {value}, expected no truth value")
         groups = {n: f.default for n, f in cls.model_fields.items() if isinstance(f.default, Settings)}
         return values | {
             name: merged(default.model_dump(), values[name])
             for name, default in groups.items()
             if isinstance(values.get(name), Mapping)
         }
+
+    @classmethod
+    def _takes_bool(cls, name: str) -> bool:
+        return cls.model_fields[name].annotation is bool
 
     def updated(self, **changes: Any) -> Self:
         """Return a copy with ``changes`` applied and validated."""
@@ -59,9 +67,9 @@ T = TypeVar("T", bound=Settings)
 class SAEConfig(Settings):
     """Shape and activation function of a sparse autoencoder."""
 
-    d_in: int = Field(ge=1)
+    d_in: int = Field(ge=1, le=2**20)
     """Width of a row of activations."""
-    d_sae: int = Field(default=2048, ge=1)
+    d_sae: int = Field(default=2048, ge=1, le=2**24)
     """Number of latents."""
     architecture: Architecture = "batchtopk"
     """Activation function; batchtopk has a threshold at inference, which keeps an eraser elementwise."""
@@ -88,7 +96,7 @@ class TrainConfig(Settings):
 
     n_steps: int = Field(default=1000, ge=1)
     """Optimiser steps."""
-    batch_size: int = Field(default=2048, ge=1)
+    batch_size: int = Field(default=2048, ge=1, le=2**24)
     """Rows a step."""
     lr: float = Field(default=6e-3, gt=0)
     """Peak learning rate of Adam."""
@@ -201,7 +209,7 @@ class SelectionConfig(Settings):
 class DebiasConfig(Settings):
     """All knobs of SSAEDebiaser beyond its own parameters."""
 
-    d_sae: int = Field(default=2048, ge=1)
+    d_sae: int = Field(default=2048, ge=1, le=2**24)
     k: int = Field(default=32, ge=1)
     architecture: Architecture = "batchtopk"
     general: TrainConfig = TrainConfig(n_steps=1000)
@@ -311,45 +319,82 @@ QUICK = {
 
 def load_config(
     cls: type[T],
-    path: str | Path,
+    source: T | Mapping[str, Any] | str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     defaults: Mapping[str, Any] | None = None,
 ) -> T:
-    """Read a YAML file into ``cls``; ``overrides`` win over the file, the file over ``defaults``, setting by setting.
+    """Return the settings that ``source`` stands for: a YAML file's path, a mapping, settings, or None for none.
 
-    Raises InputError with the file and the offending field.
+    ``overrides`` win over the source, the source over ``defaults``, setting by setting. Raises InputError that
+    names the file and each wrong field, for an unknown one with the likeliest name.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"Cannot read the configuration {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"The configuration {path} must be a mapping of names to values")
-    values = merged(merged(defaults or {}, values), overrides or {})
-    return make_config(cls, values, source=str(path))
+    name = "the configuration"
+    if isinstance(source, Settings):
+        if not isinstance(source, cls):
+            raise InputError(
+                f"config is {type(source).__name__}; expected {cls.__name__}, a dict or a YAML file"
+            )
+        values: Any = source.model_dump()
+    elif source is None:
+        values = {}
+    elif isinstance(source, str | Path):
+        name = f"the configuration {source}"
+        values = read_yaml(source)
+        values = {} if values is None else values
+    else:
+        values = source
+    if not isinstance(values, Mapping):
+        raise InputError(f"{name} is {brief(values)}; expected a mapping of names to values")
+    return make_config(cls, merged(merged(defaults or {}, values), overrides or {}), name)
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return what ``--set NAME=VALUE`` options say, dots reaching into groups: ``special.n_steps=50``.
+
+    Raises InputError for what has no name or no value.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        steps = name.strip().split(".")
+        if not equals or not all(steps):
+            raise InputError(f"--set {brief(pair)}: expected NAME=VALUE, for example special.n_steps=50")
+        inner = parse_yaml(value, f"--set {name}")
+        for step in reversed(steps):
+            inner = {step: inner}
+        values = merged(values, inner)
+    return values
 
 
 def make_config(cls: type[T], values: Mapping[str, Any], source: str = "the configuration") -> T:
     """Validate ``values``; raises InputError that names each wrong field, and for an unknown one the likely one."""
+    if strange := [name for name in values if not isinstance(name, str)]:
+        raise InputError(f"{source}: {brief(strange[0])} is no name of a setting")
     try:
         return cls(**values)
     except ValidationError as error:
-        faults = "; ".join(_fault(cls, fault) for fault in error.errors())
-        raise InputError(f"{source}: {faults}") from error
+        found = error.errors(include_url=False)
+        faults = "; ".join(_fault(cls, fault) for fault in found[:5])
+        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+        raise InputError(f"{source}: {faults}{more}") from error
 
 
 def _fault(cls: type[Settings], fault: Any) -> str:
-    place = ".".join(map(str, fault["loc"]))
+    place = ".".join(brief(step)[1:-1] if isinstance(step, str) else str(step) for step in fault["loc"])
     if fault["type"] != "extra_forbidden":
-        return f"{place}: {fault['msg']} (got {fault['input']!r})"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "model_type":
+            message = "expected a group of settings, name: value"
+        got = "" if fault["type"] == "value_error" else f" (got {brief(fault['input'])})"
+        return f"{place}: {message}{got}" if place else f"{message}{got}"
     for step in fault["loc"][:-1]:
         inner = cls.model_fields[step].annotation if step in cls.model_fields else None
         if not (isinstance(inner, type) and issubclass(inner, Settings)):
             return f"{place}: unknown name"
         cls = inner
     known = list(cls.model_fields)
-    likely = get_close_matches(str(fault["loc"][-1]), known, n=1)
+    likely = get_close_matches(str(fault["loc"][-1])[:100], known, n=1)
     cure = f"did you mean {likely[0]}?" if likely else f"the names are {', '.join(known)}"
     return f"{place}: unknown name; {cure}"
 
