@@ -4,11 +4,11 @@ import os
 import re
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.core.errors import InputError, MissingExtraError, one_line
 
 # name -> (module, attribute, one line of help): shown without importing anything heavy.
 COMMANDS = {
@@ -49,6 +49,10 @@ def in_options(message: str) -> str:
     return re.sub(rf"(?<![\w'\"./-])({names})(?![\w'\"./])", lambda m: _OPTIONS[m.group(1)], message)
 
 
+SEED = click.IntRange(0, 2**32 - 1)
+"""What every --seed takes: the numbers that NumPy and scikit-learn do."""
+
+
 class LazyGroup(click.Group):
     """A click group that imports a command's module only when that command is used."""
 
@@ -72,8 +76,23 @@ class LazyGroup(click.Group):
         except (InputError, MissingExtraError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            click.echo(f"Error: {in_options(' '.join(str(error).split()))}", err=True)
-            sys.exit(2)
+            _end(error)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _NO_MEMORY):
+                raise
+            _end(
+                "there is not enough memory: give fewer texts, a smaller batch or model, or use a larger machine"
+            )
+        except KeyboardInterrupt:
+            _end("interrupted; what is finished is kept, and the same command goes on", code=130)
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def _end(error: object, code: int = 2) -> NoReturn:
+    click.echo(f"Error: {in_options(one_line(error, 2000))}", err=True)
+    sys.exit(code)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

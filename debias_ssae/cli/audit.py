@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from debias_ssae.cli import SEED
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -76,7 +78,13 @@ _KINDS = (".html", ".json", ".md", ".xml")
 )
 @click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
 @click.option("--n-bootstrap", default=1000, show_default=True, help="Bootstrap draws.")
-@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=SEED,
+    help="Seed of everything random.",
+)
 def audit(**options: Any) -> None:
     """Audit predictions: what fails, for whom, how sure we are.
 

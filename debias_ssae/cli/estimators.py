@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from debias_ssae.cli import SEED
 from debias_ssae.core.errors import InputError
 
 
@@ -62,7 +63,7 @@ from debias_ssae.core.errors import InputError
     type=click.Path(dir_okay=False),
     help="YAML of further settings, e.g. 'd_sae: 4096' (docs/debiaser.md).",
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def fit(data: str, text: str, target: str | None, sensitive: str | None, out: str, **options: Any) -> None:
     """Fit a debiaser on a table of texts and save it.
@@ -127,7 +128,11 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     "--out", required=True, type=click.Path(dir_okay=False), help="Parquet or csv of representations."
 )
 @click.option(
-    "--id", "ids", multiple=True, help="Column to copy into OUT, before the dimensions. Repeatable."
+    "--id",
+    "ids",
+    multiple=True,
+    help="Column to copy into OUT, before the dimensions. Repeatable. In csv, text that a spreadsheet would run as a"
+    " formula (begins with = + - @, tab, line break) gets a quote (') before it.",
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], quiet: bool) -> None:
@@ -138,7 +143,7 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     """
     from debias_ssae.benchmark import writable_directory
     from debias_ssae.debiaser import SSAEDebiaser
-    from debias_ssae.text import load_table
+    from debias_ssae.text import load_table, write_table
 
     goal = Path(out)
     if goal.suffix not in (".parquet", ".csv"):
@@ -149,7 +154,7 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     if debiaser.encoder is None:
         raise InputError(f"{model} was fitted on a matrix and reads no texts; use its transform in Python")
     debiaser.verbose = debiaser.encoder_.verbose = not quiet
-    table = load_table(data, text=text)
+    table = load_table(data, text=text, as_written=ids)
     if strange := [name for name in ids if name not in table.columns]:
         raise InputError(
             f"{data} has no column {strange[0]!r} for --id; it has {', '.join(map(str, table.columns))}"
@@ -158,10 +163,5 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
     n_dimensions = frame.shape[1]
     frame = table[list(ids)].join(frame.set_axis(table.index)) if ids else frame
-    partial = goal.with_name(f".{goal.name}.partial")
-    if goal.suffix == ".parquet":
-        frame.to_parquet(partial)
-    else:
-        frame.to_csv(partial, index=False)
-    partial.replace(goal)
+    write_table(frame, goal)
     click.echo(f"{len(frame)} texts, {n_dimensions} columns: {out}")

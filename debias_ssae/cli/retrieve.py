@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from debias_ssae.cli import SEED
 from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,7 +103,14 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
 @click.option("--sae", help="tracin: a saved sparse autoencoder.")
 @click.option("--hookpoint", default="embeddings", show_default=True, help="tracin: where the SAE reads.")
 @click.option("--cache-dir", type=_FOLDER, help="Where vectors are kept for later runs.")
-@click.option("--seed", "random_state", default=0, show_default=True, help="For subsampling the seeds.")
+@click.option(
+    "--seed",
+    "random_state",
+    default=0,
+    show_default=True,
+    type=SEED,
+    help="For subsampling the seeds.",
+)
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A parquet file.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def select(out: Path, **options: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from debias_ssae.cli import SEED
 from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def sae() -> None:
 @click.option("--frozen-latents", is_flag=True, help="Keep the latents of --init and add --d-sae new ones.")
 @click.option("--checkpoints", type=FOLDER, help="Folder of checkpoints; default: OUT/checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint.")
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def train(
     activations: Path | None,
@@ -228,29 +229,19 @@ def _settings(
     config: Path | None, knobs: dict[str, Any], others: tuple[str, ...]
 ) -> tuple[dict[str, Any], Any]:
     """Return the SAE's values and the TrainConfig: the file's, and over them the command line's."""
-    import yaml
+    from debias_ssae.core.config import SAEConfig, TrainConfig, make_config, parse_overrides
+    from debias_ssae.core.io import read_yaml
 
-    from debias_ssae.core.config import SAEConfig, TrainConfig, make_config
-
-    values: Any = {}
-    if config is not None:
-        try:
-            values = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise InputError(f"Cannot read the configuration {config}: {error}") from error
-        if not isinstance(values, dict) or set(values) - {"sae", "train"}:
-            raise InputError(f"The configuration {config} must hold sae: and train:, nothing else")
-    given = {name: value for name, value in knobs.items() if value is not None}
-    for pair in others:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"--set {pair}: expected NAME=VALUE")
-        given[name] = yaml.safe_load(value)
+    values = {} if config is None else read_yaml(config) or {}
+    groups = values.values() if isinstance(values, dict) else [None]
+    if set(values) - {"sae", "train"} or not all(isinstance(group, dict) for group in groups):
+        raise InputError(f"The configuration {config} must hold the groups sae: and train:, nothing else")
+    given = {name: value for name, value in knobs.items() if value is not None} | parse_overrides(others)
     if "tilt" in given and given["tilt"] != "auto":
         given["tilt"] = float(given["tilt"]) if _is_number(given["tilt"]) else given["tilt"]
     own = {name: given.pop(name) for name in list(given) if name in SAEConfig.model_fields}
-    train_values = make_config(TrainConfig, {**(values.get("train") or {}), **given}, source="train")
-    return {**(values.get("sae") or {}), **own}, train_values
+    train_values = make_config(TrainConfig, values.get("train", {}) | given, source="train")
+    return values.get("sae", {}) | own, train_values
 
 
 def _sae_config(values: dict[str, Any]) -> Any:

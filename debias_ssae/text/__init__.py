@@ -3,7 +3,14 @@
 from debias_ssae.text.bias_in_bios import load_bias_in_bios
 from debias_ssae.text.checks import check_texts, named_columns
 from debias_ssae.text.synthetic import synthetic_biographies, synthetic_corpus
-from debias_ssae.text.tables import load_corpus, load_table, read_table, stream_texts
+from debias_ssae.text.tables import (
+    load_corpus,
+    load_table,
+    read_table,
+    spreadsheet_safe,
+    stream_texts,
+    write_table,
+)
 
 __all__ = [
     "check_texts",
@@ -12,7 +19,9 @@ __all__ = [
     "load_table",
     "named_columns",
     "read_table",
+    "spreadsheet_safe",
     "stream_texts",
     "synthetic_biographies",
     "synthetic_corpus",
+    "write_table",
 ]

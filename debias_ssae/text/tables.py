@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from debias_ssae.core.errors import InputError, brief, one_line
-from debias_ssae.core.io import parse_json
+from debias_ssae.core.io import parse_json, writing
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,9 @@ _MISSING = ("NA", "NaN", "nan", "<NA>")
 _REMOTE = re.compile(r"[a-z][a-z0-9+]*://")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,2})?")
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_SIGNED = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _PIECE_ROWS = 8192
 _LINE_CHARACTERS = 2**24
 _FAULTS = (OSError, ValueError, EOFError, zlib.error, csv.Error, KeyError, NotImplementedError)
@@ -158,6 +160,32 @@ def stream_texts(
     else:
         pieces = (piece for file in files for piece in _from_file(file, [column]))
     yield from islice(islice(_texts(pieces, column), rank, None, world_size), limit)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write ``table`` as parquet or csv by the ending of ``path``, atomically, csv ``spreadsheet_safe``."""
+    with writing(path) as temporary:
+        if str(path).endswith(".parquet"):
+            table.to_parquet(temporary, index=False)
+        else:
+            spreadsheet_safe(table).to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
+    """Return ``table`` with a quote (') before every string that a spreadsheet would run as a formula.
+
+    These begin with ``=``, ``+``, ``-``, ``@`` or their wide forms, a tab or a line break (OWASP, CSV Injection);
+    plain numbers stay as they are.
+    """
+
+    def safe(value: Any) -> Any:
+        if isinstance(value, str) and value.startswith(_FORMULA) and not _SIGNED.fullmatch(value):
+            return f"'{value}"
+        return value
+
+    columns = {i: table.iloc[:, i] for i in range(table.shape[1])}
+    strings = {i: c.map(safe) if c.dtype.kind not in "biufcmM" else c for i, c in columns.items()}
+    return pd.DataFrame(strings, index=table.index).set_axis([safe(name) for name in table.columns], axis=1)
 
 
 def is_one_file(source: str | Path) -> bool:

@@ -1,16 +1,18 @@
 """Reading tables and corpora; every fault is one InputError line."""
 
+import csv
 import gzip
 import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import file_digest
-from debias_ssae.text import load_corpus, load_table
+from debias_ssae.text import load_corpus, load_table, stream_texts, write_table
 
 TABLE = pd.DataFrame({"text": ["one", "two\nlines", "drei, „vier“"], "y": [1, 0, 1], "g": ["m", None, "f"]})
 
@@ -162,3 +164,106 @@ def test_a_value_called_none_is_a_value_in_every_format(tmp_path: Path, ending: 
     assert table["g"].dropna().tolist() == ["None", "Sikh", "N/A"]
     assert table["text"].tolist() == ["a", "null"] * 2
     assert table["n"].isna().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("text,job\na,x,\nb,y,\n", {"text": ["a", "b"], "job": ["x", "y"]}),
+        ("text,job,\na,x,\nb,y\n", {"text": ["a", "b"], "job": ["x", "y"]}),
+        ('text,job\n"a, b",x\n"c\nd",y\n', {"text": ["a, b", "c\nd"], "job": ["x", "y"]}),
+        ("\ufefftext,n\r\na,007\r\nb,1\r\n", {"text": ["a", "b"], "n": ["007", "1"]}),
+        ("text,n\na,7\nb,-3\n", {"text": ["a", "b"], "n": [7, -3]}),
+        ("text,n\na,7\nb,\n", {"text": ["a", "b"], "n": [7, None]}),
+        ("text,n\na,0.10\nb,1e-3\n", {"text": ["a", "b"], "n": [0.1, 0.001]}),
+        ("text,n\na,+1\nb,1\n", {"text": ["a", "b"], "n": ["+1", "1"]}),
+        ("text,n\na,1_000\nb,1\n", {"text": ["a", "b"], "n": ["1_000", "1"]}),
+        ("text,n\n1,99999999999999999999\n2,1\n", {"text": ["1", "2"], "n": ["99999999999999999999", "1"]}),
+        ("text,n\nNA,x\nnan,y\n", {"text": ["NA", "nan"], "n": ["x", "y"]}),
+        (",text\n0,a\n1,b\n", {"Unnamed: 0": [0, 1], "text": ["a", "b"]}),
+    ],
+)
+def test_cells_are_what_the_file_says(tmp_path: Path, content: str, expected: dict[str, list[Any]]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(content, encoding="utf-8", newline="")
+    assert load_table(path, text="text").to_dict("list") == expected
+    assert load_corpus(path) == expected["text"]
+    assert list(stream_texts(tmp_path)) == expected["text"]
+    (tmp_path / "u").mkdir()
+    (tmp_path / "u" / "t.csv").write_bytes(content.removeprefix("\ufeff").encode("utf-16"))
+    assert load_table(tmp_path / "u", text="text").to_dict("list") == expected
+
+
+def test_columns_named_so_stay_strings(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,text\n17,a\n1.50,b\nNA,c\n")
+    assert load_table(tmp_path / "t.csv", text="text", as_written=["id"])["id"].tolist() == [
+        "17",
+        "1.50",
+        "NA",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", b"text,y\na,1\nb\n", "line 3: 1 values, expected the 2"),
+        ("t.csv", b"text,y\na,1\nb,2,3\n", "line 3: 3 values, expected the 2"),
+        ("t.csv", b'text,y\n"a\nb",1\nc\n', "line 4: 1 values"),
+        ("t.csv", b"text,text\na,b\n", "two columns called 'text'"),
+        ("t.csv", b"text;y\na;1\n", "its values seem to be separated by ';'"),
+        ("t.csv", b'text,y\n"a,1\n', "unexpected end of data"),
+        ("t.csv", b"text\n" + "é".encode("latin-1"), "is not UTF-8"),
+        ("t.csv", b"text\na\0b\n", "NUL bytes"),
+        ("t.csv", b"text\n" + b"x" * (2**24 + 1), "longer than"),
+        ("t.jsonl", b'{"text": "a"}\n{"text": NaN}\n', "line 2 as JSON: NaN"),
+        ("t.jsonl", b'{"text": "a"}\n{"text": "b", "text": "c"}\n', "line 2 .*given twice"),
+        ("t.jsonl", b'{"text": "a"}\n[1]\n', "line 2: \\[1\\], expected an object"),
+        ("t.jsonl", b'{"text": "a"}\n{"text": 12}\n', "line 2 holds 12 \\(int\\)"),
+        ("t.jsonl", b'{"text": "\\ud800"}\n', "surrogates"),
+        ("t.json", b'[{"text": "a"}, 3]', "row 1: 3, expected an object"),
+        ("t.json", b"[" * 10_000, "levels deep"),
+        ("t.json", b'{"text": {"0": "a"}}', "holds {'0': 'a'} \\(dict\\)"),
+    ],
+)
+def test_what_is_not_sure_is_refused_with_its_place(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said) as caught:
+        load_corpus(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError):
+        load_table(path, text="text")
+
+
+def test_json_arrays_and_rows_of_unequal_names(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[\n{"text": "a", "y": 1},\n{"text": "b"}\n]')
+    (tmp_path / "b.json").write_text('{"text": "c", "z": "2020-01-01"}\n')
+    table = load_table(tmp_path, text="text")
+    assert table["text"].tolist() == ["a", "b", "c"]
+    assert table["y"].tolist() == [1, None, None]
+    assert table["z"].tolist()[2] == "2020-01-01"
+
+
+def test_whole_numbers_of_parquet_stay_whole_beside_missing_ones(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"], "g": pd.array([1, None], dtype="Int64")}, index=[5, 5])
+    frame.to_parquet(tmp_path / "t.parquet")
+    table = load_table(tmp_path / "t.parquet", text="text", sensitive="g")
+    assert table.to_dict("list") == {"text": ["a", "b"], "g": [1, None]}
+
+
+def test_csv_for_spreadsheets(tmp_path: Path) -> None:
+    cells = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "＝1", "-5", "+1.5e3", "a=b", "'=1", None]
+    table = pd.DataFrame({"=id": cells, "n": np.arange(12) - 6.5})
+    write_table(table, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["'=id", "n"]
+    assert [row[0] for row in rows[1:]] == [
+        "'=1+1", "'+x", "'-x", "'@x", "'\tx", "'\rx", "'＝1", "-5", "+1.5e3", "a=b", "'=1", "",
+    ]  # fmt: skip
+    assert [float(row[1]) for row in rows[1:]] == table["n"].tolist()
+    write_table(table, tmp_path / "t.parquet")
+    assert pd.read_parquet(tmp_path / "t.parquet")["=id"].tolist()[:2] == cells[:2]
