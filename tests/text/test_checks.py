@@ -8,8 +8,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from debias_ssae.audit.inputs import attributes_of
 
+from debias_ssae.audit.rates import attributes_of
 from debias_ssae.core.errors import InputError
 from debias_ssae.text.checks import check_texts, named_columns
 
