@@ -16,7 +16,8 @@ _NAME_FOLLOWS = re.compile(r"\.?\s+(?:[^\W\d_a-z]|(?:and|or|&)\s)|\.[^\W\d_a-z]"
 _GAP = re.compile(r"\s*")
 _TITLE_GAP = re.compile(r"\.?\s*")
 _ARTICLE = re.compile(r"""(?<!\w)(an?)(\s+["'“‘(]?)\Z""", re.IGNORECASE)
-_VOWEL = re.compile(r"(?!eu|uni|uk|uru|uga|us\b|u\.s|one\b)[aeiou]|h(?:our|eir|ono)", re.IGNORECASE)
+_SENTENCE_BEGINS = re.compile(r"""(?:\A|[.!?]["”'’)]*\s)\s*["“'‘(]?\Z""")
+_VOWEL = re.compile(r"(?!eu|uni|uk|uru|uga|us\b|u\.s|one\b)[aeiou]|h(?:our|eir|ono)|8|1[18](?!\d)", re.IGNORECASE)
 
 
 class SwapSpan(NamedTuple):
@@ -65,10 +66,16 @@ class Match(NamedTuple):
     word: str
     row: Row
     value: int
+    begins: bool
+    """Whether a sentence begins with it."""
 
     def cased(self, word: str) -> str:
-        """Give ``word`` the capitals of the word found."""
-        if self.row.exact or not word:
+        """Give ``word`` the capitals of the word found, where the list itself does not write them."""
+        if not word:
+            return word
+        if self.word[0].isupper() and self.begins:
+            word = word[0].upper() + word[1:]
+        if self.row.exact or self.word == self.row.words[self.value]:
             return word
         if self.word.isupper() and len(self.word) > 1:
             return word.upper()
@@ -139,7 +146,9 @@ class Matcher:
             for row, value in self._candidates.get(word.lower(), ()):
                 spelled = not row.exact or word == plain(row.words[value])
                 if spelled and self._holds(row.when, text, hit.end()):
-                    found = Match(hit.start(), hit.end(), word, row, value)
+                    start = hit.start()
+                    begins = _SENTENCE_BEGINS.search(text, max(0, start - 8), start) is not None
+                    found = Match(start, hit.end(), word, row, value, begins)
                     break
             yield word.lower(), found
 
