@@ -21,6 +21,7 @@ COMMANDS = {
     "benchmark": ("benchmark", "benchmark", "Compare methods on Bias in Bios or on your own table."),
     "sae": ("sae", "sae", "Train, inspect and convert sparse autoencoders."),
     "activations": ("activations", "activations", "Harvest a model's activations into a store on disk."),
+    "concept": ("concept", "concept", "Show a list of words, and what it finds in your texts."),
     "retrieve": ("retrieve", "retrieve", "Find the subdomain of a corpus that matters."),
 }
 

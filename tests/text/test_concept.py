@@ -3,17 +3,25 @@
 import copy
 import json
 import time
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.text.concept import Concept, SwapPair
+from debias_ssae.text.concept import Concept, CounterfactualPair, SwapPair, WordRow, concept_usage
 
 GENDER = Concept.load("gender")
+RELIGION = Concept.load("religion")
+FAITHS = Concept.from_words(
+    [("christian", "muslim", "jewish"), ("church", "mosque", "synagogue", "hall"), ("pew", "rug", "bench")],
+    values=("c", "m", "j"),
+)
 
 
 @pytest.mark.parametrize(
@@ -105,37 +113,41 @@ TEXTS = st.lists(st.tuples(WORDS, st.sampled_from([str, str.upper, str.capitaliz
 )
 
 
-@given(TEXTS)
-def test_counterfactuals_hold_both_wordings_at_aligned_spans(text: str) -> None:
-    spans = GENDER.swap_spans(text)
-    records = GENDER.counterfactual_pairs([text])
-    assert bool(records) == bool(spans) == (GENDER.counterfactual(text) is not None)
-    for counterfactuals in records:
-        assert (
-            len(counterfactuals.spans_a)
-            == len(counterfactuals.spans_b)
-            == len(counterfactuals.sides)
-            == len(spans)
-        )
-        for span, (a0, a1), (b0, b1) in zip(
-            spans, counterfactuals.spans_a, counterfactuals.spans_b, strict=True
-        ):
-            own, other = text[span.start : span.end], span.replacement
-            expected = (own, other) if span.value == 0 else (other, own)
-            assert (counterfactuals.text_a[a0:a1], counterfactuals.text_b[b0:b1]) == expected
-        assert _without(counterfactuals.text_a, counterfactuals.spans_a) == _without(
-            counterfactuals.text_b, counterfactuals.spans_b
-        )
-        whole = [
-            counterfactuals.text_a if side < 0 else counterfactuals.text_b
-            for side in set(counterfactuals.sides)
-        ]
-        assert (text in whole) == (counterfactuals.original != "mixed")
+def check_pair(concept: Concept, text: str, pair: CounterfactualPair) -> None:
+    """Aligned spans hold the words of a and of b; the text's own word stands in the version of its value."""
+    spans = concept.swap_spans(text)
+    assert len(pair.spans_a) == len(pair.spans_b) == len(pair.sides) == len(spans)
+    a, b = pair.values
+    assert a < b
+    for span, side, (a0, a1), (b0, b1) in zip(spans, pair.sides, pair.spans_a, pair.spans_b, strict=True):
+        assert side == (span.value == b) - (span.value == a)
+        own = text[span.start : span.end]
+        assert side >= 0 or pair.text_a[a0:a1] == own
+        assert side <= 0 or pair.text_b[b0:b1] == own
+        assert pair.text_a[a0:a1].lower() in {word.lower() for word in listed(concept, a)}
+        assert pair.text_b[b0:b1].lower() in {word.lower() for word in listed(concept, b)}
+    if not concept.a_an:
+        assert _without(pair.text_a, pair.spans_a) == _without(pair.text_b, pair.spans_b)
+    whole = [pair.text_a if side < 0 else pair.text_b for side in set(pair.sides) if side]
+    assert (text in whole) == (pair.original != "mixed")
 
 
 def _without(text: str, spans: tuple[tuple[int, int], ...]) -> list[str]:
     edges = [0, *(edge for span in spans for edge in span), len(text)]
     return [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def listed(concept: Concept, value: int) -> set[str]:
+    words = {row.words[value] for row in concept.pairs}
+    return words | {word.replace("'", "’") for word in words}
+
+
+@given(TEXTS)
+def test_counterfactuals_hold_both_wordings_at_aligned_spans(text: str) -> None:
+    records = GENDER.counterfactual_pairs([text])
+    assert bool(records) == bool(GENDER.swap_spans(text)) == (GENDER.counterfactual(text) is not None)
+    for record in records:
+        check_pair(GENDER, text, record)
 
 
 @given(TEXTS)
@@ -205,9 +217,17 @@ def test_from_words() -> None:
     assert two.scrub("so he ran") == "so ran"
     more = Concept.from_words([("good", "bad"), ("great", "awful", "plain")])
     assert more.scrub("a great, good day") == "a plain, day"
-    for bad in ([], ["he"], ["he", "she", "it", "they"], [("he",)], ["he", ("a", "b")]):
+    bads: list[Any] = [
+        [], ["he"], ["he", "she", "it", "they"], [("he",)], ["he", ("a", "b")], "he", {"he", "she"}, [{"he", "she"}], 5,
+    ]  # fmt: skip
+    for bad in bads:
         with pytest.raises(InputError, match="two words or a list of pairs"):
             Concept.from_words(bad)
+    for bad in ([" he", "she"], ["he", ""], ["he", "she\n"]):
+        with pytest.raises(InputError, match=r"spaces around|different words"):
+            Concept.from_words(bad)
+    with pytest.raises(InputError, match="takes 3 words or a list of rows"):
+        Concept.from_words(["he", "she"], values=("a", "b", "c"))
 
 
 def test_another_concept_from_a_file(tmp_path: Path) -> None:
@@ -271,6 +291,31 @@ def test_round_trip_copies_and_hash() -> None:
         ("values: [a, b]\npairs: [[he, she]]\nseed_texts: {c: [x]}", "seed texts for ['c']"),
         ("pairs: [[he, she]]\nseed_texts: [x]", "must map each value"),
         ("{", "as YAML"),
+        ("pairs: [[he, she]]\nignore: isle of man", "'ignore' must be a list, got 'isle of man'"),
+        ("pairs: [[he, she]]\nnot_possessed: the", "'not_possessed' must be a list"),
+        ("pairs: [[he, she]]\npersons: man", "'persons' must be a list"),
+        ("pairs: [[he, she]]\nignore: [5]", "'ignore' must hold strings, got 5"),
+        ("pairs: [[he, she]]\nignore: [' a man']", "spaces around it"),
+        ("pairs: [[he, she]]\nvalues: [1, true]", "'values' must hold strings"),
+        ("pairs: [[he, she]]\nvalues: [a, a]", "two different values"),
+        ("pairs: [[he, she]]\nname: [x]", "'name' must be a string"),
+        ("pairs: [[he, ' she']]", "' she' is no word"),
+        ("pairs: [[he, 'the  girl']]", "doubled inside"),
+        ("pairs: [[he, she, ' they']]", "' they' is no word"),
+        ("pairs: [[he, she]]\npairs: [[him, her]]", "given twice"),
+        ("pairs: [[he, she]]\na_an: 5", "'a_an' true or false"),
+        ("seed_texts: {a: yay, b: [no]}", "'seed_texts' must be a list"),
+        ("values: [a, b, c]\npairs: [[he, she]]", "write a 'table'"),
+        ("values: [a, b, c]\ntable: [[he, she]]", "is not a row; expected a list of 3 words"),
+        ("values: [a, b, c]\ntable: [[he, she, it, one, us]]", "is not a row"),
+        ("values: [a, b, c]\ntable: [{words: [he, she, it], only: d}]", "is not a row"),
+        ("values: [a, b, c]\ntable: [{words: [he, she]}]", "is not a row"),
+        ("values: [a, b, c]\ntable: [{words: [he, she, it], tone: low}]", "is not a row"),
+        ("values: [a, b, c]\ntable: [{words: [he, she, 3]}]", "is not a row"),
+        ("values: [a, b, c]\ntable: [{words: [x, y, z], when: now}]", "'when' must be"),
+        ("values: [a, b, c]\ntable: [{words: [~, ~, ~]}]", "no word that counts"),
+        ("values: [a, b, c]\ntable: [{words: [~, y, z], only: a}]", "no word that counts"),
+        ("values: [a, b, c]\ntable: [[x, y, z], [p, x, q]]", "['x'] stand on the side of several values"),
     ],
 )
 def test_faulty_files_are_told_in_one_line(tmp_path: Path, content: str, words: str) -> None:
@@ -289,7 +334,7 @@ def test_a_word_alone_is_no_pair() -> None:
 
 
 def test_unknown_names_and_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="known: gender"):
+    with pytest.raises(InputError, match=r"known: .*gender.*or give a \.yaml"):
         Concept.load("species")
     with pytest.raises(InputError, match="There is no file"):
         Concept.load(tmp_path / "none.yaml")
@@ -311,3 +356,240 @@ def test_ten_thousand_texts_take_seconds() -> None:
     start = time.process_time()
     GENDER.counterfactual_pairs([text] * 10_000)
     assert time.process_time() - start < 10
+
+
+def test_strings_are_not_taken_for_lists() -> None:
+    with pytest.raises(InputError, match="'optional' must be a list"):
+        Concept.load("gender", optional="names")
+    with pytest.raises(InputError, match="'words' must be a list"):
+        GENDER.subset(words="he")
+    with pytest.raises(InputError, match="one string"):
+        GENDER.counterfactual_pairs("he and she")
+    with pytest.raises(InputError, match="one is NoneType"):
+        GENDER.counterfactual_pairs(["he", None])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="'ignore' must be a list"):
+        Concept(pairs=(SwapPair("man", "woman"),), ignore="isle of man")  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------ more than two values
+
+
+def test_each_word_is_said_for_the_value_asked_for() -> None:
+    text = "A Jewish nurse prays at the SYNAGOGUE."
+    assert FAITHS.counterfactual(text, to="m") == "A Muslim nurse prays at the MOSQUE."
+    assert FAITHS.counterfactual(text, to="c") == "A Christian nurse prays at the CHURCH."
+    assert FAITHS.counterfactual(text, to="j") == text
+    assert FAITHS.counterfactual("A nurse.", to="m") is None
+    assert FAITHS.scrub(text) == "A nurse prays at the HALL."
+    assert [span.replacement for span in FAITHS.swap_spans(text)] == [None, None]
+    assert [span.replacement for span in FAITHS.swap_spans(text, to="c")] == ["Christian", "CHURCH"]
+    assert [FAITHS.values[span.value] for span in FAITHS.swap_spans(text)] == ["j", "j"]
+    assert FAITHS.words_of("m") == ("muslim", "mosque", "rug")
+    with pytest.raises(InputError, match="no value 'x'"):
+        FAITHS.counterfactual(text, to="x")
+    assert GENDER.counterfactual("He met his wife", to="male") == "He met his husband"
+
+
+SAID = st.lists(
+    st.tuples(
+        st.sampled_from([*FAITHS.words, "nurse", "prays", "the", "--"]),
+        st.sampled_from([str.lower, str.upper, str.capitalize]),
+    ),
+    max_size=10,
+).map(lambda rows: " ".join(change(word) for word, change in rows))
+
+
+@given(SAID, st.sampled_from(FAITHS.values))
+def test_the_counterfactual_of_a_counterfactual_is_the_text(text: str, to: str) -> None:
+    values = {FAITHS.values[span.value] for span in FAITHS.swap_spans(text)}
+    there = FAITHS.counterfactual(text, to=to)
+    if there is None:
+        assert not values
+        return
+    assert {FAITHS.values[span.value] for span in FAITHS.swap_spans(there)} == {to}
+    if len(values) == 1:
+        assert FAITHS.counterfactual(there, to=values.pop()) == text
+
+
+@given(TEXTS)
+def test_swapping_one_to_one_words_twice_gives_the_text(text: str) -> None:
+    kinship = GENDER.subset(words=["he", "she", "father", "mother", "father-in-law", "mother-in-law"])
+    there = kinship.counterfactual(text)
+    assert there is None or kinship.counterfactual(there) == text
+
+
+@given(SAID, st.permutations(FAITHS.pairs))
+def test_the_order_of_rows_changes_nothing(text: str, rows: list[WordRow]) -> None:
+    other = replace(FAITHS, pairs=tuple(rows))
+    assert other.counterfactual(text) == FAITHS.counterfactual(text)
+    assert other.scrub(text) == FAITHS.scrub(text)
+    assert other.counterfactual_pairs([text]) == FAITHS.counterfactual_pairs([text])
+
+
+RELIGIOUS = st.lists(
+    st.sampled_from([*RELIGION.words, "a", "an", "The", "nurse", ".", "Hans Christian", "Christmas Island"]),
+    max_size=8,
+).map(" ".join)
+
+
+@given(RELIGIOUS)
+def test_spans_scrubbing_and_pairs_of_a_shipped_table(text: str) -> None:
+    spans = RELIGION.swap_spans(text)
+    assert all(one.end <= two.start for one, two in pairwise(spans))
+    for span in spans:
+        word = " ".join(text[span.start : span.end].split()).lower()
+        assert word in {word.lower() for word in RELIGION.words_of(RELIGION.values[span.value])}
+    scrubbed = RELIGION.scrub(text)
+    assert RELIGION.scrub(scrubbed) == scrubbed
+    assert not RELIGION.swap_spans(scrubbed)
+    for pair in RELIGION.counterfactual_pairs([text]):
+        check_pair(RELIGION, text, pair)
+
+
+def test_a_gap_leaves_a_text_without_that_counterfactual() -> None:
+    concept = Concept(
+        pairs=(WordRow(("church", "mosque", "temple")), WordRow(("", "halal", "kosher"))),
+        values=("c", "m", "j"),
+    )
+    assert concept.counterfactual("halal at the mosque", to="j") == "kosher at the temple"
+    assert concept.counterfactual("halal at the mosque", to="c") is None
+    assert concept.counterfactual("halal at the mosque") == "kosher at the temple"
+    assert concept.counterfactual_pairs(["halal"])[0].values == (1, 2)
+    alone = Concept(pairs=(WordRow(("", "halal"), "fit"),), values=("c", "m"))
+    assert (alone.counterfactual("halal"), alone.scrub("Halal"), alone.counterfactual_pairs(["halal"])) == (
+        None, "Fit", [],
+    )  # fmt: skip
+    with pytest.raises(InputError, match="fill the gaps"):
+        alone.check_occurs(["halal"])
+
+
+def test_only_restricts_the_cues_of_a_row() -> None:
+    concept = Concept(
+        pairs=(WordRow(("church", "mosque", "temple"), only=(0, 1)),), values=("c", "m", "j"), name="places"
+    )
+    assert concept.words == ("church", "mosque")
+    assert concept.counterfactual("the mosque and the temple", to="j") == "the temple and the temple"
+    assert Concept.from_dict(concept.to_dict()) == concept
+    assert concept.to_dict()["table"] == {
+        "words": [{"words": ["church", "mosque", "temple"], "only": ["c", "m"]}]
+    }
+
+
+def test_the_other_value_is_drawn_in_balance_and_by_the_seed() -> None:
+    texts = ["the church"] * 30 + ["the mosque", "a pew", "the bench"] * 30 + ["a mosque, a mosque, a church"]
+    pairs = FAITHS.counterfactual_pairs(texts)
+    assert Counter(pair.values for pair in pairs[:30]) == {(0, 1): 15, (0, 2): 15}
+    assert Counter(pair.values for pair in pairs[:-1]) == {(0, 1): 40, (0, 2): 40, (1, 2): 40}
+    assert all(1 in pair.values for pair in pairs[30:-1:3])
+    assert FAITHS.counterfactual_pairs(texts) == pairs
+    assert FAITHS.counterfactual_pairs(texts, random_state=1) != pairs
+    assert pairs[-1].original == "mixed"
+    assert 1 in pairs[-1].values
+    each = Counter(FAITHS.counterfactual(f"the church of {i}") for i in range(100))
+    kinds = Counter(str(text).split()[1] for text in each)
+    assert set(kinds) == {"mosque", "synagogue"}
+    assert min(kinds.values()) > 30
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "to", "expected"),
+    [
+        ("nationality", "An American surgeon", "french", "A French surgeon"),
+        ("nationality", "a European from France, AN INDIAN", "italian", "a European from Italy, AN INDIAN"),
+        ("nationality", "in the U.S. and the US Army", "german", "in Germany and the German Army"),
+        ("nationality", "Germany has towns, and Germany", "american",
+         "The United States has towns, and the United States"),
+        ("nationality", "She speaks French in Paris", "british", "She speaks French in London"),
+        ("ethnicity", "an Asian woman in a black dress", "black", "a black woman in a black dress"),
+        ("ethnicity", "an African American nurse", "white", "a European American nurse"),
+        ("ethnicity", "Asian markets, a white wall", "black", None),
+        ("age", "an old man and his old friend", "young", "a young man and his old friend"),
+        ("age", "an 18-year-old nurse", "old", "a 68-year-old nurse"),
+        ("religion", "Hans Christian met an imam.", "christian", "Hans Christian met a priest."),
+        ("religion", "the temple", "muslim", None),
+        ("disability", "a blind man in a blind spot", "nondisabled", "a sighted man in a blind spot"),
+        ("sexual_orientation", "a straight line, a straight couple", "gay", "a straight line, a gay couple"),
+        ("gender_es", "La profesora vive en la casa del señor García.", None,
+         "El profesor vive en la casa de la señora García."),
+        ("gender_es", "La dentista y el médico; el personal médico", None,
+         "El dentista y la médica; el personal médico"),
+        ("gender_de", "Der Arzt gab seiner Frau ein Buch.", None, "Die Ärztin gab ihrer Mann ein Buch."),
+        ("gender_de", "Herr Müller half einer Lehrerin.", None, "Frau Müller half einem Lehrer."),
+        ("gender_de", "Das kann sein und sie kommt.", None, None),
+    ],
+)  # fmt: skip
+def test_shipped_concepts(name: str, text: str, to: str | None, expected: str | None) -> None:
+    found = Concept.load(name).counterfactual(text, to=to)
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", Concept.shipped())
+def test_every_shipped_concept_is_sound(name: str) -> None:
+    concept = Concept.load(name)
+    concept = concept.with_optional(*sorted({row.section for row in concept.optional}))
+    assert Concept.from_dict(json.loads(json.dumps(concept.to_dict()))) == concept
+    neutral = {row.neutral for row in concept.pairs if row.neutral}
+    assert not [word for word in neutral if concept.swap_spans(word)]
+    head = Concept.path(name).read_text(encoding="utf-8").split("name:")[0].replace("\n# ", " ")
+    assert "general knowledge" in head
+    assert name == "gender" or "Limits." in head
+    for value in concept.values:
+        assert concept.words_of(value)
+        for word in concept.words_of(value):
+            row = next(row for row in concept.pairs if word in row.words)
+            after = {"": "", "person": f" {min(concept.persons, default='')}", "title": " Smith"}.get(
+                row.when, " work"
+            )
+            spans = concept.swap_spans(word + after)
+            assert not spans or concept.values[spans[0].value] == value
+
+
+def test_accents_in_one_character_or_two() -> None:
+    concept = Concept.from_words(["fiancé", "fiancée"])
+    assert concept.counterfactual("her fiance\u0301 left") == "her fiancée left"
+    assert Concept.from_words(["ma’am", "sir"]).counterfactual("Yes, ma'am") == "Yes, sir"
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("gender_es", ["La profesora habló con el abuelo de la niña.", "Los niños y él esperan al médico."]),
+        ("gender_de", ["Die Ärztin half dem Großvater.", "Herr Öztürk ist ein Schüler; die Männer und er."]),
+    ],
+)
+def test_spans_meet_the_tokens_of_a_multilingual_tokenizer(name: str, texts: list[str]) -> None:
+    """A byte-level tokenizer cuts accented letters; the tokens at a span must spell its word and no other."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=300)
+    concept = Concept.load(name)
+    for pair in concept.counterfactual_pairs(texts):
+        outside = []
+        for text, spans in ((pair.text_a, pair.spans_a), (pair.text_b, pair.spans_b)):
+            offsets = tokenizer.encode(text).offsets
+            at = [any(first < end and last > start for start, end in spans) for first, last in offsets]
+            for start, end in spans:
+                own = [(a, b) for a, b in offsets if a < end and b > start]
+                assert text[min(a for a, _ in own) : max(b for _, b in own)].strip() == text[start:end]
+            outside.append([text[a:b] for (a, b), inside in zip(offsets, at, strict=True) if not inside])
+        assert outside[0] == outside[1]
+
+
+def test_usage_counts_words_values_and_gaps() -> None:
+    concept = Concept(
+        pairs=(
+            WordRow(("church", "mosque", "temple")),
+            WordRow(("", "halal", "")),
+            WordRow(("Pew", "x", "y"), exact=True),
+        ),
+        values=("c", "m", "j"),
+    )
+    usage = concept_usage(concept, ["the church, a pew", "halal", "a church and a mosque", "nothing", "Pew"])
+    assert (usage.n_texts, usage.n_marked, usage.n_mixed, usage.n_without_counterfactual) == (5, 4, 1, 1)
+    assert usage.texts_of == {"c": 3, "m": 2, "j": 0}
+    assert usage.values_never_met == ("j",)
+    words = {word.word: word for word in usage.words}
+    assert (words["church"].n, words["mosque"].n, words["temple"].n) == (2, 1, 0)
+    assert (words["Pew"].n, words["Pew"].passed_over, words["Pew"].ambiguous) == (1, 1, True)
+    assert usage.swapped == (0, 2, 4)

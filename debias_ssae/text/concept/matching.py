@@ -17,7 +17,9 @@ _GAP = re.compile(r"\s*")
 _TITLE_GAP = re.compile(r"\.?\s*")
 _ARTICLE = re.compile(r"""(?<!\w)(an?)(\s+["'“‘(]?)\Z""", re.IGNORECASE)
 _SENTENCE_BEGINS = re.compile(r"""(?:\A|[.!?]["”'’)]*\s)\s*["“'‘(]?\Z""")
-_VOWEL = re.compile(r"(?!eu|uni|uk|uru|uga|us\b|u\.s|one\b)[aeiou]|h(?:our|eir|ono)|8|1[18](?!\d)", re.IGNORECASE)
+_VOWEL = re.compile(
+    r"(?!eu|uni|uk|uru|uga|us\b|u\.s|one\b)[aeiou]|h(?:our|eir|ono)|8|1[18](?!\d)", re.IGNORECASE
+)
 
 
 class SwapSpan(NamedTuple):

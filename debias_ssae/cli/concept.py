@@ -1,0 +1,158 @@
+"""``debias-ssae concept``: the shipped word lists, one list in full, and what a list finds in your texts."""
+
+from itertools import groupby, islice
+from pathlib import Path
+
+import click
+
+from debias_ssae.text.concept import Concept, ConceptUsage, concept_usage
+from debias_ssae.text.concept.rows import Row
+
+_OPTIONAL = click.option("--optional", multiple=True, help="An optional section to use as well; repeatable.")
+_N_WORDS = 30
+
+
+@click.group()
+def concept() -> None:
+    """Attributes described by words: list them, look into one, try one on texts. Nothing is fitted."""
+
+
+@concept.command("list")
+def list_() -> None:
+    """Name the concepts that come with the package."""
+    for name in Concept.shipped():
+        one = Concept.load(name)
+        more = sorted({row.section for row in one.optional})
+        optional = f"; optional: {', '.join(more)}" if more else ""
+        click.echo(f"{name}: {len(one.pairs)} rows; {', '.join(one.values)}{optional}")
+
+
+@concept.command()
+@click.argument("name_or_file")
+@_OPTIONAL
+@click.option("--section", multiple=True, help="Only this section's rows; repeatable.")
+def show(name_or_file: str, optional: tuple[str, ...], section: tuple[str, ...]) -> None:
+    """Print a concept: what its file says of its limits, its values and its rows."""
+    one = Concept.load(name_or_file, optional=optional)
+    if section:
+        one = one.subset(*section)
+    for line in _head(Concept.path(name_or_file)):
+        click.echo(line)
+    click.echo(f"{one.name}: {' | '.join(one.values)} (neutral word)")
+    for name, rows in groupby(one.pairs, key=lambda row: row.section):
+        click.echo(f"\n{name}")
+        for row in rows:
+            click.echo(f"  {_shown(row, one.values)}")
+    for value, texts in one.seed_texts.items():
+        click.echo(f"\nseed texts of {value}: {len(texts)}")
+
+
+@concept.command()
+@click.argument("name_or_file")
+@click.option("--data", required=True, help="A .txt, csv, jsonl or parquet file.")
+@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@_OPTIONAL
+@click.option("--n", "n_texts", type=click.IntRange(min=1), help="Read only the first so many texts.")
+@click.option("--texts", "show_texts", is_flag=True, help="Print three texts with their counterfactuals.")
+def check(
+    name_or_file: str,
+    data: str,
+    column: str,
+    optional: tuple[str, ...],
+    n_texts: int | None,
+    show_texts: bool,
+) -> None:
+    """Count what a concept finds in a table of texts, before anything is fitted.
+
+    Texts are printed only with --texts.
+    """
+    from debias_ssae.text.loading import load_corpus
+
+    one = Concept.load(name_or_file, optional=optional)
+    texts = load_corpus(data, column=column)[:n_texts]
+    usage = concept_usage(one, texts)
+    for line in _report(one, usage):
+        click.echo(line)
+    if show_texts:
+        for at in usage.swapped:
+            shown = _around(texts[at], one.swap_spans(texts[at])[0].start)
+            click.echo(f"\n  text {at}: {shown}")
+            click.echo(f"  becomes: {one.counterfactual(shown) or shown}")
+            click.echo(f"  scrubbed: {one.scrub(shown)}")
+
+
+def _report(one: Concept, usage: ConceptUsage) -> list[str]:
+    def share(n: int) -> str:
+        return f"{n} ({n / max(usage.n_texts, 1):.1%})"
+
+    lines = [
+        f"{one.name} on {usage.n_texts} texts",
+        f"texts with a word of it: {share(usage.n_marked)}; with words of several values: {share(usage.n_mixed)}",
+        *(f"  {value}: {share(n)}" for value, n in usage.texts_of.items()),
+    ]
+    if not usage.n_marked:
+        lines.append("No word of it occurs: nothing would be swapped, and a debiaser has nothing to go by.")
+        return lines
+    if usage.values_never_met:
+        lines.append(f"values never met: {', '.join(usage.values_never_met)}")
+    if usage.n_without_counterfactual:
+        lines.append(
+            f"texts without a counterfactual: {share(usage.n_without_counterfactual)}; some word has no counterpart "
+            "(gaps of the table)"
+        )
+    gaps = [row for row in one.pairs if "" in row.words]
+    if gaps:
+        lines.append(
+            f"rows with gaps: {len(gaps)} of {len(one.pairs)}: " + _some([_name(row) for row in gaps])
+        )
+    met = [word for word in usage.words if word.n]
+    lines.append(f"words met: {len(met)} of {len(usage.words)}; the most frequent:")
+    lines += [f"  {word.n:>8}  {word.word} ({word.value})" for word in met[:_N_WORDS]]
+    if len(met) > _N_WORDS:
+        lines.append(f"  and {len(met) - _N_WORDS} more")
+    ambiguous = sorted((word for word in usage.words if word.ambiguous), key=lambda word: -word.passed_over)
+    if ambiguous:
+        lines.append("ambiguous words, met as a cue and passed over (capitals, what follows):")
+        lines += [f"  {word.word}: {word.n} and {word.passed_over}" for word in ambiguous[:_N_WORDS]]
+    return lines
+
+
+def _head(path: Path) -> list[str]:
+    """The comment at the head of a file, which says where the words are from and what they lack."""
+    with path.open(encoding="utf-8-sig") as file:
+        lines = [line.rstrip() for line in islice(file, 100)]
+    head = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        head.append(line.removeprefix("#").strip())
+    return [*head, ""] if head else []
+
+
+def _shown(row: Row, values: tuple[str, ...]) -> str:
+    rules = [row.when and f"when {row.when}", "case exact" if row.exact else ""]
+    cues = [value for i, value in enumerate(values) if row.is_cue(i)]
+    if len(cues) < sum(map(bool, row.words)):
+        rules.append(f"only {', '.join(cues)}")
+    told = "; ".join(rule for rule in rules if rule)
+    return (
+        " | ".join(word or "~" for word in row.words)
+        + f" ({row.neutral or '-'})"
+        + (f"  [{told}]" if told else "")
+    )
+
+
+def _name(row: Row) -> str:
+    return next(word for word in row.words if word)
+
+
+def _some(names: list[str], n: int = 8) -> str:
+    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
+
+
+def _around(text: str, at: int, before: int = 80, after: int = 160) -> str:
+    """The words of the text around one place, on one line."""
+    start = text.rfind(" ", 0, at - before) + 1 if at > before else 0
+    end = text.find(" ", at + after) if at + after < len(text) else -1
+    cut = text[start:] if end < 0 else text[start:end] + " …"
+    return " ".join((("… " if start else "") + cut).split())
