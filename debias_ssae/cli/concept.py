@@ -66,7 +66,7 @@ def check(
 
     Texts are printed only with --texts.
     """
-    from debias_ssae.text.loading import load_corpus
+    from debias_ssae.text.tables import load_corpus
 
     one = Concept.load(name_or_file, optional=optional)
     texts = load_corpus(data, column=column)[:n_texts]
