@@ -15,6 +15,8 @@ COMMANDS = {
     "demo": ("demo", "demo", "Debias synthetic biographies from end to end, offline."),
     "fit": ("estimators", "fit", "Fit a debiaser on a table of texts and save it."),
     "transform": ("estimators", "transform", "Write the debiased representations of a table of texts."),
+    "evaluate": ("evaluate", "evaluate", "Train a classifier on debiased texts and audit it."),
+    "predict": ("evaluate", "predict", "Predict the labels of a table of texts."),
     "latents": ("latents", "latents", "Show what each removed latent does, and apply a review of it."),
     "export": ("export", "export", "Write a debiaser as a model for sentence-transformers."),
     "audit": ("audit", "audit", "Audit predictions: what fails, for whom, how sure we are."),
@@ -23,6 +25,7 @@ COMMANDS = {
     "activations": ("activations", "activations", "Harvest a model's activations into a store on disk."),
     "concept": ("concept", "concept", "Show a list of words, and what it finds in your texts."),
     "retrieve": ("retrieve", "retrieve", "Find the subdomain of a corpus that matters."),
+    "doctor": ("doctor", "doctor", "Print versions, device, extras, and what is missing."),
 }
 
 

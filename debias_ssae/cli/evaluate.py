@@ -1,0 +1,279 @@
+"""``evaluate`` and ``predict``: a classifier on the representations of one or several models, audited or applied."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from debias_ssae.cli.audit import check_outs, provenance, write_audit
+from debias_ssae.core.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from debias_ssae.audit import AuditReport
+
+_FILE = click.Path(dir_okay=False)
+_TABLE = "Table: csv, jsonl or parquet."
+PLAIN = "plain"
+
+
+@click.command()
+@click.argument("models", metavar="MODEL|plain...", nargs=-1, required=True)
+@click.option("--train", required=True, type=_FILE, help="Table that the classifier learns from.")
+@click.option("--data", required=True, type=_FILE, help="Table of other texts, on which it is audited.")
+@click.option("--text", default="text", show_default=True, help="Column of texts, in both.")
+@click.option("--target", required=True, help="Column of the labels, in both.")
+@click.option(
+    "--sensitive", required=True, multiple=True, help="Column of an attribute in --data; repeatable."
+)
+@click.option(
+    "--encoder", default="minilm", show_default=True, help="Encoder of plain where no MODEL stands beside it."
+)
+@click.option(
+    "--out",
+    "outs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Audit to write (.html, .json, .md); repeatable.",
+)
+@click.option(
+    "--save-head", type=_FILE, help="Keep the classifier of the last MODEL, as .skops, for predict."
+)
+@click.option("--min-group", default=10, show_default=True, help="Rates over fewer rows decide no gap.")
+@click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
+@click.option("--seed", default=0, show_default=True, help="Seed of folds and bootstrap.")
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+def evaluate(models: tuple[str, ...], **options: Any) -> None:
+    """Train a classifier on the representations of each MODEL and audit its predictions.
+
+    A MODEL is a directory that fit wrote; plain is its encoder without an edit. The classifier is a logistic
+    regression on standardised columns, its C chosen by 5-fold accuracy on --train. Attributes are read from
+    --data alone, after the predictions.
+    """
+    if len(set(models)) < len(models):
+        raise InputError(f"each MODEL is evaluated once; got {', '.join(models)}")
+    for model in models:
+        check_model(model, plain=True)
+    check_outs(options["outs"])
+    if options["save_head"]:
+        _check_head(options["save_head"])
+    from debias_ssae.text import load_table
+
+    train = load_table(options["train"], text=options["text"], target=options["target"])
+    test = load_table(options["data"], text=options["text"], target=options["target"])
+    check_columns(test, options["data"], "--sensitive", options["sensitive"])
+    if both := len(set(train[options["text"]]) & set(test[options["text"]])):
+        click.echo(f"Warning: {both} texts of --data are also in --train: the audit will flatter.", err=True)
+
+    from debias_ssae.audit import audit
+
+    predicted, head = {}, None
+    for model, transform in _transforms(models, options["encoder"], quiet=options["quiet"]):
+        head = fit_head(transform(train[options["text"]].tolist()), train[options["target"]], options["seed"])
+        predicted[_name(model, models)] = head.predict(transform(test[options["text"]].tolist()))
+        if options["save_head"] and model == models[-1]:
+            _save_head(head, model, options["encoder"], Path(options["save_head"]))
+    report = audit(
+        test[options["target"]],
+        predicted,
+        sensitive_features=test[list(options["sensitive"])],
+        min_group=options["min_group"],
+        tolerance=options["tolerance"],
+        random_state=options["seed"],
+    )
+    report = report.with_extras(provenance=provenance(options))
+    click.echo(before_and_after(report) + "\n")
+    write_audit(report, [], options["outs"], summary=True)
+    if options["save_head"]:
+        click.echo(f"Head: {options['save_head']}")
+
+
+@click.command()
+@click.argument("model", metavar="MODEL|plain")
+@click.option(
+    "--head", required=True, type=_FILE, help="Classifier that evaluate --save-head wrote (.skops)."
+)
+@click.option("--data", required=True, type=_FILE, help=_TABLE)
+@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@click.option("--out", required=True, type=_FILE, help="Csv or parquet of predictions and probabilities.")
+@click.option("--id", "ids", multiple=True, help="Column to copy into OUT. Repeatable.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[str, ...], quiet: bool) -> None:
+    """Predict the labels of a table of texts with a saved classifier. The attribute is never needed."""
+    check_model(model, plain=True)
+    goal = Path(out)
+    if goal.suffix not in (".parquet", ".csv"):
+        raise InputError(f"--out {out}: expected a name that ends in .parquet or .csv")
+    if goal.exists() and Path(data).exists() and goal.samefile(data):
+        raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
+    if not goal.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: there is no directory {goal.absolute().parent}; make it first")
+    saved = _load_head(head, model)
+    from debias_ssae.text import load_table
+
+    table = load_table(data, text=text)
+    check_columns(table, data, "--id", ids)
+    import numpy as np
+
+    from debias_ssae.core.io import writing
+
+    ((_, transform),) = _transforms((model,), saved["encoder"], quiet=quiet)
+    chances = saved["head"].predict_proba(transform(table[text].tolist()))
+    classes = saved["head"].classes_
+    frame = table[list(ids)].copy()
+    frame["prediction"] = classes[np.argmax(chances, axis=1)]
+    for i, label in enumerate(classes):
+        frame[f"p({label})"] = chances[:, i]
+    with writing(goal) as temporary:
+        frame.to_parquet(temporary) if goal.suffix == ".parquet" else frame.to_csv(temporary, index=False)
+    click.echo(f"{len(frame)} predictions: {out}")
+
+
+def check_model(model: str, *, plain: bool = False) -> None:
+    """Raise InputError, before anything heavy is imported, where ``model`` is no directory of a debiaser."""
+    if plain and model == PLAIN:
+        return
+    path = Path(model)
+    if path.is_dir():
+        if not any(path.glob("*.json")):
+            raise InputError(f"{model} holds no saved debiaser; give a directory that fit wrote")
+        return
+    near = [p.name for p in path.absolute().parent.glob("*/")] if path.absolute().parent.is_dir() else []
+    likely = get_close_matches(path.name, near, n=1)
+    cure = f"did you mean {path.with_name(likely[0])}?" if likely else "give a directory that fit wrote"
+    raise InputError(f"There is no model {model}; {cure}{', or plain' if plain and not likely else ''}")
+
+
+def check_columns(table: "pd.DataFrame", path: str, option: str, names: tuple[str, ...]) -> None:
+    """Raise InputError for a column that is not there."""
+    for name in names:
+        if name not in table.columns:
+            raise InputError(
+                f"{option}: {path} has no column {name!r}; it has {', '.join(map(str, table.columns))}"
+            )
+
+
+def _transforms(models: tuple[str, ...], encoder: str, *, quiet: bool) -> Any:
+    """Yield each model's name and its function of texts; plain shares the encoder of the first debiaser."""
+    from debias_ssae.debiaser import SSAEDebiaser
+    from debias_ssae.model.encoder import ActivationEncoder
+
+    loaded = {m: SSAEDebiaser.load(m) for m in models if m != PLAIN}
+    for model, debiaser in loaded.items():
+        if debiaser.encoder is None:
+            raise InputError(
+                f"{model} was fitted on a matrix and reads no texts; use its transform in Python"
+            )
+        debiaser.verbose = debiaser.encoder_.verbose = not quiet
+    encoders = {(d.encoder_.model, d.encoder_.layer, d.encoder_.pooling) for d in loaded.values()}
+    if PLAIN in models and len(encoders) > 1:
+        raise InputError("plain is the encoder of the models, but they have different ones; leave plain out")
+    plain = next((d.encoder_ for d in loaded.values()), None) or ActivationEncoder(encoder, verbose=not quiet)
+    for model in models:
+        yield model, plain.transform if model == PLAIN else loaded[model].transform
+
+
+def fit_head(X: "np.ndarray", y: Any, seed: int) -> Any:
+    """The benchmark's head: logistic regression on standardised columns, C by 5-fold accuracy."""
+    import numpy as np
+
+    from debias_ssae.benchmark.heads import choose_c, fit_logistic
+
+    labels = np.asarray(y)
+    if min(np.unique(labels, return_counts=True)[1]) < 5 or len(np.unique(labels)) < 2:
+        raise InputError(
+            "--train needs two classes or more, of at least five texts each, to choose C by 5 folds"
+        )
+    return fit_logistic(X, labels, choose_c(X, labels, random_state=seed))
+
+
+def before_and_after(report: "AuditReport") -> str:
+    """A small table: accuracy and worst group of each model, and what the later ones gain on the first."""
+    section = report.sections[-1]
+    first, width = report.models[0], max(12, *(len(m) for m in report.models))
+    lines = [f"{'':{width}}  {'accuracy':>8}  worst group ({section})"]
+    gains = {
+        r["model_b"]: r
+        for r in report.comparisons.to_dict("records")
+        if (r["section"], r["model_a"], r["metric"]) == (section, first, "worst_group_accuracy")
+    }
+    for model in report.models:
+        worst = report.measure_row("worst_group_accuracy", model=model, section=section)
+        line = f"{model:{width}}  {report.measure('accuracy', model=model, section=section):8.3f}  "
+        line += f"{worst['value']:.3f} ({worst['ci_low']:.3f} to {worst['ci_high']:.3f}), {worst['where']}"
+        lines.append(line)
+        if model in gains:
+            row = gains[model]
+            ends = f"{-row['ci_high']:+.3f} to {-row['ci_low']:+.3f}"
+            lines.append(f"{'':{width}}  {'':8}  {-row['difference']:+.3f} ({ends}) on {first}")
+    return "\n".join(lines)
+
+
+def _name(model: str, models: tuple[str, ...]) -> str:
+    """The last part of a path, where that tells it from the others."""
+    name = Path(model).name
+    return name if sum(Path(m).name == name for m in models) == 1 else model
+
+
+def _skops() -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module("skops.io")
+    except ImportError as error:
+        raise MissingExtraError("skops", "heads") from error
+
+
+def _check_head(path: str) -> None:
+    from importlib.util import find_spec
+
+    if not path.endswith(".skops"):
+        raise InputError(f"--save-head {path}: expected a name that ends in .skops")
+    if not Path(path).absolute().parent.is_dir():
+        raise InputError(
+            f"--save-head {path}: there is no directory {Path(path).absolute().parent}; make it first"
+        )
+    if find_spec("skops") is None:  # found without importing it, which takes torch along
+        raise MissingExtraError("skops", "heads")
+
+
+def _save_head(head: Any, model: str, encoder: str, path: Path) -> None:
+    """The head with what it was trained on, so that predict can refuse another model's representations."""
+    from debias_ssae.core.io import write_bytes
+
+    content = {"head": head, "of": _fingerprint(model), "encoder": encoder}
+    write_bytes(path, _skops().dumps(content))
+
+
+def _load_head(path: str, model: str) -> dict[str, Any]:
+    skops = _skops()
+    if not Path(path).is_file():
+        raise InputError(f"--head: there is no file {path}")
+    try:
+        strange = skops.get_untrusted_types(file=path)
+        saved = None if strange else skops.load(path)
+    except Exception as error:  # a damaged zip raises nearly anything
+        raise InputError(f"--head {path} cannot be read: {error}") from error
+    if strange or not isinstance(saved, dict) or set(saved) != {"head", "of", "encoder"}:
+        raise InputError(f"--head {path} was not written by evaluate --save-head; nothing in it was run")
+    if saved["of"] != _fingerprint(model):
+        raise InputError(
+            f"--head {path} belongs to another model than {model}; evaluate it again with --save-head"
+        )
+    return dict(saved)
+
+
+def _fingerprint(model: str) -> str:
+    """The sum of a model's files."""
+    from hashlib import sha256
+
+    from debias_ssae.core.io import file_digest
+
+    if model == PLAIN:
+        return PLAIN
+    files = sorted(p for p in Path(model).rglob("*") if p.is_file())
+    sums = "\n".join(f"{p.relative_to(model).as_posix()} {file_digest(p)}" for p in files)
+    return sha256(sums.encode()).hexdigest()
