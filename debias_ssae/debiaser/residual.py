@@ -98,11 +98,12 @@ def fit_counterfactual(
     """Fit the mean direction in which the plain representation moves when the concept's words are swapped.
 
     The plain one, since after the edit little is left of the listed words: the direction is there to catch what
-    the list does not name. At most ``max_texts`` of ``texts`` that have counterfactuals are used.
+    the list does not name. More than two values need more directions than one, as many as there are values less
+    one. At most ``max_texts`` of ``texts`` that have counterfactuals are used.
     Raises InputError where none has.
     """
     concept.check_occurs(texts)
     order = np.random.default_rng(random_state).permutation(len(texts))
     counterfactuals = concept.counterfactual_pairs([texts[i] for i in order], limit=max_texts)
     a, b = (encoder.encode([getattr(t, side) for t in counterfactuals]) for side in ("text_a", "text_b"))
-    return counterfactual(a, b)
+    return counterfactual(a, b, len(concept.values) - 1)

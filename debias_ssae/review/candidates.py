@@ -151,7 +151,8 @@ def _attribute(
         return probe_directions(_only(rows, known), codes[known]) * (-1 if turned else 1), pole
     if concept is None:
         return np.zeros((0, rows.x.shape[1])), ""
-    return concept_direction(debiaser.encoder_, texts, concept, hookpoint, limit=500), concept.values[1]
+    pole = concept.values[1] if len(concept.values) == 2 else ""
+    return concept_direction(debiaser.encoder_, texts, concept, hookpoint, limit=500), pole
 
 
 def _target(rows: Activations, labels: np.ndarray) -> np.ndarray:

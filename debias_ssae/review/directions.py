@@ -31,7 +31,9 @@ def probe_directions(rows: Activations, labels: np.ndarray) -> np.ndarray:
 def concept_direction(
     encoder: ActivationEncoder, texts: Sequence[str], concept: Concept, hookpoint: str, limit: int
 ) -> np.ndarray:
-    """Mean difference ``[1, d]`` between counterfactual pairs' mean rows, value b minus value a."""
+    """Mean difference ``[1, d]`` between counterfactual pairs' mean rows, value b minus value a; of more than two
+    values a row a value, towards it from the others.
+    """
     counterfactuals = concept.counterfactual_pairs(texts, limit=limit)
     if not counterfactuals:
         return np.zeros((0, encoder.language_model.d_model))
@@ -39,8 +41,10 @@ def concept_direction(
         encoder.rows(side, hookpoint).pool().numpy()
         for side in ([t.text_a for t in counterfactuals], [t.text_b for t in counterfactuals])
     )
-    mean: np.ndarray = (b - a).mean(axis=0, keepdims=True)
-    return mean
+    shown = np.array([t.values for t in counterfactuals])
+    towards = [1] if len(concept.values) == 2 else np.unique(shown)
+    signs = [(shown[:, 1] == v).astype(int) - (shown[:, 0] == v) for v in towards]
+    return np.stack([(s[:, None] * (b - a))[s != 0].mean(axis=0) for s in signs])
 
 
 def strongest_cosine(row: np.ndarray, directions: np.ndarray) -> float | None:

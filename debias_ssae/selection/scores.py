@@ -23,7 +23,8 @@ class LatentScores:
     score: np.ndarray
     """Ranking, >= 0; zero means: no evidence."""
     sign: np.ndarray
-    """+1 where the latent rises with the second value of ``values``, -1 with the first, 0 neither."""
+    """+1 where the latent rises with the second value of ``values``, -1 with the first, 0 neither; of more than two
+    values, +1 where it rises with the one that it tells best from the others, -1 where it falls."""
     effect: np.ndarray
     """Signed effect inside each class ``[n_classes, d_sae]``, in the method's units; NaN for an ignored class."""
     firing_rate: np.ndarray

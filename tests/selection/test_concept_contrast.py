@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from debias_ssae.core.config import SAEConfig, TrainConfig
+from debias_ssae.core.config import SAEConfig, SelectionConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.trainer import shuffled_batches, train_sae
 from debias_ssae.selection import counterfactual_contrast, pooled_latents
+from debias_ssae.selection.select import rank_from_concept
 from debias_ssae.text import synthetic_biographies
-from debias_ssae.text.concept import Concept
+from debias_ssae.text.concept import Concept, WordRow
 
 TEXTS = synthetic_biographies(200, correlation=1.0, n_professions=2, random_state=0).text.tolist()
 
@@ -75,3 +76,65 @@ def test_pooled_latents_are_means_over_a_text(minilm: LanguageModel, sae: Sparse
     assert np.allclose(latents[0], f[rows.text_ids.numpy() == 0].mean(0), atol=1e-5)
     assert not latents[1].any()
     assert np.allclose(firing, (f > 0).mean(0))
+
+
+FAITHS = Concept.from_words(
+    [("christian", "muslim", "jewish"), ("church", "mosque", "synagogue")],
+    values=("c", "m", "j"),
+    name="faiths",
+)
+FAITHFUL = [
+    f"The {who} nurse {does} near the {where} in {town}."
+    for who, where in (("Christian", "church"), ("Muslim", "mosque"), ("Jewish", "synagogue"))
+    for does in ("lives", "works", "sings", "reads", "prays")
+    for town in ("Leeds", "York", "Bath", "Derby", "Hull", "Ripon")
+]
+
+
+def test_of_many_values_the_largest_change_towards_one_counts(
+    minilm: LanguageModel, sae: SparseAutoencoder
+) -> None:
+    scores = counterfactual_contrast(minilm, sae, FAITHFUL, FAITHS, random_state=0)
+    rng = np.random.default_rng(0)
+    pairs = FAITHS.counterfactual_pairs([FAITHFUL[i] for i in rng.permutation(len(FAITHFUL))])
+    towards: list[list[np.ndarray]] = [[], [], []]
+    for pair in pairs:
+        means = []
+        for text, spans in ((pair.text_a, pair.spans_a), (pair.text_b, pair.spans_b)):
+            rows = harvest(minilm, [text])
+            with torch.no_grad():
+                f = sae.encode(rows.x).numpy()
+            offsets = rows.offsets.numpy()
+            at = [(offsets[:, 0] < end) & (offsets[:, 1] > start) for start, end in spans]
+            means.append([f[where].mean(axis=0) for where in at])
+        for a, b in zip(*means, strict=True):
+            towards[pair.values[1]].append(b - a)
+            towards[pair.values[0]].append(a - b)
+    each = np.stack([np.mean(changes, axis=0) for changes in towards])
+    assert np.allclose(scores.score, np.abs(each).max(axis=0), atol=1e-4)
+    assert scores.values == ("c", "m", "j")
+    best = scores.top(3)
+    assert (np.abs(each[:, best]).max(axis=0) > 0.05).all()
+    assert np.array_equal(scores.sign[best], np.sign(each[np.abs(each).argmax(axis=0), np.arange(256)])[best])
+
+
+def test_a_concept_of_two_values_written_as_a_table_scores_alike(
+    minilm: LanguageModel, sae: SparseAutoencoder
+) -> None:
+    pair = Concept.from_words(["he", "she"], values=("m", "f"))
+    table = Concept(pairs=(WordRow(("he", "she")),), values=("m", "f"))
+    a, b = (counterfactual_contrast(minilm, sae, TEXTS, c, random_state=0) for c in (pair, table))
+    assert np.array_equal(a.score, b.score)
+    assert np.array_equal(a.effect, b.effect)
+
+
+def test_selection_for_many_values_says_what_it_leaves_out(
+    minilm: LanguageModel, sae: SparseAutoencoder
+) -> None:
+    y = np.array(["x", "y"] * (len(FAITHFUL) // 2))
+    selection = rank_from_concept(
+        minilm, sae, FAITHFUL, FAITHS, SelectionConfig(max_texts=90, control=False), y=y, random_state=0
+    )("auto")
+    assert len(selection.latents) > 0
+    assert selection.report["guard"] == "not run: the concept has more than two values"
+    assert "absorption" not in selection.report

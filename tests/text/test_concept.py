@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -593,3 +595,34 @@ def test_usage_counts_words_values_and_gaps() -> None:
     assert (words["church"].n, words["mosque"].n, words["temple"].n) == (2, 1, 0)
     assert (words["Pew"].n, words["Pew"].passed_over, words["Pew"].ambiguous) == (1, 1, True)
     assert usage.swapped == (0, 2, 4)
+
+
+@pytest.mark.realdata
+def test_seven_identities_of_hatecheck(data_dir: Path) -> None:
+    """Its cases of one template differ in the identity alone: a table of three rows writes one from the other."""
+    table = pd.read_parquet(data_dir / "hatecheck" / "data.parquet").dropna(subset="identity")
+    people = (
+        "women",
+        "trans people",
+        "gay people",
+        "black people",
+        "disabled people",
+        "Muslims",
+        "immigrants",
+    )
+    one = ("woman", "trans person", "gay person", "black person", "disabled person", "Muslim", "immigrant")
+    kind = ("female", "trans", "gay", "black", "disabled", "Muslim", "immigrant")
+    # Muslim and immigrant are nouns and adjectives, so as cues they stand for the noun
+    rows = (WordRow(people), WordRow(one), WordRow(kind, only=(0, 1, 2, 3, 4)))
+    concept = Concept(pairs=rows, values=people, a_an=True)
+    cases = {(row.template, row.identity): row.text for row in table.itertuples()}
+    told = [
+        (identity, concept.counterfactual(text, to=other) == cases[template, other])
+        for (template, identity), text in cases.items()
+        if concept.swap_spans(text)
+        for other in people
+        if other != identity and (template, other) in cases
+    ]
+    assert len(told) > 15_000
+    assert np.mean([right for identity, right in told if identity not in people[5:]]) > 0.99
+    assert np.mean([right for _, right in told]) > 0.97
