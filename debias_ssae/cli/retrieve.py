@@ -1,6 +1,5 @@
 """``debias-ssae retrieve``: index a corpus, look into it, select a subdomain."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,10 +40,11 @@ def index(
     quiet: bool,
 ) -> None:
     """Add a corpus to an index on disk; interrupted, the same command goes on."""
+    from debias_ssae.core.io import MANIFEST
     from debias_ssae.retrieval import ApproximateIndex, CorpusIndex, build_approximate
     from debias_ssae.text.tables import stream_texts
 
-    known = (out / "index.json").exists()
+    known = (out / MANIFEST).exists()
     corpus_index = CorpusIndex(
         out, embedder=embedder if known or embedder else "minilm", max_length=max_length
     )
@@ -96,7 +96,11 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
     type=click.Choice(["dense", "bm25", "hybrid", "tracin"]),
 )
 @click.option(
-    "--near-duplicate", default=0.95, show_default=True, type=float, help="Cosine above which texts are one."
+    "--near-duplicate",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Cosine above which texts are one.",
 )
 @click.option("--embedder", default="minilm", show_default=True)
 @click.option("--encoder", default="minilm", show_default=True, help="tracin: the language model.")
@@ -117,6 +121,9 @@ def select(out: Path, **options: Any) -> None:
     """Write the texts nearest to the seeds, and a report beside them (.json)."""
     import pandas as pd
 
+    from debias_ssae.core.io import write_json
+    from debias_ssae.text import write_table
+
     if out.suffix != ".parquet":
         raise InputError(f"--out is {out}; expected a name that ends in .parquet")
     if not out.parent.is_dir():
@@ -125,10 +132,8 @@ def select(out: Path, **options: Any) -> None:
     table = pd.DataFrame({"text": found.texts, "score": found.scores, "corpus_id": found.corpus_ids})
     if sources is not None:
         table["source"] = sources
-    table.to_parquet(out, index=False)
-    out.with_suffix(".json").write_text(
-        json.dumps(found.report, indent=1, ensure_ascii=False), encoding="utf-8"
-    )
+    write_table(table, out)
+    write_json(out.with_suffix(".json"), found.report)
     for name, value in found.report.items():
         if not isinstance(value, dict | list):
             click.echo(f"{name}: {value}")
@@ -153,8 +158,7 @@ def _select(
     quiet: bool,
     **options: Any,
 ) -> tuple["RetrievedTexts", list[str] | None]:
-    from debias_ssae.retrieval import CorpusIndex, IndexedTexts, IndexedVectors, retrieve
-    from debias_ssae.retrieval.views import take
+    from debias_ssae.retrieval import CorpusIndex, IndexedTexts, IndexedVectors, retrieve, take
 
     if (corpus is None) == (directory is None):
         raise InputError("Give either --corpus or --index")
@@ -207,7 +211,7 @@ def _seeds(query: str | None, seed_texts: str | None, column: str) -> list[str]:
 def _texts(source: str, column: str) -> list[str]:
     from debias_ssae.text.tables import stream_texts
 
-    return [text if isinstance(text, str) else "" for text in stream_texts(source, column=column)]
+    return [text or "" for text in stream_texts(source, column=column)]
 
 
 def _endless(name: str) -> Any:

@@ -548,6 +548,35 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
     return arrays
 
 
+def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+    """Write arrays as one safetensors file with a sha256 of its content, atomically."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_bytes(path, save(arrays, {"sha256": _arrays_digest(arrays)}))
+
+
+def kept_arrays(path: Path) -> "dict[str, np.ndarray] | None":
+    """Return what :func:`write_arrays` has kept, or None where there is nothing or where the file is damaged."""
+    try:
+        arrays = read_arrays(path)
+        data = read_bytes(path)
+        about = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], str(path)).get("__metadata__")
+    except InputError:
+        return None
+    return arrays if about == {"sha256": _arrays_digest(arrays)} else None
+
+
+def _arrays_digest(arrays: "Mapping[str, np.ndarray]") -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 def read_tensors(path: Path) -> "dict[str, Tensor]":
     """Like :func:`read_arrays`, as torch tensors (bfloat16 too)."""
     tensor_places(path)

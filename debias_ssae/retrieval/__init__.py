@@ -1,12 +1,18 @@
 """Which part of a corpus is worth training on: the texts nearest to a handful of seeds."""
 
-from debias_ssae.retrieval.approximate import ApproximateIndex, build_approximate
-from debias_ssae.retrieval.duplicates import unsaid, without
+from debias_ssae.retrieval.duplicates import fold, unsaid, without
 from debias_ssae.retrieval.embedders import embed_texts, embedder_id
-from debias_ssae.retrieval.exact import Hits
-from debias_ssae.retrieval.index import CorpusIndex
-from debias_ssae.retrieval.selecting import RetrievedTexts, retrieve
-from debias_ssae.retrieval.views import IndexedTexts, IndexedVectors, PartOfTexts
+from debias_ssae.retrieval.index import (
+    ApproximateIndex,
+    CorpusIndex,
+    Hits,
+    IndexedTexts,
+    IndexedVectors,
+    PartOfTexts,
+    build_approximate,
+    take,
+)
+from debias_ssae.retrieval.select import RetrievedTexts, retrieve
 
 __all__ = [
     "ApproximateIndex",
@@ -19,7 +25,9 @@ __all__ = [
     "build_approximate",
     "embed_texts",
     "embedder_id",
+    "fold",
     "retrieve",
+    "take",
     "unsaid",
     "without",
 ]

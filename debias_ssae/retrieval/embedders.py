@@ -2,9 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ from tqdm import tqdm
 
 from debias_ssae.core.device import lower_weights, pick_device, pick_dtype, resolve_model_name
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_or_make, write_bytes
+from debias_ssae.core.io import kept_arrays, read_or_make, write_arrays
 from debias_ssae.model.forward import token_batches
 
 if TYPE_CHECKING:
@@ -45,8 +43,8 @@ def embed_texts(
     folder = None
     if cache_dir is not None:
         folder = Path(cache_dir) / "embeddings" / f"{embedder_id(embedder, device, dtype)}-{max_length}"
-        folder.mkdir(parents=True, exist_ok=True)
-    out = np.empty((len(texts), model.get_embedding_dimension() or 0), np.float32)
+    width = model.get_embedding_dimension() or 0
+    out = np.empty((len(texts), width), np.float32)
     with tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress) as bar:
 
         def embed(start: int, wait: bool) -> bool:
@@ -56,7 +54,8 @@ def embed_texts(
                 return _embed_chunk(model, chunk, max_length, token_budget)
 
             try:
-                vectors = make() if folder is None else _kept(folder / texts_id(chunk), make, wait)
+                shape = (len(chunk), width)
+                vectors = make() if folder is None else _kept(folder / texts_id(chunk), shape, make, wait)
             except Timeout:
                 return False
             out[start : start + len(chunk)] = vectors
@@ -69,18 +68,19 @@ def embed_texts(
     return out
 
 
-def _kept(path: Path, make: Callable[[], NDArray[np.float32]], wait: bool) -> NDArray[np.float32]:
-    file, lock = path.with_suffix(".npy"), path.with_suffix(".lock")
+def _kept(
+    path: Path, shape: tuple[int, int], make: Callable[[], NDArray[np.float32]], wait: bool
+) -> NDArray[np.float32]:
+    """Return the vectors kept at ``path``; what is not there or damaged is made, by one process."""
+    file, lock = path.with_suffix(".safetensors"), path.with_suffix(".lock")
 
     def read() -> NDArray[np.float32] | None:
-        with suppress(OSError, ValueError):
-            return np.load(file, allow_pickle=False)
-        return None
+        vectors = (kept_arrays(file) or {}).get("vectors")
+        return vectors if vectors is not None and vectors.shape == shape else None
 
     def make_and_write() -> NDArray[np.float32]:
-        vectors, content = make(), BytesIO()
-        np.save(content, vectors)
-        write_bytes(file, content.getvalue())
+        vectors = make()
+        write_arrays(file, {"vectors": vectors})
         return vectors
 
     return read_or_make(lock, read, make_and_write, wait=wait)
@@ -122,7 +122,6 @@ def load_embedder(embedder: str, device: str = "auto", dtype: str = "auto") -> "
 
 
 @lru_cache(maxsize=8)
-@lru_cache(maxsize=2)
 def embedder_id(embedder: str, device: str = "auto", dtype: str = "auto") -> str:
     """Return a hexadecimal id of the model's weights and precision."""
     digest = hashlib.sha256()

@@ -1,32 +1,76 @@
-"""A corpus with its vectors on disk: grows part by part, searched exactly or through IVF-PQ.
+"""A corpus with its vectors on disk: grows part by part, searched exactly or through IVF-PQ, read as a list.
 
-``DIR/index.json``: embedder and length. ``DIR/part-00000.parquet`` (text, source, key), ``.npy`` (vectors) and
-``.json`` (written last: a part without it is not finished). ``DIR/ivfpq.faiss`` and ``.json``: codes of the rows
-that were there when it was built.
+``DIR/manifest.json`` names the embedder, the parts, their sizes and hashes, and is written last: a part that it does
+not name is not there. ``DIR/part-00000.parquet`` holds texts, sources and keys, ``.safetensors`` their vectors;
+``DIR/ivfpq-*.faiss`` the codes of the rows that were there when they were built. Every file is compared with its
+hash before it is first used.
 """
 
 import hashlib
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, overload
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from debias_ssae.core.errors import InputError
-from debias_ssae.retrieval.approximate import ApproximateIndex
+from debias_ssae.core.errors import InputError, one_line
+from debias_ssae.core.io import (
+    MANIFEST,
+    Manifest,
+    file_record,
+    only_writer,
+    read_manifest,
+    tensor_places,
+    write_arrays,
+    write_bytes,
+    write_manifest,
+    writing,
+)
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.retrieval.embedders import embed_texts
-from debias_ssae.retrieval.exact import Hits, exact_search
 
+KIND = "debias-ssae index 2"
 PART_TEXTS = 4096
 EXACT_LIMIT = 1_000_000
 """Rows up to which a search compares with every row."""
+_PROBE = "A nurse and a surgeon walk to the hospital in the rain."
+_SAME_MODEL = 0.99
+"""Cosine of the probe's vectors from which two embedders are one (precisions differ by less)."""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a search found, best first; fewer rows than asked for are filled with id -1 and score -inf."""
+
+    ids: NDArray[np.int64]
+    """[n_queries, k] positions in the index."""
+    scores: NDArray[np.float32]
+    """[n_queries, k] cosines."""
+
+
+def exact_search(
+    parts: Iterable[tuple[int, NDArray[np.float32]]], queries: NDArray[np.float32], k: int
+) -> Hits:
+    """Return the ``k`` rows of largest inner product with each query, reading one part at a time."""
+    import faiss
+
+    queries = np.ascontiguousarray(queries, np.float32)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    ids = np.full((len(queries), k), -1, np.int64)
+    for start, vectors in parts:
+        here = min(k, len(vectors))
+        found, rows = faiss.knn(
+            queries, np.ascontiguousarray(vectors), here, metric=faiss.METRIC_INNER_PRODUCT
+        )
+        scores, ids = np.hstack([scores, found]), np.hstack([ids, rows + start])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
+    return Hits(ids, scores)
 
 
 class CorpusIndex:
@@ -37,66 +81,115 @@ class CorpusIndex:
     ) -> None:
         """Open the index, or with ``embedder`` make one.
 
-        Raises InputError when there is none, or when it was made with another embedder or length.
+        Raises InputError when there is none, when it is damaged, or when it was made with another embedder or
+        length.
         """
         self.directory = Path(directory)
-        file = self.directory / "index.json"
-        if file.exists():
-            self.settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        elif embedder is None:
-            raise InputError(f"{self.directory} holds no index: make one with `debias-ssae retrieve index`")
-        else:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.settings = {"embedder": embedder, "max_length": 128 if max_length is None else max_length}
-            _write_json(file, self.settings)
+        if not (self.directory / MANIFEST).exists():
+            if (self.directory / "index.json").exists():
+                raise InputError(
+                    f"{self.directory} holds an index of an older version: make it again elsewhere"
+                )
+            if embedder is None:
+                raise InputError(
+                    f"{self.directory} holds no index: make one with `debias-ssae retrieve index`"
+                )
+            about = {"embedder": embedder, "max_length": 128 if max_length is None else max_length}
+            with only_writer(self.directory):
+                if not (self.directory / MANIFEST).exists():
+                    write_manifest(
+                        self.directory, KIND, about | {"sizes": [], "probe": None, "ivfpq": None}, {}
+                    )
+        self.refresh()
         for name, value in (("embedder", embedder), ("max_length", max_length)):
             if value is not None and value != self.settings[name]:
                 raise InputError(
                     f"{self.directory} was made with {name}={self.settings[name]!r}, not {value!r}"
                 )
 
+    def refresh(self) -> None:
+        """Read the manifest again, and compare what it claims with the sizes of the files."""
+        self.manifest: Manifest = read_manifest(self.directory, KIND)
+        self.settings: dict[str, Any] = self.manifest.about
+        self._is_same_model = False
+        sizes, probe = self.settings.get("sizes"), self.settings.get("probe")
+        if (
+            type(self.settings.get("embedder")) is not str
+            or type(self.settings.get("max_length")) is not int
+            or not isinstance(sizes, list)
+            or not all(type(n) is int and n > 0 for n in sizes)
+            or not (
+                probe is None or (isinstance(probe, list) and all(type(x) in (int, float) for x in probe))
+            )
+        ):
+            raise InputError(f"{self.directory / MANIFEST} does not describe an index: make it again")
+        for part, n in enumerate(sizes):
+            name = self._name(part, "safetensors")
+            if self.manifest.files.get(name, {}).get("n_bytes", 0) < 4 * n * len(probe or [0]):
+                raise InputError(f"{self.directory / name} cannot hold {n} vectors: the index is damaged")
+
     @property
     def sizes(self) -> list[int]:
-        """Texts in each finished part."""
-        return [
-            json.loads(p.read_text(encoding="utf-8"))["n_texts"]
-            for p in sorted(self.directory.glob("part-*.json"))
-        ]
+        """Texts in each part."""
+        return list(self.settings["sizes"])
 
     def __len__(self) -> int:
-        return sum(self.sizes)
+        return sum(self.settings["sizes"])
 
     def embed(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
-        """Return unit vectors of ``texts`` from the index's embedder."""
-        settings = self.settings
-        return embed_texts(texts, settings["embedder"], max_length=settings["max_length"], progress=progress)
+        """Return unit vectors of ``texts`` from the index's embedder; raises InputError where that has changed."""
+        options = {"max_length": self.settings["max_length"]}
+        if not self._is_same_model and self.settings["probe"] is not None:
+            probe = embed_texts([_PROBE], self.settings["embedder"], **options)[0]
+            then = np.asarray(self.settings["probe"], np.float32)
+            if probe.shape != then.shape or not float(probe @ then) > _SAME_MODEL:
+                raise InputError(
+                    f"{self.settings['embedder']} is not the model that {self.directory} was made with: its vectors"
+                    " differ; make the index again"
+                )
+            self._is_same_model = True
+        return embed_texts(texts, self.settings["embedder"], progress=progress, **options)
 
     def add(
         self, texts: Iterable[str | None], sources: Iterable[str] | None = None, *, progress: bool = False
     ) -> int:
         """Add the texts that are not there yet and return how many; interrupted, the same call goes on.
 
-        Empty and missing texts and repeats (after folding case, spaces, punctuation) are passed over.
+        Empty and missing texts and repeats (after folding case, spaces, punctuation) are passed over. Raises
+        InputError where another process is adding to this index.
         """
         import pandas as pd
 
-        keys = {int(key) for part in range(len(self.sizes)) for key in self._table(part)["key"]}
-        named = zip(texts, repeat("") if sources is None else sources, strict=False)
-        fresh = _fresh(named, keys)
-        added = 0
-        with tqdm(desc="index", unit="text", disable=not progress) as bar:
-            while chunk := list(islice(fresh, PART_TEXTS)):
-                stem = self.directory / f"part-{len(self.sizes):05d}"
-                table = pd.DataFrame(chunk, columns=["text", "source", "key"])
-                vectors = self.embed(table["text"].tolist())
-                _replace(stem.with_suffix(".parquet"), table.to_parquet(index=False))
-                with NamedTemporaryFile(dir=self.directory, suffix=".tmp", delete=False) as file:
-                    np.save(file, vectors)
-                os.replace(file.name, stem.with_suffix(".npy"))
-                _write_json(stem.with_suffix(".json"), {"n_texts": len(chunk)})
-                added += len(chunk)
-                bar.update(len(chunk))
+        with only_writer(self.directory):
+            self.refresh()  # others may have added since
+            keys = {int(key) for part in range(len(self.sizes)) for key in self._table(part, ["key"])["key"]}
+            named = zip(texts, repeat("") if sources is None else sources, strict=False)
+            fresh = _fresh(named, keys)
+            added = 0
+            with tqdm(desc="index", unit="text", disable=not progress) as bar:
+                while chunk := list(islice(fresh, PART_TEXTS)):
+                    table = pd.DataFrame(chunk, columns=["text", "source", "key"])
+                    self._append(table, self.embed(table["text"].tolist()))
+                    added += len(chunk)
+                    bar.update(len(chunk))
         return added
+
+    def _append(self, table: Any, vectors: NDArray[np.float32]) -> None:
+        """Write one part, then the manifest that names it."""
+        part, files = len(self.sizes), dict(self.manifest.files)
+        texts, numbers = self._name(part, "parquet"), self._name(part, "safetensors")
+        write_bytes(self.directory / texts, table.to_parquet(index=False))
+        write_arrays(self.directory / numbers, {"vectors": np.asarray(vectors, np.float32)})
+        files |= {name: file_record(self.directory / name) for name in (texts, numbers)}
+        about = self.settings | {"sizes": [*self.sizes, len(table)]}
+        if about["probe"] is None:
+            probe = embed_texts([_PROBE], self.settings["embedder"], max_length=self.settings["max_length"])[
+                0
+            ]
+            about["probe"] = probe.astype(float).tolist()
+        write_manifest(self.directory, KIND, about, files)
+        self.refresh()
+        self._is_same_model = True
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, str]]:
         """Return (text, source) at the given positions."""
@@ -110,8 +203,7 @@ class CorpusIndex:
         """Return the vectors at the given positions, read through a memory map that is dropped afterwards."""
         places = np.argsort(ids, kind="stable")
         found = [
-            np.asarray(np.load(self._vector_file(part), mmap_mode="r")[rows - self._starts()[part]])
-            for part, rows in self._by_part(ids)
+            np.asarray(self._part(part)[rows - self._starts()[part]]) for part, rows in self._by_part(ids)
         ]
         out = np.empty((len(ids), found[0].shape[1] if found else 0), np.float32)
         if found:
@@ -121,7 +213,7 @@ class CorpusIndex:
     def parts(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield the first position and the memory-mapped vectors of each part."""
         for part, start in enumerate(self._starts()[:-1].tolist()):
-            yield start, np.load(self._vector_file(part), mmap_mode="r")
+            yield start, self._part(part)
 
     def all_vectors(self) -> NDArray[np.float32]:
         """Return every vector [n, d] in memory."""
@@ -134,16 +226,34 @@ class CorpusIndex:
         ``exact`` None compares with every row up to a million rows, and beyond uses IVF-PQ where it was built.
         """
         if exact is None:
-            exact = len(self) <= EXACT_LIMIT or not (self.directory / "ivfpq.faiss").exists()
+            exact = len(self) <= EXACT_LIMIT or self.settings["ivfpq"] is None
         return exact_search(self.parts(), queries, k) if exact else ApproximateIndex(self).search(queries, k)
 
-    def _table(self, part: int, columns: list[str] | None = None) -> Any:
+    def _table(self, part: int, columns: list[str]) -> Any:
         import pandas as pd
 
-        return pd.read_parquet(self.directory / f"part-{part:05d}.parquet", columns=columns)
+        path = self.manifest.file(self._name(part, "parquet"))
+        try:
+            table = pd.read_parquet(path, columns=columns)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path} is no part of an index: {one_line(error)}") from error
+        if len(table) != self.sizes[part]:
+            raise InputError(
+                f"{path} holds {len(table)} texts, expected {self.sizes[part]}: make the index again"
+            )
+        return table
 
-    def _vector_file(self, part: int) -> Path:
-        return self.directory / f"part-{part:05d}.npy"
+    def _part(self, part: int) -> NDArray[np.float32]:
+        path = self.manifest.file(self._name(part, "safetensors"))
+        place = tensor_places(path).get("vectors")
+        expected = (self.sizes[part], len(self.settings["probe"] or []))
+        if place is None or place.shape != expected or place.dtype != "float32":
+            raise InputError(f"{path} holds no vectors {expected}: make the index again")
+        return np.memmap(path, np.float32, "r", place.offset, place.shape)
+
+    @staticmethod
+    def _name(part: int, ending: str) -> str:
+        return f"part-{part:05d}.{ending}"
 
     def _starts(self) -> NDArray[np.int64]:
         return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
@@ -165,11 +275,188 @@ def _fresh(named: Iterable[tuple[str | None, str]], keys: set[int]) -> Iterator[
             yield str(text).encode("utf-8", "replace").decode("utf-8"), str(source), key
 
 
-def _write_json(path: Path, values: Any) -> None:
-    _replace(path, json.dumps(values).encode())
+# ---------------------------------------------------------------- IVF-PQ
 
 
-def _replace(path: Path, data: bytes) -> None:
-    with NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(data)
-    os.replace(file.name, path)
+def build_approximate(
+    index: CorpusIndex,
+    *,
+    n_lists: int | None = None,
+    code_bytes: int = 32,
+    n_train: int = 262_144,
+    random_state: int = 0,
+) -> dict[str, Any]:
+    """Train an IVF-PQ index on a sample and add every row; written into the index's folder.
+
+    ``n_lists`` None is four times the square root of the number of rows; ``code_bytes`` is lowered to a divisor
+    of the width. Raises InputError for fewer rows than
+    the 256 centroids of a code. Returns the settings.
+    """
+    import faiss
+
+    n = len(index)
+    if n < 256:
+        raise InputError(f"IVF-PQ needs at least 256 texts, the index has {n}: exact search is fast enough")
+    lists = max(1, min(int(4 * np.sqrt(n)) if n_lists is None else n_lists, n // 39 or 1))
+    rng = np.random.default_rng(random_state)
+    sample = index.vectors(np.sort(rng.choice(n, min(n, n_train), replace=False)))
+    code_bytes = max(m for m in range(1, code_bytes + 1) if sample.shape[1] % m == 0)
+    quantizer = faiss.IndexFlatIP(sample.shape[1])
+    approximate = faiss.IndexIVFPQ(
+        quantizer, sample.shape[1], lists, code_bytes, 8, faiss.METRIC_INNER_PRODUCT
+    )
+    approximate.cp.seed = approximate.pq.cp.seed = random_state
+    # faiss warns below 39 training points a centroid; fewer is the caller's choice
+    approximate.cp.min_points_per_centroid = approximate.pq.cp.min_points_per_centroid = 1
+    approximate.train(sample)
+    for _, vectors in index.parts():
+        approximate.add(np.ascontiguousarray(vectors))
+    with only_writer(index.directory):
+        index.refresh()  # another process may have added since
+        name = f"ivfpq-{uuid4().hex[:12]}.faiss"
+        with writing(index.directory / name) as temporary:
+            faiss.write_index(approximate, str(temporary))
+        settings = {"file": name, "n_rows": n, "n_lists": lists, "code_bytes": code_bytes}
+        files = {k: v for k, v in index.manifest.files.items() if not k.startswith("ivfpq-")}
+        files[name] = file_record(index.directory / name)
+        write_manifest(index.directory, KIND, index.settings | {"ivfpq": settings}, files)
+        for older in index.directory.glob("ivfpq-*.faiss"):
+            if older.name != name:
+                older.unlink(missing_ok=True)
+        index.refresh()
+    return settings
+
+
+class ApproximateIndex:
+    """The IVF-PQ codes of a :class:`CorpusIndex`, memory-mapped; rows added later are compared exactly."""
+
+    def __init__(self, index: CorpusIndex) -> None:
+        """Open the codes; raises InputError when they were not built or are damaged."""
+        import faiss
+
+        told = index.settings["ivfpq"]
+        if told is None:
+            raise InputError(
+                f"{index.directory} has no IVF-PQ codes: build them with `retrieve index --ivfpq`"
+            )
+        self.index = index
+        try:
+            file = index.manifest.file(str(told["file"]))
+            codes: Any = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            self.n_rows, self.n_lists = int(told["n_rows"]), int(told["n_lists"])
+            width = len(index.settings["probe"] or [])
+            if (codes.ntotal, codes.nlist, codes.d) != (self.n_rows, self.n_lists, width):
+                raise ValueError("they are not the codes that the manifest describes")
+            self._codes = codes
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"The IVF-PQ codes of {index.directory} cannot be read ({one_line(error)}): build them again"
+            ) from error
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, *, n_candidates: int = 1000, n_probe: int | None = None
+    ) -> Hits:
+        """Return the ``k`` best of ``n_candidates`` rows a query, compared again by their full vectors.
+
+        ``n_probe`` lists are looked into, by default an eighth of all.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        self._codes.nprobe = max(1, self.n_lists // 8) if n_probe is None else n_probe
+        _, candidates = self._codes.search(queries, max(k, n_candidates))
+        newer = [(start, v) for start, v in self.index.parts() if start >= self.n_rows]
+        late = exact_search(newer, queries, k)
+        ids = np.full((len(queries), k), -1, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        for row, (query, near) in enumerate(zip(queries, candidates, strict=True)):
+            near = near[near >= 0]
+            values = self.index.vectors(near) @ query if len(near) else np.zeros(0, np.float32)
+            here = np.concatenate([near, late.ids[row]])
+            values = np.concatenate([values, late.scores[row]])
+            best = np.argsort(-values, kind="stable")[:k]
+            ids[row, : len(best)], scores[row, : len(best)] = here[best], values[best]
+        return Hits(ids, scores)
+
+    def recall(self, queries: NDArray[np.float32], k: int = 100, **options: Any) -> float:
+        """Return the share of the exact ``k`` nearest rows that :meth:`search` finds."""
+        wanted = exact_search(self.index.parts(), queries, k).ids
+        found = self.search(queries, k, **options).ids
+        shares = [
+            len(np.intersect1d(a[a >= 0], b[b >= 0])) / max(1, (a >= 0).sum())
+            for a, b in zip(wanted, found, strict=True)
+        ]
+        return float(np.mean(shares))
+
+
+# ---------------------------------------------------------------- views
+
+
+class IndexedTexts(Sequence[str]):
+    """The texts of an index, or their sources, by position."""
+
+    def __init__(self, index: CorpusIndex, *, sources: bool = False) -> None:
+        self._index, self._column = index, int(sources)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __iter__(self) -> Iterator[str]:
+        for start, vectors in self._index.parts():
+            yield from self.take(range(start, start + len(vectors)))
+
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[str]: ...
+    def __getitem__(self, key: int | slice) -> str | list[str]:
+        ids = range(len(self))[key]
+        return self.take([ids])[0] if isinstance(ids, int) else self.take(ids)
+
+    def take(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Return those at ``ids``, each part of the index read once."""
+        return [pair[self._column] for pair in self._index.texts(ids)]
+
+
+class IndexedVectors:
+    """The vectors of an index: products with a query and chosen rows."""
+
+    def __init__(self, index: CorpusIndex) -> None:
+        self._index = index
+
+    def __matmul__(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the inner products [n] of every row with ``query`` [d]."""
+        products = [vectors @ query for _, vectors in self._index.parts()]
+        return np.concatenate([np.zeros(0, np.float32), *products])
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors [m, d] at positions ``rows`` [m]."""
+        return self._index.vectors(rows)
+
+
+class PartOfTexts(Sequence[str]):
+    """Some texts of a larger sequence; vectors are made, and kept, for the whole of it, and serve every part."""
+
+    def __init__(self, whole: Sequence[str], rows: NDArray[np.int64]) -> None:
+        """``rows`` are positions in ``whole``."""
+        self.whole, self.rows = whole, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[str]: ...
+    def __getitem__(self, key: int | slice) -> str | list[str]:
+        rows = self.rows[key]
+        return [self.whole[i] for i in rows.tolist()] if isinstance(key, slice) else self.whole[int(rows)]
+
+    def vectors(self, embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the vectors ``[n, d]`` of this part by embedding the whole."""
+        return embed(self.whole)[self.rows]
+
+
+def take(texts: Sequence[str], ids: NDArray[np.int64]) -> list[str]:
+    """Return the texts at ``ids`` of a list or an index."""
+    return texts.take(ids) if isinstance(texts, IndexedTexts) else [texts[i] for i in ids]

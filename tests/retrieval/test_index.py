@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from debias_ssae.cli import main
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import write_manifest
 from debias_ssae.retrieval import (
     ApproximateIndex,
     CorpusIndex,
@@ -18,7 +19,7 @@ from debias_ssae.retrieval import (
     build_approximate,
     retrieve,
 )
-from debias_ssae.retrieval.exact import exact_search
+from debias_ssae.retrieval.index import exact_search
 
 WORDS = [
     "nurse",
@@ -94,7 +95,7 @@ def test_interrupted_growth_goes_on(tmp_path, embedder):
     (tmp_path / "i" / "part-00001.parquet").write_text("half a part, without its record")
     embedder.n_texts = 0
     assert CorpusIndex(tmp_path / "i").add(texts) == 150
-    assert embedder.n_texts == 150
+    assert embedder.n_texts == 150 + 1  # and the probe of the model
     assert [t for t, _ in CorpusIndex(tmp_path / "i").texts(range(250))] == texts
 
 
@@ -133,7 +134,7 @@ def test_ivfpq_with_rerank_finds_the_exact_neighbours_and_new_rows(tmp_path, emb
 
 @pytest.mark.parametrize("method", ["dense", "hybrid", "tracin"])
 def test_an_index_is_selected_from_as_a_list_would_be(tmp_path, embedder, monkeypatch, method):
-    monkeypatch.setattr("debias_ssae.retrieval.selecting.embed_texts", embedder)
+    monkeypatch.setattr("debias_ssae.retrieval.select.embed_texts", embedder)
     texts, seeds = corpus(350), corpus(3, seed=9)
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     index.add(texts, [f"source {i % 2}" for i in range(350)])
@@ -171,7 +172,7 @@ def test_an_index_reads_like_a_list(tmp_path, embedder):
 
 
 def test_selecting_from_an_index_holds_a_part_of_it(tmp_path, embedder, monkeypatch):
-    monkeypatch.setattr("debias_ssae.retrieval.selecting.embed_texts", embedder)
+    monkeypatch.setattr("debias_ssae.retrieval.select.embed_texts", embedder)
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     index.add(f"{text} {'word ' * 3000}" for text in corpus(600))
     size = sum(len(text) for text in IndexedTexts(index))
@@ -261,7 +262,10 @@ def test_command_line_tracin_and_errors(tmp_path):
         ([*base, *query, "--method", "tracin"], "needs --sae"),
         ([*base, *query, "--index", str(tmp_path)], "either --corpus or --index"),
         (base, "either --query or --seed-texts"),
-        ([*base, "--seed-texts", str(tmp_path / "s.parquet"), "--text", "bio"], "name one of text, score"),
+        (
+            [*base, "--seed-texts", str(tmp_path / "s.parquet"), "--text", "bio"],
+            "no column 'bio'; it has text, score",
+        ),
         ([*base[:-1], str(tmp_path / "no" / "s.parquet"), *query], "There is no folder"),
         (["retrieve", "query", str(tmp_path), "--query", "x"], "holds no index"),
     ]:
@@ -284,3 +288,93 @@ def test_command_line_ivfpq(tmp_path, embedder):
     build = CliRunner().invoke(main, arguments)
     assert build.exit_code == 0, build.output
     assert "recall@100" in build.output
+
+
+def damages(data: bytes, rng: np.random.Generator, other: bytes) -> list[bytes]:
+    """Flipped bits, a cut end, an added end, a hole, and another file in its place."""
+    flipped = []
+    for _ in range(6):
+        some = bytearray(data)
+        some[rng.integers(len(some))] ^= 1 << rng.integers(8)
+        flipped.append(bytes(some))
+    at = int(rng.integers(len(data)))
+    return [*flipped, data[:at], data + b"x", b"", data[:at] + bytes(len(data) - at), other]
+
+
+def test_no_damage_gives_a_wrong_answer(tmp_path, embedder):
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    index.add(corpus(300))
+    build_approximate(index, code_bytes=8, n_lists=4)
+    queries, rng = embedder(corpus(3, seed=5)), np.random.default_rng(0)
+
+    def answers():
+        opened = CorpusIndex(tmp_path / "i")
+        found = [opened.search(queries, 4), opened.search(queries, 4, exact=False)]
+        return (
+            [hits.ids.tolist() for hits in found],
+            opened.texts([0, 299]),
+            opened.add(corpus(300)),
+            len(opened),
+        )
+
+    right, refused = answers(), 0
+    files = sorted(path for path in (tmp_path / "i").iterdir() if not path.name.startswith("."))
+    for i, path in enumerate(files):
+        whole = path.read_bytes()
+        for damaged in damages(whole, rng, files[i - 1].read_bytes()):
+            path.write_bytes(damaged)
+            try:
+                assert answers() == right
+            except InputError:
+                refused += 1
+        path.unlink()
+        with pytest.raises(InputError):
+            answers()
+        path.write_bytes(whole)
+    assert refused > 10 * len(files)
+    assert answers() == right
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sizes": [10**15]},
+        {"sizes": [-1]},
+        {"sizes": ["100"]},
+        {"sizes": [100, 100]},
+        {"embedder": 3},
+        {"max_length": "long"},
+        {"probe": None},
+        {"probe": ["a"]},
+        {"ivfpq": {"file": "../x"}},
+        {"ivfpq": 3},
+    ],
+)
+def test_numbers_of_a_manifest_are_checked_before_use(tmp_path, embedder, changes):
+    index = CorpusIndex(tmp_path / "i", embedder="minilm")
+    index.add(corpus(100))
+    write_manifest(tmp_path / "i", "debias-ssae index 2", index.settings | changes, index.manifest.files)
+    with pytest.raises(InputError):
+        CorpusIndex(tmp_path / "i").search(embedder(["nurse"]), 2, exact="ivfpq" not in changes)
+
+
+def test_one_process_adds_at_a_time_and_none_is_lost(tmp_path, embedder):
+    first, second = (CorpusIndex(tmp_path / "i", embedder="minilm") for _ in range(2))
+    assert second.sizes == []
+    texts = corpus(30)
+
+    def meanwhile():
+        with pytest.raises(InputError, match="Another process is writing"):
+            second.add(["late"])
+        yield from texts
+
+    assert first.add(meanwhile()) == 30
+    assert second.add(["late"]) == 1
+    assert len(CorpusIndex(tmp_path / "i")) == 31
+
+
+def test_another_model_under_the_same_name_is_noticed(tmp_path, embedder, monkeypatch):
+    CorpusIndex(tmp_path / "i", embedder="minilm").add(corpus(30))
+    monkeypatch.setattr("debias_ssae.retrieval.index.embed_texts", lambda texts, *a, **k: -embedder(texts))
+    with pytest.raises(InputError, match="is not the model"):
+        CorpusIndex(tmp_path / "i").embed(["nurse"])

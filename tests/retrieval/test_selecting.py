@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from debias_ssae.core.errors import InputError
 from debias_ssae.retrieval import PartOfTexts, embed_texts, embedders, retrieve
 from debias_ssae.retrieval.duplicates import drop_near, fold, new_texts, without
-from debias_ssae.retrieval.lexical import LexicalIndex
-from debias_ssae.retrieval.selecting import fuse_ranks
+from debias_ssae.retrieval.select import LexicalIndex, fuse_ranks
 
 MEDICAL = [
     f"The {who} {does} patients at the {place}."
@@ -58,7 +57,7 @@ def test_parts_of_a_corpus_share_its_vectors(monkeypatch):
     plain = retrieve(SEEDS, list(part), n_texts=9, near_duplicate=1.0)
     embedded, inner = [], embed_texts
     monkeypatch.setattr(
-        "debias_ssae.retrieval.selecting.embed_texts",
+        "debias_ssae.retrieval.select.embed_texts",
         lambda texts, *a, **k: embedded.append(list(texts)) or inner(texts, *a, **k),
     )
     found = retrieve(SEEDS, part, n_texts=9, near_duplicate=1.0)
@@ -123,8 +122,8 @@ def test_many_seeds_are_subsampled_by_the_seed():
 def test_vectors_are_kept_and_used_again(tmp_path, monkeypatch):
     monkeypatch.setattr(embedders, "CHUNK_TEXTS", 16)
     first = embed_texts(CORPUS, cache_dir=tmp_path)
-    assert len(list(tmp_path.rglob("*.npy"))) == -(-len(CORPUS) // 16)
-    victim = sorted(tmp_path.rglob("*.npy"))[0]
+    assert len(list(tmp_path.rglob("*.safetensors"))) == -(-len(CORPUS) // 16)
+    victim = sorted(tmp_path.rglob("*.safetensors"))[0]
     victim.write_bytes(victim.read_bytes()[:50])
     ran = []
     inner = embedders._embed_chunk
@@ -171,12 +170,14 @@ def test_vectors_equal_those_of_sentence_transformers():
 def test_bad_input_is_named():
     cases = [
         (lambda: retrieve([" "], CORPUS), "No seed texts"),
-        (lambda: retrieve("seed", CORPUS), "seeds is one string"),
-        (lambda: retrieve(SEEDS, ["a", None]), r"corpus\[1\] is None"),
+        (lambda: retrieve("seed", CORPUS), "single string where seeds"),
+        (lambda: retrieve(SEEDS, ["a", None]), "row 1 of texts of the corpus holds None"),
         (
             lambda: retrieve(SEEDS, CORPUS, method="best"),
             "Unknown method 'best'.*dense, bm25, hybrid, tracin",
         ),
+        (lambda: retrieve(SEEDS, {"d": "a text"}), "mapping"),
+        (lambda: retrieve(SEEDS, set(CORPUS)), "no order"),
         (lambda: retrieve(SEEDS, CORPUS, method="tracin"), "go together"),
         (lambda: retrieve(SEEDS, CORPUS, n_texts=0), "n_texts=0"),
         (lambda: retrieve(SEEDS, CORPUS, near_duplicate=0), "near_duplicate=0"),

@@ -1,7 +1,7 @@
-"""From seed texts and a corpus to the subdomain: score, rank, drop what is not new, report."""
+"""From seed texts and a corpus to the subdomain: score (dense, BM25, both), rank, drop what is not new, report."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from debias_ssae.core.errors import InputError
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
 from debias_ssae.retrieval.embedders import embed_texts
-from debias_ssae.retrieval.lexical import LexicalIndex
-from debias_ssae.retrieval.views import IndexedTexts, IndexedVectors, PartOfTexts, take
+from debias_ssae.retrieval.index import IndexedTexts, IndexedVectors, PartOfTexts, take
+from debias_ssae.text.checks import check_texts
 
 Method = Literal["dense", "bm25", "hybrid", "tracin"]
 Rerank = Callable[[list[str]], NDArray[np.floating[Any]]]
@@ -31,6 +31,38 @@ class RetrievedTexts:
     """Mean similarity to the seeds (dense), mean BM25, reciprocal rank sum (hybrid), or the rerank's score."""
     report: dict[str, Any]
     """What was read, dropped and chosen; sources, histogram of the scores, ten samples."""
+
+
+class LexicalIndex:
+    """BM25 over ``corpus``; the seeds' mean score is one sparse product, since BM25 adds up over words."""
+
+    def __init__(self, corpus: Sequence[str], *, stopwords: str = "en") -> None:
+        """Index ``corpus``; raises InputError where no text has a word."""
+        import bm25s
+        from scipy.sparse import csc_array
+
+        self._stopwords = stopwords
+        tokens = bm25s.tokenize(list(corpus), stopwords=stopwords, show_progress=False)
+        if not any(tokens.ids):
+            raise InputError("The corpus has no words to index")
+        model = bm25s.BM25()
+        model.index(tokens, show_progress=False)
+        self._vocabulary: dict[str, int] = model.vocab_dict
+        kept = model.scores
+        shape = (len(corpus), len(kept["indptr"]) - 1)
+        self._scores = csc_array((kept["data"], kept["indices"], kept["indptr"]), shape=shape)
+
+    def scores(self, seeds: Sequence[str]) -> NDArray[np.float32]:
+        """Return the mean BM25 score [n_corpus] over ``seeds``."""
+        import bm25s
+
+        words = bm25s.tokenize(list(seeds), stopwords=self._stopwords, show_progress=False, return_ids=False)
+        weights = np.zeros(self._scores.shape[1], np.float32)
+        for seed in words:
+            for word in seed:
+                if word in self._vocabulary:
+                    weights[self._vocabulary[word]] += 1 / len(words)
+        return np.asarray(self._scores @ weights, dtype=np.float32)
 
 
 def retrieve(
@@ -65,10 +97,12 @@ def retrieve(
     ``sources`` names where each text of the corpus is from, for the report. Raises InputError for no seeds, an
     unknown method or entries that are no strings.
     """
-    seeds = check_strings(seeds, "seeds")
+    seeds = check_texts(seeds, name="seeds", may_be_empty=True)
     if not isinstance(corpus, IndexedTexts | PartOfTexts):
-        corpus = check_strings(corpus, "corpus")
-    held_out = check_strings(list(held_out), "held_out")
+        corpus = check_texts(corpus, name="texts of the corpus", may_be_empty=True)
+    held_out = check_texts(
+        sorted(held_out) if isinstance(held_out, Set) else held_out, name="held_out texts", may_be_empty=True
+    )
     _check_options(method, rerank, n_texts, near_duplicate)
     if not any(seed.strip() for seed in seeds):
         raise InputError("No seed texts: give at least one text of the subdomain")
@@ -124,17 +158,6 @@ def fuse_ranks(*scores: NDArray[np.float32], constant: int = 60) -> NDArray[np.f
         ranks[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
         total += (1 / (constant + ranks)).astype(np.float32)
     return total
-
-
-def check_strings(texts: Sequence[str], what: str) -> list[str]:
-    """Return ``texts`` as a list; raises InputError for one string and for entries that are no strings."""
-    if isinstance(texts, str):
-        raise InputError(f"{what} is one string, expected a sequence of texts: put it in a list")
-    checked = list(texts)
-    for i, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise InputError(f"{what}[{i}] is {text!r} ({type(text).__name__}), expected a string")
-    return checked
 
 
 def _check_options(method: str, rerank: Rerank | None, n_texts: int, near_duplicate: float) -> None:
