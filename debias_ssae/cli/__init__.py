@@ -1,13 +1,13 @@
 """The command line. Each command lives in its own module, imported only when it is called."""
 
 import os
-import re
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
+from debias_ssae.cli.checks import in_options
 from debias_ssae.core.errors import InputError, MissingExtraError, one_line
 
 # name -> (module, attribute, one line of help): shown without importing anything heavy.
@@ -27,30 +27,6 @@ COMMANDS = {
     "retrieve": ("retrieve", "retrieve", "Find the subdomain of a corpus that matters."),
     "doctor": ("doctor", "doctor", "Print versions, device, extras, and what is missing."),
 }
-
-
-# what Python calls it -> the option that says it
-_OPTIONS = {
-    "y_true": "--target",
-    "y_pred": "--prediction",
-    "y_score": "--score",
-    "sensitive_features": "--sensitive",
-    "control_features": "--control",
-    "sample_weight": "--weight",
-    "random_state": "--seed",
-    "cache_dir": "--cache",
-    "pos_label": "--pos-label",
-    "min_group": "--min-group",
-    "n_bootstrap": "--n-bootstrap",
-    "n_latents": "--n-latents",
-    "output_eraser": "--output-eraser",
-}
-
-
-def in_options(message: str) -> str:
-    """An error of the library in the words of the command line; what is quoted is the user's own."""
-    names = "|".join(_OPTIONS)
-    return re.sub(rf"(?<![\w'\"./-])({names})(?![\w'\"./])", lambda m: _OPTIONS[m.group(1)], message)
 
 
 SEED = click.IntRange(0, 2**32 - 1)

@@ -1,6 +1,5 @@
 """``debias-ssae audit``: from a table of predictions to a page, a verdict and an exit code."""
 
-import os
 import shlex
 import shutil
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from debias_ssae.cli import SEED
+from debias_ssae.cli.checks import REPORTS, check_outs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from debias_ssae.audit import AuditReport, GateResult
 
 _PATH = click.Path(path_type=Path)
-_KINDS = (".html", ".json", ".md", ".xml")
 
 
 @click.command()
@@ -55,7 +54,7 @@ _KINDS = (".html", ".json", ".md", ".xml")
     "outs",
     multiple=True,
     type=_PATH,
-    help=f"File to write, {', '.join(_KINDS)}; repeatable. Without it the audit is printed.",
+    help=f"File to write, {', '.join(REPORTS)}; repeatable. Without it the audit is printed.",
 )
 @click.option("--summary", is_flag=True, help="Print the verdict in one sentence, and the gates.")
 @click.option(
@@ -102,19 +101,6 @@ def audit(**options: Any) -> None:
     write_audit(report, gates, options["outs"], summary=options["summary"])
     if any(not gate.passed for gate in gates):
         sys.exit(1)
-
-
-def check_outs(outs: Sequence[Path]) -> None:
-    """Raise InputError for an output of unknown kind or in a folder that is not there or not writable."""
-    from debias_ssae.core.errors import InputError
-
-    for out in outs:
-        if out.suffix not in _KINDS:
-            raise InputError(f"--out {out}: unknown kind of file; use one of {', '.join(_KINDS)}")
-        if not out.parent.is_dir():
-            raise InputError(f"--out {out}: there is no directory {out.parent}; make it first")
-        if not os.access(out.parent, os.W_OK):
-            raise InputError(f"--out {out}: the directory {out.parent} is not writable; give another")
 
 
 def _read(options: dict[str, Any]) -> "pd.DataFrame":

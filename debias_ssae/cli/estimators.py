@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from debias_ssae.cli import SEED
+from debias_ssae.cli.checks import check_columns, check_model, check_parent
 from debias_ssae.core.errors import InputError
 
 
@@ -141,25 +142,23 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     Only the text column is read, and those of --id: the attribute is never needed. One row a text, in the
     table's order, one column a dimension.
     """
-    from debias_ssae.benchmark import writable_directory
-    from debias_ssae.debiaser import SSAEDebiaser
-    from debias_ssae.text import load_table, write_table
-
+    check_model(model)
     goal = Path(out)
     if goal.suffix not in (".parquet", ".csv"):
         raise InputError(f"--out is {out}; expected a name that ends in .parquet or .csv")
     if goal.exists() and Path(data).exists() and goal.samefile(data):
         raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
+    check_parent(goal, "--out")
+    from debias_ssae.text import load_table, write_table
+
+    table = load_table(data, text=text, as_written=ids)
+    check_columns(table, data, "--id", ids)
+    from debias_ssae.debiaser import SSAEDebiaser
+
     debiaser = SSAEDebiaser.load(model)
     if debiaser.encoder is None:
         raise InputError(f"{model} was fitted on a matrix and reads no texts; use its transform in Python")
     debiaser.verbose = debiaser.encoder_.verbose = not quiet
-    table = load_table(data, text=text, as_written=ids)
-    if strange := [name for name in ids if name not in table.columns]:
-        raise InputError(
-            f"{data} has no column {strange[0]!r} for --id; it has {', '.join(map(str, table.columns))}"
-        )
-    writable_directory(goal.absolute().parent)
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
     n_dimensions = frame.shape[1]
     frame = table[list(ids)].join(frame.set_axis(table.index)) if ids else frame

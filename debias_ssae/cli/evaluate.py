@@ -1,23 +1,22 @@
 """``evaluate`` and ``predict``: a classifier on the representations of one or several models, audited or applied."""
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.cli.audit import check_outs, provenance, write_audit
+from debias_ssae.cli import SEED
+from debias_ssae.cli.audit import provenance, write_audit
+from debias_ssae.cli.checks import PLAIN, check_columns, check_model, check_outs, check_parent
 from debias_ssae.core.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
     from debias_ssae.audit import AuditReport
 
 _FILE = click.Path(dir_okay=False)
 _TABLE = "Table: csv, jsonl or parquet."
-PLAIN = "plain"
 
 
 @click.command()
@@ -44,7 +43,7 @@ PLAIN = "plain"
 )
 @click.option("--min-group", default=10, show_default=True, help="Rates over fewer rows decide no gap.")
 @click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
-@click.option("--seed", default=0, show_default=True, help="Seed of folds and bootstrap.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of folds and bootstrap.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Train a classifier on the representations of each MODEL and audit its predictions.
@@ -109,16 +108,13 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
         raise InputError(f"--out {out}: expected a name that ends in .parquet or .csv")
     if goal.exists() and Path(data).exists() and goal.samefile(data):
         raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
-    if not goal.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: there is no directory {goal.absolute().parent}; make it first")
+    check_parent(out, "--out")
     saved = _load_head(head, model)
-    from debias_ssae.text import load_table
+    from debias_ssae.text import load_table, write_table
 
-    table = load_table(data, text=text)
+    table = load_table(data, text=text, as_written=ids)
     check_columns(table, data, "--id", ids)
     import numpy as np
-
-    from debias_ssae.core.io import writing
 
     ((_, transform),) = _transforms((model,), saved["encoder"], quiet=quiet)
     chances = saved["head"].predict_proba(transform(table[text].tolist()))
@@ -127,33 +123,8 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
     frame["prediction"] = classes[np.argmax(chances, axis=1)]
     for i, label in enumerate(classes):
         frame[f"p({label})"] = chances[:, i]
-    with writing(goal) as temporary:
-        frame.to_parquet(temporary) if goal.suffix == ".parquet" else frame.to_csv(temporary, index=False)
+    write_table(frame, goal)
     click.echo(f"{len(frame)} predictions: {out}")
-
-
-def check_model(model: str, *, plain: bool = False) -> None:
-    """Raise InputError, before anything heavy is imported, where ``model`` is no directory of a debiaser."""
-    if plain and model == PLAIN:
-        return
-    path = Path(model)
-    if path.is_dir():
-        if not any(path.glob("*.json")):
-            raise InputError(f"{model} holds no saved debiaser; give a directory that fit wrote")
-        return
-    near = [p.name for p in path.absolute().parent.glob("*/")] if path.absolute().parent.is_dir() else []
-    likely = get_close_matches(path.name, near, n=1)
-    cure = f"did you mean {path.with_name(likely[0])}?" if likely else "give a directory that fit wrote"
-    raise InputError(f"There is no model {model}; {cure}{', or plain' if plain and not likely else ''}")
-
-
-def check_columns(table: "pd.DataFrame", path: str, option: str, names: tuple[str, ...]) -> None:
-    """Raise InputError for a column that is not there."""
-    for name in names:
-        if name not in table.columns:
-            raise InputError(
-                f"{option}: {path} has no column {name!r}; it has {', '.join(map(str, table.columns))}"
-            )
 
 
 def _transforms(models: tuple[str, ...], encoder: str, *, quiet: bool) -> Any:
@@ -232,10 +203,7 @@ def _check_head(path: str) -> None:
 
     if not path.endswith(".skops"):
         raise InputError(f"--save-head {path}: expected a name that ends in .skops")
-    if not Path(path).absolute().parent.is_dir():
-        raise InputError(
-            f"--save-head {path}: there is no directory {Path(path).absolute().parent}; make it first"
-        )
+    check_parent(path, "--save-head")
     if find_spec("skops") is None:  # found without importing it, which takes torch along
         raise MissingExtraError("skops", "heads")
 

@@ -2,6 +2,8 @@
 
 import click
 
+from debias_ssae.cli.checks import check_model, check_parent
+
 
 @click.command()
 @click.argument("model", type=click.Path(file_okay=False))
@@ -20,6 +22,8 @@ def export(model: str, out: str, target: str, reference: bool) -> None:
 
     Its vectors are those of transform. OUT holds the erasers, not the SAE, and a model card.
     """
+    check_model(model)
+    check_parent(out, "OUT")
     from debias_ssae.debiaser import SSAEDebiaser
     from debias_ssae.export import export_sentence_transformers
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from debias_ssae.cli.checks import check_model
 from debias_ssae.core.errors import InputError
 
 
@@ -35,6 +36,7 @@ def latents(model: str, out: str, review: str | None, **options: Any) -> None:
     latents.yaml beside it, in which remove can be set to true or false. With --review: writes the model with
     that choice, without training; --data are then the training texts.
     """
+    check_model(model)
     from debias_ssae.debiaser import SSAEDebiaser
 
     if review is None and options["data"] is None:

@@ -1,9 +1,12 @@
 """Where a model's name leads, and on which device and in which precision it runs."""
 
+import os
+import socket
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from debias_ssae.core.errors import InputError
 
@@ -26,6 +29,24 @@ def resolve_model_name(name: str) -> str:
     if spec is None or spec.origin is None:
         return MINILM_HUB_ID
     return str(Path(spec.origin).parent / "model")
+
+
+@cache
+def hub_in_reach() -> bool:
+    """Whether the hub of models can be asked: its client would try for a minute before it says that it cannot."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # the proxy knows
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        socket.create_connection((address.hostname or "", port), timeout=3).close()
+    except OSError:
+        return False
+    return True
 
 
 def pick_device(device: "str | torch.device" = "auto") -> "torch.device":

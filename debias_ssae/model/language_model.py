@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from debias_ssae.core.device import lower_weights, pick_device, pick_dtype, resolve_model_name
+from debias_ssae.core.device import hub_in_reach, lower_weights, pick_device, pick_dtype, resolve_model_name
 from debias_ssae.core.errors import InputError
 from debias_ssae.model.lowered import forget
 
@@ -218,6 +219,8 @@ def load_model(
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    here = Path(path).exists()
+    options["local_files_only"] = here or not hub_in_reach()
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -225,6 +228,8 @@ def load_model(
         module = AutoModel.from_pretrained(path, dtype=torch.float32, **options)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
+        if not here and options["local_files_only"]:
+            reason = "the hub cannot be reached, and it is not in the local cache"
         raise InputError(
             f"Cannot load the model {name!r} ({reason}): give a hub id, a model's directory, or minilm"
         ) from error

@@ -85,7 +85,7 @@ def test_fit_then_transform(minilm, folder: Path) -> None:  # type: ignore[no-un
     with_id = pd.read_parquet(folder / "I.parquet")
     assert with_id["number"].tolist() == list(range(100, 160))
     assert np.array_equal(with_id.drop(columns="number"), X)
-    assert "no column 'name' for --id" in invoke(*named, "--id", "name")[1]
+    assert "no column 'name'" in invoke(*named, "--id", "name")[1]
     twice = pd.concat([table.assign(number=range(60)), table.assign(number=range(60, 120))])
     twice.to_parquet(folder / "new.parquet")
     repeated = [folder / "new.parquet" if part == folder / "new.jsonl" else part for part in named]

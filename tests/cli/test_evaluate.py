@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from small_debiaser import concept, fitted, small_encoder, texts
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.cli import in_options, main
+from debias_ssae.cli import main
+from debias_ssae.cli.checks import in_options
 
 __all__ = ["concept", "fitted", "small_encoder", "texts"]
 

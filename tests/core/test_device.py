@@ -111,3 +111,29 @@ def test_each_kind(described, text, mkl, bfloat16):
     cpu = models.pick_device("cpu")
     assert models.has_fast_bf16("cpu") is bfloat16
     assert starts.multiplies_bfloat16(SAEConfig(d_in=8), TrainConfig(), cpu) is bfloat16
+
+
+def test_a_hub_out_of_reach_is_seen_before_its_client_asks_for_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+
+    from debias_ssae.model import load_model
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.create_connection", refused)
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    models.hub_in_reach.cache_clear()
+    assert not models.hub_in_reach()
+    with pytest.raises(
+        InputError, match=r"'nobody/none'.*hub cannot be reached, and it is not in the local cache"
+    ):
+        load_model("nobody/none", device="cpu")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    models.hub_in_reach.cache_clear()
+    assert models.hub_in_reach()
+    models.hub_in_reach.cache_clear()
