@@ -1,7 +1,9 @@
 """The concept: swapping, counterfactuals, scrubbing, file format. Sentences are made up here."""
 
 import copy
+import doctest
 import json
+import re
 import time
 from collections import Counter
 from dataclasses import replace
@@ -12,10 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from debias_ssae.cli import main
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import parse_yaml
 from debias_ssae.text.concept import Concept, CounterfactualPair, SwapPair, WordRow, concept_usage
 
 GENDER = Concept.load("gender")
@@ -626,3 +631,38 @@ def test_seven_identities_of_hatecheck(data_dir: Path) -> None:
     assert len(told) > 15_000
     assert np.mean([right for identity, right in told if identity not in people[5:]]) > 0.99
     assert np.mean([right for _, right in told]) > 0.97
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_of_the_page_give_what_it_shows() -> None:
+    parser, told = doctest.DocTestParser(), []
+    runner = doctest.DocTestRunner(verbose=False)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        test = parser.get_doctest(block, names, "docs/concepts.md", None, 0)
+        runner.run(test, out=told.append, clear_globs=False)
+        names = test.globs
+    assert runner.summarize(verbose=False).attempted >= 18
+    assert not told, "".join(told)
+
+
+def test_the_files_of_the_page_are_concepts() -> None:
+    sentiment, continent = (
+        Concept.from_dict(parse_yaml(block, "the page"))
+        for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    )
+    assert sentiment.counterfactual("a good host, a hostess") == "a bad host, a host"
+    assert continent.counterfactual("An Asian artist in Tokyo", to="european") == "A European artist in Paris"
+    assert continent.scrub("the steppe of Asia") == "the grassland of the continent"
+    table = re.findall(r"\| `(\w+)` \| (\d+) \| (\d+) \|", PAGE)
+    loaded = [Concept.load(name) for name in Concept.shipped()]
+    assert sorted(table) == [(c.name, str(len(c.values)), str(len(c.pairs))) for c in loaded]
+
+
+def test_the_commands_of_the_page_exist() -> None:
+    for command in re.findall(r"^debias-ssae (concept \w+) (.*)$", PAGE, re.MULTILINE):
+        shown = CliRunner().invoke(main, [*command[0].split(), "--help"]).output
+        assert "Usage" in shown
+        assert all(option in shown for option in re.findall(r"--\w+", command[1]))
