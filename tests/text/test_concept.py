@@ -233,6 +233,8 @@ def test_from_words() -> None:
     for bad in ([" he", "she"], ["he", ""], ["he", "she\n"]):
         with pytest.raises(InputError, match=r"spaces around|different words"):
             Concept.from_words(bad)
+    with pytest.raises(InputError, match="'values' must be a list, got 'mf'"):
+        Concept.from_words(["he", "she"], values="mf")
     with pytest.raises(InputError, match="takes 3 words or a list of rows"):
         Concept.from_words(["he", "she"], values=("a", "b", "c"))
 
@@ -311,6 +313,9 @@ def test_round_trip_copies_and_hash() -> None:
         ("pairs: [[he, she, ' they']]", "' they' is no word"),
         ("pairs: [[he, she]]\npairs: [[him, her]]", "given twice"),
         ("pairs: [[he, she]]\na_an: 5", "'a_an' true or false"),
+        ("pairs: [[he, she]]\nvalues: []", "two different values"),
+        ("pairs: [{a: black, b: white, when: person}]", "give the list 'persons'"),
+        ("seed_texts: {a: [x], b: [' ']}", "'seed_texts': ' ' is empty"),
         ("seed_texts: {a: yay, b: [no]}", "'seed_texts' must be a list"),
         ("values: [a, b, c]\npairs: [[he, she]]", "write a 'table'"),
         ("values: [a, b, c]\ntable: [[he, she]]", "is not a row; expected a list of 3 words"),
@@ -335,7 +340,7 @@ def test_faulty_files_are_told_in_one_line(tmp_path: Path, content: str, words: 
 
 
 def test_a_word_alone_is_no_pair() -> None:
-    for bad in (("he", "she"), (("he",),)):
+    for bad in (("he", "she"), (("he",),), ({"he": "she"},), (WordRow("he"),), (5,)):  # type: ignore[arg-type]
         with pytest.raises(InputError, match="not a pair of words"):
             Concept(pairs=bad)  # type: ignore[arg-type]
 
@@ -372,6 +377,15 @@ def test_strings_are_not_taken_for_lists() -> None:
         GENDER.subset(words="he")
     with pytest.raises(InputError, match="one string"):
         GENDER.counterfactual_pairs("he and she")
+    with pytest.raises(InputError, match="'pairs' must be a list"):
+        Concept(pairs={("he", "she"), ("dad", "mum")})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="named by a string or a path, got 5"):
+        Concept.load(5)  # type: ignore[arg-type]
+    for only in ((3,), "a"):
+        with pytest.raises(InputError, match="indices of values"):
+            Concept(pairs=(WordRow(("x", "y"), only=only),))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="is not a row of words; give 3 words"):
+        Concept(pairs=(("x", "y"),), values=("a", "b", "c"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one is NoneType"):
         GENDER.counterfactual_pairs(["he", None])  # type: ignore[list-item]
     with pytest.raises(InputError, match="'ignore' must be a list"):
@@ -554,6 +568,7 @@ def test_every_shipped_concept_is_sound(name: str) -> None:
 def test_accents_in_one_character_or_two() -> None:
     concept = Concept.from_words(["fiancé", "fiancée"])
     assert concept.counterfactual("her fiance\u0301 left") == "her fiancée left"
+    assert Concept.from_words(["fiance", "x"]).counterfactual("her fiance\u0301 left") is None
     assert Concept.from_words(["ma’am", "sir"]).counterfactual("Yes, ma'am") == "Yes, sir"
 
 

@@ -5,7 +5,7 @@ import json
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Self
 from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import read_yaml
 from debias_ssae.text.concept.matching import CounterfactualPair, Match, Matcher, SwapSpan, make_pair, rewrite
-from debias_ssae.text.concept.rows import Row, SwapPair, as_row, read_rows, row_of_words, write_rows
+from debias_ssae.text.concept.rows import Row, SwapPair, WordRow, as_row, read_rows, row_of_words, write_rows
 
 _SHIPPED = Path(__file__).parents[1] / "concepts"
 _KEYS = {
@@ -51,10 +51,11 @@ class Concept:
         def store(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("pairs", "optional"):
-            store(name, tuple(map(as_row, _listed(getattr(self, name), name))))
         for name in ("ignore", "values"):
             store(name, tuple(_strings(getattr(self, name), name)))
+        _check_values(self.name, self.values)
+        for name in ("pairs", "optional"):
+            store(name, tuple(as_row(row, len(self.values)) for row in _listed(getattr(self, name), name)))
         for name in ("not_possessed", "persons"):
             store(name, frozenset(word.lower() for word in _strings(getattr(self, name), name)))
         if not isinstance(self.seed_texts, Mapping):
@@ -86,6 +87,8 @@ class Concept:
     @classmethod
     def path(cls, name_or_path: str | Path) -> Path:
         """Return the file of a shipped concept's name, or the path that was given. Raises InputError."""
+        if not isinstance(name_or_path, str | Path):
+            raise InputError(f"a concept is named by a string or a path, got {brief(name_or_path)}")
         path = Path(name_or_path)
         if path.suffix or str(name_or_path) != path.name:
             return path
@@ -120,7 +123,8 @@ class Concept:
                 f"{source}: 'seed_texts' must map each value to a list of texts, got {brief(seeds)}"
             )
         try:
-            named = _strings(given.get("values") or list(seeds) or ["a", "b"], "values")
+            named = _strings(given.get("values", list(seeds) or ["a", "b"]), "values")
+            _check_values(name, named)
             if "pairs" in given and len(named) > 2:
                 raise InputError(f"'pairs' need two values, but there are {len(named)}; write a 'table'")
             return cls(
@@ -152,7 +156,7 @@ class Concept:
         "muslim", "jewish"])``. One word more is the neutral one; without it, scrubbing removes the word. Raises
         InputError.
         """
-        n = len(values)
+        n = len(_strings(values, "values"))
         read: list[Row | None] = [None]
         if isinstance(words, Sequence) and not isinstance(words, str) and len(words):
             flat = all(isinstance(word, str) for word in words)
@@ -362,8 +366,11 @@ class Concept:
 
 
 def _listed(values: Any, name: str) -> list[Any]:
-    """The members of a list, a tuple or a set; raises InputError for a string, which would become letters."""
-    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+    """The members of a list; raises InputError for a string, which would become letters, and for a set where order
+    counts.
+    """
+    unordered = isinstance(values, Set) and name not in ("ignore", "not_possessed", "persons", "words")
+    if isinstance(values, str | Mapping) or unordered or not isinstance(values, Iterable):
         raise InputError(f"{name!r} must be a list, got {brief(values)}")
     return list(values)
 
@@ -373,7 +380,7 @@ def _strings(values: Any, name: str) -> list[str]:
     strange = [value for value in listed if not isinstance(value, str)]
     if strange:
         raise InputError(f"{name!r} must hold strings, got {brief(strange[0])}; quote what YAML converts")
-    faulty = [value for value in listed if name != "seed_texts" and not _is_clean(value)]
+    faulty = [value for value in listed if not (value.strip() if name == "seed_texts" else _is_clean(value))]
     if faulty:
         raise InputError(f"{name!r}: {brief(faulty[0])} is empty or has spaces around it or doubled inside")
     return listed
@@ -394,8 +401,6 @@ def _only(row: Row, wanted: set[str]) -> Row | None:
 def _check(concept: Concept) -> None:
     """Raise InputError for a concept that cannot be used."""
     name, values = concept.name, concept.values
-    if len(values) < 2 or len(set(values)) != len(values):
-        raise InputError(f"Concept {name!r} needs two different values or more, got {brief(values)}")
     if not concept.pairs and len(concept.seed_texts) < 2:
         raise InputError(
             f"Concept {name!r} is empty: give a pair of words, or seed texts for each of {brief(values)}"
@@ -405,6 +410,10 @@ def _check(concept: Concept) -> None:
         raise InputError(f"Concept {name!r}: seed texts for {strange}, but its values are {values}")
     for row in concept.pairs + concept.optional:
         _check_row(row, f"Concept {name!r}, section {row.section!r}", len(values))
+        if row.when == "person" and not concept.persons:
+            raise InputError(
+                f"Concept {name!r}: a row asks for a person after it, so give the list 'persons'"
+            )
     cues = [(word, i) for i, value in enumerate(values) for word in concept.words_of(value)]
     shown: dict[str, set[int]] = {}
     for word, i in cues:
@@ -413,6 +422,11 @@ def _check(concept: Concept) -> None:
     if both:
         where = "both sides" if len(values) == 2 else "the side of several values"
         raise InputError(f"Concept {name!r}: {brief(both)} stand on {where}, but a word shows one value")
+
+
+def _check_values(name: str, values: Sequence[str]) -> None:
+    if len(values) < 2 or len(set(values)) != len(values):
+        raise InputError(f"Concept {name!r} needs two different values or more, got {brief(values)}")
 
 
 def _check_row(row: Row, where: str, n_values: int) -> None:
@@ -428,11 +442,14 @@ def _check_row(row: Row, where: str, n_values: int) -> None:
         )
     if isinstance(row, SwapPair) and ("" in (row.a, row.b) or row.a == row.b):
         raise InputError(f"{where}: {row.a!r} and {row.b!r} must be two different words")
-    only = ("", "a", "b") if isinstance(row, SwapPair) else ()
-    if row.when not in _RULES or (only and row.only not in only):
+    only: tuple[Any, ...] = ("", "a", "b")
+    if isinstance(row, WordRow):
+        only = tuple(range(n_values))
+    known = row.only in only if isinstance(row, SwapPair) else all(i in only for i in row.only)
+    if row.when not in _RULES or not known:
         raise InputError(
-            f"{where}: {brief(row.words)}: 'when' must be possessive or title or person, 'only' a or b; "
-            f"got {row.when!r} and {row.only!r}"
+            f"{where}: {brief(row.words)}: 'when' must be possessive or title or person, 'only' "
+            f"{'a or b' if isinstance(row, SwapPair) else 'indices of values'}; got {row.when!r} and {row.only!r}"
         )
     if not any(row.is_cue(i) for i in range(n_values)):
         raise InputError(f"{where}: {brief(row.words)} has no word that counts when it is met")

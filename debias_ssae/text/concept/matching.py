@@ -126,9 +126,9 @@ class Matcher:
         self._persons = persons
         phrases = {*table, *(plain(phrase).lower() for phrase in ignore)}
         phrases |= {unicodedata.normalize("NFD", phrase) for phrase in phrases}
-        # "s/he" and "(s)he" already name both values
+        # "s/he" and "(s)he" already name both values; an accent of its own belongs to the letter before it
         self._pattern = re.compile(
-            rf"(?<!\w)(?<!\bs/)(?<!\(s\)){_trie_pattern(phrases)}(?!\w)", re.IGNORECASE
+            rf"(?<!\w)(?<!\bs/)(?<!\(s\)){_trie_pattern(phrases)}(?![\w\u0300-\u036f])", re.IGNORECASE
         )
 
     def find(self, text: str) -> Iterator[Match]:
@@ -193,7 +193,7 @@ def rewrite(text: str, edits: Iterable[tuple[int, int, str]], *, a_an: bool = Fa
 
 def _with_article(before: str, old: str, new: str) -> str:
     """``before`` with its last word "a" or "an" turned, if it went with ``old`` and does not go with ``new``."""
-    article = _ARTICLE.search(before)
+    article = _ARTICLE.search(before, max(0, len(before) - 16))
     if article is None:
         return before
     was, will = (_VOWEL.match(word) is not None for word in (old, new))

@@ -56,15 +56,18 @@ class WordRow(NamedTuple):
 Row = SwapPair | WordRow
 
 
-def as_row(row: Any) -> Row:
-    """Return ``row`` if it is one, else the pair of words that a plain tuple holds; raises InputError."""
-    if isinstance(row, WordRow):
-        return row._replace(words=tuple(row.words))
-    if isinstance(row, str | Mapping) or not isinstance(row, Sequence) or not 2 <= len(row) <= 7:
-        raise InputError(
-            f"{brief(row)} is not a pair of words; give (word of a, word of b), (a, b, neutral word) or a WordRow"
-        )
-    return SwapPair(*row)
+def as_row(row: Any, n_values: int) -> Row:
+    """Return ``row`` if it is one, else the row that a plain tuple of words holds; raises InputError."""
+    if isinstance(row, SwapPair) or (isinstance(row, WordRow) and not isinstance(row.words, str)):
+        return row if isinstance(row, SwapPair) else row._replace(words=tuple(row.words))
+    plain = isinstance(row, Sequence) and not isinstance(row, str | WordRow)
+    read = row_of_words(row, n_values) if plain else None
+    if read is None:
+        count = "a pair of words; give (word of a, word of b), (a, b, neutral word)"
+        if n_values != 2:
+            count = f"a row of words; give {n_values} words, perhaps a neutral one"
+        raise InputError(f"{brief(row)} is not {count}, a SwapPair or a WordRow")
+    return read
 
 
 def row_of_words(words: Sequence[Any], n_values: int, section: str = "words") -> Row | None:
