@@ -46,7 +46,7 @@ def fit(texts: list[str]) -> SSAEDebiaser:
     train = TrainConfig(n_steps=100, batch_size=1024)
     config = DebiasConfig(general=train, special=train.updated(n_steps=20, lr=5e-4))
     encoder = ActivationEncoder("minilm", device="cpu")
-    return SSAEDebiaser(encoder, concept="gender", n_latents=200, config=config, random_state=0).fit(texts)
+    return SSAEDebiaser(encoder, attribute="gender", n_latents=200, config=config, random_state=0).fit(texts)
 
 
 def in_precision(debiaser: SSAEDebiaser, dtype: str) -> SSAEDebiaser:
@@ -88,17 +88,17 @@ def describe(debiaser: SSAEDebiaser, texts: list[str]) -> dict[str, Any]:
     """What was removed, how often it fires on these texts, how large it is on disk."""
     rows = harvest(debiaser.encoder_.language_model, texts[:100], "embeddings").x
     with torch.no_grad():
-        fired = debiaser.sae_.encode(rows)[:, debiaser.latents_.tolist()] > 0
+        fired = debiaser.intervention_.sae.encode(rows)[:, debiaser.intervention_.selection.ids.tolist()] > 0
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "eraser.safetensors"
-        debiaser.eraser_.save(file)
+        debiaser.intervention_.eraser.save(file)
         size = file.stat().st_size
     return {
-        "latents": len(debiaser.latents_),
-        "of": debiaser.sae_.cfg.d_sae,
+        "latents": len(debiaser.intervention_.selection.ids),
+        "of": debiaser.intervention_.sae.cfg.d_sae,
         "tokens_touched": float(fired.any(1).float().mean()),
         "bytes_on_disk": size,
-        "residual_eraser": debiaser.residual_ is not None,
+        "residual_eraser": debiaser.output_eraser_ is not None,
     }
 
 

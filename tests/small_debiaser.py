@@ -64,5 +64,5 @@ def concept() -> Concept:
 @pytest.fixture(scope="session")
 def fitted(small_encoder: Path, texts: list[str], concept: Concept) -> SSAEDebiaser:
     encoder = ActivationEncoder(str(small_encoder), dtype="float32")
-    options = {"residual": None, "config": CONFIG, "random_state": 0}
-    return SSAEDebiaser(encoder, concept=concept, **options).fit(texts)  # type: ignore[arg-type]
+    options = {"output_eraser": None, "config": CONFIG, "random_state": 0}
+    return SSAEDebiaser(encoder, attribute=concept, **options).fit(texts)  # type: ignore[arg-type]

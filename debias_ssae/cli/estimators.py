@@ -1,153 +1,209 @@
 """``fit`` and ``transform``: a debiaser between files."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from debias_ssae.cli import SEED
 from debias_ssae.cli.checks import check_columns, check_model, check_parent
+from debias_ssae.cli.options import read_config, shared
 from debias_ssae.core.errors import InputError
+
+_FILE = click.Path(dir_okay=False)
+_TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
 
 
 @click.command()
-@click.option(
-    "--data", required=True, type=click.Path(dir_okay=False), help="Table: csv, csv.gz, jsonl or parquet."
-)
+@click.option("--data", required=True, type=_FILE, help=_TABLE)
 @click.option("--text", default="text", show_default=True, help="Column of texts.")
 @click.option(
     "--target", help="Column of the target; the attribute's effect is looked for inside each class."
 )
 @click.option("--sensitive", help="Column of the attribute to remove; empty values are allowed.")
 @click.option(
-    "--concept", help='Instead of --sensitive: "gender", or a file of word pairs. No labels are needed.'
+    "--attribute",
+    "attributes",
+    multiple=True,
+    help="What is known of the attribute: a concept (such as gender), a concept file, or choices.yaml of discover. "
+    "Repeatable: several attributes are removed together.",
 )
-@click.option("--corpus", type=click.Path(dir_okay=False), help="Texts to retrieve the subdomain from.")
-@click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
+@click.option("--annotated", type=_FILE, help="Other texts whose attribute is known; they train nothing.")
+@click.option("--annotated-text", default="text", show_default=True, help="Column of texts in --annotated.")
+@click.option("--annotated-sensitive", help="Column of the attribute in --annotated.")
+@click.option("--annotated-target", help="Column of the target in --annotated, if it has one.")
+@click.option("--exclude", type=_FILE, help="Texts that must not be learnt from, such as the test set.")
+@click.option("--exclude-text", default="text", show_default=True, help="Column of texts in --exclude.")
+@click.option("--corpus", type=click.Path(), help="Texts to retrieve the subdomain from.")
+@click.option("--corpus-text", default="text", show_default=True, help="Column of texts in --corpus.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the model.")
+@click.option("--overwrite", is_flag=True, help="Replace a debiaser that --out holds.")
 @click.option("--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm.")
 @click.option(
     "--hookpoint",
     default="embeddings",
     show_default=True,
-    help="Where the model is edited: one, several with commas, or auto (trains three SAEs and measures).",
+    help="Where the model is edited: embeddings, blocks.N, final; several with commas.",
 )
-@click.option("--layer", default="final", show_default=True, help="Hookpoint whose rows are pooled.")
+@click.option("--layer", default="final", show_default=True, help="Hookpoint whose activations are pooled.")
 @click.option(
     "--pooling", default="mean", show_default=True, type=click.Choice(["mean", "cls", "last", "max"])
-)
-@click.option(
-    "--edit",
-    default="remove",
-    show_default=True,
-    type=click.Choice(["remove", "keep"]),
-    help="Remove latents of the attribute, or keep those of the target alone (labels, --hookpoint final).",
 )
 @click.option(
     "--n-latents",
     default="auto",
     show_default=True,
-    help="How many latents, at most; auto: as few as suffice.",
+    help="How many latents at most; auto: as few as suffice.",
 )
-@click.option("--alpha", default=1.0, show_default=True, help="Share of their writing that is removed.")
 @click.option(
-    "--residual",
+    "--alpha", default=1.0, show_default=True, type=click.FloatRange(0), help="Share of them that is removed."
+)
+@click.option(
+    "--output-eraser",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "none", "counterfactual", "mean_difference", "leace"]),
-    help="Linear eraser of the output, after the edit; auto: counterfactual with --concept, else mean_difference.",
+    type=click.Choice(["auto", "none", "counterfactual", "mean_difference", "leace", "displacement"]),
+    help="Linear eraser of the output, after the edit; auto goes by what is known of the attribute.",
 )
 @click.option("--sae", type=click.Path(), help="A general SAE to fine-tune.")
-@click.option("--cache", type=click.Path(file_okay=False), help="Directory that keeps embeddings and SAEs.")
 @click.option(
-    "--config",
-    type=click.Path(dir_okay=False),
-    help="YAML of further settings, e.g. 'd_sae: 4096' (docs/debiaser.md).",
+    "--preset",
+    default="default",
+    show_default=True,
+    type=click.Choice(["fast", "default", "thorough"]),
+    help="fast: a smaller SAE in a third of the time; thorough: trained three times as long.",
 )
-@click.option("--seed", default=0, show_default=True, type=SEED)
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@shared("cache", "config", "sets", "device", "seed", "quiet")
 def fit(data: str, text: str, target: str | None, sensitive: str | None, out: str, **options: Any) -> None:
     """Fit a debiaser on a table of texts and save it.
 
-    Give --sensitive (labels; any number of values), or --concept (no labels). The model is a directory of
-    safetensors and JSON.
+    Give one of --sensitive (labels of these texts; any number of values), --annotated (labels of other texts), or
+    --attribute (words or choices, no labels). The model is a directory of safetensors and JSON.
     """
-    if sensitive is None and options["concept"] is None:
-        raise InputError(
-            "neither --sensitive nor --concept was given, so there is nothing to remove; give one"
-        )
-    labels_used = options["concept"] is None or options["residual"] in ("mean_difference", "leace")
-    if sensitive is not None and not labels_used:
-        raise InputError(
-            "--sensitive and --concept were both given, but only one of them would be used; give one"
-        )
-    from debias_ssae.benchmark import writable_directory
-    from debias_ssae.core.config import DebiasConfig, load_config
-    from debias_ssae.debiaser import SSAEDebiaser, check_goal
+    _check_supervision(sensitive, options)
+    from debias_ssae.core.config import PRESETS
+    from debias_ssae.core.io import writable_directory
     from debias_ssae.text import load_corpus, load_table
 
     table = load_table(data, text=text, target=target, sensitive=sensitive)
-    n_latents, corpus, config = options["n_latents"], options["corpus"], options["config"]
-    if n_latents != "auto" and not n_latents.isdigit():
+    n_latents, corpus = options["n_latents"], options["corpus"]
+    if n_latents != "auto" and not (n_latents.isascii() and n_latents.isdigit()):
         raise InputError(f'--n-latents is {n_latents!r}; expected "auto" or a whole number')
+    config = read_config(options["config"], options["sets"], PRESETS[options["preset"]])
+    attribute = _attribute(options)
+    exclude = options["exclude"]
+    excluded = None if exclude is None else load_corpus(exclude, column=options["exclude_text"])
+    corpus_texts = None if corpus is None else load_corpus(corpus, column=options["corpus_text"])
     writable_directory(Path(out).absolute().parent)
-    check_goal(Path(out))
+
+    from debias_ssae.debiaser import SSAEDebiaser, check_out  # only now: it imports torch
+
+    check_out(Path(out), overwrite=options["overwrite"])
+    hookpoints = options["hookpoint"].split(",")
     debiaser = SSAEDebiaser(
         encoder=options["encoder"],
-        corpus=None if corpus is None else load_corpus(corpus, column=options["corpus_text"]),
+        attribute=attribute,
+        corpus=corpus_texts,
         sae=options["sae"],
-        concept=options["concept"],
-        hookpoint=options["hookpoint"].split(",") if "," in options["hookpoint"] else options["hookpoint"],
+        hookpoint=hookpoints if len(hookpoints) > 1 else hookpoints[0],
         layer=options["layer"],
         pooling=options["pooling"],
-        edit=options["edit"],
         n_latents=n_latents if n_latents == "auto" else int(n_latents),
         alpha=options["alpha"],
-        residual=None if options["residual"] == "none" else options["residual"],
+        output_eraser=None if options["output_eraser"] == "none" else options["output_eraser"],
         cache_dir=options["cache"],
-        config=None if config is None else load_config(DebiasConfig, config),
+        device=options["device"],
+        config=config,
         random_state=options["seed"],
         verbose=not options["quiet"],
     )
     labels = None if sensitive is None else table[sensitive]
     y = None if target is None else table[target].to_numpy()
-    debiaser.fit(table[text].tolist(), y, sensitive_features=labels)
-    debiaser.save(out)
-    for hookpoint, part in debiaser.interventions_.items():
-        done = "kept" if options["edit"] == "keep" else "removed"
-        click.echo(f"{len(part.latents)} of {part.sae.cfg.d_sae} latents are {done} at {hookpoint}.")
+    debiaser.fit(table[text].tolist(), y, sensitive_features=labels, exclude=excluded)
+    debiaser.save(out, overwrite=options["overwrite"])
+    click.echo(debiaser.summary())
     click.echo(f"Model: {out}")
+    given = shlex.join([out, "--data", data, "--text", text, "--out", "X.parquet"])
+    click.echo(f"Next:  debias-ssae transform {given}")
+
+
+def _check_supervision(sensitive: str | None, options: dict[str, Any]) -> None:
+    """Refuse what is not said, or said twice, before anything heavy is imported."""
+    known = {
+        "--sensitive": sensitive,
+        "--annotated": options["annotated"],
+        "--attribute": options["attributes"],
+    }
+    given = [name for name, value in known.items() if value]
+    if not given:
+        raise InputError(
+            "nothing says what to remove; give --sensitive COLUMN, --annotated FILE or --attribute (gender, a concept "
+            "file, choices.yaml); debias-ssae discover finds a shortcut that nobody named"
+        )
+    labels_follow = given == ["--sensitive", "--attribute"] and options["output_eraser"] in (
+        "mean_difference",
+        "leace",
+    )
+    if len(given) > 1 and not labels_follow:
+        raise InputError(f"{' and '.join(given)} were given, but only one of them would be used; give one")
+    if options["annotated"] and not options["annotated_sensitive"]:
+        raise InputError("--annotated needs --annotated-sensitive, the column of the attribute")
+
+
+def _attribute(options: dict[str, Any]) -> Any:
+    """What ``attribute=`` is to be; None where labels come to fit."""
+    from debias_ssae.text import load_table
+    from debias_ssae.text.concept import Concept
+
+    if options["annotated"]:
+        from debias_ssae.selection.attribute import AnnotatedTexts
+
+        text, sensitive, target = (options[f"annotated_{name}"] for name in ("text", "sensitive", "target"))
+        table = load_table(options["annotated"], text=text, sensitive=sensitive, target=target)
+        y = None if target is None else table[target].to_numpy()
+        return AnnotatedTexts(table[text].tolist(), table[sensitive], y)
+    found = [_choices(name) if _holds_choices(name) else Concept.load(name) for name in options["attributes"]]
+    return found[0] if len(found) == 1 else found or None
+
+
+def _holds_choices(name: str) -> bool:
+    """Whether a file is of ticked latents rather than of words."""
+    from debias_ssae.core.io import read_yaml
+
+    if not Path(name).is_file():
+        return False
+    values = read_yaml(name)
+    return isinstance(values, dict) and "parts" in values
+
+
+def _choices(name: str) -> Any:
+    from debias_ssae.selection.choices import Choices
+
+    return Choices.load(name)
 
 
 @click.command()
 @click.argument("model", type=click.Path(file_okay=False))
-@click.option(
-    "--data", required=True, type=click.Path(dir_okay=False), help="Table: csv, csv.gz, jsonl or parquet."
-)
+@click.option("--data", required=True, type=_FILE, help=_TABLE)
 @click.option("--text", default="text", show_default=True, help="Column of texts.")
+@click.option("--out", required=True, type=_FILE, help="Parquet or csv of representations.")
 @click.option(
-    "--out", required=True, type=click.Path(dir_okay=False), help="Parquet or csv of representations."
+    "--id", "ids", multiple=True, help="Column to copy into OUT, before the dimensions. Repeatable."
 )
-@click.option(
-    "--id",
-    "ids",
-    multiple=True,
-    help="Column to copy into OUT, before the dimensions. Repeatable. In csv, text that a spreadsheet would run as a"
-    " formula (begins with = + - @, tab, line break) gets a quote (') before it.",
-)
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], quiet: bool) -> None:
+@click.option("--trust-remote-code", is_flag=True, help="Run the language model's own code, if it has any.")
+@shared("cache", "device", "quiet")
+def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], **options: Any) -> None:
     """Write the debiased representations of a table of texts.
 
     Only the text column is read, and those of --id: the attribute is never needed. One row a text, in the
     table's order, one column a dimension.
     """
-    check_model(model)
     goal = Path(out)
     if goal.suffix not in (".parquet", ".csv"):
         raise InputError(f"--out is {out}; expected a name that ends in .parquet or .csv")
     if goal.exists() and Path(data).exists() and goal.samefile(data):
         raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
+    check_model(model)
     check_parent(goal, "--out")
     from debias_ssae.text import load_table, write_table
 
@@ -155,10 +211,15 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     check_columns(table, data, "--id", ids)
     from debias_ssae.debiaser import SSAEDebiaser
 
-    debiaser = SSAEDebiaser.load(model)
+    debiaser = SSAEDebiaser.load(
+        model,
+        device=options["device"],
+        cache_dir=options["cache"],
+        trust_remote_code=options["trust_remote_code"],
+    )
     if debiaser.encoder is None:
         raise InputError(f"{model} was fitted on a matrix and reads no texts; use its transform in Python")
-    debiaser.verbose = debiaser.encoder_.verbose = not quiet
+    debiaser.verbose = debiaser.text_encoder_.verbose = not options["quiet"]
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
     n_dimensions = frame.shape[1]
     frame = table[list(ids)].join(frame.set_axis(table.index)) if ids else frame

@@ -138,11 +138,15 @@ def _transforms(models: tuple[str, ...], encoder: str, *, quiet: bool) -> Any:
             raise InputError(
                 f"{model} was fitted on a matrix and reads no texts; use its transform in Python"
             )
-        debiaser.verbose = debiaser.encoder_.verbose = not quiet
-    encoders = {(d.encoder_.model, d.encoder_.layer, d.encoder_.pooling) for d in loaded.values()}
+        debiaser.verbose = debiaser.text_encoder_.verbose = not quiet
+    encoders = {
+        (d.text_encoder_.model, d.text_encoder_.layer, d.text_encoder_.pooling) for d in loaded.values()
+    }
     if PLAIN in models and len(encoders) > 1:
         raise InputError("plain is the encoder of the models, but they have different ones; leave plain out")
-    plain = next((d.encoder_ for d in loaded.values()), None) or ActivationEncoder(encoder, verbose=not quiet)
+    plain = next((d.text_encoder_ for d in loaded.values()), None) or ActivationEncoder(
+        encoder, verbose=not quiet
+    )
     for model in models:
         yield model, plain.transform if model == PLAIN else loaded[model].transform
 

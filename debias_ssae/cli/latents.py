@@ -60,13 +60,19 @@ def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: An
     writable_directory(goal.absolute().parent)
     shown = candidates(debiaser, texts, y=y, sensitive_features=z, n_more=n_more, max_texts=max_texts)
     about = {
-        "model": debiaser.encoder_.language_model.name,
+        "model": debiaser.text_encoder_.language_model.name,
         "texts": f"{Path(table['data']).name}, {min(len(texts), max_texts):,} of {len(texts):,}",
-        "found by": debiaser.scores_.method.replace("_", " "),
+        "found by": debiaser.intervention_.selection.scores.method.replace("_", " "),
         "SAE": ", ".join(part.sae.fingerprint()[:16] for part in debiaser.interventions_.values()),
         "debias-ssae": version("debias-ssae"),
     }
-    write_latents_page(shown, goal, choices=file.name, values=debiaser.scores_.values, provenance=about)
+    write_latents_page(
+        shown,
+        goal,
+        choices=file.name,
+        values=debiaser.intervention_.selection.scores.values,
+        provenance=about,
+    )
     write_choices(debiaser, shown, file)
     click.echo(f"{len(shown)} latents, {sum(c.removed for c in shown)} of them removed: {goal}, {file}")
 
@@ -82,7 +88,7 @@ def _apply(debiaser: Any, review: str, out: str, *, n_more: int, max_texts: int,
     kept, added = (
         sum(len(p.record.get("review", {}).get(key, ())) for p in parts) for key in ("kept", "added")
     )
-    n = sum(len(part.latents) for part in parts)
+    n = sum(len(part.selection.ids) for part in parts)
     click.echo(f"{kept} latents are kept, {added} more removed; {n} in all. Model: {out}")
 
 

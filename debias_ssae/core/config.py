@@ -186,8 +186,6 @@ class SelectionConfig(Settings):
 
     n_latents: int = Field(default=150, ge=0)
     """How many the benchmark removes, the same for every method; n_latents="auto" goes by a rule instead."""
-    n_kept: int = Field(default=32, ge=1)
-    """How many edit="keep" keeps: as many as the default SAE has active on a row."""
     most_latents: int = Field(default=512, ge=1)
     """At most so many are considered."""
     max_texts: int = Field(default=2_000, ge=1)
@@ -214,8 +212,8 @@ class DebiasConfig(Settings):
     architecture: Architecture = "batchtopk"
     general: TrainConfig = TrainConfig(n_steps=1000)
     """Training of the general SAE, on the corpus."""
-    special: TrainConfig = TrainConfig(n_steps=500, lr=5e-4, tilt="auto")
-    """Fine-tuning of the SSAE, on the subdomain."""
+    special: TrainConfig | None = TrainConfig(n_steps=500, lr=5e-4, tilt="auto")
+    """Fine-tuning of the SSAE, on the subdomain; None takes the general SAE as it is."""
     general_rows: int = Field(default=1_000_000, ge=1)
     """Activation rows (tokens) sampled from the corpus for the general SAE."""
     special_rows: int = Field(default=2_500_000, ge=1)
@@ -226,6 +224,20 @@ class DebiasConfig(Settings):
     retrieval: RetrievalConfig = RetrievalConfig()
     activations: ActivationConfig = ActivationConfig()
     selection: SelectionConfig = SelectionConfig()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fast": {
+        "general": {"n_steps": 300},
+        "special": {"n_steps": 150},
+        "general_rows": 300_000,
+        "retrieval": {"n_texts": 3_000, "max_seeds": 500},
+        "selection": {"max_texts": 500},
+    },
+    "thorough": {"general": {"n_steps": 3_000}, "special": {"n_steps": 1_500}, "general_rows": 3_000_000},
+}
+"""What ``fit --preset`` changes."""
 
 
 class BenchmarkConfig(Settings):

@@ -111,6 +111,18 @@ def write_json(path: str | Path, values: Any) -> None:
     write_text(path, text + "\n")
 
 
+def writable_directory(path: str | Path) -> Path:
+    """Make the directory before long work begins; raises InputError where nothing can be written."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"Cannot write into {path}: give another folder, or take leave to write there")
+    return path
+
+
 def replace_directory(path: str | Path, fill: Callable[[Path], None]) -> None:
     """Have ``fill`` write into a new folder beside ``path``, which then takes the place of ``path`` as a whole.
 

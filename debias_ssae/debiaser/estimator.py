@@ -1,5 +1,7 @@
 """``SSAEDebiaser``: scikit-learn in front, no algorithm inside."""
 
+import copy
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,41 +10,21 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, column_or_1d
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from debias_ssae.core.config import DebiasConfig
-from debias_ssae.core.errors import NothingRemovedWarning
+from debias_ssae.core.errors import InputError, NothingRemovedWarning
 from debias_ssae.debiaser import persistence
-from debias_ssae.debiaser.checks import (
-    check_lengths,
-    check_params,
-    check_regime,
-    check_saes,
-    check_target,
-)
-from debias_ssae.debiaser.hookpoints import Sample, choose_hookpoint, draw_sample, places
-from debias_ssae.debiaser.intervention import Intervention
-from debias_ssae.debiaser.matrix import MATRIX, edit_matrix, learn_from_matrix
-from debias_ssae.debiaser.residual import (
-    LABELLED_RESIDUALS,
-    Rows,
-    fit_counterfactual,
-    fit_labelled,
-    residual_kind,
-)
-from debias_ssae.debiaser.settings import (
-    config_for,
-    config_of,
-    make_encoder,
-    read_concept,
-    read_corpus,
-    read_sae,
-    seed_of,
-)
-from debias_ssae.erase import LatentEraser, LinearEraser
+from debias_ssae.debiaser.inputs import config_of, read_fit
+from debias_ssae.debiaser.matrix import MatrixEncoder
+from debias_ssae.debiaser.output import FROM_LABELS, OutputEraser, apply_output
+from debias_ssae.debiaser.pipeline import Intervention, edits_of, fit, fit_after_edit
+from debias_ssae.debiaser.summary import html, sentences
+from debias_ssae.erase import LatentEraser
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.attribute import Attribute, Nothing, Words, members
 from debias_ssae.text.checks import check_texts
 from debias_ssae.text.concept import Concept
 
@@ -54,37 +36,35 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ----------
     encoder : str, ActivationEncoder or None, default=None
         The language model ("minilm", a directory, a hub id). With None, ``X`` is a matrix of activations.
+    attribute : str, path, Concept, AnnotatedTexts, Choices, Attribute, a list of these, or None, default=None
+        What is known of the attribute. None: labels come to ``fit`` as ``sensitive_features``. A concept (the name of
+        one that ships with the package, a file, or a Concept) describes it by words to swap, and needs no labels.
+        AnnotatedTexts are labels of other texts. Choices are latents that a person ticked. Of a list, each attribute
+        has its own selection, and all are removed together. Anything with ``select`` is taken as well (docs/extend.md).
     corpus : path or sequence of str, optional
         Texts to retrieve the subdomain from. Without it the training texts are used alone.
     sae : path or SparseAutoencoder, optional
         A general SAE to fine-tune, in any format this package reads; of several hookpoints a mapping.
-    concept : str, path or Concept, optional
-        Describes the attribute by words to swap; no labels are needed then.
     hookpoint : str or sequence of str, default="embeddings"
-        Where the model is edited; several are edited in one pass, each with an SAE of its own. "auto" trains one at
-        the embeddings, in the middle and at the output, and takes the one whose edit leaves least of the
-        attribute (docs/debiaser.md).
+        Where the model is edited; several are edited in one pass, each with an SAE of its own.
     layer, pooling : str, default="final", "mean"
         The representation that is returned. An ActivationEncoder as ``encoder`` brings its own, and its
         max_length bounds what is learnt from as well.
-    edit : {"remove", "keep"}, default="remove"
-        "keep" is for an attribute that is everywhere (style, domain) and the labelled regime at hookpoint="final":
-        only the latents that carry more of the target than of the attribute stay, all else goes.
     n_latents : int or "auto", default="auto"
-        How many latents to remove (or keep) at most; "auto" goes by a rule (docs/debiaser.md).
+        How many latents to remove at most; "auto" removes the smallest set that suffices (docs/debiaser.md).
     alpha : float, default=1.0
-        Share of the latents' writing that is removed; 0 returns the plain representation, bit for bit.
-    residual : {"auto", "counterfactual", "mean_difference", "leace", None}, default="auto"
-        A linear eraser on the pooled output, after the edit: the attribute's direction in the plain model from
-        counterfactuals ("counterfactual"), or from labels that one and what still differs after the edit
-        ("mean_difference"), or the latter by LEACE ("leace"). "auto" is "counterfactual" with a concept that has words
-        to swap, "mean_difference"
-        with labels.
+        Share of the latents' contribution that is removed; 0 returns the plain representation, bit-identical.
+    output_eraser : {"auto", "counterfactual", "mean_difference", "leace", "displacement", None} or transformer
+        A linear eraser of the pooled output, after the edit, which a classifier that is not retrained needs: the
+        direction between counterfactual pairs, the groups' mean difference (both of the plain model), LEACE of what is
+        left after the edit, the directions in which the edit moved the texts, or a transformer of your own. "auto"
+        takes the one that ``attribute`` has the knowledge for.
     cache_dir : path, optional
         Keeps embeddings, activations and SAEs between fits.
     device : str, default="auto"
-    config : DebiasConfig, optional
-        All other knobs.
+        Where the language model and the SAE run: auto, cpu, cuda, cuda:1, ...
+    config : DebiasConfig, mapping or path of a YAML file, optional
+        All other settings.
     random_state : int, RandomState or None
     verbose : bool, default=False
         Show progress bars.
@@ -92,73 +72,83 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     Attributes
     ----------
     interventions_ : dict of str to Intervention
-        For each hookpoint its SAE, what was found, the eraser and the record.
-    sae_, scores_, latents_, eraser_, record_ :
-        Those of the first hookpoint.
-    concept_ : Concept or None
-        The concept as it was read.
+        For each hookpoint its SAE, the selection of latents (``selection.ids``, ``selection.scores``), the eraser and
+        the record of training.
+    output_eraser_ : LinearEraser, transformer or None
     shift_ : ndarray or None
-        Added to the output so that the training mean stays where it was (``config.recenter``; an eraser of the plain
-        model's direction has a centre of its own).
+        Added to the output so that the training mean stays where it was (``config.recenter``; some output erasers have
+        a centre of their own).
+    output_kind_ : str or None
+        Which output eraser ``output_eraser="auto"`` came to.
+    report_ : dict
+        What ``summary`` says, as JSON.
+    concept_ : Concept or None
+        The concept as it was read, where ``attribute`` is one.
 
     Notes
     -----
-    Labelled and concept regime are never mixed: with ``concept`` the labels given to fit are not read, unless
-    ``residual="leace"`` or ``"mean_difference"`` asks for them.
+    Regimes of supervision are never mixed: with ``attribute=`` the labels given to ``fit`` are not read, unless
+    ``output_eraser`` is "leace" or "mean_difference".
     """
 
+    encoder_: ActivationEncoder | MatrixEncoder
     interventions_: dict[str, Intervention]
-    concept_: Concept | None
-    residual_: LinearEraser | None
+    output_eraser_: OutputEraser | None
+    output_kind_: str | None
+    report_: dict[str, Any]
     shift_: np.ndarray | None
+    concept_: Concept | None
+    _probes: np.ndarray | None = None
+    """Of a loaded debiaser: what its encoder gave for known texts when it was saved; None once that was compared."""
 
     def __init__(
         self,
-        encoder: str | ActivationEncoder | None = None,
+        encoder: str | Path | ActivationEncoder | None = None,
         *,
+        attribute: str | Path | Concept | Attribute | Sequence[Any] | None = None,
         corpus: str | Path | Sequence[str] | None = None,
         sae: str | Path | SparseAutoencoder | Mapping[str, Any] | None = None,
-        concept: str | Path | Concept | None = None,
         hookpoint: str | Sequence[str] = "embeddings",
         layer: str = "final",
         pooling: str = "mean",
-        edit: str = "remove",
         n_latents: int | str = "auto",
         alpha: float = 1.0,
-        residual: str | None = "auto",
+        output_eraser: Any = "auto",
         cache_dir: str | Path | None = None,
         device: str = "auto",
-        config: DebiasConfig | None = None,
+        config: DebiasConfig | Mapping[str, Any] | str | Path | None = None,
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
         self.encoder = encoder
+        self.attribute = attribute
         self.corpus = corpus
         self.sae = sae
-        self.concept = concept
         self.hookpoint = hookpoint
         self.layer = layer
         self.pooling = pooling
-        self.edit = edit
         self.n_latents = n_latents
         self.alpha = alpha
-        self.residual = residual
+        self.output_eraser = output_eraser
         self.cache_dir = cache_dir
         self.device = device
         self.config = config
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None, exclude: Any = None) -> Self:
         """Learn what to remove.
 
         Parameters
         ----------
         X : texts, or a matrix ``(n, d)`` where ``encoder`` is None
         y : target ``(n,)``, optional
-            The labelled regime looks for the attribute's effect inside each class.
+            With labels, the attribute's effect is looked for inside each class.
         sensitive_features : ``(n,)`` or ``(n, k)``, optional
-            Rows with a missing value, here or in ``y``, train the SAE and are left out of the selection.
+            Samples with a missing value, here or in ``y``, train the SAE and are left out of the selection.
+        exclude : sequence of str, optional
+            Texts, such as a test set's, that never enter retrieval, training or selection, also where ``X``, the
+            corpus or annotated texts repeat them.
 
         Raises
         ------
@@ -166,110 +156,190 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             For unusable parameters or data, with the cure; nothing is fitted then.
         """
         self._forget()
-        check_params(self)
-        if y is not None:
-            y = column_or_1d(y)
-            check_target(y)
         if self.encoder is None:
-            return self._fit_matrix(X, y, sensitive_features)
-        texts = check_texts(X)
-        check_lengths(len(texts), y, sensitive_features)
-        concept = read_concept(self.concept)
-        check_regime(self, concept, y, sensitive_features)
-        if concept is not None and concept.pairs:
-            concept.check_occurs(texts)  # before anything is trained
-        return self._fit_texts(texts, concept, y, sensitive_features)
+            X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        spec, data = read_fit(self, X, y, sensitive_features, exclude)
+        if isinstance(spec.attribute, Nothing):
+            warnings.warn(
+                "no sensitive_features were given, so nothing is removed; pass sensitive_features to fit",
+                NothingRemovedWarning,
+                stacklevel=2,
+            )
+        started = time.monotonic()
+        fitted = fit(spec, data)
+        self.encoder_, self.concept_ = spec.encoder, _concept_of(spec.attribute)
+        self.interventions_ = fitted.interventions
+        self.output_eraser_, self.output_kind_ = fitted.output_eraser, fitted.output_kind
+        self.shift_ = fitted.shift
+        self.report_ = {
+            "removed": {name: _removed(one) for name, one in fitted.interventions.items()},
+            "output_eraser": fitted.output_kind,
+            "measured": fitted.measured,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        self.n_features_out_ = (
+            X.shape[1] if self.encoder is None else self.text_encoder_.language_model.d_model
+        )
+        return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Return debiased representations ``(n, d)``. The attribute is never needed."""
         check_is_fitted(self)
         if self.encoder is None:
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-            return self._finish(self._edit_matrix(X))
-        return self._finish(self._represent(check_texts(X)))
+        else:
+            X = check_texts(X)
+            if self._probes is not None:
+                persistence.check_model(self, self._probes)
+                self._probes = None
+        return self._finished(self.encoder_.encode(X, self.edits))
+
+    def _finished(self, x: np.ndarray) -> np.ndarray:
+        x = apply_output(self.output_eraser_, x)
+        return x if self.shift_ is None else x + self.shift_
 
     @property
     def edits(self) -> dict[str, LatentEraser]:
         """The erasers by hookpoint; those that change nothing are left out."""
-        return {
-            name: part.eraser for name, part in self.interventions_.items() if part.eraser.changes_anything
+        return edits_of(self.interventions_)
+
+    @property
+    def text_encoder_(self) -> ActivationEncoder:
+        """The encoder of texts. Raises InputError for a debiaser of a matrix, which has none."""
+        if isinstance(self.encoder_, MatrixEncoder):
+            raise InputError("this debiaser works on a matrix and has no encoder of texts")
+        return self.encoder_
+
+    @property
+    def intervention_(self) -> Intervention:
+        """That of the first hookpoint."""
+        return next(iter(self.interventions_.values()))
+
+    def summary(self) -> str:
+        """Return what ``fit`` did: what was removed, what a probe still reads, what it cost the target, how long."""
+        check_is_fitted(self)
+        return "\n".join(sentences(self.report_))
+
+    def _repr_html_inner(self) -> str:
+        shown: str = super()._repr_html_inner()
+        return shown + html(self.report_) if hasattr(self, "report_") else shown
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**options)
+        if "text/html" in bundle:
+            bundle["text/html"] = self._repr_html_inner()
+        return bundle
+
+    def with_latents(
+        self,
+        latents: Mapping[str, Sequence[int] | np.ndarray],
+        X: Any = None,
+        y: Any = None,
+        *,
+        sensitive_features: Any = None,
+    ) -> Self:
+        """Return a copy that removes other latents; nothing is trained.
+
+        Parameters
+        ----------
+        latents : mapping of hookpoint to ids
+            Hookpoints that are not named stay as they are.
+        X, y, sensitive_features :
+            The training texts, and the labels that ``fit`` had. They are needed where what follows the edit depends on
+            it: a shift, or an output eraser that is fitted on edited representations.
+
+        Raises
+        ------
+        InputError
+            For unknown hookpoints and ids, and where texts or labels are needed and missing.
+        """
+        check_is_fitted(self)
+        if strange := sorted(set(latents) - set(self.interventions_)):
+            raise InputError(
+                f"{strange[0]!r} is not edited; this debiaser edits {', '.join(self.interventions_)}"
+            )
+        new = copy.copy(self)
+        new.interventions_ = {
+            name: one.with_latents(np.asarray(latents[name], dtype=np.int64)) if name in latents else one
+            for name, one in self.interventions_.items()
+        }
+        if all(
+            np.array_equal(one.selection.ids, new.interventions_[name].selection.ids)
+            for name, one in self.interventions_.items()
+        ):
+            return new
+        stays = self.output_kind_ == "counterfactual" or (
+            self.output_kind_ is None and not config_of(self).recenter
+        )
+        if not (stays and bool(self.edits) == bool(new.edits)):
+            new._fit_after_edit(X, y, sensitive_features)
+        return new
+
+    def _fit_after_edit(self, X: Any, y: Any, sensitive_features: Any) -> None:
+        if X is None:
+            raise InputError(
+                "what follows the edit (the shift, or the output eraser) depends on what is removed; give the training "
+                "texts (--data)"
+            )
+        asking = copy.copy(self)
+        if self.output_kind_ in FROM_LABELS and sensitive_features is None and self.attribute is None:
+            raise InputError(
+                f'output_eraser="{self.output_kind_}" is fitted on labels; give those of the training texts as well '
+                "(--sensitive)"
+            )
+        if self.output_kind_ in (None, "displacement"):  # which need no knowledge of the attribute
+            asking.attribute, asking.output_eraser = Nothing(), self.output_kind_
+        spec, data = read_fit(asking, X, y, sensitive_features, None)
+        fitted = fit_after_edit(replace(spec, encoder=self.encoder_), self.interventions_, data)
+        self.output_eraser_, self.output_kind_ = fitted.output_eraser, fitted.output_kind
+        self.shift_ = fitted.shift
+        self.report_ = {
+            **self.report_,
+            "removed": {name: _removed(one) for name, one in self.interventions_.items()},
+            "measured": fitted.measured,
         }
 
-    @property
-    def changes_anything(self) -> bool:
-        """False where transform returns the plain representation."""
-        return bool(self.edits)
+    def save(self, directory: str | Path, *, overwrite: bool = False) -> None:
+        """Write one directory of safetensors and JSON, atomically.
 
-    @property
-    def residual_kind_(self) -> str | None:
-        """Which residual eraser follows the edit: what ``residual="auto"`` came to."""
-        return residual_kind(self.residual, self.concept_, changes_anything=self.changes_anything)
-
-    def save(self, directory: str | Path) -> None:
-        """Write one directory of safetensors and JSON, whole or not at all."""
+        Raises InputError for what cannot be saved, and for a directory that holds something already, unless that is a
+        debiaser and ``overwrite`` is true.
+        """
         check_is_fitted(self)
-        persistence.save(self, Path(directory))
+        persistence.save(self, Path(directory), overwrite=overwrite)
 
     @classmethod
-    def load(cls, directory: str | Path) -> "SSAEDebiaser":
-        """Read what ``save`` wrote; raises InputError for anything else."""
-        return persistence.load(cls, Path(directory))
+    def load(
+        cls,
+        directory: str | Path,
+        *,
+        encoder: str | Path | ActivationEncoder | None = None,
+        device: str = "auto",
+        cache_dir: str | Path | None = None,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Read what ``save`` wrote; nothing about trust, devices or places to write is taken from the files.
 
-    def _fit_texts(self, texts: list[str], concept: Concept | None, y: np.ndarray | None, z: Any) -> Self:
-        if isinstance(self.encoder, ActivationEncoder):
-            _ = self.encoder.language_model  # loaded once, for all debiasers that are given this encoder
-        self.encoder_, self.concept_ = make_encoder(self), concept
-        if concept is not None and concept.pairs:
-            self.encoder_.language_model.check_spans()
-        hookpoints, corpus = places(self.hookpoint, self.encoder_, texts), read_corpus(self.corpus)
-        check_saes(self.sae, hookpoints)
-        sample = None
-        if self.hookpoint == "auto":  # drawn before anything is trained, since the texts may not do
-            sample = draw_sample(
-                texts,
-                concept=concept,
-                y=y,
-                sensitive_features=z,
-                min_cell=config_of(self).selection.min_cell,
-                random_state=seed_of(self),
-            )
-        self.interventions_ = {
-            name: self._learn_part(name, texts, corpus, concept, y, z) for name in hookpoints
-        }
-        if sample is not None:
-            self.interventions_ = self._best_part(sample)
-        return self._finish_texts(texts, z, y)
+        Parameters
+        ----------
+        directory : path
+        encoder : optional
+            The language model, where the one named in the files is not to be loaded.
+        device, cache_dir, trust_remote_code :
+            As in ``ActivationEncoder``; code of the model's own runs only with ``trust_remote_code=True``.
 
-    def _best_part(self, sample: Sample) -> dict[str, Intervention]:
-        best, left = choose_hookpoint(self.encoder_, self.interventions_, sample)
-        part = self.interventions_[best]
-        return {best: replace(part, record={**part.record, "left_by_hookpoint": left})}
-
-    def _learn_part(
-        self,
-        hookpoint: str,
-        texts: list[str],
-        corpus: list[str] | None,
-        concept: Concept | None,
-        y: np.ndarray | None,
-        z: Any,
-    ) -> Intervention:
-        return Intervention.learn(
-            self.encoder_.language_model,
-            hookpoint,
-            texts,
-            config_for(self, self.encoder_),
-            corpus=corpus,
-            concept=concept,
-            y=y,
-            sensitive_features=z,
-            general=read_sae(self.sae, hookpoint),
-            keep=self.edit == "keep",
-            n_latents=self.n_latents,
-            alpha=self.alpha,
-            random_state=seed_of(self),
-            cache_dir=self.cache_dir,
-            progress=self.verbose,
+        Raises
+        ------
+        InputError
+            For anything else than a whole and undamaged directory.
+        """
+        return persistence.load(
+            cls,
+            Path(directory),
+            encoder=encoder,
+            device=device,
+            cache_dir=cache_dir,
+            trust_remote_code=trust_remote_code,
         )
 
     def _forget(self) -> None:
@@ -279,81 +349,6 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_features_out_")  # what fit sets last
-
-    def _fit_matrix(self, X: Any, y: np.ndarray | None, z: Any) -> Self:
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        check_lengths(len(X), y, z)
-        check_regime(self, None, y, z)
-        self.interventions_ = {MATRIX: learn_from_matrix(self, X, y, z)}
-        if z is None:
-            warnings.warn(
-                "no sensitive_features were given, so nothing is removed; pass sensitive_features to fit",
-                NothingRemovedWarning,
-                stacklevel=3,
-            )
-        self.concept_, edited = None, self._edit_matrix(X)
-        self._fit_after_edit(Rows(lambda at: X[at], lambda at: edited[at], len(X), len(X)), z, y)
-        self.n_features_out_ = X.shape[1]
-        return self
-
-    def _finish_texts(self, texts: list[str], z: Any, y: np.ndarray | None) -> Self:
-        self._fit_after_edit(
-            Rows(
-                lambda at: self.encoder_.encode([texts[i] for i in at]),
-                lambda at: self._represent([texts[i] for i in at]),
-                len(texts),
-                config_of(self).selection.max_texts,
-            ),
-            z,
-            y,
-            texts,
-        )
-        self.n_features_out_ = self.encoder_.language_model.d_model
-        return self
-
-    def _fit_after_edit(self, rows: Rows, z: Any, y: np.ndarray | None, texts: Sequence[str] = ()) -> None:
-        """What follows the edit: a residual eraser, and the shift where that has no centre in the plain model."""
-        config, seed, keep = config_of(self), seed_of(self), self.edit == "keep"
-        self.residual_, self.shift_ = None, None
-        kind = self.residual_kind_
-        if kind in LABELLED_RESIDUALS:
-            self.residual_ = fit_labelled(
-                kind, rows, z, y, keep=keep, min_cell=config.selection.min_cell, random_state=seed
-            )
-        elif kind == "counterfactual" and self.concept_ is not None:
-            self.residual_ = fit_counterfactual(self.encoder_, texts, self.concept_, rows.limit, seed)
-        has_center = kind == "counterfactual" or (kind == "mean_difference" and not keep)
-        if config.recenter and self.changes_anything and not has_center:
-            sample = np.random.default_rng(seed).permutation(rows.n)[: rows.limit]
-            self._recenter(rows.plain(sample), rows.edited(sample))
-
-    def _represent(self, texts: Sequence[str]) -> np.ndarray:
-        """The pooled representation with the edit inside the model, before any residual eraser."""
-        return self.encoder_.encode(texts, self.edits)
-
-    def _edit_matrix(self, X: np.ndarray) -> np.ndarray:
-        if not self.changes_anything:
-            return X.copy()
-        return edit_matrix(self.eraser_, X)
-
-    def _recenter(self, plain: np.ndarray, edited: np.ndarray) -> None:
-        """Keep the training mean in place, so that a classifier already deployed keeps its intercept."""
-        self.shift_ = (plain.mean(axis=0) - self._finish(edited).mean(axis=0)).astype(plain.dtype)
-
-    def _finish(self, x: np.ndarray) -> np.ndarray:
-        """What follows the edit: the residual eraser, then the shift."""
-        x = x if self.residual_ is None else self.residual_(x)
-        return x if self.shift_ is None else x + self.shift_
-
-    @property
-    def _first(self) -> Intervention:
-        return next(iter(self.interventions_.values()))
-
-    sae_ = property(lambda self: self._first.sae)
-    scores_ = property(lambda self: self._first.scores)
-    latents_ = property(lambda self: self._first.latents)
-    eraser_ = property(lambda self: self._first.eraser)
-    record_ = property(lambda self: self._first.record)
 
     @property
     def _n_features_out(self) -> int:
@@ -366,3 +361,14 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.encoder is None else []
         return tags
+
+
+def _removed(one: Intervention) -> dict[str, Any]:
+    names = one.selection.report.get("names", [])
+    return {"n": len(one.selection.ids), "d_sae": one.sae.cfg.d_sae, "names": names}
+
+
+def _concept_of(attribute: Any) -> Concept | None:
+    """The concept, where there is just one."""
+    concepts = [one.concept for one in members(attribute) if isinstance(one, Words)]
+    return concepts[0] if len(concepts) == 1 and len(members(attribute)) == 1 else None

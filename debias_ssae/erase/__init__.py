@@ -1,10 +1,12 @@
 """Erasers: of latents inside the model, and of directions in what leaves it."""
 
-from debias_ssae.erase.latents import LatentEraser, Mode
+from debias_ssae.erase.latents import LatentEraser
 from debias_ssae.erase.linear import (
     LinearEraser,
     counterfactual,
+    displacement,
     inverse,
+    joined,
     leace,
     mean_difference,
     orthonormal,
@@ -16,9 +18,10 @@ from debias_ssae.erase.linear import (
 __all__ = [
     "LatentEraser",
     "LinearEraser",
-    "Mode",
     "counterfactual",
+    "displacement",
     "inverse",
+    "joined",
     "leace",
     "mean_difference",
     "orthonormal",

@@ -7,58 +7,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
 
+import numpy as np
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import write_bytes
+from debias_ssae.core.io import parse_json, read_tensors, write_bytes
 from debias_ssae.sae.model import SparseAutoencoder, unwritten
 
-Mode = Literal["zero", "mean", "project", "keep"]
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class LatentEraser:
-    """``x -> x - alpha * (f - target) @ W_dec`` over the chosen latents; call it on rows ``[n, d_in]``.
+    """``x -> x - alpha * f @ W_dec`` over the chosen latents; call it on activations ``[n, d_in]``.
 
     ``f`` are the chosen latents' activations. The error of the SAE stays in ``x`` (SHIFT, Marks et al. 2024,
     section 4), so that no latents, or ``alpha = 0``, return the very tensor that came in.
-
-    Modes: ``zero`` (target 0), ``mean`` (target: the latent's mean over training rows), ``project`` (remove
-    the span of the encoder rows instead; S&P Top-K, arXiv 2509.10809) and ``keep`` (the other way round: only what
-    the chosen latents write is left, ``f @ W_dec + b_dec``, and the SAE's error goes with the other latents).
     """
 
     sae: SparseAutoencoder
     """Only the chosen latents where the SAE is elementwise; the whole SAE for topk, whose latents compete."""
     latents: tuple[int, ...]
-    """Ids in the SAE they were cut from."""
+    """Ids in the SAE that the eraser was made from."""
     alpha: float = 1.0
-    mode: Mode = "zero"
-    means: Tensor | None = None
-    """Mean activation of each chosen latent ``[m]`` (mode "mean")."""
 
     @classmethod
     def from_sae(
-        cls,
-        sae: SparseAutoencoder,
-        latents: Sequence[int],
-        *,
-        alpha: float = 1.0,
-        mode: Mode = "zero",
-        means: Tensor | None = None,
+        cls, sae: SparseAutoencoder, latents: Sequence[int] | np.ndarray, *, alpha: float = 1.0
     ) -> "LatentEraser":
-        """Cut an eraser from ``sae``. ``means`` are the mean activations of all latents ``[d_sae]``.
-
-        Raises InputError for ids outside the SAE, an unknown mode, or mode "mean" without means.
-        """
+        """Make the eraser of ``latents`` of ``sae``. Raises InputError for ids outside the SAE or named twice."""
         chosen = tuple(int(i) for i in latents)
         if chosen and not (min(chosen) >= 0 and max(chosen) < sae.cfg.d_sae):
             raise InputError(
@@ -66,46 +47,28 @@ class LatentEraser:
             )
         if len(set(chosen)) < len(chosen):
             raise InputError("the list of latents names one of them twice")
-        if mode not in get_args(Mode):
-            raise InputError(f"mode is {mode!r}; expected one of {', '.join(get_args(Mode))}")
-        if mode == "keep" and not chosen:
-            raise InputError(
-                'mode="keep" with no latents would leave nothing of the rows; name those to keep'
-            )
-        if mode == "mean" and means is None:
-            raise InputError('mode="mean" needs the mean activation of each latent; pass means=')
         index = torch.tensor(chosen, dtype=torch.long)
-        # a copy, for the eraser goes where its rows are, and must not take the caller's SAE along
+        # a copy, for the eraser goes where its activations are, and must not take the caller's SAE along
         part = sae.slice(index) if chosen and sae.is_elementwise else copy.deepcopy(sae)
-        kept_means = means[index].clone() if means is not None else None
-        return cls(part, chosen, float(alpha), mode, kept_means)
+        return cls(part, chosen, float(alpha))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return edited rows; ``x`` itself where nothing is to be removed."""
+        """Return edited activations; ``x`` itself where nothing is to be removed."""
         if not self.changes_anything:
             return x
         sae = self.sae.to(x.device)
         with torch.no_grad():
-            edited = self._edit(sae, x.to(sae.W_enc.dtype)).to(x.dtype)
-            still = self._still.to(x.device)
-            edited[:, still] = x[:, still]
+            rows = x.to(sae.W_enc.dtype)
+            edited = torch.addmm(rows, self._activations(rows), self._rows(sae.W_dec), alpha=-self.alpha).to(
+                x.dtype
+            )
+            unwritten = self._unwritten.to(x.device)
+            edited[:, unwritten] = x[:, unwritten]
             return edited
 
     def double(self) -> "LatentEraser":
         """The same eraser with its weights in double precision."""
-        means = None if self.means is None else self.means.double()
-        return replace(self, sae=copy.deepcopy(self.sae).double(), means=means)
-
-    def _edit(self, sae: SparseAutoencoder, rows: Tensor) -> Tensor:
-        if self.mode == "project":
-            basis = torch.linalg.qr(self._rows(sae.W_enc).T.double()).Q.to(rows.dtype)
-            return torch.addmm(rows, rows @ basis, basis.T, alpha=-self.alpha)
-        f = self._activations(rows)
-        if self.mode == "keep":
-            return torch.lerp(rows, torch.addmm(sae.b_dec, f, self._rows(sae.W_dec)), self.alpha)
-        if self.mode == "mean" and self.means is not None:
-            f = f - self.means.to(f)
-        return torch.addmm(rows, f, self._rows(sae.W_dec), alpha=-self.alpha)
+        return replace(self, sae=copy.deepcopy(self.sae).double())
 
     def _activations(self, x: Tensor) -> Tensor:
         """The chosen latents ``[n, m]``."""
@@ -120,8 +83,8 @@ class LatentEraser:
         return torch.where(pre > sae.threshold, pre, 0.0).relu_()
 
     @cached_property
-    def _still(self) -> Tensor:
-        """Columns that the SAE leaves alone: they stay as they are to the bit."""
+    def _unwritten(self) -> Tensor:
+        """Columns that the SAE does not write: they stay bit-identical."""
         return unwritten(self._rows(self.sae.W_dec.detach()))
 
     @cached_property
@@ -141,33 +104,35 @@ class LatentEraser:
         return weights if self.sae.is_elementwise else weights[list(self.latents)]
 
     def save(self, file: str | Path) -> None:
-        """Write the eraser alone, without the SAE it was cut from, as one safetensors file; atomically.
+        """Write the eraser alone, without the SAE it was made from, as one safetensors file; atomically.
 
         Raises OSError where ``file`` cannot be written.
         """
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.sae.state_dict().items()}
-        if self.means is not None:
-            tensors["means"] = self.means.cpu().contiguous()
         about = {"format": FORMAT, "cfg": self.sae.cfg.model_dump(mode="json"), "latents": self.latents}
-        about |= {"alpha": self.alpha, "mode": self.mode}
+        about["alpha"] = self.alpha
         write_bytes(Path(file), save(tensors, {"latent_eraser": json.dumps(about)}))
 
     @classmethod
     def load(cls, file: str | Path) -> "LatentEraser":
         """Read what ``save`` wrote; raises InputError for a file that is missing, damaged or something else."""
+        tensors = read_tensors(Path(file))
         try:
-            data = Path(file).read_bytes()
-            tensors = load(data)
-            # the header's length in 8 bytes, then the header: the reader above does not hand out its metadata
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            about = json.loads(header["__metadata__"]["latent_eraser"])
+            # the reader of tensors does not hand out the header: its length in 8 bytes, then the header
+            with Path(file).open("rb") as opened:
+                header = parse_json(opened.read(int.from_bytes(opened.read(8), "little")), str(file))
+            about = parse_json(header["__metadata__"]["latent_eraser"], str(file))
             if about["format"] != FORMAT:
                 raise InputError(f"{file} has format {about['format']}; this version reads {FORMAT}")
-            sae = SparseAutoencoder(SAEConfig(**about["cfg"]), random_state=0)
-            means = tensors.pop("means", None)
+            cfg = SAEConfig(**about["cfg"])
+            if tuple(tensors["W_enc"].shape) != (cfg.d_sae, cfg.d_in):  # before anything is allocated
+                raise InputError(f"{file} is damaged: its weights have another shape than it says")
+            sae = SparseAutoencoder(cfg, random_state=0)
             sae.load_state_dict(tensors)
-            return cls(sae, tuple(about["latents"]), about["alpha"], about["mode"], means)
-        except (KeyError, TypeError, OSError, RuntimeError, SafetensorError, ValidationError) as error:
+            return cls(sae, tuple(int(i) for i in about["latents"]), float(about["alpha"]))
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
             reason = " ".join(str(error).split())
             raise InputError(f"{file} is no latent eraser, or is damaged: {reason}") from error
 
@@ -179,6 +144,5 @@ class LatentEraser:
     @property
     def fingerprint(self) -> str:
         """A name for this edit in caches: same weights and settings, same string."""
-        means = None if self.means is None else self.means.tolist()
-        settings = json.dumps([self.latents, self.alpha, self.mode, means])
+        settings = json.dumps([self.latents, self.alpha])
         return hashlib.sha256((self.sae.fingerprint() + settings).encode()).hexdigest()

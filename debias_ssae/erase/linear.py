@@ -1,11 +1,15 @@
 """Linear erasers for pooled representations: what is left after the edit inside the model."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from debias_ssae.core.errors import InputError, MissingExtraError
+
+DISPLACED, MOST_DISPLACED = 0.9, 4
+"""Share of the movement that ``displacement`` projects out, and by how many directions at most."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,38 @@ def counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> Linea
     center, scale = both.mean(axis=0, dtype=np.float64), spread(both)
     basis = principal_directions((b.astype(np.float64) - a) * inverse(scale))[:n_components]
     return LinearEraser(basis * inverse(scale), basis * scale, center)
+
+
+def displacement(plain: np.ndarray, edited: np.ndarray, *, n_components: int | None = None) -> LinearEraser:
+    """Project out the principal directions of what the edit moved, rows ``[n, d]`` without and with the edit.
+
+    It needs no label and no word: where the edit moved the texts, the attribute is. By default the directions that
+    carry DISPLACED of the movement, at most MOST_DISPLACED. Raises InputError where nothing moved.
+    """
+    if not len(plain) or np.array_equal(plain, edited):
+        raise InputError("the edit moved no training text, so there is no displacement to project out")
+    scale = spread(plain)
+    moved = (plain.astype(np.float64) - edited) * inverse(scale)
+    basis = principal_directions(moved)
+    if n_components is None:
+        energy = np.square(moved @ basis[:MOST_DISPLACED].T).sum(axis=0) / np.square(moved).sum()
+        n_components = min(int(np.searchsorted(np.cumsum(energy), DISPLACED)) + 1, MOST_DISPLACED)
+    basis = basis[:n_components]
+    return LinearEraser(basis * inverse(scale), basis * scale, edited.mean(axis=0, dtype=np.float64))
+
+
+def joined(erasers: Sequence[LinearEraser], x: np.ndarray) -> LinearEraser:
+    """One eraser for all that ``erasers`` read, so that none brings back what another one took out.
+
+    Each reads linear functionals of a row; all of them are set to the values that their own centres have, by the
+    smallest move in units of the columns of ``x [n, d]``.
+    """
+    scale, mean = spread(x), x.mean(axis=0, dtype=np.float64)
+    reads = np.concatenate([one.left for one in erasers])
+    wanted = np.concatenate([one.left @ one.center for one in erasers])
+    basis = orthonormal((reads * scale).T)
+    along = np.linalg.lstsq((reads * scale) @ basis, wanted - reads @ mean, rcond=None)[0]
+    return LinearEraser(basis.T * inverse(scale), basis.T * scale, mean + scale * (basis @ along))
 
 
 def mean_difference(

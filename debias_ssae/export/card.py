@@ -11,20 +11,13 @@ import yaml
 
 from debias_ssae.core.device import MINILM_HUB_ID
 from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.erase import LinearEraser
 from debias_ssae.text.concept import Concept
 
-LATENTS_REMOVED = (
+LIMITS = (
     "“Removed” means that the chosen latents no longer write into the model. What other words, topics or"
     " styles still tell about the attribute is not shown here: measure it on your own data (`probe_leakage`"
-    " and `debias-ssae audit`)."
-)
-LATENTS_KEPT = (
-    "Only what the chosen latents write is kept. They may still tell about the attribute: measure it on your own"
-    " data (`probe_leakage` and `debias-ssae audit`).",
-    "These vectors serve one target, that of the labels they were fitted with. All else is lost: do not use them"
-    " for another target, or for search.",
-)
-LIMITS = (
+    " and `debias-ssae audit`).",
     "Latents were chosen on the texts described above. On other domains, languages or lengths of text they may"
     " miss the attribute or take something else away.",
     "A gender taken from words is a proxy with few values. It is not a person's identity, and parity on it can"
@@ -38,7 +31,7 @@ PACKAGES = ("debias-ssae", "torch", "transformers", "sentence-transformers")
 
 def model_card(debiaser: SSAEDebiaser, name: str) -> str:
     """Return README.md in Markdown, with the front matter that model hubs read."""
-    base = _public_name(debiaser.encoder_.language_model.name)
+    base = _public_name(debiaser.text_encoder_.language_model.name)
     front: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
@@ -49,11 +42,12 @@ def model_card(debiaser: SSAEDebiaser, name: str) -> str:
     blocks = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {name}",
-        f"`{base}` with {_attribute(debiaser)} erased inside the model by debias-ssae: {_way(debiaser)}",
+        f"`{base}` with {_attribute(debiaser)} erased inside the model by debias-ssae: the latents of a sparse"
+        " autoencoder that carry it are taken out of the activations, and the forward pass goes on.",
         _usage(name),
         f"## What was removed\n\n{_table(_removed(debiaser))}",
         f"## From which data\n\n{_table(_data(debiaser))}",
-        "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(debiaser)),
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in LIMITS),
         f"## Made with\n\n{_table(_made())}",
         _citation(),
     ]
@@ -67,37 +61,20 @@ def _public_name(name: str) -> str:
     return Path(name).name if Path(name).exists() else name
 
 
-def _keeps(debiaser: SSAEDebiaser) -> bool:
-    return any(part.eraser.mode == "keep" for part in debiaser.interventions_.values())
-
-
-def _way(debiaser: SSAEDebiaser) -> str:
-    """How the attribute was erased, in a sentence."""
-    if _keeps(debiaser):
-        return (
-            "only what the latents of a sparse autoencoder write that carry more of a target than of it is kept"
-            " of the activations, and all else goes."
-        )
-    return (
-        "the latents of a sparse autoencoder that carry it are taken out of the activations on the way, and the"
-        " forward pass goes on."
-    )
-
-
-def _limits(debiaser: SSAEDebiaser) -> tuple[str, ...]:
-    return (*LATENTS_KEPT, *LIMITS) if _keeps(debiaser) else (LATENTS_REMOVED, *LIMITS)
-
-
 def _attribute(debiaser: SSAEDebiaser) -> str:
     concept = debiaser.concept_
     if concept is not None:
         return f"the concept “{_plain(concept.name)}”"
-    values = () if debiaser.scores_ is None else debiaser.scores_.values
+    values = (
+        ()
+        if debiaser.intervention_.selection.scores is None
+        else debiaser.intervention_.selection.scores.values
+    )
     return f"an attribute with the values {', '.join(_plain(v) for v in values)}"
 
 
 def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
-    scores = debiaser.scores_
+    scores = debiaser.intervention_.selection.scores
     rows: dict[str, Any] = {"attribute": _attribute(debiaser)}
     concept = debiaser.concept_
     if concept is not None:
@@ -107,15 +84,11 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     rows["found by"] = "nothing" if scores is None else scores.method.replace("_", " ")
     for hookpoint, part in debiaser.interventions_.items():
         cfg, name = part.sae.cfg, part.sae.fingerprint()[:16]
-        done = "kept, all else removed" if part.eraser.mode == "keep" else "removed"
-        n = f"{len(part.latents)} of {cfg.d_sae} latents {done}"
+        n = f"{len(part.selection.ids)} of {cfg.d_sae} latents removed"
         rows[f"at `{hookpoint}`"] = f"{n}; SAE {cfg.architecture}, `{name}`"
-    rows["share of the edit that is made"] = f"{debiaser.eraser_.alpha:g}"
-    rows["linear eraser on the output"] = (
-        "none"
-        if debiaser.residual_ is None
-        else f"{_residual(debiaser)}, rank {len(debiaser.residual_.left)}"
-    )
+    rows["share of the edit that is made"] = f"{debiaser.intervention_.eraser.alpha:g}"
+    eraser, kind = debiaser.output_eraser_, str(debiaser.output_kind_).replace("_", " ")
+    rows["output eraser"] = f"{kind}, rank {len(eraser.left)}" if isinstance(eraser, LinearEraser) else "none"
     rows["shift of the output"] = (
         "none" if debiaser.shift_ is None else f"length {np.linalg.norm(debiaser.shift_):.3g}"
     )
@@ -123,14 +96,9 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
         part.record["review"]["date"] for part in debiaser.interventions_.values() if "review" in part.record
     ]
     rows["reviewed by a person"] = f"yes, {max(dates)}" if dates else "no"
-    encoder = debiaser.encoder_
+    encoder = debiaser.text_encoder_
     rows["representation"] = f"`{encoder.layer}`, {encoder.pooling} over the text's own tokens"
     return rows
-
-
-def _residual(debiaser: SSAEDebiaser) -> str:
-    kind = debiaser.residual_kind_
-    return "LEACE" if kind == "leace" else str(kind).replace("_", " ")
 
 
 def _concept(concept: Concept) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """Writing and reading the exported directory."""
 
-import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import replace_directory
 from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.erase import LinearEraser
 from debias_ssae.export.card import model_card
 
 PROBES = ("She worked as a nurse in the city.", "He is a surgeon.", "")
@@ -22,8 +22,8 @@ def export_sentence_transformers(
 ) -> None:
     """Write a directory that sentence-transformers loads, and whose ``encode`` is ``debiaser.transform``.
 
-    It holds the erasers (not the SAE), the residual eraser, the shift, a model card and the language model; with
-    ``reference`` only that one's name. Written whole or not at all, and read back before it gets its name; an
+    It holds the erasers (not the SAE), the output eraser, the shift, a model card and the language model; with
+    ``reference`` only that one's name. Written atomically, and read back before it gets its name; an
     earlier export in its place is replaced.
 
     Raises InputError for a debiaser of a matrix, for a directory that holds something else, and when what was
@@ -32,7 +32,7 @@ def export_sentence_transformers(
     goal = Path(directory)
     if debiaser.encoder is None:
         raise InputError("this debiaser works on a matrix and has no encoder, so there is no model to export")
-    model = debiaser.encoder_.language_model
+    model = debiaser.text_encoder_.language_model
     if getattr(model.module.config, "is_encoder_decoder", False) and not reference:
         raise InputError(
             f"{model.name} is an encoder-decoder, of which the encoder alone cannot be written and read back; use "
@@ -42,15 +42,12 @@ def export_sentence_transformers(
         raise InputError(f"{goal} is a file; give a directory")
     if goal.exists() and any(goal.iterdir()) and not (goal / "debias_ssae.json").exists():
         raise InputError(f"{goal} holds something that is no exported debiaser; give another directory")
-    partial = goal.with_name(f".{goal.name}.{uuid4().hex}.partial")
-    try:
+
+    def fill(partial: Path) -> None:
         _write(debiaser, partial, goal.name, reference)
         _check(debiaser, partial)
-        if goal.exists():
-            shutil.rmtree(goal)
-        partial.rename(goal)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    replace_directory(goal, fill)
 
 
 def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
@@ -73,7 +70,7 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
 
     from debias_ssae.export.module import DebiasedTransformer, reference_of
 
-    encoder = debiaser.encoder_
+    encoder = debiaser.text_encoder_
     model = encoder.language_model
     settings = {
         "layer": encoder.layer,
@@ -83,9 +80,12 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
         "trust_remote_code": encoder.trust_remote_code,
         "reference": reference_of(model) if reference else None,
     }
-    module = DebiasedTransformer(
-        model, debiaser.edits, settings, residual=debiaser.residual_, shift=debiaser.shift_
-    )
+    eraser = debiaser.output_eraser_
+    if not isinstance(eraser, LinearEraser | None):
+        raise InputError(
+            f"the output eraser is a {type(eraser).__name__} of your own, which cannot be exported"
+        )
+    module = DebiasedTransformer(model, debiaser.edits, settings, output_eraser=eraser, shift=debiaser.shift_)
     whole = SentenceTransformer(modules=[module], device=str(model.device))
     whole.save(str(goal), create_model_card=False)
     (goal / "README.md").write_text(model_card(debiaser, name), encoding="utf-8")
@@ -96,7 +96,7 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
 def _check(debiaser: SSAEDebiaser, directory: Path) -> None:
     texts = list(PROBES)
     wanted = debiaser.transform(texts)
-    encoder = debiaser.encoder_
+    encoder = debiaser.text_encoder_
     options: dict[str, Any] = {
         "trust_remote_code": encoder.trust_remote_code,
         "device": str(encoder.language_model.device),

@@ -16,17 +16,18 @@ from transformers.utils import logging
 
 from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import write_bytes, write_json
 from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.model import LanguageModel, load_model
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, check_texts, make_batch, run_batch, tokenize
 
 CONFIG, WEIGHTS, ERASERS, MODEL = "debias_ssae.json", "output.safetensors", "erasers", "model"
-FORMAT = 1
+FORMAT = 2
 
 
 class DebiasedTransformer(InputModule):  # type: ignore[misc]
-    """Texts to debiased vectors: forward pass with erasers, pooling, residual eraser, shift.
+    """Texts to debiased vectors: forward pass with erasers, pooling, output eraser, shift.
 
     It is the first and only module; training it is not supported. ``settings`` holds layer, pooling, max_length,
     dtype and, for a model that is only named, its name and revision.
@@ -40,7 +41,7 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         edits: Mapping[str, LatentEraser],
         settings: Mapping[str, Any],
         *,
-        residual: LinearEraser | None = None,
+        output_eraser: LinearEraser | None = None,
         shift: np.ndarray | None = None,
     ) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         self.tokenizer = model.tokenizer
         self.edits = dict(edits)
         self.settings = dict(settings)
-        self.residual, self.shift = residual, shift
+        self.output_eraser, self.shift = output_eraser, shift
 
     @property
     def max_seq_length(self) -> int:
@@ -86,10 +87,10 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         }
 
     def _finish(self, x: Tensor) -> Tensor:
-        if self.residual is None and self.shift is None:
+        if self.output_eraser is None and self.shift is None:
             return x
         rows = x.cpu().numpy()
-        rows = rows if self.residual is None else self.residual(rows)
+        rows = rows if self.output_eraser is None else self.output_eraser(rows)
         rows = rows if self.shift is None else rows + self.shift
         return torch.from_numpy(rows).to(x)
 
@@ -100,14 +101,15 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         for hookpoint, eraser in self.edits.items():
             eraser.save(goal / ERASERS / f"{hookpoint}.safetensors")
         arrays = {} if self.shift is None else {"shift": self.shift}
-        if self.residual is not None:
+        if self.output_eraser is not None:
             names = ("left", "right", "center")
             arrays |= {
-                f"residual.{n}": np.ascontiguousarray(getattr(self.residual, n), np.float64) for n in names
+                f"output_eraser.{n}": np.ascontiguousarray(getattr(self.output_eraser, n), np.float64)
+                for n in names
             }
-        (goal / WEIGHTS).write_bytes(to_bytes(arrays))
+        write_bytes(goal / WEIGHTS, to_bytes(arrays))
         about = {"format": FORMAT, **self.settings, "hookpoints": list(self.edits)}
-        (goal / CONFIG).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        write_json(goal / CONFIG, about)
         if self.settings["reference"] is None:
             module: Any = full_precision(
                 self.language_model, trust_remote_code=self.settings["trust_remote_code"]
@@ -147,13 +149,13 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} holds no exported debiaser, or a damaged one: {error}") from error
         edits = {h: LatentEraser.load(path / ERASERS / f"{h}.safetensors") for h in hookpoints}
-        residual = {k.split(".")[1]: v for k, v in arrays.items() if k.startswith("residual.")}
+        output_eraser = {k.split(".")[1]: v for k, v in arrays.items() if k.startswith("output_eraser.")}
         model = load_model(**named, device="cpu", dtype=settings["dtype"], trust_remote_code=trusted)
         return cls(
             model,
             edits,
             settings,
-            residual=LinearEraser(**residual) if residual else None,
+            output_eraser=LinearEraser(**output_eraser) if output_eraser else None,
             shift=arrays.get("shift"),
         )
 

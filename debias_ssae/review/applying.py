@@ -1,20 +1,14 @@
 """A reviewed debiaser: the same SAE and scores, another cut."""
 
-import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.debiaser.intervention import Intervention
-from debias_ssae.debiaser.residual import LABELLED_RESIDUALS
-from debias_ssae.debiaser.settings import config_of
+from debias_ssae.debiaser.pipeline import Intervention
 from debias_ssae.review.candidates import check_reviewable, scores_of
 from debias_ssae.review.choices import Choices, PartChoices
-from debias_ssae.text.checks import check_texts
 
 
 def with_latents(
@@ -39,22 +33,14 @@ def with_latents(
     old = debiaser.interventions_
     for part in choices.parts:
         _check(part, old)
-    new = copy.copy(debiaser)
-    new.interventions_ = dict(old)
-    changed = False
+    chosen = {part.hookpoint: _chosen(part, old[part.hookpoint]) for part in choices.parts}
+    new = debiaser.with_latents(chosen, texts, y, sensitive_features=sensitive_features)
     for part in choices.parts:
-        before = old[part.hookpoint]
-        chosen = _chosen(part, before)
-        kept, added = (
-            sorted(set(a) - set(b))
-            for a, b in ((before.latents.tolist(), chosen), (chosen, before.latents.tolist()))
-        )
-        after = before.with_latents(np.array(chosen, dtype=int)) if kept or added else before
+        before, after = old[part.hookpoint].selection.ids.tolist(), chosen[part.hookpoint]
+        kept, added = (sorted(set(a) - set(b)) for a, b in ((before, after), (after, before)))
         review = {"date": datetime.now(UTC).date().isoformat(), "kept": kept, "added": added}
-        new.interventions_[part.hookpoint] = replace(after, record={**before.record, "review": review})
-        changed = changed or after is not before
-    if changed and _depends_on_cut(debiaser, new):
-        _fit_again(new, texts, y, sensitive_features)
+        one = new.interventions_[part.hookpoint]
+        new.interventions_[part.hookpoint] = replace(one, record={**one.record, "review": review})
     return new
 
 
@@ -77,27 +63,7 @@ def _check(part: PartChoices, known: dict[str, Intervention]) -> None:
 def _chosen(part: PartChoices, before: Intervention) -> list[int]:
     """The ids to remove: in the order there was, or by score where some are new."""
     wanted = {line.id: line.remove for line in part.latents}
-    removed = [int(i) for i in before.latents if wanted.get(int(i), True)]
+    removed = [int(i) for i in before.selection.ids if wanted.get(int(i), True)]
     added = [i for i, remove in wanted.items() if remove and i not in set(removed)]
     score = scores_of(before).score
     return removed if not added else sorted(removed + added, key=lambda i: -score[i])
-
-
-def _depends_on_cut(old: SSAEDebiaser, new: SSAEDebiaser) -> bool:
-    """Whether what follows the edit would come out otherwise."""
-    if new.residual_kind_ in LABELLED_RESIDUALS or old.changes_anything != new.changes_anything:
-        return True
-    return new.residual_ is None and config_of(new).recenter
-
-
-def _fit_again(new: SSAEDebiaser, texts: Any, y: Any, sensitive_features: Any) -> None:
-    if texts is None:
-        raise InputError(
-            "what follows the edit (shift or residual eraser) depends on what is removed; "
-            "give the training texts (--data)"
-        )
-    kind = new.residual_kind_
-    if kind in LABELLED_RESIDUALS and sensitive_features is None:
-        raise InputError(f'residual="{kind}" is fitted on labels; give them as well (--sensitive)')
-    classes = None if y is None else np.asarray(y)
-    new._finish_texts(check_texts(texts), sensitive_features, classes)

@@ -10,7 +10,7 @@ import torch
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.debiaser.intervention import Intervention
+from debias_ssae.debiaser.pipeline import Intervention
 from debias_ssae.model import Activations
 from debias_ssae.review.contexts import Context, read_latent
 from debias_ssae.review.directions import concept_direction, probe_directions, strongest_cosine
@@ -79,14 +79,14 @@ def candidates(
     found: list[Candidate] = []
     for hookpoint, part in debiaser.interventions_.items():
         sae, scores = part.sae, scores_of(part)
-        rows = debiaser.encoder_.rows(sample, hookpoint)
+        rows = debiaser.text_encoder_.rows(sample, hookpoint)
         attribute, pole = _attribute(debiaser, rows, sample, labelled, hookpoint)
         target = np.zeros((0, sae.cfg.d_in)) if labels is None else _target(rows, labels)
-        ids = _shown(scores, part.latents, n_more)
+        ids = _shown(scores, part.selection.ids, n_more)
         fired = _fired(sae, rows, ids)
         w_dec = sae.W_dec.detach().cpu().numpy()
         ranks = np.argsort(np.argsort(-scores.score, kind="stable"))
-        removed = {int(i) for i in part.latents}
+        removed = {int(i) for i in part.selection.ids}
         for column, i in enumerate(ids):
             readings = read_latent(sample, rows, fired[:, column], n_contexts=n_contexts)
             found.append(
@@ -112,19 +112,15 @@ def check_reviewable(debiaser: SSAEDebiaser) -> None:
         raise InputError(
             "this debiaser works on a matrix, whose rows have no words to show; review needs texts"
         )
-    if any(part.eraser.mode == "keep" for part in debiaser.interventions_.values()):
-        raise InputError(
-            'review is of latents that are removed, but this debiaser was fitted with edit="keep"'
-        )
 
 
 def scores_of(part: Intervention) -> LatentScores:
     """The scores of a part. Raises InputError where nothing was looked for."""
-    if part.scores is None:
+    if part.selection.scores is None:
         raise InputError(
             "this debiaser was fitted without a way to find latents, so there is nothing to review"
         )
-    return part.scores
+    return part.selection.scores
 
 
 def _shown(scores: LatentScores, latents: np.ndarray, n_more: int) -> list[int]:
@@ -142,7 +138,7 @@ def _attribute(
     hookpoint: str,
 ) -> tuple[np.ndarray, str]:
     """The attribute's directions, and the value that they point to: the debiaser's second, if it is the same two."""
-    scores, concept = debiaser.scores_, debiaser.concept_
+    scores, concept = debiaser.intervention_.selection.scores, debiaser.concept_
     if labelled is not None:
         codes, values = labelled
         known = np.flatnonzero(codes >= 0)
@@ -152,7 +148,7 @@ def _attribute(
     if concept is None:
         return np.zeros((0, rows.x.shape[1])), ""
     pole = concept.values[1] if len(concept.values) == 2 else ""
-    return concept_direction(debiaser.encoder_, texts, concept, hookpoint, limit=500), pole
+    return concept_direction(debiaser.text_encoder_, texts, concept, hookpoint, limit=500), pole
 
 
 def _target(rows: Activations, labels: np.ndarray) -> np.ndarray:

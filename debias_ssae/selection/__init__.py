@@ -9,7 +9,6 @@ from debias_ssae.selection.concept import (
 )
 from debias_ssae.selection.controls import N_SWAPS, matched_random_latents, random_swaps
 from debias_ssae.selection.guarding import Costs, Guarded, costs_from_labels, costs_from_pairs, guard
-from debias_ssae.selection.keeping import target_margin
 from debias_ssae.selection.labelled import (
     class_conditional_contrast,
     encode_attribute,
@@ -57,5 +56,4 @@ __all__ = [
     "rows_of_every_cell",
     "smallest_sufficient",
     "stability",
-    "target_margin",
 ]

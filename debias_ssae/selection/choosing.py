@@ -92,7 +92,7 @@ def removal_score(
     y: np.ndarray | None = None,
     *,
     groups: np.ndarray | None = None,
-    residual: Linear | None = None,
+    output_eraser: Linear | None = None,
     n_folds: int = 10,
     min_cell: int = 20,
     random_state: int | None = None,
@@ -103,7 +103,7 @@ def removal_score(
     pooled rows are X - latents[:, S] @ W_dec[S], exactly. ``z`` [n] are codes of the attribute (-1 unknown) and
     ``y`` [n] the target. In the concept regime stack both versions of the counterfactuals, with ``z`` the version and
     ``groups`` [n] the text, so that counterfactuals share a fold. Where a linear eraser follows on these very rows
-    (``residual``), what it leaves is probed: latents are for what it cannot remove.
+    (``output_eraser``), what it leaves is probed: latents are for what it cannot remove.
 
     The probe is ridge regression of the attribute's indicators with a free intercept in each class of ``y``,
     every cell weighing the same in its class; the score is the share of variance it explains on held-out folds,
@@ -126,7 +126,7 @@ def removal_score(
     def score(ids: np.ndarray) -> np.ndarray:
         ids = np.asarray(ids, dtype=np.int64)
         left = X - latents[:, ids].astype(np.float64) @ np.asarray(W_dec, dtype=np.float64)[ids]
-        left = left if residual is None else residual(left, codes, classes)(left)
+        left = left if output_eraser is None else output_eraser(left, codes, classes)(left)
         return _explained(left, design, folds, max(scale, 1e-12))
 
     return score

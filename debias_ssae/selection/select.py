@@ -32,7 +32,6 @@ from debias_ssae.selection import (
     propagate,
     removal_score,
     smallest_sufficient,
-    target_margin,
 )
 from debias_ssae.selection.absorption import fill_holes
 from debias_ssae.selection.pairs import CounterfactualPairs, Others, read_counterfactual_pairs
@@ -49,13 +48,12 @@ BLOCK = 8192
 class Selection:
     """What is to be removed at one hookpoint, and why."""
 
-    scores: LatentScores
-    latents: np.ndarray
-    """Ids, best first."""
+    scores: LatentScores | None
+    """Of all latents; None where they were not scored."""
+    ids: np.ndarray
+    """Ids of the latents ``[m]``, best first."""
     report: dict[str, Any] = field(default_factory=dict)
     """What each step of the selection did; JSON."""
-    keep: bool = False
-    """The latents are what is kept, and all else is removed."""
 
 
 Take = Callable[[int | str], Selection]
@@ -202,18 +200,15 @@ def select_from_labels(
     sensitive_features: Any,
     config: SelectionConfig,
     *,
-    keep: bool = False,
     n_latents: int | str = "auto",
-    residual: Linear | None = None,
+    output_eraser: Linear | None = None,
     random_state: int | None = None,
 ) -> Selection:
     """Labelled regime, on the rows of the hookpoint; texts with an unknown attribute are left out.
 
-    With ``keep`` the latents found are those to keep, for an attribute that is everywhere. ``residual`` fits the
-    linear eraser that follows on the same rows, if one does: the rule then goes by what it leaves.
+    ``output_eraser`` fits the linear eraser that follows on the same rows, if one does: the rule then goes by what
+    it leaves.
     """
-    if keep:
-        return _select_to_keep(sae, rows, y, sensitive_features, config, n_latents)
     codes, values, y = encode_labels(sensitive_features, y, rows.n_texts)
     latents, firing_rate = pooled_latents(sae, rows)
     scores = class_conditional_contrast(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
@@ -232,34 +227,11 @@ def select_from_labels(
         return Selection(scores, chosen[: int(n_latents)], report)
     options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
     try:
-        score = removal_score(X, latents, W_dec, codes, y, residual=residual, **options)
+        score = removal_score(X, latents, W_dec, codes, y, output_eraser=output_eraser, **options)
     except InputError as error:
         report["n_latents"] = f"rule not run: {error}"
         return Selection(scores, chosen[: config.n_latents], report)
     return Selection(scores, chosen[: _sufficient(chosen, score, config, report)], report)
-
-
-def _select_to_keep(
-    sae: SparseAutoencoder,
-    rows: Activations,
-    y: np.ndarray | None,
-    sensitive_features: Any,
-    config: SelectionConfig,
-    n_latents: int | str,
-) -> Selection:
-    """The latents that carry more of the target than of the attribute. Raises InputError where none does."""
-    codes, values, y = encode_labels(sensitive_features, y, rows.n_texts)
-    if y is None:
-        raise InputError("keep=True keeps what carries the target; pass y")
-    latents, firing_rate = pooled_latents(sae, rows)
-    scores = target_margin(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
-    kept = scores.top(config.n_kept if n_latents == "auto" else int(n_latents))
-    if not len(kept):
-        raise InputError(
-            'no latent carries more of the target than of the attribute, so edit="keep" would keep nothing; '
-            'use edit="remove", or more labelled texts'
-        )
-    return Selection(scores, kept, keep=True)
 
 
 def _from_seed_texts(

@@ -58,7 +58,7 @@ def test_page_file_and_new_model(fitted: SSAEDebiaser, folder: Path) -> None:
     assert code == 0, output
     assert "1 latents are kept, 1 more removed; 6 in all" in output
     again = SSAEDebiaser.load(folder / "again")
-    assert set(again.latents_) == {*fitted.latents_[1:], lines[7]["id"]}
+    assert set(again.intervention_.selection.ids) == {*fitted.intervention_.selection.ids[1:], lines[7]["id"]}
     new = ["she was born in the city"]
     assert not np.allclose(again.transform(new), fitted.transform(new))
 

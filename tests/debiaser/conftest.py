@@ -44,4 +44,4 @@ def labelled(encoder, bios, small_config) -> SSAEDebiaser:  # type: ignore[no-un
 
 @pytest.fixture(scope="session")
 def from_concept(encoder, bios, small_config) -> SSAEDebiaser:  # type: ignore[no-untyped-def]
-    return SSAEDebiaser(encoder, concept="gender", config=small_config, random_state=0).fit(bios.text)
+    return SSAEDebiaser(encoder, attribute="gender", config=small_config, random_state=0).fit(bios.text)

@@ -14,14 +14,14 @@ QUICK = DebiasConfig(
     k=4,
     general=TrainConfig(n_steps=12, batch_size=64),
     special=TrainConfig(n_steps=6, batch_size=64, lr=5e-4, tilt="auto"),
-    selection=SelectionConfig(n_latents=4, min_cell=1),
+    selection=SelectionConfig(min_cell=1),
 )
 
 
 class AttributeFromX(SSAEDebiaser):
     """Derives an attribute from the first column, so that selection and erasure run under the checks."""
 
-    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None, exclude: Any = None) -> Self:
         values = np.asarray(X)
         if values.ndim == 2 and values.size and values.dtype.kind == "f" and np.isfinite(values).all():
             above = values[:, 0] > np.median(values[:, 0])
@@ -40,7 +40,7 @@ def test_sklearn_checks(estimator: Any, check: Any) -> None:
 def test_the_subclass_removes_something() -> None:
     X = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
     fitted = AttributeFromX(config=QUICK, random_state=0).fit(X)
-    assert len(fitted.latents_) > 0
+    assert len(fitted.intervention_.selection.ids) > 0
     assert not np.allclose(fitted.transform(X), X)
 
 

@@ -9,16 +9,19 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from small_debiaser import CONFIG as SMALL
 
-from debias_ssae import DebiasConfig, NothingRemovedWarning, SSAEDebiaser, worst_group_accuracy
+from debias_ssae import NothingRemovedWarning, SSAEDebiaser, worst_group_accuracy
+from debias_ssae.core.config import dump_config
 from debias_ssae.core.errors import InputError
-from debias_ssae.debiaser import specialise
+from debias_ssae.debiaser import training
 from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.selection.attribute import AnnotatedTexts
 from debias_ssae.text.concept import Concept
 
 
@@ -38,13 +41,13 @@ def test_both_regimes_shrink_the_gap(fixture: str, request, encoder, bios) -> No
     X = debiaser.transform(bios.text)
     assert X.shape == (len(bios), 384)
     assert X.dtype == np.float32
-    assert 0 < len(debiaser.latents_) <= 30
+    assert 0 < len(debiaser.intervention_.selection.ids) <= 30
     assert gender_gap(X, bios) < 0.8 * gender_gap(encoder.transform(bios.text), bios)
 
 
 @pytest.fixture(scope="module")
 def edit_alone(encoder, bios, small_config):  # type: ignore[no-untyped-def]
-    debiaser = SSAEDebiaser(encoder, residual=None, config=small_config, random_state=0)
+    debiaser = SSAEDebiaser(encoder, output_eraser=None, config=small_config, random_state=0)
     return debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender)
 
 
@@ -60,7 +63,7 @@ def test_counterfactuals_agree_along_the_direction_that_tells_them_apart(from_co
     a, b = [t.text_a for t in counterfactuals], [t.text_b for t in counterfactuals]
     direction = (encoder.transform(b) - encoder.transform(a)).mean(axis=0)
     left = (from_concept.transform(b) - from_concept.transform(a)) @ direction
-    assert from_concept.residual_ is not None
+    assert from_concept.output_eraser_ is not None
     assert from_concept.shift_ is None
     assert np.abs(left).mean() < 0.05 * direction @ direction
 
@@ -75,12 +78,14 @@ def test_nothing_to_remove_is_the_plain_representation(change, encoder, bios, sm
 def test_same_seed_same_bytes(labelled, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
     again = SSAEDebiaser(encoder, config=small_config, random_state=0)
     again.fit(bios.text.tolist(), bios.profession.to_numpy(), sensitive_features=bios.gender.tolist())
-    assert again.latents_.tolist() == labelled.latents_.tolist()
+    assert again.intervention_.selection.ids.tolist() == labelled.intervention_.selection.ids.tolist()
     assert np.array_equal(again.transform(bios.text), labelled.transform(bios.text))
     other = clone(again).set_params(random_state=np.random.RandomState(5))
     assert (
-        other.fit(bios.text, bios.profession, sensitive_features=bios.gender).latents_.tolist()
-        != again.latents_.tolist()
+        other.fit(
+            bios.text, bios.profession, sensitive_features=bios.gender
+        ).intervention_.selection.ids.tolist()
+        != again.intervention_.selection.ids.tolist()
     )
 
 
@@ -92,35 +97,34 @@ def test_partly_labelled_rows_never_reach_selection(labelled, encoder, bios, sma
     for poison in (bios.profession, bios.profession.where(known, "poison")):
         debiaser = SSAEDebiaser(encoder, config=small_config, random_state=0)
         fits.append(debiaser.fit(bios.text, poison, sensitive_features=z))
-    assert fits[0].latents_.tolist() == fits[1].latents_.tolist()
-    assert fits[0].sae_.fingerprint() == labelled.sae_.fingerprint()
+    assert fits[0].intervention_.selection.ids.tolist() == fits[1].intervention_.selection.ids.tolist()
+    assert fits[0].intervention_.sae.fingerprint() == labelled.intervention_.sae.fingerprint()
 
 
 def test_concept_regime_reads_no_attribute_labels(encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
     chosen = []
     for labels in (None, bios.profession, bios.gender.sample(frac=1, random_state=0).to_numpy()):
-        debiaser = SSAEDebiaser(encoder, concept=Concept.load("gender"), config=small_config, random_state=0)
+        debiaser = SSAEDebiaser(
+            encoder, attribute=Concept.load("gender"), config=small_config, random_state=0
+        )
         debiaser.fit(bios.text, bios.profession, sensitive_features=labels)
-        chosen.append(debiaser.latents_.tolist())
+        chosen.append(debiaser.intervention_.selection.ids.tolist())
     assert chosen[0] == chosen[1] == chosen[2]
 
 
 @pytest.mark.parametrize(
     ("parameters", "arguments", "message"),
     [
-        ({}, {}, "neither sensitive_features nor a concept"),
-        ({}, {"z": "profession"}, "name a concept="),
-        ({"edit": "keeps"}, {"z": "gender"}, 'expected "remove" or "keep"'),
-        ({"edit": "keep"}, {"z": "gender"}, 'use hookpoint="final"'),
-        ({"edit": "keep", "concept": "gender"}, {}, "takes no concept="),
+        ({}, {}, "nothing says what to remove"),
+        ({}, {"z": "profession"}, "name a concept"),
         ({"n_latents": -1}, {"z": "gender"}, 'expected "auto" or a whole number'),
         ({"n_latents": True}, {"z": "gender"}, 'expected "auto" or a whole number'),
-        ({"residual": "magic"}, {"z": "gender"}, "expected"),
-        ({"residual": "counterfactual"}, {"z": "gender"}, "needs concept="),
-        ({"residual": "leace", "concept": "gender"}, {}, "needs sensitive_features"),
+        ({"output_eraser": "magic"}, {"z": "gender"}, "expected"),
+        ({"output_eraser": "counterfactual"}, {"z": "gender"}, "needs a concept"),
+        ({"output_eraser": "leace", "attribute": "gender"}, {}, "needs labels"),
         ({"corpus": iter(["a"])}, {"z": "gender"}, "one-shot iterator"),
         ({"hookpoint": "blocks.99"}, {"z": "gender"}, "blocks.99"),
-        ({"concept": "no-such-concept"}, {}, "no-such-concept"),
+        ({"attribute": "no-such-concept"}, {}, "no-such-concept"),
     ],
 )
 def test_errors_name_the_cure(parameters, arguments, message, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
@@ -136,10 +140,6 @@ def test_lengths_must_agree(encoder, bios) -> None:  # type: ignore[no-untyped-d
         SSAEDebiaser(encoder).fit(bios.text, sensitive_features=["a", "b", "a"])
     with pytest.raises(InputError, match="y has 3"):
         SSAEDebiaser(encoder).fit(bios.text, [1, 2, 3], sensitive_features=bios.gender)
-    with pytest.raises(InputError, match="pass y to fit"):
-        SSAEDebiaser(encoder, edit="keep", hookpoint="final").fit(bios.text, sensitive_features=bios.gender)
-    with pytest.raises(InputError, match="needs texts"):
-        SSAEDebiaser(concept="gender").fit(np.ones((4, 2)))
 
 
 def test_an_sae_of_another_width_is_refused(encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
@@ -156,7 +156,7 @@ def test_an_sae_in_double_precision(regime, small_encoder, texts, concept) -> No
     from debias_ssae import SAEConfig, SparseAutoencoder
 
     z = np.array([" she " in f" {t} " for t in texts])
-    told = {"concept": concept} if regime == "concept" else {}
+    told = {"attribute": concept} if regime == "concept" else {}
     # no optimiser steps to speak of: rounding must not grow
     config = SMALL.updated(special=SMALL.special.updated(n_steps=1, lr=1e-9))
     scores = []
@@ -169,18 +169,18 @@ def test_an_sae_in_double_precision(regime, small_encoder, texts, concept) -> No
         )
         made.fit(texts, sensitive_features=None if told else z)
         assert made.transform(texts[:3]).dtype == np.float32
-        assert made.sae_.W_enc.dtype == getattr(torch, dtype)
-        scores.append(made.scores_.mass)
+        assert made.intervention_.sae.W_enc.dtype == getattr(torch, dtype)
+        scores.append(made.intervention_.selection.scores.mass)
     assert np.allclose(*scores, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("residual", ["auto", "leace"])
-def test_labels_take_a_direction_after_the_edit(residual, edit_alone, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
-    debiaser = SSAEDebiaser(encoder, residual=residual, config=small_config, random_state=0)
+@pytest.mark.parametrize("kind", ["auto", "leace"])
+def test_labels_take_a_direction_after_the_edit(kind, edit_alone, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+    debiaser = SSAEDebiaser(encoder, output_eraser=kind, config=small_config, random_state=0)
     X = debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender).transform(bios.text)
-    assert debiaser.residual_kind_ == {"auto": "mean_difference"}.get(residual, residual)
-    assert (debiaser.shift_ is None) == (residual == "auto")
-    assert debiaser.latents_.tolist() == edit_alone.latents_.tolist()
+    assert debiaser.output_kind_ == {"auto": "mean_difference"}.get(kind, kind)
+    assert (debiaser.shift_ is None) == (kind == "auto")
+    assert debiaser.intervention_.selection.ids.tolist() == edit_alone.intervention_.selection.ids.tolist()
     assert gender_gap(X, bios) < 0.9 * gender_gap(edit_alone.transform(bios.text), bios)
 
 
@@ -195,8 +195,8 @@ def test_corpus_is_retrieved_from(encoder, bios, small_config, tmp_path) -> None
         )
         for c in (corpus, tmp_path / "pool.parquet")
     ]
-    assert fits[0].record_["retrieval"]["n_retrieved"] == 50
-    assert fits[0].latents_.tolist() == fits[1].latents_.tolist()
+    assert fits[0].intervention_.record["retrieval"]["n_retrieved"] == 50
+    assert fits[0].intervention_.selection.ids.tolist() == fits[1].intervention_.selection.ids.tolist()
 
 
 def test_matrix_without_attribute_warns_and_changes_nothing(small_config) -> None:  # type: ignore[no-untyped-def]
@@ -218,23 +218,22 @@ def confounded_rows(n: int = 600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return X, y, z
 
 
-@pytest.mark.parametrize("edit", ["remove", "keep"])
-def test_columns_that_hardly_vary_stay_small_in_a_matrix(small_config, edit) -> None:  # type: ignore[no-untyped-def]
+def test_columns_that_hardly_vary_stay_small_in_a_matrix(small_config) -> None:  # type: ignore[no-untyped-def]
     """A head that standardises would else see nothing but rounding there."""
     X, y, z = confounded_rows()
-    debiaser = SSAEDebiaser(config=small_config, edit=edit, random_state=0).fit(X, y, sensitive_features=z)
-    assert debiaser.changes_anything
+    debiaser = SSAEDebiaser(config=small_config, random_state=0).fit(X, y, sensitive_features=z)
+    assert debiaser.edits
     moved = (debiaser.transform(X) - X) / X.std(axis=0)
     assert np.abs(moved).max() > 0.1
     assert np.abs(moved[:, -1]).max() < 20
 
 
-@pytest.mark.parametrize("residual", ["auto", None])
-def test_a_matrix_may_have_columns_of_any_scale(small_config, residual) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("kind", ["auto", None])
+def test_a_matrix_may_have_columns_of_any_scale(small_config, kind) -> None:  # type: ignore[no-untyped-def]
     X, y, z = confounded_rows()
     scale = 2.0 ** np.arange(-36, 36, 3)  # powers of two, so that every bit agrees
     plain, scaled = (
-        SSAEDebiaser(config=small_config, residual=residual, random_state=0)
+        SSAEDebiaser(config=small_config, output_eraser=kind, random_state=0)
         .fit(rows, y, sensitive_features=z)
         .transform(rows)
         for rows in (X, X * scale)
@@ -243,21 +242,21 @@ def test_a_matrix_may_have_columns_of_any_scale(small_config, residual) -> None:
     assert np.abs(plain - X).max() > 0.1
 
 
-@pytest.mark.parametrize("residual", ["auto", "leace", None])
-def test_in_a_matrix_the_residual_takes_what_is_linear(small_config, residual) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("kind", ["auto", "leace", None])
+def test_in_a_matrix_the_output_eraser_takes_what_is_linear(small_config, kind) -> None:  # type: ignore[no-untyped-def]
     X, y, z = confounded_rows()
     many = small_config.updated(selection={"most_latents": 200})
-    debiaser = SSAEDebiaser(config=many, residual=residual, random_state=0).fit(X, y, sensitive_features=z)
-    assert (len(debiaser.latents_) == 8) == (residual is not None)
+    debiaser = SSAEDebiaser(config=many, output_eraser=kind, random_state=0).fit(X, y, sensitive_features=z)
+    assert (len(debiaser.intervention_.selection.ids) == 8) == (kind is not None)
     out = debiaser.transform(X)
     apart = [out[(y == c) & (z == 1)].mean(axis=0) - out[(y == c) & (z == 0)].mean(axis=0) for c in (0, 1)]
-    if residual is not None:
+    if kind is not None:
         assert np.abs(np.mean(apart, axis=0)).max() < 0.2
 
 
 def test_pickle_and_output(labelled, bios) -> None:  # type: ignore[no-untyped-def]
     again = pickle.loads(pickle.dumps(labelled))
-    assert np.array_equal(again.eraser_.latents, labelled.eraser_.latents)
+    assert np.array_equal(again.intervention_.eraser.latents, labelled.intervention_.eraser.latents)
     frame = pickle.loads(pickle.dumps(labelled)).set_output(transform="pandas")
     frame.encoder_.__dict__["language_model"] = labelled.encoder_.language_model
     out = frame.transform(bios.text[:3])
@@ -282,13 +281,13 @@ def test_pipeline_without_routing(encoder, bios, small_config) -> None:  # type:
 @pytest.mark.slow
 def test_grid_search_trains_one_sae_a_fold(encoder, bios, small_config, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     trained = []
-    real = specialise.train_sae
+    real = training.train_sae
 
     def counted(*args, **kwargs):  # type: ignore[no-untyped-def]
         trained.append(kwargs.get("init") is not None)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(specialise, "train_sae", counted)
+    monkeypatch.setattr(training, "train_sae", counted)
     cached = ActivationEncoder(dtype="float32", cache_dir=tmp_path)
     with sklearn.config_context(enable_metadata_routing=True), warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -310,6 +309,124 @@ def test_grid_search_trains_one_sae_a_fold(encoder, bios, small_config, tmp_path
     assert len(trained) == 4, "and one general SAE each"
 
 
-def test_defaults_are_valid() -> None:
-    assert SSAEDebiaser().get_params()["config"] is None
-    assert DebiasConfig().selection.n_latents > 0
+def test_labels_of_other_texts_select_and_train_nothing(small_encoder, texts) -> None:  # type: ignore[no-untyped-def]
+    """The SAE is that of the texts given to fit, whatever the annotated ones are."""
+    others = [f"{text} old city" for text in texts]
+    z = np.array(["f" if " she " in f" {text} " else "m" for text in others])
+    made = [
+        SSAEDebiaser(
+            str(small_encoder), attribute=AnnotatedTexts(others[:n], z[:n]), config=SMALL, random_state=0
+        )
+        for n in (200, 120)
+    ]
+    for one in made:
+        one.fit(texts, np.arange(len(texts)) % 2)
+        assert len(one.intervention_.selection.ids)
+        assert one.output_kind_ == "mean_difference"
+    assert made[0].intervention_.sae.fingerprint() == made[1].intervention_.sae.fingerprint()
+
+
+def test_excluded_texts_change_nothing_whatever_they_hold(small_encoder, texts, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Poison in X, in the corpus and among annotated texts, all of it excluded."""
+    poison = [f"{word} she nurse he surgeon" for word in ("city", "clinic", "hospital", "old")]
+    corpus = texts[::-1]
+    z = np.array(["f" if " she " in f" {text} " else "m" for text in texts])
+    y = np.arange(len(texts)) % 2
+
+    def fitted(attribute, X, y, z, corpus, exclude):  # type: ignore[no-untyped-def]
+        made = SSAEDebiaser(
+            ActivationEncoder(str(small_encoder), dtype="float32"),
+            attribute=attribute,
+            corpus=corpus,
+            config=SMALL,
+            random_state=0,
+        )
+        return made.fit(X, y, sensitive_features=z, exclude=exclude).transform(texts[:9])
+
+    wrong = np.array(["m", "f", "m", "f"])
+    for attribute, poisoned, labels in (
+        (None, None, z),
+        (AnnotatedTexts(texts, z), AnnotatedTexts([*texts, *poison], [*z, *wrong]), None),
+    ):
+        clean = fitted(attribute, texts, y, labels, corpus, poison)
+        shouted = [text.upper() + "!" for text in poison]
+        more = None if labels is None else np.array([*labels, *wrong])
+        again = fitted(
+            poisoned, [*texts, *shouted], np.array([*y, 0, 1, 0, 1]), more, [*corpus, *poison], poison
+        )
+        assert np.array_equal(clean, again)
+    with pytest.raises(InputError, match="every text of X"):
+        fitted(None, texts, y, z, None, texts)
+
+
+def test_several_attributes_are_removed_together(small_encoder, texts) -> None:  # type: ignore[no-untyped-def]
+    gender, place = Concept.from_words(["he", "she"]), Concept.from_words(["city", "clinic"])
+    options = {"config": SMALL, "random_state": 0}
+    alone = [SSAEDebiaser(str(small_encoder), attribute=one, **options).fit(texts) for one in (gender, place)]
+    both = SSAEDebiaser(str(small_encoder), attribute=[gender, place], **options).fit(texts)
+    ids = [set(one.intervention_.selection.ids.tolist()) for one in alone]
+    assert set(both.intervention_.selection.ids.tolist()) == ids[0] | ids[1]
+    for one in alone:
+        a, b = (
+            both.transform([getattr(pair, side) for pair in one.concept_.counterfactual_pairs(texts)])
+            for side in ("text_a", "text_b")
+        )
+        direction = one.output_eraser_.left[0]
+        assert np.abs(((b - a) @ direction).mean()) < 1e-3 * np.abs(both.transform(texts) @ direction).mean()
+
+
+class EverySecond:
+    """An attribute of the user's own."""
+
+    def select(self, model, hookpoint, sae, data):  # type: ignore[no-untyped-def]
+        return np.arange(0, 10, 2)
+
+
+def test_an_own_attribute_and_an_own_output_eraser(small_encoder, texts, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    debiaser = SSAEDebiaser(str(small_encoder), attribute=EverySecond(), config=SMALL, random_state=0).fit(
+        texts
+    )
+    assert debiaser.intervention_.selection.ids.tolist() == [0, 2, 4, 6, 8]
+    assert debiaser.output_kind_ == "displacement"
+    debiaser.save(tmp_path / "model")
+    assert np.array_equal(
+        SSAEDebiaser.load(tmp_path / "model").transform(texts[:9]), debiaser.transform(texts[:9])
+    )
+    own = clone(debiaser).set_params(output_eraser=PCA(4)).fit(texts)
+    assert own.transform(texts[:9]).shape == (9, 4)
+    with pytest.raises(InputError, match="PCA of your own, which cannot be saved"):
+        own.save(tmp_path / "own")
+    for found, message in (([99999], "but the SAE has"), ([1, 1], "twice"), ("x", "ids of latents")):
+        wrong = EverySecond()
+        wrong.select = lambda *a, found=found: found  # type: ignore[method-assign]
+        with pytest.raises(InputError, match=message):
+            SSAEDebiaser(str(small_encoder), attribute=wrong, config=SMALL).fit(texts)
+
+
+def test_settings_come_as_an_object_a_mapping_or_a_file(small_encoder, texts, concept, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "settings.yaml"
+    file.write_text(dump_config(SMALL), encoding="utf-8")
+    made = [
+        SSAEDebiaser(str(small_encoder), attribute=concept, config=config, random_state=0).fit(texts)
+        for config in (SMALL, SMALL.model_dump(), file, str(file))
+    ]
+    assert len({one.intervention_.sae.fingerprint() for one in made}) == 1
+
+
+def test_other_latents_are_removed_without_training(small_encoder, texts, concept) -> None:  # type: ignore[no-untyped-def]
+    debiaser = SSAEDebiaser(
+        str(small_encoder), attribute=concept, output_eraser=None, config=SMALL, random_state=0
+    )
+    debiaser.fit(texts)
+    ids = debiaser.intervention_.selection.ids
+    same = debiaser.with_latents({"embeddings": ids})
+    assert np.array_equal(same.transform(texts[:9]), debiaser.transform(texts[:9]))
+    fewer = debiaser.with_latents({"embeddings": ids[:1]}, texts)
+    assert fewer.intervention_.eraser.latents == (int(ids[0]),)
+    assert np.array_equal(debiaser.intervention_.selection.ids, ids)
+    again = clone(debiaser).set_params(n_latents=1).fit(texts)
+    assert np.array_equal(fewer.transform(texts[:9]), again.transform(texts[:9]))
+    with pytest.raises(InputError, match="give the training texts"):
+        debiaser.with_latents({"embeddings": ids[:1]})
+    with pytest.raises(InputError, match="is not edited"):
+        debiaser.with_latents({"final": ids})

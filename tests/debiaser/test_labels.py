@@ -12,11 +12,10 @@ from small_debiaser import CONFIG, make_texts
 
 from debias_ssae import Concept, SSAEDebiaser
 from debias_ssae.core.config import SAEConfig, SelectionConfig
-from debias_ssae.core.errors import InputError
-from debias_ssae.debiaser import select_from_labels
-from debias_ssae.debiaser.intervention import draw_labelled
 from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.attribute import AnnotatedTexts, FitData
+from debias_ssae.selection.select import select_from_labels
 
 TEXTS = make_texts(160, seed=1)
 TARGET = np.array(["nurse" if i % 2 else "surgeon" for i in range(160)], dtype=object)
@@ -33,31 +32,30 @@ def fit(encoder: Path, y: Any, z: Any, **options: Any) -> SSAEDebiaser:
     "options",
     [
         {},
-        {"residual": None},
-        {"residual": "leace"},
-        {"edit": "keep", "hookpoint": "final"},
-        {"hookpoint": "auto"},
+        {"output_eraser": None},
+        {"output_eraser": "leace"},
     ],
 )
 def test_a_missing_target_is_a_missing_attribute(options: dict[str, Any], small_encoder: Path) -> None:
-    if options.get("residual") == "leace":
+    if options.get("output_eraser") == "leace":
         pytest.importorskip("concept_erasure", reason="LEACE comes from the extra baselines")
     a = fit(small_encoder, TARGET, np.where(KNOWN, ATTRIBUTE, None), **options)
     b = fit(small_encoder, np.where(KNOWN, TARGET, None), ATTRIBUTE, **options)
-    assert a.latents_.tolist() == b.latents_.tolist()
+    assert a.intervention_.selection.ids.tolist() == b.intervention_.selection.ids.tolist()
     assert np.array_equal(a.transform(TEXTS), b.transform(TEXTS))
     numbers = np.where(KNOWN, TARGET == "nurse", np.nan)
-    assert fit(small_encoder, numbers, ATTRIBUTE, **options).latents_.tolist() == a.latents_.tolist()
+    assert (
+        fit(small_encoder, numbers, ATTRIBUTE, **options).intervention_.selection.ids.tolist()
+        == a.intervention_.selection.ids.tolist()
+    )
 
 
 def test_the_guard_of_a_concept_reads_known_targets_alone(small_encoder: Path, concept: Concept) -> None:
     y = np.where(KNOWN, TARGET, None)
-    found = fit(small_encoder, y, None, concept=concept).interventions_["embeddings"].found
-    assert found is not None
+    found = fit(small_encoder, y, None, attribute=concept).interventions_["embeddings"].selection
     assert "hedged" in found.report
-    one_class = fit(small_encoder, np.where(TARGET == "nurse", TARGET, None), None, concept=concept)
-    unguarded = one_class.interventions_["embeddings"].found
-    assert unguarded is not None
+    one_class = fit(small_encoder, np.where(TARGET == "nurse", TARGET, None), None, attribute=concept)
+    unguarded = one_class.interventions_["embeddings"].selection
     assert unguarded.report.keys() == found.report.keys() - {"hedged"} | {"guard"}
     assert "1 of 1 classes" in unguarded.report["guard"]
 
@@ -69,17 +67,13 @@ def test_a_column_is_a_target(wrap: Any) -> None:
     X[:, 0] += 3 * z
     made = SSAEDebiaser(config=CONFIG, random_state=0).fit(X, wrap(y), sensitive_features=z)
     assert (
-        made.latents_.tolist()
-        == SSAEDebiaser(config=CONFIG, random_state=0).fit(X, y, sensitive_features=z).latents_.tolist()
+        made.intervention_.selection.ids.tolist()
+        == SSAEDebiaser(config=CONFIG, random_state=0)
+        .fit(X, y, sensitive_features=z)
+        .intervention_.selection.ids.tolist()
     )
     with pytest.raises(ValueError, match="1d array"):
         SSAEDebiaser(config=CONFIG).fit(X, np.stack([y, y], axis=1), sensitive_features=z)
-
-
-def test_keeping_needs_a_target(fitted: SSAEDebiaser) -> None:
-    rows = fitted.encoder_.rows(TEXTS, "embeddings")
-    with pytest.raises(InputError, match="pass y"):
-        select_from_labels(fitted.sae_, rows, None, ATTRIBUTE, CONFIG.selection, keep=True)
 
 
 @pytest.mark.parametrize(("carriers", "expected"), [(16, 16), (64, 8)])
@@ -96,19 +90,27 @@ def test_where_latents_do_not_carry_the_attribute_few_go(
     at = torch.arange(600)
     rows = Activations(torch.from_numpy(x).float(), at, at, torch.zeros(600, 2, dtype=torch.int64), 600)
     found = select_from_labels(sae, rows, y, z, SelectionConfig(most_latents=32, guard=False), random_state=0)
-    assert len(found.latents) == expected
+    assert len(found.ids) == expected
     assert ("attribute readable at the hookpoint" in caplog.text) == (expected == 8)
     assert found.report["n_latents"]["left"] < 0.25 or expected == 8
 
 
+def drawn(y: Any, z: Any, config: SelectionConfig) -> tuple[list[str], np.ndarray, np.ndarray | None]:
+    """Texts, values and target that the selection looks at."""
+    data = FitData(TEXTS, y, CONFIG.updated(selection=config), random_state=0)
+    texts, codes, values, y = AnnotatedTexts(TEXTS, z, y).drawn(data)
+    return texts, np.array(values)[codes], y
+
+
 def test_of_many_labels_some_of_every_cell_are_looked_at() -> None:
     z = np.where(KNOWN, ATTRIBUTE, None)
-    texts, y, values = draw_labelled(TEXTS, TARGET, z, SelectionConfig(min_cell=2), 0)
+    texts, values, y = drawn(TARGET, z, SelectionConfig(min_cell=2))
+    assert y is not None
     assert texts == [text for text, known in zip(TEXTS, KNOWN, strict=True) if known]
     assert y.tolist() == TARGET[KNOWN].tolist()
     assert values.tolist() == ATTRIBUTE[KNOWN].tolist()
     few = SelectionConfig(min_cell=2, max_labelled=20)
-    texts, y, values = draw_labelled(TEXTS, TARGET, z, few, 0)
+    texts, values, y = drawn(TARGET, z, few)
     assert pd.Series(values).groupby([y, values]).size().tolist() == [5, 5, 5, 5]
     assert [list(TEXTS).index(text) for text in texts] == sorted(list(TEXTS).index(text) for text in texts)
-    assert draw_labelled(TEXTS, None, z, few, 0)[1] is None
+    assert drawn(None, z, few)[2] is None

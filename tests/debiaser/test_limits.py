@@ -8,7 +8,7 @@ import pytest
 from small_debiaser import CONFIG, make_texts
 
 from debias_ssae import Concept, SSAEDebiaser
-from debias_ssae.debiaser.specialise import learn_ssae, train_general_sae
+from debias_ssae.debiaser.training import learn_ssae, train_general_sae
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.review import candidates
 
@@ -37,18 +37,20 @@ def test_what_lies_beyond_the_limit_changes_nothing(
         seeds = {"male": short[::2][:6], "female": short[1::2][:6]}
         told: dict[str, Any] = {
             "labelled": {},
-            "concept": {"concept": concept},
-            "seeds": {"concept": Concept(values=("male", "female"), seed_texts=seeds)},  # type: ignore[arg-type]
+            "concept": {"attribute": concept},
+            "seeds": {"attribute": Concept(values=("male", "female"), seed_texts=seeds)},  # type: ignore[arg-type]
         }[regime]
         z = np.arange(len(texts)) % 2 if regime == "labelled" else None
         made = SSAEDebiaser(encoder, config=config, random_state=0, **told)
         return made.fit(texts, sensitive_features=z)
 
     a, b = fitted(short), fitted(long)
-    assert a.sae_.fingerprint() == b.sae_.fingerprint()
-    assert np.allclose(a.scores_.mass, b.scores_.mass, atol=1e-6)
+    assert a.intervention_.sae.fingerprint() == b.intervention_.sae.fingerprint()
+    assert np.allclose(
+        a.intervention_.selection.scores.mass, b.intervention_.selection.scores.mass, atol=1e-6
+    )
     if regime == "labelled":
-        assert a.latents_.tolist() == b.latents_.tolist()
+        assert a.intervention_.selection.ids.tolist() == b.intervention_.selection.ids.tolist()
     assert [c.words for c in candidates(a, short, n_more=0)] == [
         c.words for c in candidates(a, long, n_more=0)
     ]

@@ -1,6 +1,5 @@
 """What is saved comes back; what is damaged is named."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ from small_debiaser import CONFIG
 
 from debias_ssae import SSAEDebiaser
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_manifest, write_manifest
+from debias_ssae.debiaser.persistence import KIND
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.review import candidates
 
@@ -20,7 +21,9 @@ def test_round_trip(fixture: str, request, bios, tmp_path) -> None:  # type: ign
     debiaser.save(tmp_path / "model")
     again = SSAEDebiaser.load(tmp_path / "model")
     assert np.array_equal(again.transform(bios.text[:20]), debiaser.transform(bios.text[:20]))
-    assert np.array_equal(again.scores_.score, debiaser.scores_.score)
+    assert np.array_equal(
+        again.intervention_.selection.scores.score, debiaser.intervention_.selection.scores.score
+    )
     assert again.get_feature_names_out().tolist() == debiaser.get_feature_names_out().tolist()
     files = {p.suffix for p in (tmp_path / "model").rglob("*") if p.is_file()}
     assert files <= {".json", ".safetensors"}
@@ -32,31 +35,9 @@ def test_residual_and_matrix_round_trip(small_config, tmp_path) -> None:  # type
     rng = np.random.default_rng(0)
     X, y, z = rng.normal(size=(200, 8)).astype(np.float32), rng.integers(0, 2, 200), rng.integers(0, 2, 200)
     X[:, 0] += 3 * z
-    debiaser = SSAEDebiaser(config=small_config, residual="leace", random_state=0, n_latents=4)
+    debiaser = SSAEDebiaser(config=small_config, output_eraser="leace", random_state=0, n_latents=4)
     debiaser.fit(X, y, sensitive_features=z).save(tmp_path / "model")
     assert np.array_equal(SSAEDebiaser.load(tmp_path / "model").transform(X), debiaser.transform(X))
-
-
-def test_keeping_what_carries_the_target(small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """The attribute is in seven of eight columns, the target in one: what is kept follows the target."""
-    rng = np.random.default_rng(0)
-    y, z = rng.integers(0, 2, 600), rng.integers(0, 2, 600)
-    X = rng.normal(size=(600, 8)).astype(np.float32)
-    X[:, 1:] += 3 * z[:, None]
-    X[:, 0] += 6 * y
-    debiaser = SSAEDebiaser(config=small_config, edit="keep", random_state=0, n_latents=2)
-    kept = debiaser.fit(X, y, sensitive_features=z).transform(X)
-
-    def gaps(rows: np.ndarray) -> tuple[float, float]:
-        spread = rows.std(axis=0).max()
-        return tuple(np.linalg.norm(rows[g == 1].mean(0) - rows[g == 0].mean(0)) / spread for g in (y, z))  # type: ignore[return-value]
-
-    assert gaps(X)[1] > gaps(X)[0]
-    assert gaps(kept)[0] > 2 * gaps(kept)[1]
-    debiaser.save(tmp_path / "model")
-    again = SSAEDebiaser.load(tmp_path / "model")
-    assert np.array_equal(again.transform(X), kept)
-    assert (again.eraser_.mode, again.interventions_["matrix"].found.keep) == ("keep", True)
 
 
 def test_what_was_fitted_is_saved_and_not_what_was_set_since(
@@ -65,7 +46,7 @@ def test_what_was_fitted_is_saved_and_not_what_was_set_since(
     """The eraser's share, the concept's words and the encoder are those of fit."""
     file, encoder = tmp_path / "words.yaml", ActivationEncoder(str(small_encoder), dtype="float32")
     file.write_text("{name: words, values: [m, f], pairs: [[he, she], [his, her]]}")
-    debiaser = SSAEDebiaser(encoder, concept=file, alpha=0.5, config=CONFIG, random_state=0).fit(texts)
+    debiaser = SSAEDebiaser(encoder, attribute=file, alpha=0.5, config=CONFIG, random_state=0).fit(texts)
     before = debiaser.transform(texts[:9])
     debiaser.set_params(alpha=1.0, encoder__pooling="max", encoder__model="elsewhere")
     assert np.array_equal(debiaser.transform(texts[:9]), before)
@@ -74,17 +55,9 @@ def test_what_was_fitted_is_saved_and_not_what_was_set_since(
     debiaser.save(tmp_path / "model")
     again = SSAEDebiaser.load(tmp_path / "model")
     assert np.array_equal(again.transform(texts[:9]), before)
-    assert again.eraser_.alpha == 0.5
+    assert again.intervention_.eraser.alpha == 0.5
     assert again.concept_ == debiaser.concept_
-    assert len(candidates(again, texts, n_more=0)) == len(debiaser.latents_)
-
-    saved = json.loads((tmp_path / "model" / "debiaser.json").read_text())
-    del saved["concept"], saved["feature_names_in"], saved["parts"][0]["alpha"]
-    saved["parameters"]["alpha"] = 0.5
-    (tmp_path / "model" / "debiaser.json").write_text(json.dumps(saved))
-    older = SSAEDebiaser.load(tmp_path / "model")
-    assert np.array_equal(older.transform(texts[:9]), before)
-    assert older.concept_ is None, "its file is gone"
+    assert len(candidates(again, texts, n_more=0)) == len(debiaser.intervention_.selection.ids)
 
 
 def test_names_of_columns_come_back(tmp_path: Path) -> None:
@@ -98,7 +71,7 @@ def test_names_of_columns_come_back(tmp_path: Path) -> None:
 
 
 def test_edits_of_the_encoder_cannot_be_saved(fitted: SSAEDebiaser, texts: list[str], tmp_path: Path) -> None:
-    encoder = fitted.encoder_.copy().set_params(edits={"blocks.0": fitted.eraser_})
+    encoder = fitted.encoder_.copy().set_params(edits={"blocks.0": fitted.intervention_.eraser})
     debiaser = SSAEDebiaser(encoder, n_latents=0, config=CONFIG, random_state=0)
     debiaser.fit(texts, sensitive_features=np.arange(len(texts)) % 2)
     with pytest.raises(InputError, match="edits of its own"):
@@ -108,7 +81,9 @@ def test_edits_of_the_encoder_cannot_be_saved(fitted: SSAEDebiaser, texts: list[
 
 def test_saving_twice_replaces_but_never_foreign_files(labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]
     labelled.save(tmp_path / "model")
-    labelled.save(tmp_path / "model")
+    with pytest.raises(InputError, match="holds a debiaser already"):
+        labelled.save(tmp_path / "model")
+    labelled.save(tmp_path / "model", overwrite=True)
     assert not list(tmp_path.glob(".*partial"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("mine")
@@ -116,30 +91,64 @@ def test_saving_twice_replaces_but_never_foreign_files(labelled, tmp_path) -> No
         labelled.save(tmp_path / "other")
     assert (tmp_path / "other" / "thesis.tex").read_text() == "mine"
     (tmp_path / "model" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"notes\.txt\), which would be lost"):
-        labelled.save(tmp_path / "model")
+    with pytest.raises(InputError, match="which would be lost"):
+        labelled.save(tmp_path / "model", overwrite=True)
     assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
     with pytest.raises(InputError, match="is a file"):
         labelled.save(tmp_path / "other" / "thesis.tex")
     assert not list(tmp_path.rglob(".*partial"))
 
 
-def test_damage_is_named(labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(InputError, match=r"no debiaser\.json"):
+def test_damage_is_named(fitted: SSAEDebiaser, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no manifest\.json"):
         SSAEDebiaser.load(tmp_path)
-    labelled.save(tmp_path / "model")
-    file = tmp_path / "model" / "debiaser.json"
-    saved = json.loads(file.read_text())
-    file.write_text(json.dumps({**saved, "format": 99}))
-    with pytest.raises(InputError, match="format 99"):
-        SSAEDebiaser.load(tmp_path / "model")
-    file.write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        SSAEDebiaser.load(tmp_path / "model")
-    file.write_text(json.dumps(saved))
-    (tmp_path / "model" / "arrays.safetensors").write_text("zz")
-    with pytest.raises(InputError, match="damaged"):
-        SSAEDebiaser.load(tmp_path / "model")
-    (tmp_path / "model" / "arrays.safetensors").unlink()
-    with pytest.raises(InputError, match="damaged"):
-        SSAEDebiaser.load(tmp_path / "model")
+    fitted.save(tmp_path / "model")
+    files = sorted(path for path in (tmp_path / "model").rglob("*") if path.is_file())
+    rng = np.random.default_rng(0)
+    for path in files:
+        whole = path.read_bytes()
+        for _ in range(10):
+            at = int(rng.integers(len(whole)))
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :])
+            with pytest.raises(InputError, match=path.name):
+                SSAEDebiaser.load(tmp_path / "model")
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError):
+            SSAEDebiaser.load(tmp_path / "model")
+        path.unlink()
+        with pytest.raises(InputError):
+            SSAEDebiaser.load(tmp_path / "model")
+        path.write_bytes(whole)
+    SSAEDebiaser.load(tmp_path / "model")
+
+
+def test_files_decide_nothing_about_trust_devices_and_places(
+    fitted: SSAEDebiaser, texts: list[str], tmp_path: Path
+) -> None:
+    """A manifest with the caller's parameters in it, sealed as ours are, is read without them."""
+    fitted.save(tmp_path / "model")
+    kept = read_manifest(tmp_path / "model", KIND)
+    theirs = {"trust_remote_code": True, "cache_dir": str(tmp_path / "theirs"), "device": "meta"}
+    parameters = {**kept.about["parameters"], "cache_dir": str(tmp_path / "theirs"), "device": "meta"}
+    parameters["encoder"] = {"ActivationEncoder": {**parameters["encoder"]["ActivationEncoder"], **theirs}}
+    write_manifest(tmp_path / "model", KIND, {**kept.about, "parameters": parameters})
+    again = SSAEDebiaser.load(tmp_path / "model")
+    again.transform(texts[:3])
+    assert not (tmp_path / "theirs").exists()
+    assert not again.text_encoder_.trust_remote_code
+    assert again.text_encoder_.device == "auto"
+    mine = SSAEDebiaser.load(tmp_path / "model", cache_dir=tmp_path / "mine")
+    mine.transform(texts[:3])
+    assert (tmp_path / "mine").exists()
+
+
+def test_another_model_is_not_taken_for_the_one_fitted_with(
+    fitted: SSAEDebiaser, texts: list[str], tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "model")
+    encoder = fitted.text_encoder_.copy()
+    right = SSAEDebiaser.load(tmp_path / "model", encoder=encoder)
+    assert np.array_equal(right.transform(texts[:9]), fitted.transform(texts[:9]))
+    other = encoder.copy().set_params(layer="blocks.0")
+    with pytest.raises(InputError, match="is not the one that the debiaser was fitted with"):
+        SSAEDebiaser.load(tmp_path / "model", encoder=other).transform(texts[:9])

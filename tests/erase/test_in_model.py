@@ -88,7 +88,7 @@ def on_matrix() -> Callable[[float], tuple[SSAEDebiaser, np.ndarray]]:
     )
 
     def fit(alpha: float) -> tuple[SSAEDebiaser, np.ndarray]:
-        debiaser = SSAEDebiaser(residual=None, config=config, n_latents=6, alpha=alpha, random_state=0)
+        debiaser = SSAEDebiaser(output_eraser=None, config=config, n_latents=6, alpha=alpha, random_state=0)
         return debiaser.fit(X, y, sensitive_features=z), X
 
     return fit
@@ -96,16 +96,16 @@ def on_matrix() -> Callable[[float], tuple[SSAEDebiaser, np.ndarray]]:
 
 def test_on_a_matrix(on_matrix: Callable[[float], tuple[SSAEDebiaser, np.ndarray]]) -> None:
     debiaser, X = on_matrix(1.0)
-    sae, chosen = debiaser.sae_, debiaser.latents_.tolist()
+    sae, chosen = debiaser.intervention_.sae, debiaser.intervention_.selection.ids.tolist()
     with torch.no_grad():
-        x = torch.from_numpy(X)
-        expected = x - sae.encode(x)[:, chosen] @ sae.W_dec[chosen]
+        x = debiaser.encoder_.rows(X, "matrix").x  # in units of the columns' standard deviation
+        change = sae.encode(x)[:, chosen] @ sae.W_dec[chosen]
     assert len(chosen) == 6
-    assert np.allclose(debiaser.transform(X), expected.numpy(), atol=1e-5)
+    assert np.allclose(debiaser.transform(X), X - change.numpy() * X.std(axis=0), atol=1e-5)
     assert not np.allclose(debiaser.transform(X), X, atol=1e-2)
 
 
 def test_alpha_0_on_a_matrix(on_matrix: Callable[[float], tuple[SSAEDebiaser, np.ndarray]]) -> None:
     debiaser, X = on_matrix(0.0)
-    assert len(debiaser.latents_) == 6
+    assert len(debiaser.intervention_.selection.ids) == 6
     assert np.array_equal(debiaser.transform(X), X)

@@ -55,7 +55,7 @@ def test_no_flag_means_no_foreign_class(exported: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"residual": "counterfactual"},
+        {"output_eraser": "counterfactual"},
         {"hookpoint": ["embeddings", "blocks.0"]},
         {"alpha": 0.5},
         {"alpha": 0.0},
@@ -69,7 +69,7 @@ def test_other_settings(
     encoder = ActivationEncoder(
         str(small_encoder), dtype="float32", pooling="max", layer="blocks.1", max_length=9
     )
-    debiaser = SSAEDebiaser(encoder, concept=concept, random_state=0, **{"config": CONFIG, **options})
+    debiaser = SSAEDebiaser(encoder, attribute=concept, random_state=0, **{"config": CONFIG, **options})
     debiaser.fit(texts)
     export_sentence_transformers(debiaser, tmp_path / "out")
     assert largest(load(tmp_path / "out").encode(NEW), debiaser.transform(NEW)) < 1e-5
@@ -81,7 +81,7 @@ def test_lowered_weights_are_exported_in_full(
     from safetensors.numpy import load_file
 
     encoder = ActivationEncoder(str(small_encoder), dtype="bfloat16")
-    debiaser = SSAEDebiaser(encoder, concept=concept, config=CONFIG, random_state=0).fit(texts)
+    debiaser = SSAEDebiaser(encoder, attribute=concept, config=CONFIG, random_state=0).fit(texts)
     export_sentence_transformers(debiaser, tmp_path / "out")
     wanted = debiaser.transform(NEW)
     assert largest(load(tmp_path / "out").encode(NEW), wanted) < 0.02 * np.abs(wanted).max()
@@ -101,11 +101,11 @@ def test_what_is_inside(fitted: SSAEDebiaser, exported: Path) -> None:
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "sentence-transformers"
     for said in (
-        fitted.sae_.fingerprint()[:16],
-        f"{len(fitted.latents_)} of 64 latents",
+        fitted.intervention_.sae.fingerprint()[:16],
+        f"{len(fitted.intervention_.selection.ids)} of 64 latents",
         "6: he, her, his",
         "`embeddings`",
-        "linear eraser on the output | none",
+        "output eraser | none",
         "shift of the output | length",
         "n training texts | 200",
         "arXiv 2411.00743",
@@ -178,7 +178,7 @@ def test_command(fitted: SSAEDebiaser, tmp_path: Path) -> None:
 def test_reference(minilm: Any, texts: list[str], concept: Any, tmp_path: Path) -> None:
     encoder = ActivationEncoder(dtype="float32")
     encoder.__dict__["language_model"] = minilm
-    debiaser = SSAEDebiaser(encoder, concept=concept, config=CONFIG, random_state=0).fit(texts)
+    debiaser = SSAEDebiaser(encoder, attribute=concept, config=CONFIG, random_state=0).fit(texts)
     export_sentence_transformers(debiaser, tmp_path / "out", reference=True)
     assert largest(load(tmp_path / "out").encode(NEW), debiaser.transform(NEW)) < 1e-5
     assert sum(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file()) < 200_000

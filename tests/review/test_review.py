@@ -42,7 +42,7 @@ def edit(file: Path, flip: set[int]) -> Any:
 
 def test_candidates_are_the_removed_and_the_next(fitted: SSAEDebiaser, shown: list[Any]) -> None:
     removed = [c.latent for c in shown if c.removed]
-    assert removed == fitted.latents_.tolist()
+    assert removed == fitted.intervention_.selection.ids.tolist()
     following = [c for c in shown if not c.removed]
     assert 0 < len(following) <= 10
     assert [c.rank for c in shown] == list(range(1, len(shown) + 1))
@@ -127,8 +127,8 @@ def test_labels_of_the_attribute_take_the_place_of_the_concept(
 def test_no_change_gives_the_same_bits(fitted: SSAEDebiaser, file: Path) -> None:
     new = with_latents(fitted, read_choices(file))
     assert np.array_equal(new.transform(NEW), fitted.transform(NEW))
-    assert {**new.record_["review"], "date": ""} == {"date": "", "kept": [], "added": []}
-    assert "review" not in fitted.record_
+    assert {**new.intervention_.record["review"], "date": ""} == {"date": "", "kept": [], "added": []}
+    assert "review" not in fitted.intervention_.record
 
 
 @pytest.mark.parametrize("residual", [None, "counterfactual"])
@@ -139,27 +139,27 @@ def test_a_review_is_what_fit_would_have_given(
     encoder = ActivationEncoder(str(small_encoder), dtype="float32")
     six, five = (
         SSAEDebiaser(
-            encoder, concept=concept, residual=residual, config=CONFIG, n_latents=n, random_state=0
+            encoder, attribute=concept, output_eraser=residual, config=CONFIG, n_latents=n, random_state=0
         ).fit(texts)
         for n in (6, 5)
     )
     file = tmp_path / "latents.yaml"
     write_choices(six, candidates(six, texts, n_more=3), file)
-    last = int(six.latents_[-1])
+    last = int(six.intervention_.selection.ids[-1])
     needed = texts if residual is None else None
     new = with_latents(six, edit(file, {last}), needed)
-    assert new.latents_.tolist() == five.latents_.tolist()
+    assert new.intervention_.selection.ids.tolist() == five.intervention_.selection.ids.tolist()
     assert np.abs(new.transform(NEW) - five.transform(NEW)).max() < 1e-5
     assert np.abs(new.transform(NEW) - six.transform(NEW)).max() > 1e-4
     again = with_latents(new, edit(file, {last}), needed)
-    assert again.latents_.tolist() == six.latents_.tolist()
+    assert again.intervention_.selection.ids.tolist() == six.intervention_.selection.ids.tolist()
     assert np.abs(again.transform(NEW) - six.transform(NEW)).max() < 1e-5
 
 
 def test_several_hookpoints(small_encoder: Path, texts: list[str], concept: Any, tmp_path: Path) -> None:
     encoder = ActivationEncoder(str(small_encoder), dtype="float32")
     debiaser = SSAEDebiaser(
-        encoder, concept=concept, hookpoint=["embeddings", "blocks.0"], config=CONFIG, random_state=0
+        encoder, attribute=concept, hookpoint=["embeddings", "blocks.0"], config=CONFIG, random_state=0
     ).fit(texts)
     shown = candidates(debiaser, texts, n_more=2)
     assert {c.hookpoint for c in shown} == {"embeddings", "blocks.0"}
@@ -172,17 +172,17 @@ def test_several_hookpoints(small_encoder: Path, texts: list[str], concept: Any,
     file.write_text(yaml.safe_dump(values))
     new = with_latents(debiaser, read_choices(file), texts)
     assert list(new.edits) == ["embeddings"]
-    assert new.latents_.tolist() == debiaser.latents_.tolist()
+    assert new.intervention_.selection.ids.tolist() == debiaser.intervention_.selection.ids.tolist()
     assert not np.allclose(new.transform(NEW), debiaser.transform(NEW), atol=1e-4)
 
 
 def test_saved_with_its_review(fitted: SSAEDebiaser, texts: list[str], file: Path, tmp_path: Path) -> None:
-    wanted = int(fitted.latents_[0])
+    wanted = int(fitted.intervention_.selection.ids[0])
     new = with_latents(fitted, edit(file, {wanted}), texts)
     new.save(tmp_path / "model")
     again = SSAEDebiaser.load(tmp_path / "model")
     assert np.array_equal(again.transform(NEW), new.transform(NEW))
-    saved = again.record_["review"]
+    saved = again.intervention_.record["review"]
     assert (saved["kept"], saved["added"]) == ([wanted], [])
     assert len(saved["date"]) == 10
 
@@ -191,23 +191,26 @@ def test_unlisted_latents_stay(fitted: SSAEDebiaser, file: Path) -> None:
     values = yaml.safe_load(file.read_text())
     values["parts"][0]["latents"] = values["parts"][0]["latents"][:1]
     file.write_text(yaml.safe_dump(values))
-    assert with_latents(fitted, read_choices(file)).latents_.tolist() == fitted.latents_.tolist()
+    assert (
+        with_latents(fitted, read_choices(file)).intervention_.selection.ids.tolist()
+        == fitted.intervention_.selection.ids.tolist()
+    )
 
 
 def test_texts_are_needed_for_what_depends_on_the_cut(
     fitted: SSAEDebiaser, texts: list[str], file: Path
 ) -> None:
-    choices = edit(file, {int(fitted.latents_[0])})
+    choices = edit(file, {int(fitted.intervention_.selection.ids[0])})
     with pytest.raises(InputError, match="depends on what is removed"):
         with_latents(fitted, choices)
     plain = SSAEDebiaser(
         fitted.encoder,
-        concept=fitted.concept,
-        residual=None,
+        attribute=fitted.attribute,
+        output_eraser=None,
         config=CONFIG.updated(recenter=False),
         random_state=0,
     ).fit(texts)
-    assert len(with_latents(plain, choices).latents_) == 5
+    assert len(with_latents(plain, choices).intervention_.selection.ids) == 5
 
 
 @pytest.mark.parametrize("residual", ["auto", "leace"])
@@ -219,17 +222,17 @@ def test_a_residual_from_labels_needs_them_again(
     z = np.array([" she " in f" {t} " for t in texts])
     encoder = ActivationEncoder(str(small_encoder), dtype="float32")
     six, five = (
-        SSAEDebiaser(encoder, residual=residual, config=CONFIG, n_latents=n, random_state=0).fit(
+        SSAEDebiaser(encoder, output_eraser=residual, config=CONFIG, n_latents=n, random_state=0).fit(
             texts, sensitive_features=z
         )
         for n in (6, 5)
     )
     write_choices(six, candidates(six, texts), file)
-    choices = edit(file, {int(six.latents_[-1])})
+    choices = edit(file, {int(six.intervention_.selection.ids[-1])})
     with pytest.raises(InputError, match="--sensitive"):
         with_latents(six, choices, texts)
     new = with_latents(six, choices, texts, sensitive_features=z)
-    assert new.latents_.tolist() == five.latents_.tolist()
+    assert new.intervention_.selection.ids.tolist() == five.intervention_.selection.ids.tolist()
     assert np.abs(new.transform(NEW) - five.transform(NEW)).max() < 1e-5
 
 
@@ -259,7 +262,7 @@ def test_wrong_files_are_named(fitted: SSAEDebiaser, file: Path, old: str, new: 
 def test_another_sae_and_double_lines_are_refused(fitted: SSAEDebiaser, file: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Cannot read the review"):
         read_choices(tmp_path / "nowhere.yaml")
-    replaced(file, fitted.sae_.fingerprint(), "f" * 64)
+    replaced(file, fitted.intervention_.sae.fingerprint(), "f" * 64)
     with pytest.raises(InputError, match="of another SAE"):
         with_latents(fitted, read_choices(file))
     values = yaml.safe_load(file.read_text())
@@ -274,20 +277,6 @@ def test_what_cannot_be_reviewed(fitted: SSAEDebiaser, texts: list[str]) -> None
         candidates(SSAEDebiaser(), texts)
     with pytest.raises(InputError, match="y has 2"):
         candidates(fitted, texts, y=[0, 1])
-
-
-def test_kept_latents_are_neither_shown_nor_cut_anew(
-    small_encoder: Path, texts: list[str], file: Path
-) -> None:
-    y, z = np.arange(len(texts)) % 2, np.arange(len(texts)) % 3 > 0
-    keeping = SSAEDebiaser(str(small_encoder), edit="keep", hookpoint="final", config=CONFIG, random_state=0)
-    keeping.fit(texts, y, sensitive_features=z)
-    for review in (
-        lambda: candidates(keeping, texts),
-        lambda: with_latents(keeping, read_choices(file), texts),
-    ):
-        with pytest.raises(InputError, match='fitted with edit="keep"'):
-            review()
 
 
 def test_texts_without_a_target_are_no_class(fitted: SSAEDebiaser, texts: list[str]) -> None:

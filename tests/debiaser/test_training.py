@@ -9,8 +9,8 @@ import pytest
 from small_debiaser import CONFIG, make_texts
 
 from debias_ssae.core.config import SAEConfig
-from debias_ssae.debiaser import specialise
-from debias_ssae.debiaser.specialise import LearnedSAE, learn_ssae
+from debias_ssae.debiaser import training
+from debias_ssae.debiaser.training import LearnedSAE, learn_ssae
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval import retrieve
 from debias_ssae.retrieval.duplicates import fold
@@ -33,7 +33,7 @@ def test_no_wording_of_a_held_out_text_is_in_the_general_saes_pool(
         pools.append(pool)
         raise StopError
 
-    monkeypatch.setattr(specialise, "train_general_sae", train_general_sae)
+    monkeypatch.setattr(training, "train_general_sae", train_general_sae)
     with pytest.raises(StopError):
         learn_ssae(model, texts, "embeddings", CONFIG, corpus=corpus, held_out=held_out)
     folded = {fold(text) for text in held_out}
@@ -54,7 +54,7 @@ def test_no_more_rows_are_held_than_asked_or_read(
         seen.append(texts)
         raise StopError
 
-    monkeypatch.setattr(specialise, "harvest", harvest)
+    monkeypatch.setattr(training, "harvest", harvest)
     general = SparseAutoencoder(SAEConfig(d_in=model.d_model, d_sae=32, k=4))
     special = CONFIG.special.updated(n_steps=steps, batch_size=64)
     config = CONFIG.updated(special_rows=special_rows, special=special.model_dump())
@@ -73,10 +73,10 @@ def test_no_more_rows_are_held_than_asked_or_read(
 
 def test_of_a_long_text_what_the_model_reads_counts() -> None:
     texts = ["word " * 10_000, "語" * 10_000, "short text"] * 40
-    drawn = specialise._draw(texts, 5_000, 256, 0)
+    drawn = training._draw(texts, 5_000, 256, 0)
     assert sum(min(len(t.encode()) / 4, 256) for t in drawn) >= 5_000
     assert len(drawn) >= 5_000 / 256
-    assert specialise._at_most(texts, 120 * 256, 256, 0) == texts
+    assert training._at_most(texts, 120 * 256, 256, 0) == texts
 
 
 def test_of_two_that_want_an_sae_one_trains_it(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_of_two_that_want_an_sae_one_trains_it(tmp_path: Path) -> None:
         return LearnedSAE(SparseAutoencoder(SAEConfig(d_in=4, d_sae=8, k=2), random_state=0), {"loss": 1.0})
 
     def cached(_: int) -> LearnedSAE:
-        return specialise._cached(tmp_path, "general", ["key"], train)
+        return training._cached(tmp_path, "general", ["key"], train)
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(cached, range(4)))
@@ -103,7 +103,7 @@ def test_what_was_retrieved_is_kept(
     model = ActivationEncoder(str(small_encoder), dtype="float32").language_model
     texts, corpus, asked = make_texts(10), make_texts(60)[10:], []
     general = SparseAutoencoder(SAEConfig(d_in=model.d_model, d_sae=32, k=4), random_state=0)
-    monkeypatch.setattr(specialise, "retrieve", lambda *a, **k: asked.append(1) or retrieve(*a, **k))
+    monkeypatch.setattr(training, "retrieve", lambda *a, **k: asked.append(1) or retrieve(*a, **k))
 
     def learn(
         texts: list[str] = texts, held_out: tuple[str, ...] = (), n_texts: int = 5

@@ -6,9 +6,8 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -16,21 +15,68 @@ from torch import Tensor
 from debias_ssae.core.config import DebiasConfig, RetrievalConfig, SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import read_json, read_or_make, write_json
+from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.model import LanguageModel, harvest
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval import embedder_id, retrieve, without
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.trainer import shuffled_batches, train_sae
+from debias_ssae.selection.attribute import FitData
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LearnedSAE:
+class LearnedSAE(NamedTuple):
     """An SAE with the record of how it came to be."""
 
     sae: SparseAutoencoder
     record: dict[str, Any]
+
+
+def train_ssae(
+    encoder: ActivationEncoder | MatrixEncoder,
+    hookpoint: str,
+    data: FitData,
+    *,
+    corpus: Sequence[str] | None = None,
+    general: SparseAutoencoder | None = None,
+    finished: SparseAutoencoder | None = None,
+    cache_dir: str | Path | None = None,
+) -> LearnedSAE:
+    """Retrieve the subdomain, train a general SAE unless ``general`` is one, and fine-tune it.
+
+    A ``finished`` one is taken as it is. Without an encoder there is nothing to retrieve: the SAE is trained on the
+    matrix. Raises InputError for an SAE of another width.
+    """
+    if finished is not None:
+        _check_width(finished, encoder)
+        return LearnedSAE(finished, {"sae": "taken as it was given"})
+    options: dict[str, Any] = {"random_state": data.random_state, "progress": data.progress}
+    if isinstance(encoder, MatrixEncoder):
+        if general is not None:
+            _check_width(general, encoder)
+        return learn_from_rows(encoder.rows(data.X, hookpoint).x, data.config, general=general, **options)
+    return learn_ssae(
+        encoder.language_model,
+        data.X,
+        hookpoint,
+        data.config,
+        corpus=corpus,
+        general=general,
+        held_out=data.exclude,
+        cache_dir=cache_dir,
+        **options,
+    )
+
+
+def _check_width(sae: SparseAutoencoder, encoder: ActivationEncoder | MatrixEncoder) -> None:
+    width = len(encoder.scale) if isinstance(encoder, MatrixEncoder) else encoder.language_model.d_model
+    if sae.cfg.d_in != width:
+        raise InputError(
+            f"the SAE reads activations of width {sae.cfg.d_in}, but the encoder gives {width}; give an SAE of this "
+            "model and hookpoint"
+        )
 
 
 def train_general_sae(
@@ -99,23 +145,25 @@ def learn_ssae(
             f"the SAE reads rows of width {general.cfg.d_in}, but {model.name} gives {model.d_model}; "
             "give an SAE of this model and hookpoint"
         )
-    start: SparseAutoencoder = general
+    start, fine_tuning = general, config.special
+    if fine_tuning is None:
+        return LearnedSAE(start, record)
     # rows that the training does not come to are not worth a pass
-    n_rows = min(config.special_rows, config.special.n_steps * config.special.batch_size)
+    n_rows = min(config.special_rows, fine_tuning.n_steps * fine_tuning.batch_size)
     subdomain = _at_most(subdomain, n_rows, _longest(model, config), random_state)
     key = [
         model.fingerprint,
         hookpoint,
         _digest(subdomain),
         start.fingerprint(),
-        config.special,
+        fine_tuning,
         random_state,
         *_length_key(config),
     ]
 
     def train() -> LearnedSAE:
         x = harvest(model, subdomain, hookpoint, progress=progress, **config.activations.limits).x
-        return _fit(x, start.cfg, config.special, init=start, random_state=random_state, progress=progress)
+        return _fit(x, start.cfg, fine_tuning, init=start, random_state=random_state, progress=progress)
 
     special = _cached(cache_dir, "special", key, train)
     return LearnedSAE(special.sae, {**record, "special": special.record})
@@ -173,6 +221,8 @@ def learn_from_rows(
         general = _fit(
             x, _sae_config(x.shape[1], config), config.general, random_state=random_state, progress=progress
         ).sae
+    if config.special is None:
+        return LearnedSAE(general, {})
     return _fit(x, general.cfg, config.special, init=general, random_state=random_state, progress=progress)
 
 

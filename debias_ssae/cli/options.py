@@ -1,0 +1,85 @@
+"""Options that mean the same in every command."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from debias_ssae.core.errors import InputError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_SHARED: dict[str, Callable[[Command], Command]] = {
+    "device": click.option(
+        "--device", default="auto", show_default=True, help="Where models run: auto, cpu, cuda, cuda:1, ..."
+    ),
+    "config": click.option(
+        "--config", type=click.Path(dir_okay=False), help="YAML of settings (docs/reference/settings.md)."
+    ),
+    "sets": click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="A.B=C",
+        help="One setting, as in --set selection.min_cell=10.",
+    ),
+    "seed": click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0, 2**32 - 1),
+        help="Of everything random.",
+    ),
+    "cache": click.option(
+        "--cache",
+        type=click.Path(file_okay=False),
+        help="Directory that keeps embeddings and SAEs between runs.",
+    ),
+    "quiet": click.option("--quiet", is_flag=True, help="No progress bars."),
+}
+
+
+def shared(*names: str) -> Callable[[Command], Command]:
+    """Add the shared options ``names`` to a command, in this order."""
+
+    def add(command: Command) -> Command:
+        for name in reversed(names):
+            command = _SHARED[name](command)
+        return command
+
+    return add
+
+
+def settings(sets: tuple[str, ...]) -> dict[str, Any]:
+    """Return what ``--set a.b=c`` say as mappings inside mappings; values are read as YAML.
+
+    Raises InputError for a part that is no ``name=value``, or that gives one name twice.
+    """
+    from debias_ssae.core.io import parse_yaml
+
+    found: dict[str, Any] = {}
+    for one in sets:
+        name, sign, text = one.partition("=")
+        path = name.strip().split(".")
+        if not sign or not all(path):
+            raise InputError(
+                f"--set {one!r} is no setting; write a name, =, and a value, as in selection.min_cell=10"
+            )
+        here = found
+        for step in path[:-1]:
+            here = here.setdefault(step, {})
+            if not isinstance(here, dict):
+                raise InputError(f"--set gives {name.strip()!r} both a value and settings of its own")
+        if path[-1] in here:
+            raise InputError(f"--set gives {name.strip()!r} twice; keep one")
+        here[path[-1]] = parse_yaml(text, f"--set {name}")
+    return found
+
+
+def read_config(config: str | None, sets: tuple[str, ...], preset: Mapping[str, Any] | None = None) -> Any:
+    """Return a DebiasConfig: the preset, then the file, then ``--set``, setting by setting."""
+    from debias_ssae.core.config import DebiasConfig, load_config, make_config, merged
+
+    given = settings(sets)
+    if config is not None:
+        return load_config(DebiasConfig, config, given, defaults=preset)
+    return make_config(DebiasConfig, merged(preset or {}, given), "--set")

@@ -1,0 +1,351 @@
+"""What the constructor's parameters and the arguments of ``fit`` stand for, read and checked before any training."""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import check_random_state, column_or_1d
+
+from debias_ssae.core.config import DebiasConfig, load_config, make_config
+from debias_ssae.core.errors import InputError
+from debias_ssae.debiaser.matrix import MATRIX, MatrixEncoder
+from debias_ssae.debiaser.output import FROM_LABELS, check_output, labels_for_output, output_kind
+from debias_ssae.debiaser.pipeline import Spec
+from debias_ssae.model import embed
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.model.language_model import check_hookpoints
+from debias_ssae.retrieval import unsaid
+from debias_ssae.sae.formats import load_sae
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.attribute import (
+    AnnotatedTexts,
+    FitData,
+    Nothing,
+    Several,
+    Words,
+    as_attribute,
+    members,
+)
+from debias_ssae.selection.choosing import Linear
+from debias_ssae.text import load_corpus
+from debias_ssae.text.checks import check_texts, in_pandas
+
+if TYPE_CHECKING:
+    from debias_ssae.debiaser.estimator import SSAEDebiaser
+
+PROBED = 1000
+"""Characters of the text on which it is tried whether an edit reaches the representation."""
+
+
+def read_fit(
+    debiaser: "SSAEDebiaser", X: Any, y: Any, sensitive_features: Any, exclude: Any
+) -> tuple[Spec, FitData]:
+    """Return what ``fit`` is to do, and with what. Raises InputError, with the cure, for anything unusable."""
+    check_params(debiaser)
+    config, attribute = config_of(debiaser), as_attribute(debiaser.attribute)
+    if y is not None:
+        y = column_or_1d(y)
+        _check_target(y)
+    X = X if debiaser.encoder is None else check_texts(X)
+    _check_lengths(len(X), y, sensitive_features)
+    if debiaser.encoder is None:
+        return _read_matrix(debiaser, X, y, sensitive_features, exclude, config, attribute)
+    excluded = [] if exclude is None else check_texts(exclude, name="exclude", may_be_empty=True)
+    X, y, sensitive_features = _without(excluded, X, y, sensitive_features)
+    attribute = _resolved(attribute, X, y, sensitive_features, excluded)
+    for one in members(attribute):
+        if isinstance(one, AnnotatedTexts):
+            one.check(config.selection.min_cell)
+        elif isinstance(one, Words) and one.concept.pairs:
+            one.concept.check_occurs(X)
+    encoder = make_encoder(debiaser, config)
+    data = FitData(
+        X,
+        y,
+        _with_limits(config, encoder),
+        sensitive_features=sensitive_features,
+        exclude=excluded,
+        n_latents=debiaser.n_latents,
+        random_state=seed_of(debiaser.random_state),
+        progress=debiaser.verbose,
+    )
+    _check_output_data(debiaser.output_eraser, attribute, data)
+    hookpoints = _hookpoints(debiaser.hookpoint, attribute, encoder, X)
+    if any(isinstance(one, Words) and one.concept.pairs for one in members(attribute)):
+        encoder.language_model.check_spans()
+    spec = Spec(
+        encoder=encoder,
+        attribute=attribute,
+        hookpoints=hookpoints,
+        corpus=_read_corpus(debiaser.corpus),
+        saes=_read_saes(debiaser.sae, hookpoints),
+        output_eraser=debiaser.output_eraser,
+        alpha=debiaser.alpha,
+        cache_dir=debiaser.cache_dir,
+    )
+    return spec, data
+
+
+def _read_matrix(
+    debiaser: "SSAEDebiaser",
+    X: np.ndarray,
+    y: np.ndarray | None,
+    z: Any,
+    exclude: Any,
+    config: DebiasConfig,
+    attribute: Any,
+) -> tuple[Spec, FitData]:
+    if exclude is not None:
+        raise InputError("exclude= compares texts, but X is a matrix; leave the rows out of X instead")
+    for one in members(attribute):
+        if isinstance(one, Words):
+            raise InputError(
+                "a concept swaps words and needs texts; name an encoder=, or pass sensitive_features to fit"
+            )
+    if attribute is None:
+        attribute = Nothing() if z is None else AnnotatedTexts(X, z, y)
+    for one in members(attribute):
+        if isinstance(one, AnnotatedTexts):
+            one.check(config.selection.min_cell)
+    saes = _read_saes(debiaser.sae, (MATRIX,))
+    kind = output_kind(debiaser.output_eraser, attribute, edits=True)
+    follows: Linear | None = FROM_LABELS.get(kind) if isinstance(kind, str) else None
+    data = FitData(
+        X,
+        y,
+        config,
+        sensitive_features=z,
+        n_latents=debiaser.n_latents,
+        follows=follows,
+        random_state=seed_of(debiaser.random_state),
+        progress=debiaser.verbose,
+    )
+    _check_output_data(debiaser.output_eraser, attribute, data)
+    encoder = MatrixEncoder.of(X, as_they_are=bool(saes))
+    return Spec(encoder, attribute, (MATRIX,), None, saes, debiaser.output_eraser, debiaser.alpha, None), data
+
+
+def _resolved(attribute: Any, X: list[str], y: np.ndarray | None, z: Any, excluded: list[str]) -> Any:
+    """The attribute with the labels given to ``fit`` where no other is named, without excluded texts."""
+    if attribute is None:
+        if z is None:
+            raise InputError(
+                "nothing says what to remove: pass sensitive_features to fit, or set attribute= (a concept such as "
+                '"gender", AnnotatedTexts, or Choices); debias_ssae.discover finds a shortcut that nobody named'
+            )
+        return AnnotatedTexts(X, z, y)
+    if not excluded:
+        return attribute
+    found = tuple(
+        one.without(~unsaid(check_texts(one.texts), excluded)) if isinstance(one, AnnotatedTexts) else one
+        for one in members(attribute)
+    )
+    return Several(found) if isinstance(attribute, Several) else found[0]
+
+
+def _without(
+    excluded: list[str], texts: list[str], y: np.ndarray | None, z: Any
+) -> tuple[list[str], np.ndarray | None, Any]:
+    kept = unsaid(texts, excluded)
+    if kept.all():
+        return texts, y, z
+    rows = np.flatnonzero(kept)
+    if not len(rows):
+        raise InputError("exclude= names every text of X, so none is left to fit on")
+    if z is not None:
+        z = pd.DataFrame(in_pandas(z)).iloc[rows]
+    return [texts[i] for i in rows.tolist()], None if y is None else y[rows], z
+
+
+def check_params(debiaser: "SSAEDebiaser") -> None:
+    """Raise InputError for a constructor parameter that cannot be."""
+    n = debiaser.n_latents
+    if not (isinstance(n, str) and n == "auto") and (
+        isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0
+    ):
+        raise InputError(f'n_latents is {n!r}; expected "auto" or a whole number, 0 or more')
+    alpha = debiaser.alpha
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 <= float(alpha) < math.inf:
+        raise InputError(f"alpha is {alpha!r}; expected a number, 0 or more: 1 removes all")
+    check_output(debiaser.output_eraser)
+    _check_hookpoint(debiaser.hookpoint, debiaser.sae)
+    if hasattr(debiaser.corpus, "__next__"):
+        raise InputError(
+            "corpus is a one-shot iterator; pass a list or a path, since it is read more than once"
+        )
+    if debiaser.encoder is None and debiaser.output_eraser == "counterfactual":
+        raise InputError(
+            'output_eraser="counterfactual" swaps words and needs texts; name an encoder=, or use "leace" or None'
+        )
+
+
+def _check_hookpoint(hookpoint: Any, sae: Any) -> None:
+    if not isinstance(hookpoint, str | Sequence):
+        raise InputError(f"hookpoint is {hookpoint!r}; expected a name or several")
+    if not len(hookpoint):
+        raise InputError("hookpoint is empty, so nothing would be edited; name at least one")
+    if (
+        not isinstance(hookpoint, str)
+        and len(hookpoint) > 1
+        and sae is not None
+        and not isinstance(sae, Mapping)
+    ):
+        raise InputError(
+            "one sae is given for several hookpoints, but an SAE reads the activations of one; give a mapping of "
+            "hookpoint to sae, or name the hookpoint that it was trained at"
+        )
+
+
+def _check_output_data(asked: Any, attribute: Any, data: FitData) -> None:
+    """Raise InputError, before any training, where an output eraser has nothing to learn from."""
+    for one in members(attribute):
+        if asked in FROM_LABELS:
+            labelled = labels_for_output(one, data)
+            if labelled is None:
+                raise InputError(
+                    f'output_eraser="{asked}" needs labels: pass sensitive_features to fit, or AnnotatedTexts as '
+                    'attribute=; without labels use "counterfactual", "displacement" or None'
+                )
+            labelled.check(1)
+        elif asked == "counterfactual" and not (isinstance(one, Words) and one.concept.pairs):
+            raise InputError(
+                'output_eraser="counterfactual" needs a concept with words to swap as attribute=; with labels use '
+                '"mean_difference" or "leace", otherwise "displacement" or None'
+            )
+
+
+def _hookpoints(
+    hookpoint: str | Sequence[str], attribute: Any, encoder: ActivationEncoder, texts: Sequence[str]
+) -> tuple[str, ...]:
+    """The hookpoints to edit. Raises InputError for one from which no edit reaches the representation."""
+    names = [hookpoint] if isinstance(hookpoint, str) else list(hookpoint)
+    if chosen := getattr(attribute, "saes", None):
+        names = list(chosen)  # a choice of latents says where they are
+    model = encoder.language_model
+    check_hookpoints([*names, encoder.layer], model.hookpoints)
+    for name in names:
+        if not _reaches(encoder, name, max(texts, key=len)[:PROBED]):
+            cure = (
+                'use pooling="mean"'
+                if encoder.pooling == "cls"
+                else "name an earlier hookpoint or a later layer"
+            )
+            raise InputError(
+                f"an edit at {name} changes nothing in what is returned (layer={encoder.layer!r}, "
+                f"pooling={encoder.pooling!r}); {cure}"
+            )
+    return tuple(names)
+
+
+def _reaches(encoder: ActivationEncoder, hookpoint: str, text: str) -> bool:
+    """Whether an edit at ``hookpoint`` reaches the representation: tried on one text, which must not be blank.
+
+    Edits change real tokens only, and "cls" reads a special one, so that some attention must lie between.
+    """
+    model = encoder.language_model
+    if model.hookpoints.index(hookpoint) > model.hookpoints.index(encoder.layer):
+        return False
+    options: dict[str, Any] = {"layer": encoder.layer, "pooling": encoder.pooling}
+    plain, edited = (
+        embed(model, [text], edits=edits, max_length=encoder.max_length, **options)
+        for edits in ({}, {hookpoint: torch.neg})
+    )
+    return not text.strip() or not np.array_equal(plain, edited)
+
+
+def config_of(debiaser: "SSAEDebiaser") -> DebiasConfig:
+    """The settings: an object, a mapping or a YAML file; without ``config=`` the defaults."""
+    config = debiaser.config
+    if config is None:
+        return DebiasConfig()
+    if isinstance(config, str | Path):
+        return load_config(DebiasConfig, config)
+    if isinstance(config, Mapping):
+        return make_config(DebiasConfig, config, "config")
+    if not isinstance(config, DebiasConfig):
+        raise InputError(
+            f"config is {type(config).__name__}; expected a DebiasConfig, a mapping or a YAML file"
+        )
+    return config
+
+
+def _with_limits(config: DebiasConfig, encoder: ActivationEncoder) -> DebiasConfig:
+    """The settings with the encoder's own limits: training has to see of a text what transform sees."""
+    activations = {**config.activations.model_dump(), **encoder.limits}
+    return make_config(DebiasConfig, {**config.model_dump(), "activations": activations}, "the encoder")
+
+
+def seed_of(state: Any) -> int | None:
+    """A number from ``random_state``; a RandomState gives the next one."""
+    if state is None or isinstance(state, int | np.integer):
+        return None if state is None else int(state)
+    return int(check_random_state(state).randint(2**31 - 1))
+
+
+def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEncoder:
+    """The encoder to work with; of an ActivationEncoder a copy, which later changes of that one do not reach."""
+    if isinstance(debiaser.encoder, ActivationEncoder):
+        _ = debiaser.encoder.language_model  # loaded once, for all debiasers that are given this encoder
+        return debiaser.encoder.copy()
+    settings = config.activations
+    return ActivationEncoder(
+        str(debiaser.encoder),
+        layer=debiaser.layer,
+        pooling=debiaser.pooling,
+        cache_dir=debiaser.cache_dir,
+        device=debiaser.device,
+        dtype=settings.dtype,
+        max_length=settings.max_length,
+        token_budget=settings.token_budget,
+        verbose=debiaser.verbose,
+    )
+
+
+def _read_corpus(corpus: Any) -> list[str] | None:
+    """The texts to retrieve from, read where a path names them."""
+    if corpus is None:
+        return None
+    return load_corpus(corpus) if isinstance(corpus, str | Path) else check_texts(corpus)
+
+
+def _read_saes(sae: Any, hookpoints: Sequence[str]) -> dict[str, SparseAutoencoder]:
+    """The general SAEs by hookpoint, read where paths name them."""
+    if sae is None:
+        return {}
+    given = sae if isinstance(sae, Mapping) else {hookpoints[0]: sae}
+    strange = sorted(set(given) - set(hookpoints))
+    if strange:
+        raise InputError(f"sae names {', '.join(map(repr, strange))}, but edited are {', '.join(hookpoints)}")
+    found = {}
+    for hookpoint, one in given.items():
+        if not isinstance(one, str | Path | SparseAutoencoder):
+            raise InputError(f"sae is {type(one).__name__}; expected a path or a SparseAutoencoder")
+        found[hookpoint] = one if isinstance(one, SparseAutoencoder) else load_sae(one)
+    return found
+
+
+def _check_target(y: np.ndarray) -> None:
+    """Raise InputError for classes that cannot be compared."""
+    try:
+        np.unique(y[~pd.isna(y)])
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in y})
+        raise InputError(f"y mixes {', '.join(kinds)}; give all its classes one type") from error
+
+
+def _check_lengths(n: int, y: Any, z: Any) -> None:
+    """Raise InputError where labels and samples differ in number."""
+    for name, values in (("y", y), ("sensitive_features", z)):
+        try:
+            differs = values is not None and len(values) != n
+        except TypeError as error:
+            raise InputError(
+                f"{name} is {type(values).__name__}; expected an array with a value for each of the {n} samples"
+            ) from error
+        if differs:
+            raise InputError(f"X has {n} samples, but {name} has {len(values)}; they must agree")

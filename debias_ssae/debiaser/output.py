@@ -1,0 +1,273 @@
+"""The output eraser: the attribute's directions in what leaves the model, projected out after the edit.
+
+A head that was trained on the plain representation needs it; a retrained head hardly does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.base import clone
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.erase import (
+    LatentEraser,
+    LinearEraser,
+    counterfactual,
+    displacement,
+    joined,
+    leace,
+    mean_difference,
+)
+from debias_ssae.selection.attribute import AnnotatedTexts, Encoder, FitData, Nothing, Words, members
+from debias_ssae.selection.choosing import Linear
+from debias_ssae.selection.labelled import encode_labels, rows_of_every_cell
+from debias_ssae.text.concept import Concept
+
+FROM_LABELS: dict[str, Linear] = {"mean_difference": mean_difference, "leace": leace}
+"""Output erasers that are fitted on labels of the attribute."""
+KINDS = ("counterfactual", "displacement", *FROM_LABELS)
+
+
+class Transformer(Protocol):
+    """An output eraser of the user's own."""
+
+    def fit(self, X: np.ndarray, y: Any = None, **options: Any) -> Any: ...
+
+    def transform(self, X: np.ndarray) -> np.ndarray: ...
+
+
+OutputEraser = LinearEraser | Transformer
+
+
+def apply_output(eraser: OutputEraser | None, x: np.ndarray) -> np.ndarray:
+    """Return what ``eraser`` makes of representations ``x [n, d]``."""
+    if eraser is None:
+        return x
+    return eraser(x) if isinstance(eraser, LinearEraser) else np.asarray(eraser.transform(x))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts (or rows of a matrix) with what is known of them, and their representations once they are asked for."""
+
+    encoder: Encoder
+    edits: Mapping[str, LatentEraser]
+    X: Any
+    z: np.ndarray | None = None
+    """Codes of the attribute, or of a counterfactual pair's version ``[n]``."""
+    y: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    """Number of the counterfactual pair that each belongs to ``[n]``; None where there are no pairs."""
+
+    @classmethod
+    def drawn(cls, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData) -> "Samples":
+        """At most ``selection.max_texts`` of the training texts; all rows of a matrix, which cost nothing."""
+        n, limit = len(data.X), data.config.selection.max_texts
+        if not isinstance(data.X, list):
+            return cls(encoder, edits, data.X)
+        order = np.random.default_rng(data.random_state).permutation(n)[:limit]
+        return cls(encoder, edits, [data.X[i] for i in order], y=None if data.y is None else data.y[order])
+
+    @classmethod
+    def pairs(
+        cls, concept: Concept, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
+    ) -> "Samples":
+        """Both versions of at most ``selection.max_texts`` training texts that hold a word of ``concept``."""
+        concept.check_occurs(data.X)
+        order = np.random.default_rng(data.random_state).permutation(len(data.X))
+        found = concept.counterfactual_pairs(
+            [data.X[i] for i in order], limit=data.config.selection.max_texts
+        )
+        n, source = len(found), order[[pair.index for pair in found]]
+        y = None if data.y is None else np.tile(data.y[source], 2)
+        texts = [pair.text_a for pair in found] + [pair.text_b for pair in found]
+        values = np.concatenate([[pair.values[side] for pair in found] for side in (0, 1)])
+        return cls(encoder, edits, texts, values, y, np.tile(np.arange(n), 2))
+
+    def at(self, rows: np.ndarray) -> "Samples":
+        """These samples alone, with the representations that are known already."""
+        X = [self.X[i] for i in rows.tolist()] if isinstance(self.X, list) else self.X[rows]
+        z, y, groups = (None if a is None else a[rows] for a in (self.z, self.y, self.groups))
+        kept = Samples(self.encoder, self.edits, X, z, y, groups)
+        kept.__dict__.update({k: vars(self)[k][rows] for k in ("plain", "edited") if k in vars(self)})
+        return kept
+
+    @cached_property
+    def plain(self) -> np.ndarray:
+        """Representations of the model as it is ``[n, d]``."""
+        return self.encoder.encode(self.X)
+
+    @cached_property
+    def edited(self) -> np.ndarray:
+        """Representations with the edit inside the model ``[n, d]``."""
+        return self.encoder.encode(self.X, self.edits)
+
+
+def output_kind(asked: Any, attribute: Any, *, edits: bool) -> Any:
+    """What ``output_eraser=asked`` comes to.
+
+    "auto" is the direction between counterfactual pairs where there are words to swap, the groups' mean difference
+    where there are labels, and the displacement by the edit where neither is known; None where nothing is edited.
+    Of several attributes each goes by its own kind.
+    """
+    if not (isinstance(asked, str) and asked == "auto"):
+        return asked
+    if not edits:
+        return None
+    kinds = [_auto(one) for one in members(attribute)]
+    return kinds[0] if len(kinds) == 1 else "auto"
+
+
+def _auto(attribute: Any) -> str | None:
+    if isinstance(attribute, Words):
+        return "counterfactual" if attribute.concept.pairs else None
+    if isinstance(attribute, AnnotatedTexts):
+        return "mean_difference"
+    return None if isinstance(attribute, Nothing) else "displacement"
+
+
+def has_center(kind: Any) -> bool:
+    """Whether no shift is to follow: this output eraser has a centre in the plain model, or is the user's own."""
+    return not isinstance(kind, str | None) or kind in ("counterfactual", "mean_difference")
+
+
+def fit_output(
+    kind: Any, attribute: Any, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
+) -> tuple[OutputEraser | None, Samples | None]:
+    """Fit the output eraser that ``output_kind`` named; also return what the attribute can be measured on.
+
+    Raises InputError where the eraser has nothing to learn from.
+    """
+    if kind is not None and not isinstance(kind, str):
+        return _fit_transformer(kind, attribute, encoder, edits, data)
+    found: list[LinearEraser] = []
+    evidence: Samples | None = None
+    for one in members(attribute):
+        own = _auto(one) if kind == "auto" else kind
+        samples = _samples(own, one, encoder, edits, data)
+        evidence = evidence or samples
+        if own is not None and samples is not None:
+            found.append(_fitted(own, samples))
+        if own == "displacement":
+            break  # it is of the whole edit, whatever the attributes are
+    if len(found) < 2:
+        return (found[0] if found else None), evidence
+    return joined(found, Samples.drawn(encoder, edits, data).plain), evidence
+
+
+def _samples(
+    kind: str | None, attribute: Any, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
+) -> Samples | None:
+    """What an output eraser of this kind is fitted on; without one, what the attribute is measured on."""
+    if kind == "displacement":
+        return Samples.drawn(encoder, edits, data)
+    words = attribute.concept if isinstance(attribute, Words) and attribute.concept.pairs else None
+    if kind == "counterfactual" and words is None:
+        raise InputError(
+            'output_eraser="counterfactual" needs a concept with words to swap as attribute=; with labels use '
+            '"mean_difference" or "leace", otherwise "displacement" or None'
+        )
+    if words is not None and kind not in FROM_LABELS:
+        return Samples.pairs(words, encoder, edits, data)
+    labelled = labels_for_output(attribute, data) if kind is not None or not words else None
+    if labelled is None:
+        if kind is not None:
+            raise InputError(
+                f'output_eraser="{kind}" needs labels: pass sensitive_features to fit, or AnnotatedTexts as '
+                'attribute=; without labels use "counterfactual", "displacement" or None'
+            )
+        return None
+    return _labelled_samples(labelled, encoder, edits, data, even=kind != "leace")
+
+
+def _fitted(kind: str, samples: Samples) -> LinearEraser:
+    if kind == "displacement":
+        return displacement(samples.plain, samples.edited)
+    z = np.asarray(samples.z)
+    if kind == "counterfactual":
+        # of the plain model, since after the edit little is left of the listed words: the direction is there to
+        # catch what the list does not name
+        a, b = np.split(samples.plain, 2)
+        return counterfactual(a, b, len(np.unique(z)) - 1)
+    if kind == "leace":
+        return leace(samples.edited, z, samples.y)
+    eraser = mean_difference(samples.plain, z, samples.y, edited=samples.edited)
+    n_values, d = len(np.unique(z)), samples.plain.shape[1]
+    if n_values > 2 and len(eraser.left) >= d:
+        raise InputError(
+            f"the means of {n_values} attribute values differ in all {d} dimensions, so "
+            'output_eraser="mean_difference" would leave nothing; merge values, or use output_eraser=None'
+        )
+    return eraser
+
+
+def labels_for_output(attribute: Any, data: FitData) -> AnnotatedTexts | None:
+    """The labels that an output eraser may read: the attribute's own, else those that were given to ``fit``."""
+    if isinstance(attribute, AnnotatedTexts):
+        return attribute
+    if data.sensitive_features is None:
+        return None
+    return AnnotatedTexts(data.X, data.sensitive_features, data.y)
+
+
+def _labelled_samples(
+    labelled: AnnotatedTexts,
+    encoder: Encoder,
+    edits: Mapping[str, LatentEraser],
+    data: FitData,
+    *,
+    even: bool,
+) -> Samples:
+    """The texts of known attribute; with ``even``, as many of every cell as can be of those large enough.
+
+    Values with fewer than ``min_cell`` texts are left out where two others remain: their means are noise, and each
+    value costs a direction.
+    """
+    config = data.config.selection
+    y = None if labelled.y is None else np.asarray(labelled.y)
+    codes, _, y = encode_labels(labelled.sensitive_features, y, len(labelled))
+    rows = np.flatnonzero(codes >= 0)
+    if even:
+        common = np.bincount(codes[codes >= 0]) >= config.min_cell
+        if common.sum() > 1:
+            codes = np.where((codes >= 0) & common[codes], codes, -1)
+        order = np.random.default_rng(data.random_state).permutation(len(codes))
+        limit = config.max_texts if isinstance(labelled.texts, list) else len(codes)
+        rows = rows_of_every_cell(order, codes, y, limit)
+        if not len(rows):
+            raise InputError(
+                'output_eraser="mean_difference" needs a class of the target that holds two attribute values; give '
+                "labelled texts of both, or use output_eraser=None"
+            )
+    X = labelled.texts
+    chosen = [X[i] for i in rows.tolist()] if isinstance(X, list) else np.asarray(X)[rows]
+    return Samples(encoder, edits, chosen, codes[rows], None if y is None else y[rows])
+
+
+def _fit_transformer(
+    transformer: Any, attribute: Any, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
+) -> tuple[Transformer, Samples]:
+    """Fit a copy of the user's transformer on edited representations, with labels where there are any."""
+    fitted: Transformer = clone(transformer)
+    labels = [one for one in (labels_for_output(a, data) for a in members(attribute)) if one is not None]
+    if labels:
+        samples = _labelled_samples(labels[0], encoder, edits, data, even=False)
+        fitted.fit(samples.edited, samples.y, sensitive_features=samples.z)
+    else:
+        samples = Samples.drawn(encoder, edits, data)
+        fitted.fit(samples.edited)
+    return fitted, samples
+
+
+def check_output(asked: Any) -> None:
+    """Raise InputError for an ``output_eraser=`` that is none."""
+    if asked is None or (isinstance(asked, str) and asked in ("auto", *KINDS)):
+        return
+    if isinstance(asked, str) or not all(hasattr(asked, name) for name in ("fit", "transform")):
+        raise InputError(
+            f"output_eraser is {asked!r}; expected one of 'auto', {', '.join(map(repr, KINDS))}, None, or a "
+            "transformer with fit(X, y, sensitive_features=) and transform(X)"
+        )

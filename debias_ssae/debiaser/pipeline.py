@@ -1,0 +1,111 @@
+"""The data's way through ``fit``, on one page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from debias_ssae.debiaser.matrix import MatrixEncoder
+from debias_ssae.debiaser.output import (
+    OutputEraser,
+    Samples,
+    apply_output,
+    fit_output,
+    has_center,
+    output_kind,
+)
+from debias_ssae.debiaser.summary import measure
+from debias_ssae.debiaser.training import train_ssae
+from debias_ssae.erase import LatentEraser
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.attribute import Attribute, FitData, as_selection
+from debias_ssae.selection.select import Selection
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The constructor's parameters of a debiaser, read and checked."""
+
+    encoder: ActivationEncoder | MatrixEncoder
+    attribute: Attribute
+    hookpoints: tuple[str, ...]
+    corpus: Sequence[str] | None
+    saes: Mapping[str, SparseAutoencoder]
+    """General SAEs by hookpoint, to be fine-tuned; one is trained where there is none."""
+    output_eraser: Any
+    alpha: float
+    cache_dir: str | Path | None
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """What is removed at one hookpoint, and why."""
+
+    eraser: LatentEraser
+    sae: SparseAutoencoder
+    selection: Selection
+    record: dict[str, Any]
+    """What was retrieved and how training went; JSON."""
+
+    def with_latents(self, ids: np.ndarray) -> "Intervention":
+        """The same SAE and scores with other latents removed. Raises InputError for ids that the SAE has not."""
+        eraser = LatentEraser.from_sae(self.sae, ids, alpha=self.eraser.alpha)
+        selection = Selection(self.selection.scores, np.asarray(ids, dtype=np.int64), self.selection.report)
+        return Intervention(eraser, self.sae, selection, self.record)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything that ``transform`` needs."""
+
+    interventions: dict[str, Intervention]
+    output_eraser: OutputEraser | None
+    output_kind: str | None
+    """What ``output_eraser="auto"`` came to; of the user's own its class."""
+    shift: np.ndarray | None
+    measured: dict[str, Any] = field(default_factory=dict)
+    """How well probes read the attribute and the target before and after; JSON."""
+
+
+def fit(spec: Spec, data: FitData) -> Fitted:
+    """Train an SAE for each hookpoint, select what to remove there, and fit what follows the edit."""
+    interventions = {}
+    for hookpoint in spec.hookpoints:
+        sae, record = train_ssae(
+            spec.encoder,
+            hookpoint,
+            data,
+            corpus=spec.corpus,
+            general=spec.saes.get(hookpoint),
+            # a choice of latents is a choice of one SAE's latents
+            finished=getattr(spec.attribute, "saes", {}).get(hookpoint),
+            cache_dir=spec.cache_dir,
+        )
+        selection = as_selection(spec.attribute.select(spec.encoder, hookpoint, sae, data), sae)
+        eraser = LatentEraser.from_sae(sae, selection.ids, alpha=spec.alpha)
+        interventions[hookpoint] = Intervention(eraser, sae, selection, record)
+    return fit_after_edit(spec, interventions, data)
+
+
+def fit_after_edit(spec: Spec, interventions: dict[str, Intervention], data: FitData) -> Fitted:
+    """What follows the edit: an output eraser, and a shift where that one keeps no mean in place."""
+    edits = edits_of(interventions)
+    kind = output_kind(spec.output_eraser, spec.attribute, edits=bool(edits))
+    eraser, evidence = fit_output(kind, spec.attribute, spec.encoder, edits, data)
+    shift = None
+    if data.config.recenter and edits and not has_center(kind):
+        sample = Samples.drawn(spec.encoder, edits, data)
+        # a classifier already deployed keeps its intercept
+        moved = apply_output(eraser, sample.edited).mean(axis=0)
+        shift = (sample.plain.mean(axis=0) - moved).astype(sample.plain.dtype)
+    name = kind if isinstance(kind, str | None) else type(kind).__name__
+    fitted = Fitted(interventions, eraser, name, shift)
+    return replace(fitted, measured=measure(evidence, fitted)) if edits else fitted
+
+
+def edits_of(interventions: Mapping[str, Intervention]) -> dict[str, LatentEraser]:
+    """The erasers by hookpoint; those that change nothing are left out."""
+    return {name: one.eraser for name, one in interventions.items() if one.eraser.changes_anything}

@@ -1,0 +1,105 @@
+"""What ``fit`` did, in numbers and in words: what was removed, what a probe still reads, what it cost."""
+
+import warnings
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from debias_ssae.debiaser.output import Samples, apply_output
+
+if TYPE_CHECKING:
+    from debias_ssae.debiaser.pipeline import Fitted
+
+MEASURED = 400
+"""Samples that are looked at; their representations are at hand for most of what follows the edit."""
+FEWEST = 20
+"""Fewer samples of a value say nothing."""
+
+
+def measure(samples: Samples | None, fitted: "Fitted") -> dict[str, Any]:
+    """Return how well probes read the attribute and the target, before and after: balanced accuracy, 5 folds."""
+    if samples is None or len(samples.X) < 2 * FEWEST:
+        return {}
+    seen = _some(samples)
+    after = apply_output(fitted.output_eraser, seen.edited)
+    found: dict[str, Any] = {"n": len(seen.X)}
+    for name, labels in (("attribute", seen.z), ("target", seen.y)):
+        if labels is None:
+            continue
+        known = np.array([value == value and value is not None for value in labels])
+        codes, sizes = np.unique(labels[known], return_inverse=True, return_counts=True)[1:]
+        if len(sizes) < 2 or sizes.min() < FEWEST:
+            continue
+        groups = np.arange(len(seen.X)) if seen.groups is None else seen.groups
+        found[name] = {
+            "before": _read(seen.plain[known], codes, groups[known]),
+            "after": _read(after[known], codes, groups[known]),
+            "chance": 1 / len(sizes),
+        }
+    return found
+
+
+def _some(samples: Samples) -> Samples:
+    """At most MEASURED of the samples, pairs whole, with the representations that are there already."""
+    n = len(samples.X)
+    if n <= MEASURED:
+        return samples
+    if samples.groups is None:
+        rows = np.sort(np.random.default_rng(0).permutation(n)[:MEASURED])
+    else:
+        rows = np.flatnonzero(samples.groups < MEASURED // 2)
+    return samples.at(rows)
+
+
+def _read(X: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> float:
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500, class_weight="balanced"))
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        predicted = cross_val_predict(
+            probe, X, codes, groups=groups, cv=StratifiedGroupKFold(5, shuffle=True, random_state=0)
+        )
+    return float(balanced_accuracy_score(codes, predicted))
+
+
+def sentences(report: Mapping[str, Any]) -> list[str]:
+    """Return ``report`` as sentences, most telling first."""
+    lines = []
+    for hookpoint, one in report.get("removed", {}).items():
+        names = ", ".join(one["names"]) if one.get("names") else ""
+        lines.append(
+            f"Removed {one['n']} of {one['d_sae']:,} latents at {hookpoint}"
+            + (f": {names}." if names else ".")
+        )
+    kind = report.get("output_eraser")
+    if kind:
+        lines.append(f"Output eraser: {kind.replace('_', ' ')}.")
+    measured = report.get("measured", {})
+    for name in ("attribute", "target"):
+        if name in measured:
+            one = measured[name]
+            lines.append(
+                f"A linear probe reads the {name} with balanced accuracy {one['before']:.2f} before and "
+                f"{one['after']:.2f} after (chance {one['chance']:.2f}; {measured['n']} training samples, 5 folds)."
+            )
+    if "seconds" in report:
+        lines.append(f"Fitted in {_duration(report['seconds'])}.")
+    return lines
+
+
+def html(report: Mapping[str, Any]) -> str:
+    """Return ``report`` for a notebook."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in sentences(report))
+    return f"<ul>{items}</ul>"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

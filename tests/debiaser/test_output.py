@@ -1,0 +1,93 @@
+"""The output eraser: which samples it is fitted on, and what several attributes leave to one another."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from debias_ssae.core.config import DebiasConfig, SelectionConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.debiaser.output import fit_output
+from debias_ssae.erase import LinearEraser, displacement, joined, mean_difference
+from debias_ssae.selection.attribute import AnnotatedTexts, FitData
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(200, 6)).astype(np.float32)
+
+
+class Halves:
+    """An encoder whose edit halves everything; it keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def encode(self, texts: Any, edits: Any = None) -> np.ndarray:
+        rows = [int(text) for text in texts]
+        self.asked.append(rows)
+        return X[rows] / 2 if edits else X[rows]
+
+
+def fit(z: np.ndarray, y: np.ndarray | None = None, *, encoder: Any = None, **selection: int) -> LinearEraser:
+    texts = [str(i) for i in range(200)]
+    config = DebiasConfig(selection=SelectionConfig(**{"min_cell": 20, "max_texts": 200, **selection}))
+    data, edits = FitData(texts, y, config, random_state=0), {"embeddings": object()}
+    eraser = fit_output("mean_difference", AnnotatedTexts(texts, z, y), encoder or Halves(), edits, data)[0]  # type: ignore[arg-type]
+    assert isinstance(eraser, LinearEraser)
+    return eraser
+
+
+def test_rare_values_cost_no_direction() -> None:
+    z = np.array(["a", "b"] * 95 + ["c"] * 10)
+    assert len(fit(z).left) == 1
+    assert len(fit(z, min_cell=10).left) == 2
+
+
+def test_rare_values_are_taken_where_there_is_nothing_else() -> None:
+    z = np.array(["a"] * 190 + ["b"] * 10)
+    assert len(fit(z).left) == 1
+
+
+def test_plain_and_edited_are_asked_for_the_same_rows_of_every_cell() -> None:
+    z, encoder = np.array(["a", "b", None, "b"] * 50, dtype=object), Halves()
+    fit(z, encoder=encoder, max_texts=60)
+    assert encoder.asked[0] == encoder.asked[1]
+    assert [sum(z[i] == value for i in encoder.asked[0]) for value in ("a", "b")] == [30, 30]
+
+
+def test_no_class_with_two_values_is_refused() -> None:
+    y = np.arange(200) % 2
+    with pytest.raises(InputError, match="use output_eraser=None"):
+        fit(y, y)
+
+
+def test_more_values_than_dimensions_are_refused() -> None:
+    with pytest.raises(InputError, match="8 attribute values differ in all 6 dimensions"):
+        fit(np.arange(200) % 8)
+
+
+def test_joined_erasers_leave_nothing_that_either_reads() -> None:
+    a, b = rng.integers(0, 2, 200), rng.integers(0, 2, 200)
+    rows = X + 3 * a[:, None] * rng.normal(size=6) + 3 * b[:, None] * rng.normal(size=6)
+    one, other = mean_difference(rows, a), mean_difference(rows, b)
+    left = joined([one, other], rows)(rows)
+    for eraser in (one, other):
+        wanted = np.tile(eraser.left @ eraser.center, (200, 1))
+        assert np.allclose(left @ eraser.left.T, wanted, atol=1e-6)
+    after = other(one(rows))
+    assert not np.allclose(after @ one.left.T, one.left @ one.center, atol=1e-3), (
+        "one after the other brings it back"
+    )
+    assert np.allclose(joined([one], rows)(rows), one(rows), atol=1e-5)
+
+
+def test_displacement_takes_out_where_the_edit_moved_and_nothing_else() -> None:
+    direction = np.array([1.0, -1, 0, 0, 0, 0])
+    plain = X + rng.normal(size=(200, 1)) * direction
+    edited = plain - rng.exponential(1, size=(200, 1)) * direction
+    eraser = displacement(plain, edited)
+    assert len(eraser.left) == 1
+    left = eraser(edited)
+    assert np.allclose(left[:, 2:], edited[:, 2:], atol=1e-6)
+    assert np.std(left @ eraser.left[0]) < 1e-6 * np.std(plain @ eraser.left[0])
+    with pytest.raises(InputError, match="moved no training text"):
+        displacement(plain, plain)
