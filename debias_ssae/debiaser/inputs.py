@@ -31,7 +31,7 @@ from debias_ssae.selection.attribute import (
     as_attribute,
     members,
 )
-from debias_ssae.selection.choosing import Linear
+from debias_ssae.selection.select import Linear
 from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_texts, in_pandas
 

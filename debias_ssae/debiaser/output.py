@@ -22,8 +22,8 @@ from debias_ssae.erase import (
     mean_difference,
 )
 from debias_ssae.selection.attribute import AnnotatedTexts, Encoder, FitData, Nothing, Words, members
-from debias_ssae.selection.choosing import Linear
-from debias_ssae.selection.labelled import encode_labels, rows_of_every_cell
+from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
+from debias_ssae.selection.select import Linear
 from debias_ssae.text.concept import Concept
 
 FROM_LABELS: dict[str, Linear] = {"mean_difference": mean_difference, "leace": leace}

@@ -1,25 +1,27 @@
 """Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
-from debias_ssae.selection.choosing import LEFT, Linear, Sufficient, removal_score, smallest_sufficient
-from debias_ssae.selection.concept import (
+from debias_ssae.selection.controls import Stability, matched_cosines, matched_random_latents, stability
+from debias_ssae.selection.guarding import Costs, Guarded, costs_from_labels, costs_from_pairs, guard
+from debias_ssae.selection.pairs import (
+    N_SWAPS,
     PairActivations,
     SwappedWords,
     counterfactual_contrast,
     harvest_pairs,
+    propagate,
+    random_swaps,
 )
-from debias_ssae.selection.controls import N_SWAPS, matched_random_latents, random_swaps
-from debias_ssae.selection.guarding import Costs, Guarded, costs_from_labels, costs_from_pairs, guard
-from debias_ssae.selection.labelled import (
+from debias_ssae.selection.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
+from debias_ssae.selection.scores import (
+    LatentScores,
     class_conditional_contrast,
     encode_attribute,
     encode_labels,
     names_of,
+    pooled_latents,
     rows_of_every_cell,
 )
-from debias_ssae.selection.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
-from debias_ssae.selection.propagation import propagate
-from debias_ssae.selection.scores import LatentScores, pooled_latents
-from debias_ssae.selection.stability import Stability, matched_cosines, stability
+from debias_ssae.selection.select import LEFT, Linear, Sufficient, removal_score, smallest_sufficient
 from debias_ssae.selection.through_model import integrated_gradients_attribution
 
 __all__ = [

@@ -15,9 +15,8 @@ from debias_ssae.core.config import DebiasConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.choosing import Linear
-from debias_ssae.selection.labelled import encode_labels, rows_of_every_cell
-from debias_ssae.selection.select import Selection, select_from_concept, select_from_labels
+from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
+from debias_ssae.selection.select import Linear, Selection, select_from_concept, select_from_labels
 from debias_ssae.text.checks import in_pandas
 from debias_ssae.text.concept import Concept
 

@@ -1,37 +1,16 @@
-"""The controls without which a choice of latents means nothing: alike in all but meaning."""
+"""What a choice of latents is held against: matched random latents, and the choice of another training."""
 
-import re
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.text.concept import Concept
 
 NEAREST = 10
 """A control is drawn among this many times as many that are most alike."""
-N_SWAPS = 64
-"""Pairs of words of the control by random swaps."""
-
-
-def random_swaps(texts: Sequence[str], concept: Concept, *, random_state: int | None = None) -> Concept:
-    """Return a concept of N_SWAPS pairs of other words that occur, together, about as often in ``texts`` as its own.
-
-    Many pairs, so that no meaning adds up: what answers to these answers to any change of words. Raises
-    InputError when the texts have too few words.
-    """
-    counts = Counter(word for text in texts for word in re.findall(r"[^\W\d_]+", text.casefold()))
-    listed = {part for word in concept.words for part in word.casefold().split()}
-    free = sorted(set(counts) - listed)
-    if len(free) < 2 * N_SWAPS:
-        raise InputError(f"the texts have {len(free)} other words, too few for {N_SWAPS} random swaps")
-    wanted = sum(counts[word] for word in listed) / (2 * N_SWAPS)
-    distance = np.abs(np.log1p([counts[word] for word in free]) - np.log1p(wanted))
-    alike = np.argsort(distance, kind="stable")[: NEAREST * N_SWAPS]
-    drawn = np.random.default_rng(random_state).permutation(alike)[: 2 * N_SWAPS]
-    words = [free[i] for i in drawn]
-    return Concept.from_words(list(zip(words[::2], words[1::2], strict=True)), name="random swaps")
 
 
 def matched_random_latents(
@@ -63,3 +42,49 @@ def matched_random_latents(
         picked.append(int(free[taken]))
         free = np.delete(free, taken)
     return np.array(picked, dtype=int)
+
+
+SAME = 0.7
+"""Cosine of decoder rows above which two latents count as the same one."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How alike chosen sets are, mean over their pairs."""
+
+    share: float
+    """Share of the larger set whose matched decoder rows have a cosine above SAME."""
+    mean_cosine: float
+    """Of matched decoder rows."""
+    n_pairs: int
+
+
+def matched_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the cosines [min(m, n)] of decoder rows ``a`` [m, d_in] and ``b`` [n, d_in], matched one to one so
+    that their sum is largest (the Hungarian method; Paulo and Belrose 2025, arXiv 2501.16615).
+
+    Raises InputError when the widths differ.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise InputError(
+            f"decoder rows must be [m, d] and [n, d] of the same hookpoint, got {a.shape} and {b.shape}"
+        )
+    unit_a, unit_b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
+    cosines = unit_a @ unit_b.T
+    return cosines[linear_sum_assignment(cosines, maximize=True)]
+
+
+def stability(decoders: Sequence[np.ndarray]) -> Stability:
+    """Compare the decoder rows [n_i, d_in] of sets chosen with different seeds, every pair of sets.
+
+    Raises InputError for fewer than two sets, an empty one, or widths that differ.
+    """
+    if len(decoders) < 2 or any(len(d) == 0 for d in decoders):
+        raise InputError(f"stability needs two or more sets that are not empty, got {len(decoders)} sets")
+    pairs = [(matched_cosines(a, b), max(len(a), len(b))) for a, b in combinations(decoders, 2)]
+    return Stability(
+        share=float(np.mean([(cosines > SAME).sum() / size for cosines, size in pairs])),
+        mean_cosine=float(np.mean([cosines.mean() for cosines, _ in pairs])),
+        n_pairs=len(pairs),
+    )

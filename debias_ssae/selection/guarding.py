@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.selection.labelled import class_conditional_contrast
 from debias_ssae.selection.probing import probe_attribution, probe_direction
+from debias_ssae.selection.scores import class_conditional_contrast
 
 SIGNIFICANT = 0.05
 """A target effect counts below this p-value, corrected for the number of latents; an attribute effect always."""

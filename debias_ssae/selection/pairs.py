@@ -1,18 +1,250 @@
-"""What a concept's swapped words show at one hookpoint before any SAE: the same for every SAE there."""
+"""Counterfactual pairs at a hookpoint: what changes when only the attribute's words change. No attribute labels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from debias_ssae.core.config import ActivationConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.model import LanguageModel
-from debias_ssae.selection import PairActivations, SwappedWords, harvest_pairs, random_swaps
+from debias_ssae.model import Activations, LanguageModel, harvest
+from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.absorption import TokenProbe, fit_token_probe
+from debias_ssae.selection.scores import LatentScores, corrected_p_values, pooled_latents
 from debias_ssae.text.concept import Concept
+
+Spans = Sequence[tuple[int, int]]
+WORDS = 1024
+"""Swapped words encoded at a time; bounds the dense latents."""
+
+
+def counterfactual_contrast(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    texts: Sequence[str],
+    concept: Concept,
+    *,
+    hookpoint: str = "embeddings",
+    max_texts: int = 2000,
+    random_state: int | None = None,
+    progress: bool = False,
+) -> LatentScores:
+    """Score latents by the signed change between counterfactual pairs, in context.
+
+    For each swapped word, the difference of the latents' mean over its tokens: value b minus value a. The score
+    is the absolute mean over all swapped words of at most ``max_texts`` texts, so a latent that answers to
+    whichever word happens to stand there cancels out. Of more than two values, each is set against the values that
+    stood in its place (the mean change towards it), and the largest over values counts, as with labels.
+
+    Raises InputError when no text holds a word of the concept.
+    """
+    options: dict[str, Any] = {"max_texts": max_texts, "random_state": random_state, "progress": progress}
+    return harvest_pairs(model, texts, concept, hookpoint, **options).contrast(sae)
+
+
+def harvest_pairs(
+    model: LanguageModel,
+    texts: Sequence[str],
+    concept: Concept,
+    hookpoint: str = "embeddings",
+    *,
+    max_texts: int = 2000,
+    random_state: int | None = None,
+    **options: Any,
+) -> "PairActivations":
+    """Run at most ``max_texts`` of ``texts``, in random order, in both versions up to ``hookpoint``.
+
+    ``options`` (max_length, token_budget, progress) go to ``harvest``.
+    Raises InputError when no text holds a word of the concept.
+    """
+    concept.check_occurs(texts)
+    order = np.random.default_rng(random_state).permutation(len(texts))
+    counterfactuals = concept.counterfactual_pairs([texts[i] for i in order], limit=max_texts)
+    a = harvest(model, [t.text_a for t in counterfactuals], hookpoint, **options)
+    b = harvest(model, [t.text_b for t in counterfactuals], hookpoint, **options)
+    word_a, word_b = (
+        _word_of_row(a, [t.spans_a for t in counterfactuals]),
+        _word_of_row(b, [t.spans_b for t in counterfactuals]),
+    )
+    return PairActivations(
+        source=order[[t.index for t in counterfactuals]],
+        a=a,
+        b=b,
+        words=SwappedWords(
+            _Words.of(a, word_a),
+            _Words.of(b, word_b),
+            np.array([t.values for t in counterfactuals for _ in t.spans_a]).reshape(-1, 2),
+        ),
+        listed=word_a >= 0,
+        values=concept.values,
+        versions=np.array([t.values for t in counterfactuals]),
+    )
+
+
+class _Words(NamedTuple):
+    """The rows of one version that belong to a swapped word, in the words' order."""
+
+    x: Tensor
+    word: np.ndarray
+    """Which word each row belongs to."""
+
+    @classmethod
+    def of(cls, rows: Activations, word: np.ndarray) -> "_Words":
+        at = np.flatnonzero(word >= 0)
+        return cls(rows.x[torch.from_numpy(at)], word[at])
+
+    def means(self, n_words: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean row of each word ``[n_words, d]``, and which of them have rows."""
+        return _grouped(self.x, self.word, n_words)
+
+    def latent_means(self, sae: SparseAutoencoder, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean latents of the words ``first`` to ``stop``, and which of them have rows."""
+        low, high = np.searchsorted(self.word, (first, stop))
+        latents = torch.zeros(0, sae.cfg.d_sae)
+        if high > low:
+            with torch.no_grad():
+                latents = sae.encode(self.x[low:high]).float().cpu()
+        return _grouped(latents, self.word[low:high] - first, stop - first)
+
+
+class SwappedWords(NamedTuple):
+    """The rows of swapped words in both versions."""
+
+    a: _Words
+    b: _Words
+    versions: np.ndarray
+    """Indices of the two values that each word shows, in a and in b ``[n_words, 2]``."""
+
+    @property
+    def n_words(self) -> int:
+        return len(self.versions)
+
+    def change(self, sae: SparseAutoencoder, towards: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Mean change of ``sae``'s latents ``[d_sae]`` towards one value, over the words that show it in one version,
+        and its z statistic; of two values the second, so b - a.
+
+        Raises InputError where every word was cut off.
+        """
+        self.check()
+        total, squares, n = np.zeros(sae.cfg.d_sae), np.zeros(sae.cfg.d_sae), 0
+        sign = (self.versions[:, 1] == towards).astype(float) - (self.versions[:, 0] == towards)
+        for first in range(0, self.n_words, WORDS):
+            stop = min(first + WORDS, self.n_words)
+            (mean_a, in_a), (mean_b, in_b) = (
+                side.latent_means(sae, first, stop) for side in (self.a, self.b)
+            )
+            # a word that the length limit cuts off in one version has no pair
+            used = np.flatnonzero(in_a & in_b & (sign[first:stop] != 0))
+            change = (mean_b - mean_a)[used] * sign[first:stop][used, None]
+            total, squares, n = total + change.sum(axis=0), squares + (change**2).sum(axis=0), n + len(change)
+        mean = total / max(n, 1)
+        spread = np.sqrt(np.maximum(squares / max(n, 1) - mean**2, 0))
+        return mean, np.divide(mean * np.sqrt(n), spread, out=np.zeros_like(mean), where=spread > 0)
+
+    def check(self) -> None:
+        """Raise InputError where no word has rows in both versions."""
+        if not len(self.means()[0]):
+            raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean rows of each swapped word in both versions ``[m, d]``; words without a row in one are left out."""
+        (a, in_a), (b, in_b) = self.a.means(self.n_words), self.b.means(self.n_words)
+        both = in_a & in_b
+        return a[both], b[both]
+
+
+class PairActivations(NamedTuple):
+    """The rows of texts in both versions."""
+
+    source: np.ndarray
+    """Which of the texts given each counterfactual is."""
+    a: Activations
+    b: Activations
+    words: SwappedWords
+    listed: np.ndarray
+    """Which rows of version a belong to a word of the list."""
+    values: tuple[str, ...]
+    versions: np.ndarray
+    """Indices of the two values that each text shows, in a and in b ``[n, 2]``."""
+
+    def others(self) -> Tensor:
+        """Rows of the tokens outside the list ``[k, d]``, in version a."""
+        return self.a.x[torch.from_numpy(~self.listed)]
+
+    def contrast(
+        self, sae: SparseAutoencoder, pooled: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> LatentScores:
+        """The counterfactual contrast of ``sae``'s latents; ``pooled``: ``pooled_latents(sae, self.a)``, where it is
+        known. Raises InputError where every word was cut off.
+        """
+        towards = [1] if len(self.values) == 2 else range(len(self.values))
+        means, zs = (
+            np.stack(rows) for rows in zip(*(self.words.change(sae, value) for value in towards), strict=True)
+        )
+        at = (np.abs(means).argmax(axis=0), np.arange(means.shape[1]))
+        mean, z = means[at], zs[at]
+        latents, firing_rate = pooled or pooled_latents(sae, self.a)
+        return LatentScores(
+            method="counterfactual_contrast",
+            score=np.abs(mean),
+            sign=np.sign(mean),
+            effect=mean[None],
+            firing_rate=firing_rate,
+            mass=latents.mean(axis=0),
+            p_value=np.minimum(corrected_p_values(z) * len(means), 1.0),
+            values=self.values,
+        )
+
+
+def _grouped(x: Tensor, group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the rows of each group ``[n, d]``, and which groups have any."""
+    sums = torch.zeros(n, x.shape[1]).index_add_(0, torch.from_numpy(group), x)
+    sizes = np.bincount(group, minlength=n)
+    return sums.numpy() / np.maximum(sizes, 1)[:, None], sizes > 0
+
+
+def _word_of_row(rows: Activations, spans: Sequence[Spans]) -> np.ndarray:
+    """For each row, the index of the swapped word it belongs to, or -1."""
+    first = np.cumsum([0, *(len(s) for s in spans)])
+    starts = np.searchsorted(rows.text_ids.numpy(), np.arange(len(spans) + 1))
+    offsets = rows.offsets.numpy()
+    word = np.full(len(offsets), -1)
+    for i, text_spans in enumerate(spans):
+        here = offsets[starts[i] : starts[i + 1]]
+        for j, (begin, end) in enumerate(text_spans):
+            touched = (here[:, 0] < end) & (here[:, 1] > begin)
+            word[starts[i] : starts[i + 1]][touched] = first[i] + j
+    return word
+
+
+N_SWAPS = 64
+"""Pairs of words of the control by random swaps."""
+_ALIKE = 10
+"""A word is drawn among this many times as many that are most alike."""
+
+
+def random_swaps(texts: Sequence[str], concept: Concept, *, random_state: int | None = None) -> Concept:
+    """Return a concept of N_SWAPS pairs of other words that occur, together, about as often in ``texts`` as its own.
+
+    Many pairs, so that no meaning adds up: what answers to these answers to any change of words. Raises
+    InputError when the texts have too few words.
+    """
+    counts = Counter(word for text in texts for word in re.findall(r"[^\W\d_]+", text.casefold()))
+    listed = {part for word in concept.words for part in word.casefold().split()}
+    free = sorted(set(counts) - listed)
+    if len(free) < 2 * N_SWAPS:
+        raise InputError(f"the texts have {len(free)} other words, too few for {N_SWAPS} random swaps")
+    wanted = sum(counts[word] for word in listed) / (2 * N_SWAPS)
+    distance = np.abs(np.log1p([counts[word] for word in free]) - np.log1p(wanted))
+    alike = np.argsort(distance, kind="stable")[: _ALIKE * N_SWAPS]
+    drawn = np.random.default_rng(random_state).permutation(alike)[: 2 * N_SWAPS]
+    words = [free[i] for i in drawn]
+    return Concept.from_words(list(zip(words[::2], words[1::2], strict=True)), name="random swaps")
 
 
 class Others(NamedTuple):
@@ -77,3 +309,43 @@ def _others(counterfactuals: PairActivations) -> Others | None:
     probe = fit_token_probe(words_a, words_b, rows.numpy())
     fires = probe.fires(probe.project(rows.numpy()))
     return Others(probe, rows[torch.from_numpy(fires)], len(rows))
+
+
+def propagate(
+    scores: LatentScores, blocks: Iterable[tuple[np.ndarray, np.ndarray]], probe: TokenProbe
+) -> LatentScores:
+    """Add what the listed words' probe finds in other tokens to ``scores`` of the listed words themselves.
+
+    ``blocks`` yields tokens ``x`` [c, d_in] outside the list with their latents [c, d_sae]. A latent's change is
+    its mean where the probe fires for value b less its mean where it fires for value a; the new score is the old
+    one plus the size of the change, each divided by its largest. ``effect`` gets the change as one more row, and
+    ``p_value`` the smaller of both, doubled. Where the probe does not fire for both values nothing is added.
+    """
+    n_latents = len(scores.score)
+    count, total, squares = np.zeros(2), np.zeros((2, n_latents)), np.zeros((2, n_latents))
+    for x, latents in blocks:
+        projection = probe.project(x)
+        fires = probe.fires(projection)
+        for side, here in enumerate((fires & (projection < 0), fires & (projection > 0))):
+            fired = np.asarray(latents)[here].astype(np.float64)
+            count[side] += len(fired)
+            total[side] += fired.sum(axis=0)
+            squares[side] += np.square(fired).sum(axis=0)
+    if not count.all():
+        return scores
+    mean = total / count[:, None]
+    change = mean[1] - mean[0]
+    variance = (np.maximum(squares / count[:, None] - mean**2, 0) / count[:, None]).sum(axis=0)
+    z = np.divide(change, np.sqrt(variance), out=np.zeros(n_latents), where=variance > 0)
+    return replace(
+        scores,
+        method=f"{scores.method}, propagated",
+        score=_relative(scores.score) + _relative(np.abs(change)),
+        sign=np.where(_relative(np.abs(change)) > _relative(scores.score), np.sign(change), scores.sign),
+        effect=np.concatenate([scores.effect, change[None]]),
+        p_value=np.minimum(2 * np.minimum(scores.p_value, corrected_p_values(z)), 1.0),
+    )
+
+
+def _relative(size: np.ndarray) -> np.ndarray:
+    return size / max(float(size.max()), 1e-300)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.selection.labelled import class_conditional_contrast
-from debias_ssae.selection.scores import LatentScores
+from debias_ssae.selection.scores import LatentScores, class_conditional_contrast
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import mean_difference
 from debias_ssae.selection import removal_score, smallest_sufficient
-from debias_ssae.selection.choosing import _spectrum
+from debias_ssae.selection.select import _spectrum
 
 D_SAE, D_IN = 256, 48
 
