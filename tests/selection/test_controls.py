@@ -7,7 +7,7 @@ import pytest
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.selection import random_swaps
-from debias_ssae.selection.controls import N_SWAPS
+from debias_ssae.selection.pairs import N_SWAPS
 from debias_ssae.text import synthetic_biographies
 from debias_ssae.text.concept import Concept
 

@@ -41,10 +41,10 @@ def test_every_sae_finds_what_it_finds_alone(
     for sae in saes:
         alone = rank_from_concept(minilm, sae, TEXTS, GENDER, CONFIG, y=Y, random_state=0)("auto")
         after = rank_from_pairs(sae, pairs, CONFIG, y=Y, random_state=0)("auto")
-        assert len(alone.latents)
-        assert alone.latents.tolist() == after.latents.tolist()
+        assert len(alone.ids)
+        assert alone.ids.tolist() == after.ids.tolist()
         assert alone.report == after.report
-        found.append(alone.latents.tolist())
+        found.append(alone.ids.tolist())
     assert found[0] != found[1]
 
 
@@ -67,7 +67,7 @@ def test_holes_are_counted_over_all_tokens(saes: list[SparseAutoencoder], pairs:
     with torch.no_grad():
         latents = sae.encode(rows).numpy()
     W_dec = sae.W_dec.detach().numpy()
-    direct = fill_holes([(rows.numpy(), latents)], W_dec, pairs.others.probe, chosen.latents)
+    direct = fill_holes([(rows.numpy(), latents)], W_dec, pairs.others.probe, chosen.ids)
     assert found.report["absorption"] == direct.to_dict()
 
 

@@ -135,6 +135,6 @@ def test_selection_for_many_values_says_what_it_leaves_out(
     selection = rank_from_concept(
         minilm, sae, FAITHFUL, FAITHS, SelectionConfig(max_texts=90, control=False), y=y, random_state=0
     )("auto")
-    assert len(selection.latents) > 0
+    assert len(selection.ids) > 0
     assert selection.report["guard"] == "not run: the concept has more than two values"
     assert "absorption" not in selection.report
