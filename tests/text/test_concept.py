@@ -681,3 +681,46 @@ def test_the_commands_of_the_page_exist() -> None:
         shown = CliRunner().invoke(main, [*command[0].split(), "--help"]).output
         assert "Usage" in shown
         assert all(option in shown for option in re.findall(r"--\w+", command[1]))
+
+
+KEYS = [
+    "name", "values", "pairs", "table", "optional", "ignore", "not_possessed", "persons", "a_an", "seed_texts",
+]  # fmt: skip
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.floats(allow_nan=False),
+    st.sampled_from(["a", "b", "he", "she", " x"]),
+)
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "b", "words", "neutral", "when", "only", "case", 5]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+ROWS = st.lists(ANYTHING | st.just(["he", "she"]) | st.just({"a": "him", "b": "her"}), max_size=3)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(KEYS), ANYTHING | ROWS | st.just(["a", "b"]) | st.just(["a", "b", "c"]), max_size=4
+    )
+)
+def test_any_mapping_is_a_concept_or_one_clear_line(content: dict[str, Any]) -> None:
+    concept, told = None, ""
+    try:
+        concept = Concept.from_dict(content, source="file.yaml")
+    except InputError as error:
+        told = str(error)
+    if concept is None:
+        assert told.startswith("file.yaml")
+        assert "\n" not in told
+        return
+    assert Concept.from_dict(json.loads(json.dumps(concept.to_dict()))) == concept
+    concept.counterfactual_pairs(["he saw her", "a b"])
+    assert concept.scrub(concept.scrub("he saw her")) == concept.scrub("he saw her")
