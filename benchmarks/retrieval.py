@@ -57,7 +57,7 @@ def _rerank(general: list[str], seeds: list[str], n_steps: int) -> Any:
     from debias_ssae.core.config import SAEConfig, TrainConfig
     from debias_ssae.model import harvest, load_model
     from debias_ssae.sae.influence import tracin_scorer
-    from debias_ssae.sae.trainer import shuffled_batches, train_sae
+    from debias_ssae.sae.training import shuffled_batches, train_sae
 
     model = load_model("minilm")
     x = harvest(model, general[::20], "blocks.3", max_length=128).x

@@ -76,7 +76,7 @@ def reading(rows: int, n_batches: int) -> dict[str, Any]:
     """Shuffled rows a CPU-second beside what SAE training (TopK, 3,072 latents) consumes."""
     from debias_ssae.core.config import SAEConfig, TrainConfig
     from debias_ssae.model.store import ActivationStore, StoreWriter
-    from debias_ssae.sae.trainer import train_sae
+    from debias_ssae.sae.training import train_sae
 
     with tempfile.TemporaryDirectory() as folder:
         writer = StoreWriter(

@@ -20,7 +20,7 @@ _PUBLIC = {
     "audit": "audit",
     "load_sae": "sae.formats",
     "probe_leakage": "audit.leakage",
-    "train_sae": "sae.trainer",
+    "train_sae": "sae.training",
     "worst_group_accuracy": "audit",
 }
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from debias_ssae.model.encoder import ActivationEncoder
     from debias_ssae.sae.formats import load_sae
     from debias_ssae.sae.model import SparseAutoencoder
-    from debias_ssae.sae.trainer import train_sae
+    from debias_ssae.sae.training import train_sae
     from debias_ssae.text.concept import Concept
 
 

@@ -70,7 +70,7 @@ def _points(config: BenchmarkConfig) -> Iterator[tuple[str, float]]:
     yield "erm", 0
     yield "oracle", 0
     for count in sorted({*COUNTS, config.debias.selection.n_latents} - {0}):
-        if count <= config.debias.d_sae // 2:
+        if config.debias.d_sae is None or count <= config.debias.d_sae // 2:
             yield "ssae", count
             yield "random_latents", count
     for alpha in ALPHAS:

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 SAES = ("gsae", "gsae_continued", "ssae_erm", "ssae")
 """General; trained on for as many steps on general texts; specialised with the mean loss; with TERM's tilt."""
 CONTRASTS = (("ssae", "gsae"), ("ssae", "gsae_continued"), ("ssae", "ssae_erm"))
+FULL_WIDTH = 8192
+"""Latents of the default SAE of the default encoder."""
 MARGIN = 0.02
 """Elsewhere the ssae should not be worse than gsae by more than this."""
 
@@ -53,7 +55,8 @@ class GridSetting:
     def debias(self, base: DebiasConfig) -> DebiasConfig:
         """The debiaser's settings here."""
         selection = base.selection.updated(n_latents=max(1, base.selection.n_latents // self.width))
-        return base.updated(d_sae=base.d_sae // self.width, k=self.k or base.k, selection=selection)
+        d_sae = base.d_sae if self.width == 1 else (base.d_sae or FULL_WIDTH) // self.width
+        return base.updated(d_sae=d_sae, k=self.k or base.k, selection=selection)
 
 
 SETTINGS = (

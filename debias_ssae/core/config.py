@@ -64,16 +64,21 @@ class Settings(BaseModel):
 T = TypeVar("T", bound=Settings)
 
 
+def default_width(d_in: int) -> int:
+    """Return how many latents an SAE of rows of width ``d_in`` has by default."""
+    return 1 << (16 * d_in - 1).bit_length()
+
+
 class SAEConfig(Settings):
     """Shape and activation function of a sparse autoencoder."""
 
     d_in: int = Field(ge=1, le=2**20)
     """Width of a row of activations."""
-    d_sae: int = Field(default=2048, ge=1, le=2**24)
-    """Number of latents."""
+    d_sae: int = Field(default_factory=lambda values: default_width(values.get("d_in", 1)), ge=1, le=2**24)
+    """Number of latents; the default is the first power of two that is at least 16 d_in (docs/dictionary.md)."""
     architecture: Architecture = "batchtopk"
     """Activation function; batchtopk has a threshold at inference, which keeps an eraser elementwise."""
-    k: int = Field(default=32, ge=1)
+    k: int = Field(default_factory=lambda values: min(4, values.get("d_sae", 4)), ge=1)
     """Mean number of active latents a row (topk, batchtopk, matryoshka; the target L0 of jumprelu)."""
     widths: tuple[int, ...] = ()
     """Nested widths of a matryoshka SAE, growing up to d_sae; () is an eighth, a quarter, half, all."""
@@ -124,12 +129,16 @@ class TrainConfig(Settings):
     """Weight of AuxK, the share of the error that dead latents leave (Gao et al. 2024, 2.4); 0 is off."""
     k_aux: int = Field(default=64, ge=1)
     """Active dead latents a row in AuxK."""
-    dead_steps: int = Field(default=5, ge=1)
-    """A latent that fired in none of the last this many batches is dead."""
+    dead_steps: int | None = Field(default=None, ge=1)
+    """A latent that fired in none of the last this many batches is dead; None is as many as the average latent needs
+    to fire 160 times."""
+    start: Literal["rows", "random"] = "rows"
+    """First decoder rows of a training from scratch: distinct rows of the stream, or random directions."""
     center: Literal["mean", "geometric_median", "zero"] = "mean"
     """Where b_dec starts when training from scratch."""
-    init_batches: int = Field(default=4, ge=1)
-    """Batches from which the scale and the centre are estimated; they are trained on as well."""
+    init_batches: int | None = Field(default=None, ge=1)
+    """Batches from which scale, centre and first decoder rows are taken; they are trained on as well. None is 4 rows
+    a latent, at most 65,536 rows."""
     matmul_dtype: Dtype = "auto"
     """Of the product that proposes active latents (topk, batchtopk, matryoshka); the choice among the
     proposed and their values are always computed in full. auto: bfloat16 where the processor is faster
@@ -207,10 +216,12 @@ class SelectionConfig(Settings):
 class DebiasConfig(Settings):
     """All knobs of SSAEDebiaser beyond its own parameters."""
 
-    d_sae: int = Field(default=2048, ge=1, le=2**24)
-    k: int = Field(default=32, ge=1)
+    d_sae: int | None = Field(default=None, ge=1, le=2**24)
+    """Number of latents; None goes by the width of the rows, as SAEConfig does."""
+    k: int | None = Field(default=None, ge=1)
+    """Active latents a row; None is 4 at the embeddings and 8 deeper, where a row says more."""
     architecture: Architecture = "batchtopk"
-    general: TrainConfig = TrainConfig(n_steps=1000)
+    general: TrainConfig = TrainConfig(n_steps=400, lr=4e-3)
     """Training of the general SAE, on the corpus."""
     special: TrainConfig | None = TrainConfig(n_steps=500, lr=5e-4, tilt="auto")
     """Fine-tuning of the SSAE, on the subdomain; None takes the general SAE as it is."""
@@ -224,6 +235,12 @@ class DebiasConfig(Settings):
     retrieval: RetrievalConfig = RetrievalConfig()
     activations: ActivationConfig = ActivationConfig()
     selection: SelectionConfig = SelectionConfig()
+
+    def sae_config(self, d_in: int, hookpoint: str) -> SAEConfig:
+        """Return the shape of the SAE for rows of width ``d_in`` at ``hookpoint`` (any name for rows of a matrix)."""
+        d_sae = self.d_sae or default_width(d_in)
+        k = self.k or (4 if hookpoint == "embeddings" else 8)
+        return SAEConfig(d_in=d_in, d_sae=d_sae, k=min(k, d_sae), architecture=self.architecture)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

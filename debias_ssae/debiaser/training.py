@@ -21,7 +21,7 @@ from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval import embedder_id, retrieve, without
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.sae.trainer import shuffled_batches, train_sae
+from debias_ssae.sae.training import shuffled_batches, train_sae
 from debias_ssae.selection.attribute import FitData
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def train_general_sae(
     progress: bool = False,
 ) -> LearnedSAE:
     """Train a general SAE on the rows of randomly drawn corpus texts, about ``config.general_rows`` of them."""
-    sae_config = _sae_config(model.d_model, config)
+    sae_config = config.sae_config(model.d_model, hookpoint)
     key = [
         model.fingerprint,
         hookpoint,
@@ -219,7 +219,11 @@ def learn_from_rows(
     """The same for a plain matrix of activations ``[n, d]``: no text, no retrieval."""
     if general is None:
         general = _fit(
-            x, _sae_config(x.shape[1], config), config.general, random_state=random_state, progress=progress
+            x,
+            config.sae_config(x.shape[1], "matrix"),
+            config.general,
+            random_state=random_state,
+            progress=progress,
         ).sae
     if config.special is None:
         return LearnedSAE(general, {})
@@ -232,12 +236,6 @@ def _fit(x: Tensor, sae_config: SAEConfig, train: TrainConfig, **options: Any) -
     stream = shuffled_batches(x, min(train.batch_size, len(x)), options["random_state"])
     result = train_sae(stream, sae_config, train, **options)
     return LearnedSAE(result.sae, {"n_rows": len(x), **result.history[-1]})
-
-
-def _sae_config(d_in: int, config: DebiasConfig) -> SAEConfig:
-    return SAEConfig(
-        d_in=d_in, d_sae=config.d_sae, k=min(config.k, config.d_sae), architecture=config.architecture
-    )
 
 
 def _length_key(config: DebiasConfig) -> list[int]:

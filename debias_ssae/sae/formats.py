@@ -16,11 +16,9 @@ from torch import Tensor
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import read_json, read_tensors, write_bytes
-from debias_ssae.sae.files import TensorReader
-from debias_ssae.sae.foreign_formats import READERS, detect_format
-from debias_ssae.sae.gradients import nested_widths
+from debias_ssae.sae.foreign_formats import READERS, TensorReader, detect_format
 from debias_ssae.sae.metrics import fvu
-from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.model import SparseAutoencoder, nested_widths
 
 WEIGHTS, CONFIG, OURS = "sae_weights.safetensors", "cfg.json", "ssae.json"
 SAELENS_NAMES = {

@@ -156,3 +156,10 @@ class SparseAutoencoder(nn.Module):
 def unwritten(W_dec: Tensor) -> Tensor:
     """Return the columns [m] that no row of ``W_dec`` [d_sae, d_in] writes."""
     return (W_dec == 0).all(0).nonzero().squeeze(1)
+
+
+def nested_widths(cfg: SAEConfig) -> list[int]:
+    """Return the nested widths of a matryoshka SAE, or d_sae alone."""
+    if cfg.architecture != "matryoshka":
+        return [cfg.d_sae]
+    return list(cfg.widths) or sorted({max(1, cfg.d_sae // part) for part in (8, 4, 2, 1)})

@@ -8,7 +8,7 @@ from debias_ssae.core import device as models
 from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model.forward import token_batches
-from debias_ssae.sae import starts
+from debias_ssae.sae import training
 
 
 def test_names(monkeypatch):
@@ -110,7 +110,7 @@ def test_each_kind(described, text, mkl, bfloat16):
     # embedding and training go by the same answer
     cpu = models.pick_device("cpu")
     assert models.has_fast_bf16("cpu") is bfloat16
-    assert starts.multiplies_bfloat16(SAEConfig(d_in=8), TrainConfig(), cpu) is bfloat16
+    assert training.multiplies_bfloat16(SAEConfig(d_in=8), TrainConfig(), cpu) is bfloat16
 
 
 def test_a_hub_out_of_reach_is_seen_before_its_client_asks_for_a_minute(

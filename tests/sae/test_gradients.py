@@ -5,66 +5,25 @@ import torch
 from planted_sae import ARCHITECTURES, planted_rows, random_sae
 
 from debias_ssae.core.config import SAEConfig
-from debias_ssae.sae import gradients
-from debias_ssae.sae.gradients import Knobs, Weights, compute_step, nested_widths
+from debias_ssae.sae import fast
+from debias_ssae.sae.fast import Knobs, Weights, compute_step
+from debias_ssae.sae.losses import reference_loss
+from debias_ssae.sae.model import nested_widths
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 
 
-class Jump(torch.autograd.Function):
-    """pre where it is above theta; the pseudo-derivatives of arXiv 2407.14435, eq. 11."""
-
-    @staticmethod
-    def forward(ctx, pre, theta, bandwidth):
-        ctx.save_for_backward(pre, theta)
-        ctx.bandwidth = bandwidth
-        return torch.where(pre > theta, pre, 0.0)
-
-    @staticmethod
-    def backward(ctx, slope):
-        pre, theta = ctx.saved_tensors
-        window = (((pre - theta) / ctx.bandwidth).abs() < 0.5).to(pre)
-        return slope * (pre > theta), -(theta / ctx.bandwidth * window * slope).sum(0), None
-
-
-class Fires(torch.autograd.Function):
-    """1 where pre is above theta; eq. 12."""
-
-    @staticmethod
-    def forward(ctx, pre, theta, bandwidth):
-        ctx.save_for_backward(pre, theta)
-        ctx.bandwidth = bandwidth
-        return (pre > theta).to(pre)
-
-    @staticmethod
-    def backward(ctx, slope):
-        pre, theta = ctx.saved_tensors
-        window = (((pre - theta) / ctx.bandwidth).abs() < 0.5).to(pre)
-        return None, -(window / ctx.bandwidth * slope).sum(0), None
-
-
-def reference_loss(sae, x, knobs, row_weights, base, log_threshold):
-    cfg, pre = sae.cfg, sae.pre_acts(x)
-    penalty = 0.0
-    if cfg.architecture == "topk":
-        top, where = pre.topk(cfg.k)
-        latents = torch.zeros_like(pre).scatter(1, where, top.relu())
-    elif cfg.architecture == "relu":
-        latents = pre.relu()
-        penalty = knobs.sparsity * latents.sum(1).mean() / cfg.d_in**0.5
-    elif cfg.architecture == "jumprelu":
-        theta = log_threshold.exp()
-        latents = Jump.apply(pre, theta, knobs.bandwidth)
-        count = Fires.apply(pre, theta, knobs.bandwidth).sum(1).mean()
-        penalty = knobs.sparsity * (count / cfg.k - 1).square()
-    else:
-        bound = pre.detach().flatten().topk(len(x) * cfg.k).values.min()
-        latents = torch.where(pre >= bound, pre, 0.0).relu()
-    losses = [
-        (latents[:, :width] @ sae.W_dec[:width] + sae.b_dec + base - x).square().sum(1) / cfg.d_in
-        for width in nested_widths(cfg)
-    ]
-    return (torch.stack(losses).mean(0) * row_weights).sum() + penalty
+def spread(step, d_sae):
+    """The gradient with a row a latent."""
+    if step.rows is None:
+        return step.gradient
+    full = {}
+    for name in NAMES:
+        part = getattr(step.gradient, name)
+        full[name] = (
+            part if name == "b_dec" else part.new_zeros(d_sae, *part.shape[1:]).index_copy(0, step.rows, part)
+        )
+    return Weights(**full)
 
 
 def weights_of(sae, log_threshold=None):
@@ -75,7 +34,7 @@ def weights_of(sae, log_threshold=None):
 @pytest.mark.parametrize("with_base", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_gradient_equals_autograd(architecture, with_base, dense_share, monkeypatch):
-    monkeypatch.setattr(gradients, "DENSE_SHARE", dense_share)
+    monkeypatch.setattr(fast, "DENSE_SHARE", dense_share)
     sae = random_sae(architecture, dtype="float64")
     x = planted_rows(40).double() - 5
     generator = torch.Generator().manual_seed(1)
@@ -90,10 +49,18 @@ def test_gradient_equals_autograd(architecture, with_base, dense_share, monkeypa
         lambda losses: row_weights,
         base=base,
     )
-    loss = reference_loss(sae, x, knobs, row_weights, 0.0 if base is None else base, log_threshold)
+    loss = reference_loss(
+        sae,
+        x,
+        row_weights,
+        base=0.0 if base is None else base,
+        sparsity=0.7,
+        bandwidth=0.4,
+        log_threshold=log_threshold,
+    )
     loss.backward()
     for name in NAMES:
-        assert torch.allclose(getattr(step.gradient, name), getattr(sae, name).grad, atol=1e-12), name
+        assert torch.allclose(getattr(spread(step, 48), name), getattr(sae, name).grad, atol=1e-12), name
         assert getattr(sae, name).grad.abs().max() > 1e-3
     if log_threshold is not None:
         assert torch.allclose(step.gradient.log_threshold, log_threshold.grad, atol=1e-12)
@@ -128,7 +95,7 @@ def test_aux_gradient_equals_autograd(architecture):
     loss.backward()
     assert with_aux.aux_loss == pytest.approx(loss.item())
     for name in ("W_enc", "b_enc", "W_dec"):
-        difference = getattr(with_aux.gradient, name) - getattr(plain.gradient, name)
+        difference = getattr(spread(with_aux, 48), name) - getattr(spread(plain, 48), name)
         assert torch.allclose(difference, getattr(sae, name).grad, atol=1e-12), name
         assert difference[dead].abs().max() > 0
     assert torch.equal(with_aux.gradient.b_dec, plain.gradient.b_dec)
@@ -148,17 +115,17 @@ def test_bfloat16_gives_nearly_the_same_gradient(architecture):
     sae, x = random_sae(architecture, d_sae=400, k=8), planted_rows(300) - 5
     weigh = lambda losses: torch.full_like(losses, 1 / len(losses))  # noqa: E731
     exact = compute_step(weights_of(sae), x, Knobs(sae.cfg), weigh)
-    fast = compute_step(weights_of(sae), x, Knobs(sae.cfg, bfloat16=True), weigh)
-    assert float(fast.errors.mean()) == pytest.approx(float(exact.errors.mean()), rel=2e-3)
+    rough = compute_step(weights_of(sae), x, Knobs(sae.cfg, bfloat16=True), weigh)
+    assert float(rough.errors.mean()) == pytest.approx(float(exact.errors.mean()), rel=2e-3)
     for name in NAMES:
-        left, right = getattr(fast.gradient, name), getattr(exact.gradient, name)
+        left, right = getattr(spread(rough, 400), name), getattr(spread(exact, 400), name)
         assert (left - right).norm() < 0.05 * right.norm(), name
 
 
 @pytest.mark.parametrize("dense_share", [0.0, 1.1], ids=["dense", "sparse"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_latents_fire_on_rows_of_no_weight_too(architecture, dense_share, monkeypatch):
-    monkeypatch.setattr(gradients, "DENSE_SHARE", dense_share)
+    monkeypatch.setattr(fast, "DENSE_SHARE", dense_share)
     sae, x = random_sae(architecture), planted_rows(40) - 5
     log_threshold = sae.threshold.log() if architecture == "jumprelu" else None
     for light in (0.0, 1e-38):

@@ -9,7 +9,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.sae import shuffled_batches, train_sae
 from debias_ssae.sae.metrics import evaluate
 from debias_ssae.sae.model import unwritten
-from debias_ssae.sae.starts import centre
+from debias_ssae.sae.training import centre, distinct_directions
 
 CFG = SAEConfig(d_in=16, d_sae=48, k=4)
 BRIEF = TrainConfig(n_steps=30, batch_size=64, device="cpu")
@@ -245,11 +245,11 @@ def test_aux_revives_dead_latents():
     for coefficient in (0.0, 1 / 32):
         init = train_sae(stream(), CFG, BRIEF, random_state=0).sae
         with torch.no_grad():
-            init.b_enc[:20] = -1.2
+            init.b_enc[:20] = -1.4
         train = TrainConfig(n_steps=300, batch_size=256, aux_coefficient=coefficient, device="cpu")
         sae = train_sae(stream(batch_size=256), CFG, train, init=init, random_state=0).sae
         dead[coefficient] = evaluate(sae, planted_rows(4000))["dead_fraction"]
-    assert dead[0.0] > 0.35
+    assert dead[0.0] > 0.25
     assert dead[1 / 32] < 0.6 * dead[0.0]
 
 
@@ -375,3 +375,22 @@ def test_centres():
     assert centre(rows, "zero").tolist() == [0.0, 0.0]
     sae = train_sae(stream(), CFG, BRIEF.updated(n_steps=1, lr=1e-9, center="geometric_median")).sae
     assert sae.b_dec.mean().item() == pytest.approx(5, abs=1.0)
+
+
+def test_first_decoder_rows_are_the_kinds_of_rows_frequent_ones_once():
+    kinds = torch.eye(6)[:4]
+    rows = kinds[torch.arange(400) % 3] + 0.01 * torch.randn(
+        400, 6, generator=torch.Generator().manual_seed(0)
+    )
+    rows[399] = kinds[3]
+    found = distinct_directions(rows, 4)
+    assert torch.allclose(found.norm(dim=1), torch.ones(4))
+    assert ((found @ kinds.T) > 0.99).sum(0).tolist() == [1, 1, 1, 1]
+    many = distinct_directions(rows, 40)  # beyond the kinds: what rows differ in from theirs
+    assert 4 < len(many) <= 40
+    assert torch.equal(many[:4], found)
+
+
+@pytest.mark.parametrize("rows", [torch.ones(10, 1), torch.zeros(10, 3), torch.ones(1, 4)])
+def test_rows_of_one_kind_give_as_many_directions_as_there_are(rows):
+    assert len(distinct_directions(rows, 8)) == int(rows.any())

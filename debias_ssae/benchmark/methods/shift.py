@@ -32,7 +32,8 @@ def neuron_skyline(seed: Seed, regime: str) -> Iterator[Variant]:
     """Neurons chosen with A's attribute, as large a share of them as ssae removes of its latents, set to their mean."""
     corpus, labelled = seed.corpus, seed.attribute_set(regime)
     debias, model = corpus.config.debias, corpus.encoder.language_model
-    n = max(1, round(model.d_model * debias.selection.n_latents / debias.d_sae))
+    d_sae = debias.sae_config(model.d_model, corpus.config.hookpoint).d_sae
+    n = max(1, round(model.d_model * debias.selection.n_latents / d_sae))
     options = {"hookpoint": corpus.config.hookpoint, "n_neurons": n, **debias.activations.limits}
     start = time.perf_counter()
     edit = ablate_neurons(model, labelled.texts, labelled.z, **options)

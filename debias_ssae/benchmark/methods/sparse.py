@@ -12,7 +12,7 @@ from debias_ssae.benchmark.methods.registry import Make, method
 from debias_ssae.benchmark.methods.seed import Seed, TrainedSAE
 from debias_ssae.benchmark.methods.variant import Variant
 from debias_ssae.benchmark.passes import Encoding
-from debias_ssae.core.config import DebiasConfig
+from debias_ssae.core.config import DebiasConfig, default_width
 from debias_ssae.erase import LatentEraser, mean_difference
 
 _FAMILIES = ("labelled", "concept")
@@ -26,7 +26,8 @@ def _sae(
     name: str, kind: str, *, families: tuple[str, ...] = _FAMILIES, share: int = 1, deep: bool = False
 ) -> Make:
     def variants(seed: Seed, regime: str) -> Iterator[Variant]:
-        shape = middle(seed) if deep else None, narrow(seed.corpus.config.debias, share)
+        d_in = seed.corpus.encoder.language_model.d_model
+        shape = middle(seed) if deep else None, narrow(seed.corpus.config.debias, share, d_in)
         trained = seed.general_sae(*shape) if kind == "gsae" else seed.sae(kind, *shape)
         yield _erased(seed, name, regime, trained, _n_latents(seed, share))
 
@@ -46,10 +47,11 @@ def _erased(seed: Seed, name: str, regime: str, trained: TrainedSAE, n_latents: 
     return seed.erased(name, regime, trained, found.latents, seconds_fit=seconds)
 
 
-def narrow(config: DebiasConfig, share: int) -> DebiasConfig:
+def narrow(config: DebiasConfig, share: int, d_in: int) -> DebiasConfig:
     """The same settings with ``share`` times fewer latents."""
-    width = max(1, config.d_sae // share)
-    return config if share == 1 else config.updated(d_sae=width, k=min(config.k, width))
+    return (
+        config if share == 1 else config.updated(d_sae=max(1, (config.d_sae or default_width(d_in)) // share))
+    )
 
 
 def middle(seed: Seed) -> str:
