@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from debias_ssae.sae.trainer import shuffled_batches, train_sae
 
 from debias_ssae.core.config import SAEConfig, SelectionConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.training import shuffled_batches, train_sae
 from debias_ssae.selection import counterfactual_contrast, pooled_latents
 from debias_ssae.selection.select import rank_from_concept
 from debias_ssae.text import synthetic_biographies

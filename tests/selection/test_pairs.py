@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from debias_ssae.sae.trainer import shuffled_batches, train_sae
 
 from debias_ssae.core.config import ActivationConfig, SAEConfig, SelectionConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.sae.training import shuffled_batches, train_sae
 from debias_ssae.selection import SwappedWords
 from debias_ssae.selection.absorption import fill_holes
 from debias_ssae.selection.pairs import CounterfactualPairs, read_counterfactual_pairs
