@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as save_file
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, read_or_make, write_bytes, write_json
+from debias_ssae.core.io import read_json, read_or_make, write_bytes, write_json, write_manifest
 from debias_ssae.model.store import ActivationStore, EmbeddingCache, StoreWriter
-from debias_ssae.model.store.activations import chunks, shard_path, texts_sha256
+from debias_ssae.model.store.activations import FORMAT, chunks, shard_path, texts_sha256
 
 SETTINGS = {"hookpoints": ["embeddings", "blocks.0"], "d_model": 4, "dtype": "float32"}
 
@@ -147,7 +147,7 @@ def test_damage_is_named_and_only_that_shard_is_not_done(tmp_path, caplog):
     assert "shard-00002" in caplog.text
     store = ActivationStore(tmp_path / "s")
     victim.write_bytes(bytes(data[:60]))
-    with pytest.raises(InputError, match=r"shard-00002.*is damaged"):
+    with pytest.raises(InputError, match=r"shard-00002.*(is damaged|checksum differs)"):
         store.shard(2)
     with pytest.raises(InputError, match=r"shard-00002.*60 bytes"):
         ActivationStore(tmp_path / "s")
@@ -192,10 +192,44 @@ def test_folders_that_hold_something_else(tmp_path):
     with pytest.raises(InputError, match="unfinished: run the same harvest again"):
         ActivationStore(tmp_path / "u")
     manifest = read_json(tmp_path / "s" / "manifest.json")
-    manifest["settings"]["format"] = "other"
+    for change in (
+        {"settings": {}}, {"shards": [{}]}, {"shards": 3}, {"totals": {"n_rows": 10**15}},
+        {"settings": manifest["about"]["settings"] | {"d_model": 2**60}},
+    ):  # fmt: skip
+        write_manifest(tmp_path / "s", FORMAT, manifest["about"] | change, manifest["files"])
+        with pytest.raises(InputError):
+            ActivationStore(tmp_path / "s").shard(0)
+    manifest["about"]["settings"]["format"] = "other"
     write_json(tmp_path / "s" / "manifest.json", manifest)
-    with pytest.raises(InputError, match="format 'other'"):
+    with pytest.raises(InputError, match="its checksum differs"):
         ActivationStore(tmp_path / "s")
+
+
+def test_every_flipped_bit_of_a_shard_is_noticed(tmp_path):
+    fill(tmp_path / "s", (40,))
+    path, rng = shard_path(tmp_path / "s", 0), np.random.default_rng(0)
+    whole = path.read_bytes()
+    for _ in range(50):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="checksum differs"):
+            ActivationStore(tmp_path / "s").shard(0)
+
+
+def test_every_flipped_bit_of_the_embedding_cache_is_noticed(tmp_path):
+    texts, rng = [f"text {i}" for i in range(20)], np.random.default_rng(0)
+
+    def compute(some):
+        return np.stack([np.full(4, float(text.split()[1]), np.float32) for text in some])
+
+    right = EmbeddingCache(tmp_path, "k").fetch(texts, compute)
+    for _ in range(50):
+        (path,) = tmp_path.rglob("part-*.safetensors")
+        damaged = bytearray(path.read_bytes())
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        np.testing.assert_array_equal(EmbeddingCache(tmp_path, "k").fetch(texts, compute), right)
 
 
 def test_a_manifest_needs_every_shard_and_float16_its_range(tmp_path):

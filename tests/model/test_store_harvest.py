@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from small_models import sentences, small_model
 
 from debias_ssae.cli import main
+from debias_ssae.core import io
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import harvest
 from debias_ssae.model.store.harvest import harvest_to_store, summary
@@ -60,7 +61,11 @@ def test_interrupted_then_rerun_gives_the_same_bytes(tmp_path, stop_after):
     assert not (tmp_path / "s" / "manifest.json").exists()
     # what a process that is killed while it writes leaves behind
     (tmp_path / "s").mkdir(exist_ok=True)
-    (tmp_path / "s" / ".shard-00002.safetensors.0123.tmp").write_bytes(b"half")
+    with io.writing(tmp_path / "s" / "shard-00002.safetensors") as temporary:
+        left = temporary.name.replace(f".{os.getpid()}.", f".{2**22 + 1}.")  # no process has this number
+        temporary.with_name(left).write_bytes(b"half")
+        temporary.write_bytes(b"")
+    (tmp_path / "s" / "shard-00002.safetensors").unlink()
     run(tmp_path / "s")
     assert contents(tmp_path / "s") == contents(tmp_path / "whole")
 

@@ -20,9 +20,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import Place, file_digest, read_json, tensor_places, write_bytes, write_json
+from debias_ssae.core.io import (
+    MANIFEST,
+    Place,
+    file_digest,
+    read_json,
+    read_manifest,
+    tensor_places,
+    write_bytes,
+    write_json,
+    write_manifest,
+)
 
-FORMAT = "debias-ssae activations 1"
+FORMAT = "debias-ssae activations 2"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 logger = logging.getLogger(__name__)
 
@@ -105,11 +115,9 @@ class StoreWriter:
             path = shard_path(self.directory, number)
             record = {"name": path.name, **read_json(path.with_suffix(".json"))}
             records.append(record)
-        for stray in self.directory.glob(".*.tmp"):  # of a run that was killed while it wrote
-            stray.unlink(missing_ok=True)
-        manifest = {"settings": self.settings, "shards": records, "totals": totals(records)}
-        write_json(self.directory / "manifest.json", manifest)
-        return manifest
+        about = {"settings": self.settings, "shards": records, "totals": totals(records)}
+        files = {record["name"]: {k: record[k] for k in ("n_bytes", "sha256")} for record in records}
+        return write_manifest(self.directory, FORMAT, about, files).about
 
 
 def shard_path(directory: Path, number: int) -> Path:
@@ -249,24 +257,40 @@ class ActivationStore:
         Raises InputError when it is no finished store, or names the shards that are missing or damaged.
         """
         self.directory = Path(directory)
-        if not (self.directory / "manifest.json").exists():
+        if not (self.directory / MANIFEST).exists():
             hint = (
                 " (unfinished: run the same harvest again)"
                 if (self.directory / "settings.json").exists()
                 else ""
             )
             raise InputError(f"{self.directory} holds no finished activation store{hint}")
-        self.manifest = read_json(self.directory / "manifest.json")
-        self.settings: dict[str, Any] = self.manifest["settings"]
-        if self.settings.get("format") != FORMAT:
-            raise InputError(
-                f"{self.directory} has format {self.settings.get('format')!r}, expected {FORMAT!r}"
-            )
-        self.records: list[dict[str, Any]] = self.manifest["shards"]
+        self._files = read_manifest(self.directory, FORMAT)
+        self.manifest = self._files.about
+        self.settings: dict[str, Any] = self.manifest.get("settings", {})
+        self.records: list[dict[str, Any]] = self.manifest.get("shards", [])
+        self._check_manifest()
         problems = self.damaged() if verify else self._wrong_sizes()
         if problems:
             raise InputError(f"{'; '.join(problems)}. Run the same harvest again: only these are redone")
         self._headers: dict[int, dict[str, Place]] = {}
+
+    def _check_manifest(self) -> None:
+        """Refuse numbers that would be used to loop or allocate and that no store has."""
+        try:
+            sound = (
+                self.settings["format"] == FORMAT
+                and self.settings["dtype"] in DTYPES
+                and type(self.settings["d_model"]) is int
+                and all(type(name) is str for name in self.settings["hookpoints"])
+                and [r["name"] for r in self.records]
+                == [shard_path(Path(), i).name for i in range(len(self.records))]
+                and all(type(r["n_rows"]) is int and r["n_rows"] >= 0 for r in self.records)
+                and self.manifest["totals"] == totals(self.records)
+            )
+        except (KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise InputError(f"{self.directory / MANIFEST} does not describe a store: run the harvest again")
 
     @property
     def hookpoints(self) -> list[str]:
@@ -368,8 +392,16 @@ class ActivationStore:
         return f"x/{name}"
 
     def _header(self, number: int) -> dict[str, Place]:
+        """Where the tensors of a shard lie; its checksum is compared when it is first read."""
         if number not in self._headers:
-            self._headers[number] = tensor_places(shard_path(self.directory, number))
+            places = tensor_places(self._files.file(shard_path(self.directory, number).name))
+            shape = (self.records[number]["n_rows"], self.d_model)
+            for key in (f"x/{name}" for name in self.hookpoints):
+                if key not in places or places[key][1:] != (shape, self.settings["dtype"]):
+                    raise InputError(
+                        f"{shard_path(self.directory, number)} holds no {shape} rows of {key[2:]}"
+                    )
+            self._headers[number] = places
         return self._headers[number]
 
     def _read(self, number: int, place: Place) -> Tensor:

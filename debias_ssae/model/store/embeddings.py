@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import Place, tensor_places, write_bytes, write_json
+from debias_ssae.core.io import Place, file_digest, tensor_places, write_bytes, write_json
 
 _DIGEST_BYTES = 16
 _DIGEST_TYPE = np.dtype(f"S{_DIGEST_BYTES}")
@@ -19,8 +19,9 @@ class EmbeddingCache:
     """One vector a text, under ``directory``, for one ``key`` (model, hookpoint, pooling, edits, ...).
 
     Parts are safetensors files of digests and vectors, written whole under a name made from their content, so
-    several processes may share the folder. A damaged part is dropped and its texts are computed again. Only
-    the digests are in memory, 24 bytes a text; vectors are read from the files when they are asked for.
+    several processes may share the folder. A part whose content is not what its name says is dropped and its texts
+    are computed again. Only the digests are in memory, 24 bytes a text; vectors are read from the files when they
+    are asked for.
     """
 
     def __init__(self, directory: str | Path, key: str) -> None:
@@ -83,7 +84,7 @@ class EmbeddingCache:
     def _save(self, digests: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
         names = np.frombuffer(digests.tobytes(), np.uint8).reshape(-1, _DIGEST_BYTES)
         data = save({"digests": names, "vectors": vectors})
-        part = self.directory / f"part-{hashlib.sha256(data).hexdigest()[:24]}.safetensors"
+        part = self.directory / _part_name(hashlib.sha256(data).hexdigest())
         write_bytes(part, data)
         self._add(part)
 
@@ -98,6 +99,8 @@ class EmbeddingCache:
 
     def _add(self, part: Path) -> None:
         """Note which texts ``part`` holds, and where."""
+        if part.name != _part_name(file_digest(part)):
+            raise InputError(f"{part} is damaged")
         places = tensor_places(part)
         names, vectors = places["digests"], places["vectors"]
         if names.shape != (vectors.shape[0], _DIGEST_BYTES) or vectors.dtype != "float32":
@@ -110,6 +113,10 @@ class EmbeddingCache:
         self._places = np.insert(self._places, at, (len(self._parts) << 32) + rows[new])
         self._parts.append((part, vectors))
         self._read.add(part.name)
+
+
+def _part_name(digest: str) -> str:
+    return f"part-{digest[:24]}.safetensors"
 
 
 def _digest(text: str) -> bytes:
