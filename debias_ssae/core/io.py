@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
@@ -514,13 +515,88 @@ def tensor_places(path: Path) -> dict[str, Place]:
     """
     try:
         with path.open("rb") as file:
-            begin = file.read(8)
-            size, total = int.from_bytes(begin, "little"), path.stat().st_size
-            if begin.startswith(b"version "):
-                raise InputError(f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull")
-            if len(begin) < 8 or size > total - 8:
-                raise ValueError("it ends too early")
-            entries = parse_json(file.read(size), "its header")
+            return _places(file, path)[0]
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}") from error
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+
+
+def read_arrays(path: Path, data: bytes | None = None) -> "dict[str, np.ndarray]":
+    """Return the arrays of a safetensors file; raises InputError where it is damaged or a number is not finite.
+
+    ``data`` are its bytes where they have been read already.
+    """
+    import numpy as np
+
+    arrays = _loaded(path, read_bytes(path) if data is None else data, "safetensors.numpy")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{path} is damaged: {brief(name)} holds numbers that are not finite")
+    return arrays
+
+
+def read_tensors(path: Path, data: bytes | None = None) -> "dict[str, Tensor]":
+    """Like :func:`read_arrays`, as torch tensors (bfloat16 too)."""
+    tensors = _loaded(path, read_bytes(path) if data is None else data, "safetensors.torch")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InputError(f"{path} is damaged: {brief(name)} holds numbers that are not finite")
+    return tensors
+
+
+def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+    """Write arrays as one safetensors file with a sha256 of its content, atomically."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_bytes(path, save(arrays, {"sha256": _arrays_digest(arrays)}))
+
+
+def kept_arrays(path: Path) -> "dict[str, np.ndarray] | None":
+    """Return what :func:`write_arrays` has kept, or None where there is nothing or where the file is damaged."""
+    try:
+        data = read_bytes(path)
+        arrays, about = read_arrays(path, data), _places(BytesIO(data), path)[1]
+    except InputError:
+        return None
+    return arrays if about == {"sha256": _arrays_digest(arrays)} else None
+
+
+def _arrays_digest(arrays: "Mapping[str, np.ndarray]") -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _loaded(path: Path, data: bytes, module: str) -> dict[str, Any]:
+    from importlib import import_module
+
+    from safetensors import SafetensorError
+
+    _places(BytesIO(data), path)
+    try:
+        loaded: dict[str, Any] = import_module(module).load(data)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({one_line(error)}): make or download it again") from error
+    return loaded
+
+
+def _places(file: BinaryIO, path: Path) -> tuple[dict[str, Place], Any]:
+    """Return the places of a safetensors file and its metadata."""
+    try:
+        begin = file.read(8)
+        size, total = int.from_bytes(begin, "little"), file.seek(0, os.SEEK_END)
+        if begin.startswith(b"version "):
+            raise ValueError("it is a pointer of Git LFS, not the file itself: run git lfs pull")
+        if len(begin) < 8 or size > total - 8:
+            raise ValueError("it ends too early")
+        file.seek(8)
+        entries = parse_json(file.read(size), "its header")
         places, spans = {}, []
         for name, entry in entries.items():
             if name == "__metadata__":
@@ -539,78 +615,9 @@ def tensor_places(path: Path) -> dict[str, Place]:
             for one, other in zip([(0, 0), *spans], [*spans, (total - 8 - size, 0)], strict=True)
         ):
             raise ValueError("it ends too early or too late")
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {path}") from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        if isinstance(error, InputError) and str(path) in str(error):
-            raise
+        return places, entries.get("__metadata__")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is damaged ({one_line(error)}): make or download it again") from error
-    return places
-
-
-def read_arrays(path: Path) -> "dict[str, np.ndarray]":
-    """Return the arrays of a safetensors file; raises InputError where it is damaged or a number is not finite."""
-    import numpy as np
-
-    tensor_places(path)
-    arrays = _loaded(path, "safetensors.numpy")
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"{path} is damaged: {brief(name)} holds numbers that are not finite")
-    return arrays
-
-
-def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
-    """Write arrays as one safetensors file with a sha256 of its content, atomically."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(path, save(arrays, {"sha256": _arrays_digest(arrays)}))
-
-
-def kept_arrays(path: Path) -> "dict[str, np.ndarray] | None":
-    """Return what :func:`write_arrays` has kept, or None where there is nothing or where the file is damaged."""
-    try:
-        arrays = read_arrays(path)
-        data = read_bytes(path)
-        about = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], str(path)).get("__metadata__")
-    except InputError:
-        return None
-    return arrays if about == {"sha256": _arrays_digest(arrays)} else None
-
-
-def _arrays_digest(arrays: "Mapping[str, np.ndarray]") -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """Like :func:`read_arrays`, as torch tensors (bfloat16 too)."""
-    tensor_places(path)
-    tensors = _loaded(path, "safetensors.torch")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise InputError(f"{path} is damaged: {brief(name)} holds numbers that are not finite")
-    return tensors
-
-
-def _loaded(path: Path, module: str) -> dict[str, Any]:
-    from importlib import import_module
-
-    from safetensors import SafetensorError
-
-    try:
-        loaded: dict[str, Any] = import_module(module).load(read_bytes(path))
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged ({one_line(error)}): make or download it again") from error
-    return loaded
 
 
 # ---------------------------------------------------------------- manifests
@@ -628,23 +635,23 @@ class Manifest:
 
     def file(self, name: str) -> Path:
         """Return the path of a file whose bytes are what was written; raises InputError where they are not."""
-        path = self.directory / name
-        if name not in self.files:
-            raise InputError(
-                f"{self.directory / MANIFEST} names no file {brief(name)}: {self.directory} is damaged"
-            )
+        path = self._path(name)
         if name not in self._checked:
-            told = self.files[name]
-            there = path.stat().st_size if path.is_file() else None
-            if there is None:
-                raise InputError(f"{path} is missing: make or download {self.directory} again")
-            if there != told["n_bytes"] or file_digest(path) != told["sha256"]:
-                raise InputError(
-                    f"{path} is not the file that was written there (its checksum differs): make or download"
-                    f" {self.directory} again"
-                )
+            if (
+                path.stat().st_size != self.files[name]["n_bytes"]
+                or file_digest(path) != self.files[name]["sha256"]
+            ):
+                raise self._differs(path)
             self._checked.add(name)
         return path
+
+    def bytes(self, name: str) -> bytes:
+        """Return a file's content as it was written; raises InputError where it is another."""
+        path = self._path(name)
+        data = read_bytes(path)
+        if hashlib.sha256(data).hexdigest() != self.files[name]["sha256"]:
+            raise self._differs(path)
+        return data
 
     def check(self) -> "Manifest":
         """Compare every file and return the manifest; raises InputError naming the first that differs."""
@@ -654,15 +661,31 @@ class Manifest:
 
     def arrays(self, name: str) -> "dict[str, np.ndarray]":
         """Return the arrays of a safetensors file of the manifest, checked."""
-        return read_arrays(self.file(name))
+        return read_arrays(self.directory / name, self.bytes(name))
 
     def tensors(self, name: str) -> "dict[str, Tensor]":
         """Return the tensors of a safetensors file of the manifest, checked."""
-        return read_tensors(self.file(name))
+        return read_tensors(self.directory / name, self.bytes(name))
 
-    def json(self, name: str) -> dict[str, Any]:
-        """Return the object of a JSON file of the manifest, checked."""
-        return read_json(self.file(name))
+    def json(self, name: str) -> Any:
+        """Return the value of a JSON file of the manifest, checked."""
+        return parse_json(self.bytes(name), str(self.directory / name))
+
+    def _path(self, name: str) -> Path:
+        path = self.directory / name
+        if name not in self.files:
+            raise InputError(
+                f"{self.directory / MANIFEST} names no file {brief(name)}: {self.directory} is damaged"
+            )
+        if not path.is_file():
+            raise InputError(f"{path} is missing: make or download {self.directory} again")
+        return path
+
+    def _differs(self, path: Path) -> InputError:
+        return InputError(
+            f"{path} is not the file that was written there (its checksum differs): make or download"
+            f" {self.directory} again"
+        )
 
 
 def write_manifest(
