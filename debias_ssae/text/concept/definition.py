@@ -109,11 +109,8 @@ class Concept:
         if unknown:
             raise InputError(f"{source}: unknown {brief(sorted(unknown))}; known: {sorted(_KEYS)}")
         given = {key: value for key, value in values.items() if value is not None}
-        name, a_an, seeds = (
-            given.get("name", "concept"),
-            given.get("a_an", False),
-            given.get("seed_texts", {}),
-        )
+        name, a_an = given.get("name", "concept"), given.get("a_an", False)
+        seeds = given.get("seed_texts", {})
         if not isinstance(name, str) or not isinstance(a_an, bool):
             raise InputError(
                 f"{source}: 'name' must be a string and 'a_an' true or false; quote what YAML converts"
@@ -127,10 +124,9 @@ class Concept:
             _check_values(name, named)
             if "pairs" in given and len(named) > 2:
                 raise InputError(f"'pairs' need two values, but there are {len(named)}; write a 'table'")
+            pairs, table = (read_rows(given.get(key), named, source) for key in ("pairs", "table"))
             return cls(
-                pairs=tuple(
-                    row for key in ("pairs", "table") for row in read_rows(given.get(key), named, source)
-                ),
+                pairs=pairs + table,
                 name=name,
                 values=tuple(named),
                 optional=read_rows(given.get("optional"), named, source),
@@ -157,20 +153,14 @@ class Concept:
         InputError.
         """
         n = len(_strings(values, "values"))
-        read: list[Row | None] = [None]
-        if isinstance(words, Sequence) and not isinstance(words, str) and len(words):
-            flat = all(isinstance(word, str) for word in words)
-            rows: Any = [words] if flat else words
-            read = [
-                row_of_words(row, n) if isinstance(row, Sequence) and not isinstance(row, str) else None
-                for row in rows
-            ]
+        rows: Any = words if isinstance(words, Sequence) and not isinstance(words, str) else [None]
+        if rows and all(isinstance(word, str) for word in rows):
+            rows = [words]
+        listed = [row if isinstance(row, Sequence) and not isinstance(row, str) else () for row in rows]
+        read = [row_of_words(row, n) for row in listed or [()]]
         if None in read:
-            count = "two" if n == 2 else str(n)
-            kind = "pairs" if n == 2 else "rows"
-            raise InputError(
-                f"from_words takes {count} words or a list of {kind} of words, got {brief(words)}"
-            )
+            kinds = "two words or a list of pairs" if n == 2 else f"{n} words or a list of rows"
+            raise InputError(f"from_words takes {kinds} of words, got {brief(words)}")
         return cls(pairs=tuple(row for row in read if row), values=tuple(values), name=name)
 
     def to_dict(self) -> dict[str, Any]:

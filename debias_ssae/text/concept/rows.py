@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 from debias_ssae.core.errors import InputError, brief
 
 When = Literal["", "possessive", "title", "person"]
+_OPTIONS = {"neutral", "when", "only"}
+"""Keys of a row that are neither its words nor its case."""
 
 
 class SwapPair(NamedTuple):
@@ -127,7 +129,7 @@ def _read_mapping(options: dict[Any, Any], section: str, values: Sequence[str]) 
         return None
     rest: dict[str, Any] = {"exact": case == "exact", "section": section}
     if words is None:
-        if not {"a", "b"} <= set(options) <= {"a", "b", "neutral", "when", "only"}:
+        if not {"a", "b"} <= set(options) <= {"a", "b", *_OPTIONS}:
             return None
         return (
             SwapPair(**options, **rest) if all(isinstance(word, str) for word in options.values()) else None
@@ -142,9 +144,6 @@ def _read_mapping(options: dict[Any, Any], section: str, values: Sequence[str]) 
     if not all(isinstance(text, str) for text in (*cells, *texts.values())):
         return None
     return WordRow(tuple(cells), only=tuple(sorted(map(values.index, named))), **texts, **rest)
-
-
-_OPTIONS = {"neutral", "when", "only"}
 
 
 def write_rows(rows: Iterable[Row], values: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
