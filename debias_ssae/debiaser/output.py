@@ -150,7 +150,7 @@ def fit_output(
         samples = _samples(own, one, encoder, edits, data)
         evidence = evidence or samples
         if own is not None and samples is not None:
-            found.append(_fitted(own, samples))
+            found.append(fit_eraser(own, samples))
         if own == "displacement":
             break  # it is of the whole edit, whatever the attributes are
     if len(found) < 2:
@@ -183,7 +183,8 @@ def _samples(
     return _labelled_samples(labelled, encoder, edits, data, even=kind != "leace")
 
 
-def _fitted(kind: str, samples: Samples) -> LinearEraser:
+def fit_eraser(kind: str, samples: Samples) -> LinearEraser:
+    """Fit one of KINDS on ``samples``. Raises InputError where they leave nothing to learn from."""
     if kind == "displacement":
         return displacement(samples.plain, samples.edited)
     z = np.asarray(samples.z)

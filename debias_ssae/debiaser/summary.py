@@ -1,7 +1,8 @@
 """What ``fit`` did, in numbers and in words: what was removed, what a probe still reads, what it cost."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from debias_ssae.debiaser.output import Samples, apply_output
+from debias_ssae.debiaser.output import KINDS, Samples, apply_output, fit_eraser
+from debias_ssae.erase import LinearEraser
 
 if TYPE_CHECKING:
     from debias_ssae.debiaser.pipeline import Fitted
@@ -26,26 +28,39 @@ FEWEST = 20
 
 
 def measure(samples: Samples | None, fitted: "Fitted") -> dict[str, Any]:
-    """Return how well probes read the attribute and the target, before and after: balanced accuracy, 5 folds."""
+    """Return how well probes read the attribute and the target, before and after: balanced accuracy, 5 folds.
+
+    An output eraser of the package's is fitted anew on each fold's training part: on what it was fitted on, nothing is
+    left to read, whatever it leaves elsewhere.
+    """
     if samples is None or len(samples.X) < 2 * FEWEST:
         return {}
     seen = _some(samples)
-    after = apply_output(fitted.output_eraser, seen.edited)
     found: dict[str, Any] = {"n": len(seen.X)}
     for name, labels in (("attribute", seen.z), ("target", seen.y)):
         if labels is None:
             continue
-        known = np.array([value == value and value is not None for value in labels])
+        known = np.flatnonzero([value == value and value is not None for value in labels])
         codes, sizes = np.unique(labels[known], return_inverse=True, return_counts=True)[1:]
         if len(sizes) < 2 or sizes.min() < FEWEST:
             continue
-        groups = np.arange(len(seen.X)) if seen.groups is None else seen.groups
+        part = seen.at(known)
         found[name] = {
-            "before": _read(seen.plain[known], codes, groups[known]),
-            "after": _read(after[known], codes, groups[known]),
+            "before": _read(part, codes, partial(_before, part)),
+            "after": _read(part, codes, partial(_after, part, fitted)),
             "chance": 1 / len(sizes),
         }
     return found
+
+
+def _before(samples: Samples, train: np.ndarray) -> np.ndarray:
+    return samples.plain
+
+
+def _after(samples: Samples, fitted: "Fitted", train: np.ndarray) -> np.ndarray:
+    if fitted.output_kind not in KINDS or not isinstance(fitted.output_eraser, LinearEraser):
+        return apply_output(fitted.output_eraser, samples.edited)
+    return fit_eraser(fitted.output_kind, samples.at(train))(samples.edited)  # pairs stay whole, and in order
 
 
 def _some(samples: Samples) -> Samples:
@@ -60,13 +75,18 @@ def _some(samples: Samples) -> Samples:
     return samples.at(rows)
 
 
-def _read(X: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> float:
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500, class_weight="balanced"))
+def _read(samples: Samples, codes: np.ndarray, of_fold: Callable[[np.ndarray], np.ndarray]) -> float:
+    groups = np.arange(len(codes)) if samples.groups is None else samples.groups
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    predicted = np.empty_like(codes)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        predicted = cross_val_predict(
-            probe, X, codes, groups=groups, cv=StratifiedGroupKFold(5, shuffle=True, random_state=0)
-        )
+        for train, test in folds.split(codes, codes, groups):
+            X = of_fold(train)
+            probe = make_pipeline(
+                StandardScaler(), LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")
+            )
+            predicted[test] = probe.fit(X[train], codes[train]).predict(X[test])
     return float(balanced_accuracy_score(codes, predicted))
 
 
