@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ActivationEncoder": "model.encoder",
     "AuditReport": "audit",
+    "Choices": "selection.choices",
     "Concept": "text.concept",
     "DebiasConfig": "core.config",
     "InputError": "core.errors",
@@ -18,6 +19,7 @@ _PUBLIC = {
     "SparseAutoencoder": "sae.model",
     "TrainConfig": "core.config",
     "audit": "audit",
+    "discover": "review",
     "load_sae": "sae.formats",
     "probe_leakage": "audit.leakage",
     "train_sae": "sae.training",
@@ -27,6 +29,7 @@ _PUBLIC = {
 __all__ = [
     "ActivationEncoder",
     "AuditReport",
+    "Choices",
     "Concept",
     "DebiasConfig",
     "InputError",
@@ -36,6 +39,7 @@ __all__ = [
     "SparseAutoencoder",
     "TrainConfig",
     "audit",
+    "discover",
     "load_sae",
     "probe_leakage",
     "train_sae",
@@ -49,9 +53,11 @@ if TYPE_CHECKING:
     from debias_ssae.core.errors import InputError, NothingRemovedWarning
     from debias_ssae.debiaser import SSAEDebiaser
     from debias_ssae.model.encoder import ActivationEncoder
+    from debias_ssae.review import discover
     from debias_ssae.sae.formats import load_sae
     from debias_ssae.sae.model import SparseAutoencoder
     from debias_ssae.sae.training import train_sae
+    from debias_ssae.selection.choices import Choices
     from debias_ssae.text.concept import Concept
 
 

@@ -107,25 +107,38 @@ def trusted(svg: str) -> Any:
     return _jinja("markupsafe").Markup(svg)
 
 
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """Fill ``templates/<template>.html.jinja``; raises MissingExtraError without jinja2."""
+def render(template: str, context: Mapping[str, Any], *, package: str = "debias_ssae.audit") -> str:
+    """Fill ``templates/<template>.html.jinja`` of ``package``; raises MissingExtraError without jinja2.
+
+    A ``<template>.css`` and ``<template>.js`` beside it are added to the shared style and script.
+    """
     jinja2 = _jinja("jinja2")
+    loaders = [
+        jinja2.PackageLoader(name, "templates") for name in dict.fromkeys((package, "debias_ssae.audit"))
+    ]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("debias_ssae.audit", "templates"),
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    folder = files("debias_ssae.audit") / "templates"
-    script = (folder / "page.js").read_text(encoding="utf-8")
-    shared = {
-        "style": trusted((folder / "style.css").read_text(encoding="utf-8")),
+    shared, own = files("debias_ssae.audit") / "templates", files(package) / "templates"
+    style, script = (
+        "".join(
+            file.read_text(encoding="utf-8")
+            for file in (common, own / f"{template}{ending}")
+            if file.is_file()
+        )
+        for common, ending in ((shared / "style.css", ".css"), (shared / "page.js", ".js"))
+    )
+    parts = {
+        "style": trusted(style),
         "script": trusted(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "version": version("debias-ssae"),
     }
-    return str(environment.get_template(f"{template}.html.jinja").render({**context, **shared}))
+    return str(environment.get_template(f"{template}.html.jinja").render({**context, **parts}))
 
 
 def _jinja(package: str) -> Any:

@@ -13,6 +13,7 @@ from debias_ssae.core.errors import InputError, MissingExtraError, one_line
 # name -> (module, attribute, one line of help): shown without importing anything heavy.
 COMMANDS = {
     "demo": ("demo", "demo", "Debias synthetic biographies from end to end, offline."),
+    "discover": ("discover", "discover", "Show what a classifier's decision rests on."),
     "fit": ("estimators", "fit", "Fit a debiaser on a table of texts and save it."),
     "transform": ("estimators", "transform", "Write the debiased representations of a table of texts."),
     "evaluate": ("evaluate", "evaluate", "Train a classifier on debiased texts and audit it."),

@@ -220,16 +220,26 @@ def _save_head(head: Any, model: str, encoder: str, path: Path) -> None:
     write_bytes(path, _skops().dumps(content))
 
 
-def _load_head(path: str, model: str) -> dict[str, Any]:
+def read_skops(path: str, option: str) -> Any:
+    """What a .skops file holds, of types that skops trusts; raises InputError, naming ``option``, for anything else."""
     skops = _skops()
     if not Path(path).is_file():
-        raise InputError(f"--head: there is no file {path}")
+        raise InputError(f"{option}: there is no file {path}")
     try:
         strange = skops.get_untrusted_types(file=path)
         saved = None if strange else skops.load(path)
     except Exception as error:  # a damaged zip raises nearly anything
-        raise InputError(f"--head {path} cannot be read: {error}") from error
-    if strange or not isinstance(saved, dict) or set(saved) != {"head", "of", "encoder"}:
+        raise InputError(f"{option} {path} cannot be read: {error}") from error
+    if strange:
+        raise InputError(
+            f"{option} {path} holds {strange[0]}, which skops does not trust; nothing in it was run"
+        )
+    return saved
+
+
+def _load_head(path: str, model: str) -> dict[str, Any]:
+    saved = read_skops(path, "--head")
+    if not isinstance(saved, dict) or set(saved) != {"head", "of", "encoder"}:
         raise InputError(f"--head {path} was not written by evaluate --save-head; nothing in it was run")
     if saved["of"] != _fingerprint(model):
         raise InputError(

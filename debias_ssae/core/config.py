@@ -213,6 +213,29 @@ class SelectionConfig(Settings):
     """Concept regime: add the latents that carry the concept where the chosen ones are silent."""
 
 
+class DiscoveryConfig(Settings):
+    """How ``discover`` looks for what a classifier's decision rests on."""
+
+    C: float = Field(default=0.1, gt=0)
+    """Inverse penalty of the standardised logistic head, where none is given."""
+    n_texts: int = Field(default=120, ge=2)
+    """Texts whose decision is attributed to latents, evenly from the predicted classes."""
+    steps: int = Field(default=4, ge=1)
+    """Points of the path of integrated gradients."""
+    max_texts: int = Field(default=600, ge=10)
+    """Texts on which latents are read; they do not train the head. At most a quarter of all."""
+    n_latents: int = Field(default=120, ge=1)
+    """Best latents that are read and merged to cards."""
+    n_tried: int = Field(default=60, ge=1)
+    """Cards that are removed, one by one, to see what the decision loses without them."""
+    n_cards: int = Field(default=40, ge=1)
+    """Cards a round: those without which the decision moves most."""
+    n_what_if: int = Field(default=160, ge=1)
+    """Texts on which that is tried, evenly from the predicted classes."""
+    n_hard: int = Field(default=60, ge=1)
+    """Examples of each class that the head finds hardest, for a hint."""
+
+
 class DebiasConfig(Settings):
     """All knobs of SSAEDebiaser beyond its own parameters."""
 
@@ -235,6 +258,7 @@ class DebiasConfig(Settings):
     retrieval: RetrievalConfig = RetrievalConfig()
     activations: ActivationConfig = ActivationConfig()
     selection: SelectionConfig = SelectionConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
 
     def sae_config(self, d_in: int, hookpoint: str) -> SAEConfig:
         """Return the shape of the SAE for rows of width ``d_in`` at ``hookpoint`` (any name for rows of a matrix)."""

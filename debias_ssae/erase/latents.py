@@ -57,7 +57,7 @@ class LatentEraser:
         if not self.changes_anything:
             return x
         sae = self.sae.to(x.device)
-        with torch.no_grad():
+        with torch.set_grad_enabled(x.requires_grad):  # attribution follows a gradient through the edit
             rows = x.to(sae.W_enc.dtype)
             edited = torch.addmm(rows, self._activations(rows), self._rows(sae.W_dec), alpha=-self.alpha).to(
                 x.dtype

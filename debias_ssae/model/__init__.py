@@ -2,7 +2,6 @@
 
 from debias_ssae.model.embedding import Pooling, embed
 from debias_ssae.model.forward import Edit
-from debias_ssae.model.gradients import integrated_gradients
 from debias_ssae.model.harvesting import Activations, harvest, harvest_many, stream_rows
 from debias_ssae.model.language_model import LanguageModel, load_model, wrap_model
 
@@ -14,7 +13,6 @@ __all__ = [
     "embed",
     "harvest",
     "harvest_many",
-    "integrated_gradients",
     "load_model",
     "stream_rows",
     "wrap_model",

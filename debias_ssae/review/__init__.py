@@ -1,18 +1,6 @@
-"""Human review of the removed latents: candidates to look at, a file to edit, a new cut without training."""
+"""What a classifier rests on and what a debiaser removes, on cards that a person judges."""
 
-from debias_ssae.review.applying import with_latents
-from debias_ssae.review.candidates import Candidate, candidates
-from debias_ssae.review.choices import Choices, read_choices, write_choices
-from debias_ssae.review.contexts import LEVELS, Context, Piece
+from debias_ssae.review.cards import Card, Judge, WhatIf, chat_judge, word_list_judge
+from debias_ssae.review.discovery import Shortcuts, discover
 
-__all__ = [
-    "LEVELS",
-    "Candidate",
-    "Choices",
-    "Context",
-    "Piece",
-    "candidates",
-    "read_choices",
-    "with_latents",
-    "write_choices",
-]
+__all__ = ["Card", "Judge", "Shortcuts", "WhatIf", "chat_judge", "discover", "word_list_judge"]

@@ -22,7 +22,6 @@ from debias_ssae.selection.scores import (
     rows_of_every_cell,
 )
 from debias_ssae.selection.select import LEFT, Linear, Sufficient, removal_score, smallest_sufficient
-from debias_ssae.selection.through_model import integrated_gradients_attribution
 
 __all__ = [
     "LEFT",
@@ -44,7 +43,6 @@ __all__ = [
     "encode_labels",
     "guard",
     "harvest_pairs",
-    "integrated_gradients_attribution",
     "k_sparse_probing",
     "matched_cosines",
     "matched_random_latents",

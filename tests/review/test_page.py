@@ -1,4 +1,4 @@
-"""The page of latents: escaped, self-contained, says what is not known; and in a real Chromium."""
+"""The page of cards: escaped, self-contained; in a real Chromium it ticks, filters by keyboard and saves the file."""
 
 import importlib.resources
 import shutil
@@ -8,90 +8,147 @@ from typing import Any
 
 import pytest
 
-from debias_ssae.review import Candidate, Piece
-from debias_ssae.review.latents_page import latents_html, write_latents_page
+from debias_ssae import Choices
+from debias_ssae.audit.page import write_text
+from debias_ssae.core.config import SAEConfig
+from debias_ssae.review import Card, WhatIf
+from debias_ssae.review.cards import FUNCTION, TARGET, to_choices
+from debias_ssae.review.page import cards_html, plot_shares
+from debias_ssae.review.reading import Piece
+from debias_ssae.sae.model import SparseAutoencoder
 
 pytest.importorskip("jinja2", reason="the page comes from the extra report")
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+SAES = {
+    h: SparseAutoencoder(SAEConfig(d_in=4, d_sae=16, k=2), random_state=0) for h in ("embeddings", "blocks.3")
+}
 
 
-def candidate(latent: int, **changes: Any) -> Candidate:
+def card(name: str, *latents: int, **changes: Any) -> Card:
     values: dict[str, Any] = {
+        "name": name,
         "hookpoint": "embeddings",
-        "latent": latent,
-        "rank": latent + 1,
-        "removed": latent < 2,
-        "score": 1.0,
-        "toward": "female",
-        "effect": 0.25,
-        "firing_rate": 0.0123,
-        "mass": 0.01,
-        "p_value": 0.0,
-        "attribute_cosine": 0.5,
-        "attribute_pole": "female",
-        "target_cosine": None,
-        "words": ("she", "hers"),
-        "contexts": ((Piece("and ", 0), Piece("she", 4), Piece(" came " + "on " * 30, 0)),),
+        "latents": latents,
+        "words": {name: 0.75, "rare": 0.05},
+        "share": 0.125,
+        "toward": "nurse",
+        "effect": {"nurse": 0.5, "surgeon": -0.25},
+        "firing_rate": {"nurse": 0.8, "surgeon": 0.1},
+        "contexts": ((Piece("and ", 0), Piece(name, 4), Piece(" came " + "on " * 30, 0)),) * 3,
+        "recurrence": 0.71,
+        "what_if": WhatIf(0.91, 0.98, 0.07),
     }
-    return Candidate(**{**values, **changes})
+    return Card(**{**values, **changes})
 
 
-SHOWN = [
-    candidate(0),
-    candidate(1, effect=None, attribute_cosine=-0.125, target_cosine=0.75, toward=""),
-    candidate(2, words=(HOSTILE,), contexts=((Piece(HOSTILE, 2),),)),
-    candidate(3, words=(), contexts=(), hookpoint="blocks.3"),
+CARDS = [
+    card("she", 0, 1, hints=("its words are unrelated",)),
+    card("surgery", 2, kind=TARGET, toward="surgeon"),
+    card(HOSTILE, 3, hookpoint="blocks.3", toward=HOSTILE, effect={HOSTILE: 1.0}),
+    card("the", 4, kind=FUNCTION),
+    card("many words", 5, words={}, contexts=(), what_if=None, recurrence=None),
 ]
+EARLIER = to_choices([card("his", 9)], [True], SAES)
+CHOICES = EARLIER | to_choices(CARDS, [False] * len(CARDS), SAES)
+PAGE = cards_html(
+    CARDS, CHOICES, title="What the decision rests on", eyebrow="Round 2", lede="A lede.", steps=["Read.", "Save."],
+    verdict="Look first at: she.", provenance={"model": HOSTILE},
+)  # fmt: skip
 
 
 def test_what_it_says() -> None:
-    page = latents_html(SHOWN, values=("male", "female"), provenance={"model": HOSTILE})
-    assert "2 latents that tell male from female are removed; 2 are the next candidates." in page
     for said in (
-        "At embeddings",
-        "At blocks.3",
-        "+0.250",
-        "-0.125",
-        "Cos to female",
-        "undefined",
-        "neither",
-        "1.23%",
-        "&lt; 0.001",
+        "75%",
+        "12.5%",
+        "accuracy 98.0% to 91.0%, 7.0% of predictions change",
+        "its words are unrelated",
+        "0.71",
     ):
-        assert said in page, said
-    assert '<mark class="m4">she</mark>' in page
-    assert "fires on none of these texts" in page
-    assert "<img" not in page
-    assert page.count("<script>") == 1
-    assert "http://" not in page.replace("http://www.w3.org", "")
-    assert page.count("Cos target") == 1
+        assert said in PAGE, said
+    assert '<mark class="m4">she</mark>' in PAGE
+    assert "fires on none of these texts" in PAGE
+    assert "<img" not in PAGE
+    assert PAGE.count("<script>") == 1
+    assert "http://" not in PAGE.replace("http://www.w3.org", "")
+    assert PAGE.count('<article class="card latent"') == len(CARDS)
+    assert PAGE.count('<details class="group"') == 2
+
+
+def test_plot_names_and_colours() -> None:
+    pytest.importorskip("matplotlib", reason="plots come from the extra report")
+    figure = plot_shares(CARDS[:2], ("nurse", "surgeon"))
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["she", "surgery"]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"nurse", "surgeon"}
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list[str]]]:
+def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on PATH; apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    file = write_latents_page(SHOWN, tmp_path_factory.mktemp("page") / "latents.html")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened, events = browser.new_page(), []
-        opened.on("console", lambda message: events.append(message.text))
-        opened.on("pageerror", lambda error: events.append(str(error)))
-        opened.on("request", lambda asked: events.append(asked.url))
-        opened.goto(Path(file).as_uri())
-        yield opened, events
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, tmp_path: Path) -> Iterator[tuple[Any, list[str]]]:
+    file = write_text(PAGE, tmp_path / "shortcuts.html")
+    opened, events = browser.new_page(), []
+    opened.on("console", lambda message: events.append(message.text))
+    opened.on("pageerror", lambda error: events.append(str(error)))
+    opened.on("request", lambda asked: events.append(asked.url))
+    opened.goto(file.as_uri())
+    yield opened, events
+    opened.close()
 
 
 @pytest.mark.browser
 def test_nothing_is_fetched_and_it_fits_a_phone(page: tuple[Any, list[str]]) -> None:
     opened, events = page
     assert len(events) == 1, events
-    assert opened.title() == "Latents to review"
+    assert opened.title() == "What the decision rests on"
     opened.set_viewport_size({"width": 400, "height": 800})
     assert opened.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.browser
+def test_ticks_are_saved_as_the_file_that_is_read(page: tuple[Any, list[str]], tmp_path: Path) -> None:
+    opened, events = page
+    opened.get_by_role("checkbox", name="must not count").first.check()
+    assert opened.locator("output").text_content() == "1 card ticked: 2 latents, 12.5%"
+    with opened.expect_download() as download:
+        opened.get_by_role("button", name="Save choices.yaml").click()
+    assert download.value.suggested_filename == "choices.yaml"
+    saved = tmp_path / "saved.yaml"
+    download.value.save_as(saved)
+    choices = Choices.load(saved, SAES)
+    assert {h: ids.tolist() for h, ids in choices.ids.items()} == {"embeddings": [9, 0, 1]}
+    assert choices.cards["blocks.3"] == CHOICES.cards["blocks.3"]
+    assert not [event for event in events[1:] if not event.startswith("blob:")], events
+
+
+@pytest.mark.browser
+def test_the_keyboard_filters_moves_and_ticks(page: tuple[Any, list[str]]) -> None:
+    opened, _ = page
+    opened.keyboard.press("/")
+    opened.keyboard.type("surg")
+    shown = opened.locator("article.latent:visible h3")
+    assert [text.split()[-1] for text in shown.all_text_contents()] == ["surgery"], "its folded group opens"
+    opened.keyboard.press("Enter")
+    opened.keyboard.press("x")
+    assert opened.locator("output").text_content().startswith("1 card ticked")
+    opened.keyboard.press("/")
+    opened.keyboard.press("Escape")
+    assert opened.locator("article.latent:visible").count() >= 3
+    opened.get_by_role("checkbox", name="ticked only").check()
+    assert opened.locator("article.latent:visible").count() == 1
+    opened.keyboard.press("/")
+    opened.keyboard.type("nothing like it")
+    assert opened.get_by_text("No card matches the filter.").is_visible()
 
 
 @pytest.mark.browser
@@ -103,6 +160,7 @@ def test_axe_finds_no_serious_violation(page: tuple[Any, list[str]], scheme: str
     axe = next(p for p in folder.iterdir() if p.name == "axe.min.js")
     opened.emulate_media(color_scheme=scheme)
     opened.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    opened.get_by_role("checkbox", name="must not count").first.check()
     opened.evaluate(axe.read_text(encoding="utf-8"))
     serious = [
         v

@@ -1,0 +1,135 @@
+"""``discover``: what a classifier's decision rests on, when nobody has named a shortcut."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from debias_ssae.core.errors import InputError
+
+SHOWN = 10
+
+
+@click.command()
+@click.option(
+    "--data", required=True, type=click.Path(dir_okay=False), help="Table: csv, csv.gz, jsonl or parquet."
+)
+@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@click.option("--target", help="Column of the target.")
+@click.option(
+    "--prediction", help="Instead of --model: column of the classifier's predicted classes or scores."
+)
+@click.option(
+    "--model", type=click.Path(dir_okay=False), help="Your classifier of the representations, as .skops."
+)
+@click.option("--corpus", type=click.Path(dir_okay=False), help="Texts to retrieve more training texts from.")
+@click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
+@click.option("--sae", type=click.Path(), help="A sparse autoencoder of the hookpoint, taken as it is.")
+@click.option("--other-sae", type=click.Path(), help="One of another training: shows which latents recur.")
+@click.option("--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm.")
+@click.option(
+    "--hookpoint",
+    default="embeddings",
+    show_default=True,
+    help="Where it is read: one, or several with commas.",
+)
+@click.option("--layer", default="final", show_default=True, help="Hookpoint whose rows are pooled.")
+@click.option(
+    "--pooling", default="mean", show_default=True, type=click.Choice(["mean", "cls", "last", "max"])
+)
+@click.option(
+    "--class-words",
+    multiple=True,
+    metavar="CLASS=WORDS",
+    help="A description of a class, for a hint. Repeatable.",
+)
+@click.option(
+    "--choices", type=click.Path(dir_okay=False), help="What earlier rounds ticked: starts the next round."
+)
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False), help="Directory of the page and the choices."
+)
+@click.option(
+    "--cache", type=click.Path(file_okay=False), help="Keeps embeddings and SAEs: a stopped run goes on."
+)
+@click.option(
+    "--config", type=click.Path(dir_okay=False), help="YAML of further settings (docs/discover.md)."
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--quiet", is_flag=True, help="Says nothing of the steps.")
+def discover(data: str, text: str, target: str | None, out: str, **options: Any) -> None:
+    """Show what a classifier's decision rests on.
+
+    Writes OUT/shortcuts.html, a page of cards to tick, and OUT/choices.yaml with the SAE beside it, for
+    debias-ssae fit --attribute. The classifier is trained on --target, or given by --model or --prediction.
+    """
+    from debias_ssae.review import discover as run
+    from debias_ssae.selection.choices import Choices
+    from debias_ssae.text import load_corpus, load_table
+
+    prediction, model = options["prediction"], options["model"]
+    if prediction is not None and model is not None:
+        raise InputError("--prediction and --model both name the classifier; give one")
+    if target is None and prediction is None:
+        raise InputError(
+            "--target is missing; name the column of the target, or of predictions with --prediction"
+        )
+    table = load_table(data, text=text, target=target)
+    head: Any = None
+    if prediction is not None:
+        if prediction not in table.columns:
+            raise InputError(
+                f"{data} has no column {prediction!r} for --prediction; it has {', '.join(table.columns)}"
+            )
+        head = table[prediction].to_numpy()
+    elif model is not None:
+        head = _load_head(model)
+    described = dict(_split(words) for words in options["class_words"])
+    earlier = None if options["choices"] is None else Choices.load(options["choices"])
+    hookpoints = options["hookpoint"].split(",")
+    corpus = options["corpus"]
+    started = time.monotonic()
+    found = run(
+        table[text].tolist(),
+        None if target is None else table[target].to_numpy(),
+        encoder=options["encoder"],
+        corpus=None if corpus is None else load_corpus(corpus, column=options["corpus_text"]),
+        sae=options["sae"] if earlier is None else dict(earlier.saes),
+        head=head,
+        hookpoint=hookpoints if earlier is None else list(earlier.saes),
+        class_words=described,
+        other_sae=options["other_sae"],
+        layer=options["layer"],
+        pooling=options["pooling"],
+        cache_dir=options["cache"],
+        config=options["config"],
+        random_state=options["seed"],
+        choices=earlier,
+        say=None if options["quiet"] else lambda line: click.echo(line, err=True),
+    )
+    found.save(out)
+    for card in found.cards[:SHOWN]:
+        click.echo(
+            f"{card.share:6.1%}  {card.name}" + (f"  (goes with {card.toward})" if card.toward else "")
+        )
+    if found.head.kind == "distilled":
+        click.echo(f"The linear head agrees with the given classifier on {found.fidelity:.1%} of the texts.")
+    if not found.stands_out:
+        click.echo("Nothing stands out.")
+    click.echo(f"{time.monotonic() - started:.0f} s. Page: {Path(out) / 'shortcuts.html'}")
+
+
+def _load_head(path: str) -> Any:
+    """A scikit-learn classifier, as skops or as evaluate --save-head wrote it."""
+    from debias_ssae.cli.evaluate import read_skops
+
+    saved = read_skops(path, "--model")
+    return saved["head"] if isinstance(saved, dict) and "head" in saved else saved
+
+
+def _split(words: str) -> tuple[str, str]:
+    name, found, description = words.partition("=")
+    if not found or not description.strip():
+        raise InputError(f"--class-words is {words!r}; expected CLASS=WORDS, such as nurse='nurse, nursing'")
+    return name, description

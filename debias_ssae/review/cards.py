@@ -1,0 +1,355 @@
+"""Cards: what a person reads of a latent, or of several that say the same; and the judges that tick them."""
+
+import json
+import logging
+import os
+import re
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.review.reading import Context, WordedRows, find_contexts, naming_words, word_shares
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.choices import Choice, Choices
+from debias_ssae.selection.scores import CHUNK
+from debias_ssae.text.concept import Concept
+
+logger = logging.getLogger(__name__)
+
+SAME_WORDS = 0.5
+"""Latents with at least this much activation mass on common words are one card."""
+SAME_PLACES = 0.6
+"""So are latents of which each has at least this share of its mass beside tokens where the other fires: a phrase."""
+BESIDE = 2
+"""Tokens on either side that count as beside."""
+JUDGED_SHARE = 0.4
+"""A word list ticks a card with at least this share of its activation mass on the list."""
+MOSTLY = 0.5
+"""A card is of function words, or of the target's own words, where at least this share of its mass lies on them."""
+SAME_STEM = 4
+"""Words with a class's name in common have at least so many first letters in common."""
+N_CONTEXTS = 5
+FUNCTION, TARGET = "function words", "the target's own words"
+FUNCTION_WORDS = frozenset(
+    """a about after all also am an and any are as at be because been before being between both but by can could did do
+    does during each either for from further had has have having how if in into is it its itself just may might more
+    most must neither no nor not of off on once only or other out over own per same shall should since so some such than
+    that the their them then there these they this those through to too under until up upon very was were what when
+    where which while who whom whose why will with within without would""".split()  # noqa: SIM905
+)
+"""English words that hardly name anything; personal pronouns of one person are not among them."""
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What happens to the classifier's predictions when a card's latents go as well, computed through the model."""
+
+    accuracy: float
+    """Of the head as it is, on texts that did not train it."""
+    accuracy_before: float
+    changed: float
+    """Share of predictions that change."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One latent, or several that say the same."""
+
+    name: str
+    hookpoint: str
+    latents: tuple[int, ...]
+    words: dict[str, float]
+    """Word to the share of the latents' activation mass that lies on it, most telling first."""
+    share: float
+    """Of the decision: by how much less the predicted class leads without the latents, mean over classes, over its
+    lead. In a review of what is removed: of the evidence, the latents' score over that of all latents."""
+    toward: str
+    """The class in whose texts the latents fire most often, or the attribute's value with which they rise; "" where it
+    is none."""
+    effect: dict[str, float]
+    """In texts of each class, by how much less it leads there without the latents (in the head's scores); in a review
+    of what is removed, how much more active they are."""
+    firing_rate: dict[str, float]
+    """Share of texts of each class in which one of the latents is active."""
+    contexts: tuple[Context, ...]
+    ticked: bool = False
+    kind: str = ""
+    """FUNCTION, TARGET or ""."""
+    recurrence: float | None = None
+    """Mean over the latents of the largest cosine with a decoder row of another training; None without one."""
+    what_if: WhatIf | None = None
+    hints: tuple[str, ...] = ()
+    """Reasons to look twice that need no label of the attribute; hints, not findings."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Further lines for the page."""
+
+    @property
+    def title(self) -> str:
+        """The name with the share of the mass that lies on each of its words."""
+        parts = [f"{word} {self.words[word]:.0%}" for word in naming_words(self.words)]
+        return " · ".join(parts) or self.name
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is known of the latents of one SAE before they are read. Arrays over all latents are ``[d_sae]``."""
+
+    score: np.ndarray
+    effect: np.ndarray
+    """``[n_groups, d_sae]``: how much each latent speaks for the group in texts of it."""
+    groups: tuple[str, ...]
+    toward: np.ndarray
+    """Index into ``groups`` of what each latent speaks for, -1 where unknown."""
+
+
+def firing(sae: SparseAutoencoder, x: torch.Tensor, ids: Sequence[int]) -> np.ndarray:
+    """Return the activations of the latents ``ids`` on ``x [n, d_in]`` as ``[n, len(ids)]`` float32."""
+    out = np.zeros((len(x), len(ids)), np.float32)
+    chosen = torch.tensor(list(ids), dtype=torch.long)
+    with torch.no_grad():
+        for start in range(0, len(x), CHUNK) if len(ids) else ():
+            rows = x[start : start + CHUNK]
+            f = sae.encode_rows(rows, chosen) if sae.is_elementwise else sae.encode(rows)[:, chosen]
+            out[start : start + CHUNK] = f.float().cpu().numpy()
+    return out
+
+
+def make_cards(
+    hookpoint: str,
+    ids: Sequence[int],
+    scored: Scored,
+    fired: np.ndarray,
+    worded: WordedRows,
+    *,
+    labels: np.ndarray | None = None,
+    merge: bool = True,
+    ticked: Iterable[int] = (),
+    class_words: Iterable[str] = (),
+    others: np.ndarray | None = None,
+    decoder: np.ndarray | None = None,
+) -> list[Card]:
+    """Read the latents ``ids``, best first, with activations ``fired [n_rows, len(ids)]``; best card first.
+
+    ``labels [n_texts]`` index ``scored.groups``. ``others [m, d_in]`` are the decoder rows of another training,
+    ``decoder [d_sae, d_in]`` those of this one. Latents that fire on none of the texts make no card unless ``ticked``.
+    """
+    removed = set(ticked)
+    seen = [i for i, latent in enumerate(ids) if fired[:, i].any() or latent in removed]
+    together = _merged(seen, ids, scored, fired, worded, removed) if merge else [[i] for i in seen]
+    total = max(float(scored.score.sum()), 1e-12)
+    owners, n_texts = worded.rows.text_ids.numpy(), worded.rows.n_texts
+    cards = []
+    for columns in together:
+        latents = [int(ids[i]) for i in columns]
+        weight = np.maximum(scored.score[latents], 1e-12)
+        mass = np.maximum(fired[:, columns].sum(axis=0, dtype=np.float64), 1e-12)
+        strength = fired[:, columns] @ (weight / mass)
+        words = word_shares(worded, strength)
+        active = np.bincount(owners[strength > 0], minlength=n_texts) > 0
+        toward = int(scored.toward[latents[0]])
+        cards.append(
+            Card(
+                name=_name(words),
+                hookpoint=hookpoint,
+                latents=tuple(latents),
+                words=words,
+                share=float(scored.score[latents].sum() / total),
+                toward=scored.groups[toward] if toward >= 0 else "",
+                effect={
+                    group: float(np.nansum(scored.effect[g, latents]))
+                    for g, group in enumerate(scored.groups)
+                }
+                if len(scored.effect) == len(scored.groups)
+                else {},
+                firing_rate=_rates(active, labels, scored.groups),
+                contexts=find_contexts(worded, strength, n_contexts=N_CONTEXTS),
+                ticked=latents[0] in removed,
+                kind=_kind(words, class_words),
+                recurrence=None
+                if others is None or decoder is None
+                else float(_cosines(decoder[latents], others).max(axis=1).mean()),
+            )
+        )
+    return sorted(cards, key=lambda card: -card.share)
+
+
+def to_choices(
+    cards: Sequence[Card], ticks: Sequence[bool], saes: Mapping[str, SparseAutoencoder]
+) -> Choices:
+    """The cards as choices, ticked as said."""
+    chosen: dict[str, list[Choice]] = {}
+    for card, tick in zip(cards, ticks, strict=True):
+        chosen.setdefault(card.hookpoint, []).append(
+            Choice(
+                tick=bool(tick),
+                name=card.name,
+                ids=card.latents,
+                toward=card.toward,
+                words={word: round(card.words[word], 3) for word in naming_words(card.words)},
+            )
+        )
+    return Choices({h: tuple(c) for h, c in chosen.items()}, {h: saes[h] for h in chosen})
+
+
+def _name(words: Mapping[str, float]) -> str:
+    """The words with most of the mass; of a diffuse latent the most telling ones, which hold little of it."""
+    named = naming_words(dict(words))
+    return " · ".join(named) if named else f"many words: {', '.join(list(words)[:3])}" if words else "no word"
+
+
+def _merged(
+    seen: list[int],
+    ids: Sequence[int],
+    scored: Scored,
+    fired: np.ndarray,
+    worded: WordedRows,
+    removed: set[int],
+) -> list[list[int]]:
+    """Columns of ``fired`` that make one card: each joins the first card whose best latent says the same."""
+    profiles = _profiles(fired, worded)
+    beside = _beside(fired, worded.rows.text_ids.numpy())
+    cards: list[list[int]] = []
+    for i in seen:
+        for card in cards:
+            first = card[0]
+            if scored.toward[ids[first]] != scored.toward[ids[i]]:
+                continue
+            if (ids[first] in removed) != (ids[i] in removed):
+                continue
+            same_words = np.minimum(profiles[first], profiles[i]).sum() >= SAME_WORDS
+            if same_words or min(beside[first, i], beside[i, first]) >= SAME_PLACES:
+                card.append(i)
+                break
+        else:
+            cards.append([i])
+    return cards
+
+
+def _profiles(fired: np.ndarray, worded: WordedRows) -> np.ndarray:
+    """Share of each latent's mass on each word beyond the word's share of all tokens ``[n_latents, n_words]``."""
+    rows = np.flatnonzero(fired.any(axis=1))
+    words, places = np.unique(worded.word_ids[rows], return_inverse=True)
+    mass = np.zeros((fired.shape[1], len(words)))
+    for i in range(fired.shape[1]):
+        mass[i] = np.bincount(places, weights=fired[rows, i], minlength=len(words))
+    shares = mass / np.maximum(mass.sum(axis=1, keepdims=True), 1e-12)
+    beyond: np.ndarray = np.maximum(shares - worded.base[words], 0.0)
+    return beyond
+
+
+def _beside(fired: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Share of latent i's mass on tokens beside which latent j fires ``[n_latents, n_latents]``."""
+    near = fired > 0
+    spread = near.copy()
+    for shift in range(1, BESIDE + 1):
+        same = (owners[shift:] == owners[:-shift])[:, None]
+        spread[shift:] |= near[:-shift] & same
+        spread[:-shift] |= near[shift:] & same
+    shares: np.ndarray = (fired.T @ spread.astype(np.float32)) / np.maximum(fired.sum(axis=0), 1e-12)[:, None]
+    return shares
+
+
+def _rates(active: np.ndarray, labels: np.ndarray | None, groups: tuple[str, ...]) -> dict[str, float]:
+    if labels is None:
+        return {"all": float(active.mean())}
+    return {group: float(active[labels == g].mean()) for g, group in enumerate(groups) if (labels == g).any()}
+
+
+def _kind(words: Mapping[str, float], class_words: Iterable[str]) -> str:
+    """Whether a card is of function words or of the target's own, by where most of its mass lies."""
+    dull = sum(share for word, share in words.items() if word in FUNCTION_WORDS or not re.search(r"\w", word))
+    if dull >= MOSTLY:
+        return FUNCTION
+    stems = [word.lower() for text in class_words for word in re.findall(r"\w+", text)]
+    own = sum(share for word, share in words.items() if any(_akin(word, stem) for stem in stems))
+    return TARGET if own >= MOSTLY else ""
+
+
+def _akin(a: str, b: str) -> bool:
+    """Whether two words have their stem in common: surgeon, surgery; nurse, nursing."""
+    common = next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b)))
+    return a == b or common >= max(SAME_STEM, min(len(a), len(b)) - 2)
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    unit_a, unit_b = (
+        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (a, b)
+    )
+    cosines: np.ndarray = unit_a @ unit_b.T
+    return cosines
+
+
+Judge = Callable[[Card], bool]
+"""Whether a card's latents should go: a person, a list of words, a chat model."""
+
+
+def word_list_judge(concept: Concept | Iterable[str], share: float = JUDGED_SHARE) -> Judge:
+    """Return a judge that ticks the cards with at least ``share`` of their activation mass on listed words.
+
+    ``concept`` is a Concept, of which both sides of the pairs are listed, or the words themselves.
+    """
+    if isinstance(concept, Concept):
+        listed = {word.lower() for word in concept.words}
+    else:
+        listed = {word.lower() for word in concept}
+    return lambda card: sum(s for word, s in card.words.items() if word in listed) >= share
+
+
+def chat_judge(
+    url: str,
+    model: str,
+    question: str,
+    *,
+    api_key_variable: str | None = None,
+    contexts: int = 3,
+    timeout: float = 60.0,
+) -> Judge:
+    """Return a judge that asks a chat model, at an address that you name.
+
+    Each call sends, to ``url`` (an OpenAI-compatible ``.../v1/chat/completions``), the question, the card's words, the
+    class that it goes with and ``contexts`` excerpts **of your texts**; nothing else leaves this machine, and nothing
+    does unless you call this function. ``question`` says what the classifier is for and what must not count. The key
+    is read from the environment variable ``api_key_variable``.
+
+    Raises InputError for an address that is not http(s), a variable that is not set, a server that cannot be
+    reached, and an answer that begins with neither yes nor no.
+    """
+    if not re.match(r"https?://", url):
+        raise InputError(
+            f"the chat endpoint is {url!r}; expected an address that begins with http:// or https://"
+        )
+    headers = {"Content-Type": "application/json"}
+    if api_key_variable is not None:
+        if not os.environ.get(api_key_variable):
+            raise InputError(
+                f"the environment variable {api_key_variable} is not set; it must hold the endpoint's key"
+            )
+        headers["Authorization"] = f"Bearer {os.environ[api_key_variable]}"
+    logger.warning(
+        "each card's words and %d excerpts of your texts are sent to %s to be judged", contexts, url
+    )
+
+    def judge(card: Card) -> bool:
+        excerpts = "\n".join("- " + "".join(piece.text for piece in c) for c in card.contexts[:contexts])
+        prompt = (
+            f"{question}\n\nA classifier's decision rests on a feature. It fires on: {card.title}. It goes with: "
+            f"{card.toward or 'no class'}.\nExcerpts where it fires most:\n{excerpts}\n\n"
+            "Is it a shortcut that should not count? Answer yes or no."
+        )
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                answer = str(json.load(response)["choices"][0]["message"]["content"])
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(f"the chat endpoint {url} gave no usable answer: {error}") from error
+        word = re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)
+        if word is None:
+            raise InputError(f"the chat model must answer yes or no; it began with {answer[:40]!r}")
+        return word[1].lower() == "yes"
+
+    return judge

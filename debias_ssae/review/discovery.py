@@ -1,0 +1,561 @@
+"""``discover``: from texts, labels and a classifier to a short list of what its decision rests on."""
+
+import html
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from debias_ssae.core.config import DebiasConfig, DiscoveryConfig, load_config, make_config
+from debias_ssae.core.errors import InputError
+from debias_ssae.debiaser.training import learn_ssae
+from debias_ssae.erase import LatentEraser
+from debias_ssae.model import Activations, harvest
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.model.language_model import check_hookpoints
+from debias_ssae.review.cards import Card, Judge, Scored, WhatIf, firing, make_cards, to_choices
+from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, relatedness, slices, spoken
+from debias_ssae.review.reading import WordedRows, find_words
+from debias_ssae.sae.formats import load_sae
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.choices import Choices
+from debias_ssae.selection.classifier import LinearHead, classifier_attribution
+from debias_ssae.text import load_corpus
+from debias_ssae.text.checks import check_texts
+
+STANDS_OUT = 3.0
+"""Something stands out where a hinted card carries at least so many times the median card's share of the decision."""
+
+
+def discover(
+    texts: Any,
+    y: Any = None,
+    *,
+    encoder: str | ActivationEncoder = "minilm",
+    corpus: Any = None,
+    sae: Any = None,
+    head: Any = None,
+    hookpoint: str | Sequence[str] = "embeddings",
+    class_words: Mapping[Any, str] | None = None,
+    other_sae: Any = None,
+    layer: str = "final",
+    pooling: str = "mean",
+    cache_dir: str | Path | None = None,
+    device: str = "auto",
+    config: DebiasConfig | Mapping[str, Any] | str | Path | None = None,
+    random_state: int | None = None,
+    verbose: bool = False,
+    choices: Choices | None = None,
+    say: Callable[[str], None] | None = None,
+) -> "Shortcuts":
+    """Show what a text classifier's decision rests on, latent by latent (SHIFT, Marks et al. 2024, section 4).
+
+    No attribute is named. A specialised SAE is trained (or taken), the decision is attributed to its latents through
+    the language model, and latents that say the same become one card.
+
+    Parameters
+    ----------
+    texts : ``(n,)``
+    y : ``(n,)``, optional
+        The target. Without it, ``head`` must hold predicted classes, which take its place.
+    encoder : "minilm", directory, hub id or ActivationEncoder
+    corpus : path or texts, optional
+        Where the SSAE's further training texts are retrieved from; without it it learns from ``texts`` alone.
+    sae : SparseAutoencoder, path, or a mapping of hookpoint to either, optional
+        Taken as it is; without it one is trained.
+    head : optional
+        None trains a standardised logistic regression on y. A fitted scikit-learn classifier of the
+        representations is read exactly where it is linear. Otherwise, and from an array of predicted classes or of
+        scores, a linear head is distilled; ``Shortcuts.fidelity`` says how often it agrees.
+    hookpoint : str or several
+        Where the SAEs read the model.
+    class_words : mapping of class to a description, optional
+        For the hint "unrelated to the class", and to recognise the target's own words.
+    other_sae : as ``sae``, optional
+        SAEs of another training: a card's recurrence is its latents' largest cosine with them.
+    choices : Choices, optional
+        What earlier rounds ticked: the first round shown is then of the model without it.
+    say : callable, optional
+        Takes one line at each step; ``verbose`` prints them.
+
+    Raises
+    ------
+    InputError
+        For unusable input, before anything is trained.
+    """
+    listed = check_texts(texts)
+    if y is None and head is not None and not hasattr(head, "predict"):
+        y = head
+    if y is None:
+        raise InputError("y is missing; give the target, or the classifier's predicted classes as head=")
+    labels = np.asarray(y)
+    if labels.shape != (len(listed),):
+        raise InputError(f"there are {len(listed)} texts, but y has shape {labels.shape}; they must agree")
+    if pd.isna(labels).any():
+        raise InputError(f"y holds {int(pd.isna(labels).sum())} missing values; leave those texts out")
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"a classifier needs two classes, but y holds only {classes.tolist()}")
+    if head is not None and not hasattr(head, "predict") and np.shape(head)[:1] != (len(listed),):
+        raise InputError(
+            f"head is a {type(head).__name__}; expected a fitted scikit-learn classifier, or an array of its "
+            f"predictions or scores on the {len(listed)} texts"
+        )
+    settings = _config(config)
+    if isinstance(encoder, ActivationEncoder):
+        encoder = encoder.copy()
+    else:
+        about = settings.activations
+        encoder = ActivationEncoder(
+            encoder,
+            layer=layer,
+            pooling=pooling,
+            cache_dir=cache_dir,
+            device=device,
+            dtype=about.dtype,
+            max_length=about.max_length,
+            token_budget=about.token_budget,
+        )
+    model = encoder.language_model
+    model.check_spans()
+    names = [hookpoint] if isinstance(hookpoint, str) else list(hookpoint)
+    check_hookpoints([*names, encoder.layer], model.hookpoints)
+    given, others = (_saes(one, names, model.d_model) for one in (sae, other_sae))
+    steps = _Steps(say if say is not None else _print if verbose else None)
+    pool = load_corpus(corpus) if isinstance(corpus, str | Path) else corpus
+    saes = {}
+    steps.expect(*[200.0] * sum(name not in given for name in names), *_costs(len(listed), len(names)))
+    for name in names:
+        if name in given:
+            saes[name] = given[name]
+            continue
+        steps.begin(f"sparse autoencoder at {name}")
+        saes[name] = learn_ssae(
+            model,
+            listed,
+            name,
+            settings,
+            corpus=None if pool is None else check_texts(pool),
+            random_state=random_state,
+            cache_dir=cache_dir,
+            progress=verbose,
+        ).sae
+    study = _Study(
+        texts=listed,
+        y=codes,
+        classes=tuple(map(str, classes.tolist())),
+        encoder=encoder,
+        saes={name: saes[name] for name in sorted(names, key=model.hookpoints.index)},
+        others=others,
+        head=head,
+        class_words={str(c): str(w) for c, w in (class_words or {}).items()},
+        config=settings.discovery,
+        random_state=0 if random_state is None else int(random_state),
+        steps=steps,
+        read=_read_rows(codes, settings.discovery, random_state),
+        labels=classes,
+    )
+    return study.run(Choices({}, {}) if choices is None else choices, 1 if choices is None else 2)
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """What the decision rests on, in one round of looking."""
+
+    cards: list[Card]
+    """Largest share of the decision first."""
+    accuracy: float
+    """Of the head in this round's model, on texts that did not train it."""
+    fidelity: float
+    """Share of the texts on which the linear head agrees with the head that it stands for."""
+    head: LinearHead
+    round: int
+    choices: Choices
+    """What earlier rounds removed."""
+    study: "_Study"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a card: name, share, toward, effects and firing rates by class, what_if, latents."""
+        return pd.DataFrame([_flat(card) for card in self.cards])
+
+    def choose(self, judge: Judge | Iterable[int]) -> Choices:
+        """Ask the judge about every card; returns all choices so far, those of earlier rounds included.
+
+        ``judge`` is a callable from a card to True (remove) or False, or the numbers of the cards to remove.
+        """
+        if callable(judge):
+            ticks = [bool(judge(card)) for card in self.cards]
+        else:
+            wanted = set(judge)
+            if strange := sorted(wanted - set(range(len(self.cards)))):
+                raise InputError(f"there is no card {strange[0]}; the cards are 0 to {len(self.cards) - 1}")
+            ticks = [i in wanted for i in range(len(self.cards))]
+        return self.choices | to_choices(self.cards, ticks, self.study.saes)
+
+    def next_round(self, choices: Choices) -> "Shortcuts":
+        """Return what a refitted head rests on in the model without what was ticked; choices accumulate.
+
+        A head that was given is left as it is: it was not trained here.
+        """
+        return self.study.run(self.choices | choices, self.round + 1)
+
+    @property
+    def stands_out(self) -> list[Card]:
+        """The cards that carry a hint and much more of the decision than most; empty where nothing stands out."""
+        usual = float(np.median([card.share for card in self.cards])) if self.cards else 0.0
+        return [card for card in self.cards if card.hints and card.share >= STANDS_OUT * usual]
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``shortcuts.html``, ``choices.yaml`` (nothing ticked but earlier rounds' choices) and the SAEs."""
+        from debias_ssae.review.page import write_shortcuts
+
+        write_shortcuts(self, Path(directory))
+
+    def plot(self, n: int = 15) -> Any:
+        """Return a matplotlib figure of the first cards' shares, coloured by class. Raises MissingExtraError."""
+        from debias_ssae.review.page import plot_shares
+
+        return plot_shares(self.cards[:n], self.study.classes)
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{card.name} {card.share:.1%}" for card in self.cards[:5])
+        return f"Shortcuts(round {self.round}, {len(self.cards)} cards: {names}, ...)"
+
+    def _repr_html_(self) -> str:
+        head = ["", "card", "share", "goes with", "accuracy without", "predictions changed", "hints"]
+        lines = []
+        for i, card in enumerate(self.cards):
+            w = card.what_if
+            cells = [str(i), card.title, f"{card.share:.1%}", card.toward]
+            cells += ["", ""] if w is None else [f"{w.accuracy:.3f}", f"{w.changed:.1%}"]
+            cells.append("; ".join(card.hints) or card.kind)
+            lines.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
+        top = "".join(f"<th>{name}</th>" for name in head)
+        note = f"Round {self.round}; the head's accuracy is {self.accuracy:.3f}, its fidelity {self.fidelity:.3f}."
+        return f"<p>{note}</p><table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What stays the same from round to round."""
+
+    texts: list[str]
+    y: np.ndarray
+    """Codes ``[n]`` of ``classes``."""
+    classes: tuple[str, ...]
+    encoder: ActivationEncoder
+    saes: dict[str, SparseAutoencoder]
+    others: dict[str, SparseAutoencoder]
+    head: Any
+    class_words: dict[str, str]
+    config: DiscoveryConfig
+    random_state: int
+    steps: "_Steps"
+    read: np.ndarray
+    """Numbers of the texts that are read; the head learns from the others."""
+    labels: np.ndarray
+    """The classes as they were given ``[n_classes]``."""
+
+    def run(self, choices: Choices, number: int) -> Shortcuts:
+        """One round in the model without the chosen latents."""
+        steps, config = self.steps, self.config
+        removed = choices.ids
+        edits = {h: LatentEraser.from_sae(self.saes[h], ids.tolist()) for h, ids in removed.items()}
+        if steps.ended:  # of a later round
+            steps.expect(*_costs(len(self.texts), len(self.saes)))
+        steps.begin(f"representations of {len(self.texts):,} texts")
+        X = self.encoder.encode(self.texts, edits)
+        head = self._head(X, edits)
+        predicted = head.codes(X)
+        read = self.read
+        accuracy = float((predicted[read] == self.y[read]).mean())
+        attributed = _balanced(predicted[read], read, config.n_texts, self.texts, self.random_state)
+        tried = _balanced(predicted[read], read, config.n_what_if, self.texts, self.random_state + 1)
+        cards: list[Card] = []
+        worded: dict[str, WordedRows] = {}
+        for hookpoint, sae in self.saes.items():
+            steps.begin(f"decision of {len(attributed)} texts through the model, at {hookpoint}")
+            mine = removed.get(hookpoint, np.array([], dtype=int))
+            scores = classifier_attribution(
+                self.encoder.language_model,
+                sae,
+                [self.texts[i] for i in attributed],
+                head.margins(predicted[attributed]),
+                labels=predicted[attributed],
+                hookpoint=hookpoint,
+                layer=self.encoder.layer,
+                pooling=self.encoder.pooling,  # type: ignore[arg-type]
+                edits=edits,
+                removed=mine,
+                steps=config.steps,
+                max_length=self.encoder.max_length,
+            )
+            steps.begin(f"words of the latents at {hookpoint}")
+            present = np.unique(predicted[attributed])
+            groups = tuple(self.classes[c] for c in present)
+            scored = Scored(scores.score, scores.effect, groups, scores.effect.argmax(axis=0))
+            worded[hookpoint] = find_words([self.texts[i] for i in read], self._rows(hookpoint, edits, read))
+            ids = scores.top(config.n_latents)
+            place = {c: g for g, c in enumerate(present)}
+            cards += make_cards(
+                hookpoint,
+                ids.tolist(),
+                scored,
+                firing(sae, worded[hookpoint].rows.x, ids.tolist()),
+                worded[hookpoint],
+                labels=np.array([place.get(c, -1) for c in self.y[read]]),
+                class_words=[*self.classes, *self.class_words.values()],
+                others=_decoder(self.others.get(hookpoint)),
+                decoder=_decoder(sae),
+            )
+        cards = sorted(cards, key=lambda card: -card.share)[: config.n_tried]
+        steps.begin(f"what if: {len(cards)} cards through the model")
+        active = self._active(cards, {h: w.rows for h, w in worded.items()})
+        cards = self._what_if(cards, active, removed, edits, head, tried)
+        order = np.argsort([-abs(card.share) for card in cards], kind="stable")[: config.n_cards]
+        cards, active = [cards[i] for i in order], active[order]
+        steps.begin("hints")
+        cards = self._hinted(cards, active, edits, X)
+        steps.end()
+        return Shortcuts(cards, accuracy, head.fidelity, head, number, choices, self)
+
+    def _head(self, X: np.ndarray, edits: Mapping[str, LatentEraser]) -> LinearHead:
+        """The head trained on the edited representations ``X``; a given one was made for the plain ones."""
+        if self.head is None:
+            train = np.setdiff1d(np.arange(len(X)), self.read)
+            return LinearHead.fit(X[train], self.y[train], self.config.C)
+        plain = self.encoder.encode(self.texts) if edits else X
+        if hasattr(self.head, "predict"):
+            return _reordered(LinearHead.read(self.head, plain), self.labels)
+        return _reordered(LinearHead.distil(plain, np.asarray(self.head), self.labels), self.labels)
+
+    def _rows(self, hookpoint: str, edits: Mapping[str, LatentEraser], texts: np.ndarray) -> Activations:
+        """The activations of some texts at ``hookpoint``, before an edit there."""
+        model = self.encoder.language_model
+        order = model.hookpoints.index
+        earlier = {h: edit for h, edit in edits.items() if order(h) < order(hookpoint)}
+        shown = [self.texts[i] for i in texts]
+        return harvest(model, shown, hookpoint, edits=earlier, **self.encoder.limits)
+
+    def _active(self, cards: Sequence[Card], rows: Mapping[str, Activations]) -> np.ndarray:
+        """In which texts each card fires ``[n_cards, n_texts]``."""
+        n_texts = next(iter(rows.values())).n_texts
+        active = np.zeros((len(cards), n_texts), dtype=bool)
+        for i, card in enumerate(cards):
+            here = rows[card.hookpoint]
+            fired = firing(self.saes[card.hookpoint], here.x, card.latents).any(axis=1)
+            active[i] = np.bincount(here.text_ids.numpy()[fired], minlength=n_texts) > 0
+        return active
+
+    def _what_if(
+        self,
+        cards: list[Card],
+        active: np.ndarray,
+        removed: Mapping[str, np.ndarray],
+        edits: Mapping[str, LatentEraser],
+        head: LinearHead,
+        tried: np.ndarray,
+    ) -> list[Card]:
+        """Each card with what happens when it goes, on the texts ``tried``; only those in which it fires run again."""
+        texts, y = [self.texts[i] for i in tried], self.y[tried]
+        once = self.encoder.copy().set_params(cache_dir=None)  # these edits are tried once
+        X = once.encode(texts, edits)
+        before = head.codes(X)
+        lead = head.lead(X, before)
+        present = np.unique(before)
+        groups = tuple(self.classes[c] for c in present)
+        whole = np.mean([lead[before == c].mean() for c in present])
+        found = []
+        for card, fires in zip(cards, active[:, np.searchsorted(self.read, tried)], strict=True):
+            after, lost = before.copy(), np.zeros(len(texts))
+            if fires.any():
+                ids = dict.fromkeys([*removed.get(card.hookpoint, np.array([], int)).tolist(), *card.latents])
+                more = {card.hookpoint: LatentEraser.from_sae(self.saes[card.hookpoint], list(ids))}
+                without = once.encode([texts[i] for i in np.flatnonzero(fires)], {**edits, **more})
+                after[fires] = head.codes(without)
+                lost[fires] = lead[fires] - head.lead(without, before[fires])
+            effect = np.array([lost[before == c].mean() for c in present])
+            what_if = WhatIf(
+                float((after == y).mean()), float((before == y).mean()), float((after != before).mean())
+            )
+            found.append(
+                replace(
+                    card,
+                    share=float(effect.mean() / whole),
+                    effect=dict(zip(groups, effect.tolist(), strict=True)),
+                    toward=_goes_with(card.firing_rate),
+                    what_if=what_if,
+                )
+            )
+        return found
+
+    def _hinted(
+        self, cards: list[Card], active: np.ndarray, edits: Mapping[str, LatentEraser], X: np.ndarray
+    ) -> list[Card]:
+        config = self.config
+        hard = hard_examples(X, self.y, config.n_hard, config.C, self.random_state)
+        rows = (
+            {h: self._rows(h, edits, hard) for h in {card.hookpoint for card in cards}} if len(hard) else {}
+        )
+        relation = None
+        if self.class_words and cards:
+            spelled = [*map(spoken, cards), *self.class_words.values()]
+            vectors = self.encoder.encode(spelled)
+            relation = relatedness(vectors[: len(cards)], vectors[len(cards) :])
+        return hinted(
+            cards,
+            self.classes,
+            active=active,
+            y=self.y[self.read],
+            parts=slices(X[self.read], self.random_state),
+            active_hard=self._active(cards, rows) if rows else np.zeros((len(cards), 0), dtype=bool),
+            y_hard=self.y[hard],
+            relation=relation,
+        )
+
+
+class _Steps:
+    """Says which step begins, and from what the steps so far took how long the rest may take."""
+
+    def __init__(self, say: Callable[[str], None] | None) -> None:
+        self.say = say
+        self.plan: list[float] = []
+        self.done, self.spent = 0, 0.0
+        self.began: float | None = None
+
+    def expect(self, *costs: float) -> None:
+        """Announce steps to come, with what each costs beside the others."""
+        self.plan += costs
+
+    def begin(self, step: str) -> None:
+        """End the step before, and say that the next begins."""
+        self.end()
+        self.began = time.monotonic()
+        if self.say is not None:
+            known = sum(self.plan[: self.done])
+            left = self.spent / known * sum(self.plan[self.done :]) if known and self.spent else None
+            about = "" if left is None else f" (about {max(left / 60, 0.1):.1f} min left)"
+            self.say(f"[{self.done + 1}/{len(self.plan)}] {step}{about}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of the plan is left."""
+        return self.done + (self.began is not None) >= len(self.plan)
+
+    def end(self) -> None:
+        """Count the step as done."""
+        if self.began is not None:
+            self.spent += time.monotonic() - self.began
+            self.done += 1
+        self.began = None
+
+
+def _costs(n_texts: int, n_hookpoints: int) -> list[float]:
+    """What the steps of a round cost beside the others: about processor seconds."""
+    return [n_texts / 100, *[30.0, 2.0] * n_hookpoints, 90.0, 5.0]
+
+
+def _print(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _config(config: Any) -> DebiasConfig:
+    if config is None:
+        return DebiasConfig()
+    if isinstance(config, str | Path):
+        return load_config(DebiasConfig, config)
+    return config if isinstance(config, DebiasConfig) else make_config(DebiasConfig, config, "config")
+
+
+def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoencoder]:
+    """The SAEs by hookpoint, read where paths name them."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        if len(hookpoints) > 1:
+            raise InputError("one SAE is given for several hookpoints; give a mapping of hookpoint to SAE")
+        given = {hookpoints[0]: given}
+    found = {h: load_sae(one) if isinstance(one, str | Path) else one for h, one in given.items()}
+    for hookpoint, sae in found.items():
+        if not isinstance(sae, SparseAutoencoder):
+            raise InputError(f"sae is {type(sae).__name__}; expected a path or a SparseAutoencoder")
+        if sae.cfg.d_in != d_in:
+            raise InputError(
+                f"the SAE at {hookpoint} reads rows of width {sae.cfg.d_in}, but the model gives {d_in}"
+            )
+    return found
+
+
+def _read_rows(y: np.ndarray, config: DiscoveryConfig, random_state: int | None) -> np.ndarray:
+    """The texts that are read and do not train the head: of each class its share, at most a quarter in all."""
+    share = min(config.max_texts / len(y), 0.25)
+    rng = np.random.default_rng(0 if random_state is None else random_state)
+    chosen = []
+    for code in np.unique(y):
+        rows = rng.permutation(np.flatnonzero(y == code))
+        chosen.append(rows[: max(1, round(share * len(rows)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def _balanced(
+    codes: np.ndarray, rows: np.ndarray, n: int, texts: Sequence[str], random_state: int
+) -> np.ndarray:
+    """About ``n`` of ``rows``, as many of each predicted class as can be, no text twice."""
+    _, first = np.unique([texts[i] for i in rows], return_index=True)
+    present = np.unique(codes[first])
+    rng = np.random.default_rng(random_state)
+    chosen = [rng.permutation(first[codes[first] == c])[: max(1, n // len(present))] for c in present]
+    return np.sort(rows[np.concatenate(chosen)])
+
+
+def _reordered(head: LinearHead, labels: np.ndarray) -> LinearHead:
+    """The head with its classes numbered as ``labels [n_classes]`` are."""
+    names = [str(c) for c in head.classes]
+    wanted = [str(c) for c in labels.tolist()]
+    if set(wanted) - set(names) or len(names) != len(wanted):
+        raise InputError(f"the head knows the classes {', '.join(names)}, but y holds {', '.join(wanted)}")
+    order = [names.index(name) for name in wanted]
+    if len(head.weights) == 1:
+        sign = 1.0 if order == [0, 1] else -1.0
+        return replace(
+            head, weights=sign * head.weights, bias=sign * head.bias, classes=tuple(labels.tolist())
+        )
+    return replace(head, weights=head.weights[order], bias=head.bias[order], classes=tuple(labels.tolist()))
+
+
+def _decoder(sae: SparseAutoencoder | None) -> np.ndarray | None:
+    return None if sae is None else sae.W_dec.detach().cpu().numpy()
+
+
+def _goes_with(rates: Mapping[str, float]) -> str:
+    """The class in whose texts a card fires most often; "" where it is none."""
+    first = max(rates, key=lambda name: rates[name])
+    others = [rate for name, rate in rates.items() if name != first]
+    return first if others and rates[first] - max(others) >= LEAST_LINK else ""
+
+
+def _flat(card: Card) -> dict[str, Any]:
+    what_if = card.what_if
+    return {
+        "name": card.name,
+        "words": card.title,
+        "share": card.share,
+        "toward": card.toward,
+        **{f"effect in {group}": value for group, value in card.effect.items()},
+        **{f"fires in {group}": value for group, value in card.firing_rate.items()},
+        "accuracy without": None if what_if is None else what_if.accuracy,
+        "predictions changed": None if what_if is None else what_if.changed,
+        "recurrence": card.recurrence,
+        "kind": card.kind,
+        "hints": "; ".join(card.hints),
+        "hookpoint": card.hookpoint,
+        "latents": list(card.latents),
+    }
+
+
+__all__ = ["Shortcuts", "discover"]

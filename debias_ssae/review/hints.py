@@ -1,0 +1,112 @@
+"""Hints: reasons to look twice at a card, without any label of the attribute; docs/discover.md says how often wrong."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from debias_ssae.review.cards import Card
+from debias_ssae.review.reading import naming_words
+
+HARD = "its link with the class is gone in the examples that the head finds hard"
+SLICES = "its link with the class turns round between parts of the data"
+UNRELATED = "its words are unrelated to the classes' descriptions"
+
+LEAST_LINK = 0.05
+"""A difference of firing rates between classes below this is no link."""
+_GONE = 0.25
+"""A link is gone where less than this share of it is left."""
+_FEW = 10
+"""Texts of a class that a part of the data must hold to count."""
+_RELATED = 0.3
+"""Cosine of two descriptions' representations above which they are related, less their mean."""
+N_SLICES = 4
+
+
+def link(active: np.ndarray, y: np.ndarray, toward: int) -> float:
+    """How much more often a card fires (``active [n]``) in class ``toward`` than elsewhere; NaN for few texts."""
+    inside = y == toward
+    if min(inside.sum(), (~inside).sum()) < _FEW:
+        return float("nan")
+    return float(active[inside].mean() - active[~inside].mean())
+
+
+def hard_examples(X: np.ndarray, y: np.ndarray, n: int, C: float, random_state: int) -> np.ndarray:
+    """The ``n`` examples of each class that a head trained on other folds finds hardest: its errors first."""
+    folds = min(5, int(np.bincount(y).min()))
+    if folds < 2:
+        return np.array([], dtype=int)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        split = StratifiedKFold(folds, shuffle=True, random_state=random_state)
+        p = cross_val_predict(model, X, y, cv=split, method="predict_proba")
+    own = p[np.arange(len(y)), y]
+    chosen = []
+    for code in np.unique(y):
+        rows = np.flatnonzero(y == code)
+        chosen.append(rows[np.argsort(own[rows], kind="stable")][:n])
+    return np.concatenate(chosen)
+
+
+def slices(X: np.ndarray, random_state: int) -> np.ndarray:
+    """Number of the part of the data that each text is in ``[n]``: clusters of its representations."""
+    k = min(N_SLICES, len(X))
+    return np.asarray(KMeans(k, n_init=3, random_state=random_state).fit_predict(X))
+
+
+def hinted(
+    cards: Sequence[Card],
+    classes: Sequence[str],
+    *,
+    active: np.ndarray,
+    y: np.ndarray,
+    parts: np.ndarray,
+    active_hard: np.ndarray,
+    y_hard: np.ndarray,
+    relation: np.ndarray | None,
+) -> list[Card]:
+    """The cards with their hints.
+
+    ``active [n_cards, n]`` and ``active_hard`` say in which texts each card fires, ``y`` and ``y_hard`` are class
+    codes, ``parts [n]`` the slices, ``relation [n_cards]`` the cosine of a card's words with the nearest class's
+    description, less its mean over cards; None without descriptions.
+    """
+    found = []
+    for i, card in enumerate(cards):
+        hints = []
+        if card.toward:
+            toward = list(classes).index(card.toward)
+            overall, hard = link(active[i], y, toward), link(active_hard[i], y_hard, toward)
+            if overall >= LEAST_LINK and hard <= _GONE * overall:
+                hints.append(HARD)
+            inside = [link(active[i][parts == part], y[parts == part], toward) for part in np.unique(parts)]
+            known = [value for value in inside if abs(value) >= LEAST_LINK]
+            if known and min(known) < 0 < max(known):
+                hints.append(SLICES)
+        if relation is not None and relation[i] < 0:
+            hints.append(UNRELATED)
+        found.append(replace(card, hints=tuple(hints)))
+    return found
+
+
+def relatedness(words: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
+    """Largest cosine ``[m]`` of each row of ``words [m, d]`` with ``descriptions [k, d]``, less a threshold."""
+    unit_w, unit_d = (
+        r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), 1e-12) for r in (words, descriptions)
+    )
+    nearest = (unit_w @ unit_d.T).max(axis=1)
+    related: np.ndarray = nearest - min(float(np.median(nearest)), _RELATED)
+    return related
+
+
+def spoken(card: Card) -> str:
+    """The card's naming words as a text."""
+    return " ".join(naming_words(card.words)) or card.name

@@ -1,0 +1,212 @@
+"""The page of cards: what a classifier rests on, or what a debiaser removes; ticks, and a button that saves them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from debias_ssae.audit.page import render, write_text
+from debias_ssae.core.errors import MissingExtraError
+from debias_ssae.review.cards import FUNCTION, TARGET, Card
+from debias_ssae.review.reading import naming_words
+from debias_ssae.selection.choices import Choices
+
+if TYPE_CHECKING:
+    from debias_ssae.review.discovery import Shortcuts
+
+PAGE, CHOICES = "shortcuts.html", "choices.yaml"
+_FOLDED = {
+    TARGET: "Cards whose words belong to the classes' own names. The decision should rest on them.",
+    FUNCTION: "Cards of articles, prepositions, auxiliaries and punctuation. They seldom mean anything by themselves.",
+}
+_NAMES = (
+    "A name is a reading of the words and contexts, not a fact about the latents. Beside a word stands the share of the"
+    " latents' activation that falls on it; latents that fire on the same words, or side by side, share a card.",
+    "Recurs: the largest cosine of the latents with those of another training. Near 1 the same latents come back.",
+)
+_SHORTCUTS = (
+    "Share of the decision: by how much less the predicted class leads when the card's latents are removed inside the"
+    " language model, averaged over the classes, as a share of its lead. Latents that add the same to every text have"
+    " none; where it is below zero, they work against the decision. The effect is the same inside each class, in the"
+    " classifier's own scores.",
+    "If it goes: the classifier as it is, on texts that did not train it, without this card. Share, effect and"
+    " this are computed by running the texts again, not estimated; integrated gradients (Marks et al. 2024) only choose"
+    " which cards are tried.",
+    "Hints need no label of what is unwanted, and they are often wrong: look at the contexts.",
+)
+_REMOVED = (
+    "Share of the evidence: the latents' score over the sum of all latents' scores.",
+    "Effect: how much the latents' activation differs between the attribute's values inside each class.",
+)
+
+
+def write_shortcuts(shortcuts: "Shortcuts", directory: Path) -> tuple[Path, Path]:
+    """Write the page, and beside it the choices with nothing of this round ticked; returns both paths.
+
+    Raises MissingExtraError without jinja2, InputError or OSError where a file cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    choices = shortcuts.choose([])
+    choices.save(directory / CHOICES)
+    return write_text(shortcuts_html(shortcuts, choices), directory / PAGE), directory / CHOICES
+
+
+def shortcuts_html(shortcuts: "Shortcuts", choices: Choices) -> str:
+    """The page of one round as a string. Raises MissingExtraError without jinja2."""
+    study, head = shortcuts.study, shortcuts.head
+    standing = [card.name for card in shortcuts.stands_out]
+    kind = {
+        "trained": "A logistic head trained on the target",
+        "exact": "The classifier that was given",
+        "distilled": f"A linear head that agrees with the given classifier on {head.fidelity:.1%} of the texts",
+    }[head.kind]
+    gone = shortcuts.choices.names
+    return cards_html(
+        shortcuts.cards,
+        choices,
+        title="What the decision rests on",
+        eyebrow=f"Round {shortcuts.round}",
+        lede=f"{kind} is right on {shortcuts.accuracy:.1%} of {len(study.read):,} texts that did not train it. "
+        f"{len(shortcuts.cards)} cards, the largest share of the decision first."
+        + (f" Removed so far: {', '.join(gone)}." if gone else ""),
+        verdict=f"Look first at: {', '.join(standing[:5])}."
+        if standing
+        else "Nothing stands out: no card that carries a hint has much more of the decision than the others.",
+        steps=(
+            "Read each card: would it be right to decide by this? Tick what should not count.",
+            f"Save {CHOICES} with the button, over the file beside this page; its ticks can also be set by hand.",
+            "Run debias-ssae discover again with --choices: a new round shows what the classifier rests on without what"
+            " is ticked. When nothing suspicious leads, give the file to debias-ssae fit --attribute.",
+        ),
+        share_of="of the decision",
+        how=(*_SHORTCUTS, *_NAMES),
+        provenance={
+            "model": study.encoder.language_model.name,
+            "texts": f"{len(study.texts):,}",
+            "classes": ", ".join(study.classes),
+            "SAE": ", ".join(f"{h} {sae.fingerprint()[:16]}" for h, sae in study.saes.items()),
+        },
+    )
+
+
+def removed_html(cards: Sequence[Card], choices: Choices, file: str, provenance: Mapping[str, str]) -> str:
+    """The page of a debiaser's latents as a string; ``file`` is the name of the choices beside it. Raises
+    MissingExtraError without jinja2.
+    """
+    removed = sum(card.ticked for card in cards)
+    return cards_html(
+        cards,
+        choices,
+        title="What the debiaser removes",
+        eyebrow="Debiaser",
+        lede=f"{removed} latents are removed, ticked here; {len(cards) - removed} are the next candidates.",
+        steps=(
+            "Read each card: does it stand for the attribute, or for something that the task needs?",
+            f"Change the ticks and save {file} with the button, over the file beside this page.",
+            f"Run debias-ssae latents MODEL --choices {file} --data TABLE --out MODEL2, TABLE being the training texts:"
+            " the new model removes what is ticked. Nothing is trained.",
+        ),
+        file=file,
+        tick_label="removed",
+        provenance=provenance,
+    )
+
+
+def cards_html(
+    cards: Sequence[Card],
+    choices: Choices,
+    *,
+    title: str,
+    eyebrow: str,
+    lede: str,
+    steps: Sequence[str],
+    verdict: str = "",
+    file: str = CHOICES,
+    tick_label: str = "must not count",
+    share_of: str = "of the evidence",
+    how: Sequence[str] = (*_REMOVED, *_NAMES),
+    provenance: Mapping[str, str] | None = None,
+) -> str:
+    """One self-contained HTML page. ``choices`` holds the cards' latents and those of earlier rounds, whose ticks
+    stay as they are. Raises MissingExtraError without jinja2.
+    """
+    places = {(card.hookpoint, card.latents): i for i, card in enumerate(cards)}
+    ticks = [
+        places.get((hookpoint, choice.ids), choice.tick)
+        for hookpoint, chosen in choices.cards.items()
+        for choice in chosen
+    ]
+    largest = max((card.share for card in cards), default=0.0) or 1.0
+    shown = [_card(i, card, largest) for i, card in enumerate(cards)]
+    groups = [
+        {
+            "title": kind.capitalize() or "Cards",
+            "note": _FOLDED.get(kind, ""),
+            "folded": bool(kind),
+            "cards": [c for c, card in zip(shown, cards, strict=True) if card.kind == kind],
+        }
+        for kind in ("", TARGET, FUNCTION)
+    ]
+    context = {
+        "title": title,
+        "eyebrow": eyebrow,
+        "lede": lede,
+        "verdict": verdict,
+        "steps": steps,
+        "groups": [group for group in groups if group["cards"]],
+        "pieces": json.dumps(choices.pieces(file)),
+        "ticks": json.dumps(ticks),
+        "file": file,
+        "tick_label": tick_label,
+        "share_of": share_of,
+        "how": how,
+        "provenance": {**(provenance or {}), "debias-ssae": version("debias-ssae")},
+    }
+    return render("cards", context, package="debias_ssae.review")
+
+
+def _card(i: int, card: Card, largest: float) -> dict[str, Any]:
+    w = card.what_if
+    facts = {f"Effect in texts of {group}": f"{value:+.3f}" for group, value in card.effect.items()}
+    facts |= {f"Fires in texts of {group}": f"{rate:.0%}" for group, rate in card.firing_rate.items()}
+    if card.recurrence is not None:
+        facts["Recurs"] = f"{card.recurrence:.2f}"
+    facts |= {**card.facts, "Hookpoint": card.hookpoint, "Latents": ", ".join(map(str, card.latents))}
+    return {
+        "id": i,
+        "rank": i + 1,
+        "name": card.name,
+        "search": " ".join([card.name, *card.words, card.toward, *card.hints]).lower(),
+        "ticked": card.ticked,
+        "words": [(word, f"{card.words[word]:.0%}") for word in naming_words(card.words)],
+        "share": f"{card.share:.4f}",
+        "share_text": f"{card.share:.1%}",
+        "width": 5 * round(20 * max(card.share, 0.0) / largest),
+        "n_latents": len(card.latents),
+        "toward": card.toward,
+        "what_if": ""
+        if w is None
+        else f"accuracy {w.accuracy_before:.1%} to {w.accuracy:.1%}, {w.changed:.1%} of predictions change",
+        "hints": card.hints,
+        "contexts": card.contexts,
+        "facts": facts,
+    }
+
+
+def plot_shares(cards: Sequence[Card], classes: Sequence[str]) -> Any:
+    """A matplotlib figure of the cards' shares, coloured by class. Raises MissingExtraError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report") from error
+    figure = Figure(figsize=(7, 0.6 + 0.32 * max(len(cards), 1)), layout="constrained")
+    axes = figure.subplots()
+    for n, name in enumerate(classes):
+        mine = [i for i, card in enumerate(cards) if card.toward == name]
+        axes.barh(mine, [100 * cards[i].share for i in mine], color=f"C{n}", label=name)
+    axes.set_yticks(range(len(cards)), [card.name for card in cards])
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the decision in percent")
+    axes.legend(title="goes with")
+    return figure

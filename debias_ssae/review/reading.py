@@ -1,0 +1,134 @@
+"""What a latent fires on: words by their share of its activation mass, and the strongest texts, words marked."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from debias_ssae.model import Activations
+
+LEVELS = 4
+SHOWN_SHARE = 0.1
+"""A word with less of the latent's activation mass does not name it."""
+ENOUGH = 0.8
+"""Words are added to the name until they hold this share of the activation mass ..."""
+MOST_NAMES = 4
+"""... or until there are so many."""
+KEPT_WORDS = 20
+
+
+class Piece(NamedTuple):
+    """A stretch of text; ``level`` is 0 where the latent is silent, else 1 (faint) to LEVELS (strongest)."""
+
+    text: str
+    level: int
+
+
+Context = tuple[Piece, ...]
+
+
+class WordedRows(NamedTuple):
+    """The token activations of texts, with the word that each token is a piece of."""
+
+    texts: Sequence[str]
+    rows: Activations
+    spans: np.ndarray
+    """First and past-the-last character of each token's word ``[n_rows, 2]``."""
+    word_ids: np.ndarray
+    """``[n_rows]``, into ``words``."""
+    words: tuple[str, ...]
+    """In lower case."""
+    base: np.ndarray
+    """Share of all tokens that belong to each word ``[n_words]``."""
+
+
+def find_words(texts: Sequence[str], rows: Activations) -> WordedRows:
+    """Join the tokens of each text to words: a piece of *hernia* counts for *hernia*, not for *her*."""
+    owners, offsets = rows.text_ids.numpy(), rows.offsets.numpy()
+    spans = np.empty_like(offsets)
+    vocabulary: dict[str, int] = {}
+    word_ids = np.empty(len(offsets), dtype=np.int64)
+    for row, (owner, (start, end)) in enumerate(zip(owners.tolist(), offsets.tolist(), strict=True)):
+        text = texts[owner]
+        spans[row] = low, high = whole_word(text, start, end)
+        word_ids[row] = vocabulary.setdefault(text[low:high].lower(), len(vocabulary))
+    base = np.bincount(word_ids, minlength=len(vocabulary)) / max(len(word_ids), 1)
+    return WordedRows(texts, rows, spans, word_ids, tuple(vocabulary), base)
+
+
+def word_shares(worded: WordedRows, fired: np.ndarray) -> dict[str, float]:
+    """Return the share of the activation mass ``fired [n_rows]`` on each word, most telling first.
+
+    A word tells more, the larger its share is and the larger beside its share of all tokens (the share times the
+    logarithm of that ratio). At most KEPT_WORDS are returned; empty where the latent is silent.
+    """
+    mass = np.bincount(worded.word_ids, weights=fired, minlength=len(worded.words))
+    if not mass.sum() > 0:
+        return {}
+    share = mass / mass.sum()
+    told = np.where(share > 0, share * np.log(np.maximum(share, 1e-12) / worded.base), -np.inf)
+    best = np.argsort(-told, kind="stable")[:KEPT_WORDS]
+    return {worded.words[i]: float(share[i]) for i in best if share[i] > 0 and worded.words[i].strip()}
+
+
+def naming_words(shares: dict[str, float]) -> list[str]:
+    """Return the words that name a latent: those with most of its mass, until they hold enough."""
+    names: list[str] = []
+    held = 0.0
+    for word, share in shares.items():
+        if share < SHOWN_SHARE or held >= ENOUGH or len(names) == MOST_NAMES:
+            break
+        names.append(word)
+        held += share
+    return names
+
+
+def find_contexts(
+    worded: WordedRows, fired: np.ndarray, *, n_contexts: int, width: int = 60
+) -> tuple[Context, ...]:
+    """Return a latent's strongest texts: the strongest token with about ``width`` characters on either side.
+
+    One context a text, strongest first. A word is marked as strongly as its strongest piece.
+    """
+    order = np.argsort(-fired, kind="stable")
+    order = order[fired[order] > 0]
+    owners = worded.rows.text_ids.numpy()
+    contexts = []
+    for owner in list(dict.fromkeys(owners[order].tolist()))[:n_contexts]:
+        mine = slice(*np.searchsorted(owners, (owner, owner + 1)))
+        strength = fired[mine] / float(fired[order[0]])
+        contexts.append(_context(worded.texts[owner], worded.spans[mine], strength, width))
+    return tuple(contexts)
+
+
+def whole_word(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span of the word that the characters ``start`` to ``end`` are a piece of."""
+    while start < end and text[start].isspace():
+        start += 1
+    if start < end and text[start].isalnum():
+        while start > 0 and text[start - 1].isalnum():
+            start -= 1
+    if start < end and text[end - 1].isalnum():
+        while end < len(text) and text[end].isalnum():
+            end += 1
+    return start, end
+
+
+def _context(text: str, spans: np.ndarray, strength: np.ndarray, width: int) -> Context:
+    words: dict[tuple[int, int], float] = {}
+    for i in np.flatnonzero(strength > 0):
+        word = int(spans[i][0]), int(spans[i][1])
+        words[word] = max(words.get(word, 0.0), float(strength[i]))
+    top = spans[int(strength.argmax())].tolist()
+    low, _ = whole_word(text, max(0, top[0] - width), max(0, top[0] - width) + 1)
+    _, high = whole_word(text, min(len(text), top[1] + width) - 1, min(len(text), top[1] + width))
+    while high > top[1] and text[high - 1].isspace():
+        high -= 1
+    pieces, at = [Piece("…", 0)] if low > 0 else [], low
+    for (start, end), value in sorted(words.items()):
+        if start < at or end > high or start >= end:
+            continue
+        pieces += [Piece(text[at:start], 0), Piece(text[start:end], max(1, int(np.ceil(LEVELS * value))))]
+        at = end
+    pieces += [Piece(text[at:high], 0), Piece("…" if high < len(text) else "", 0)]
+    return tuple(piece for piece in pieces if piece.text)

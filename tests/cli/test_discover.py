@@ -1,0 +1,107 @@
+"""``discover``: a page, choices with their SAE, the next round from them; bad input is one line and code 2."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from sklearn.linear_model import LogisticRegression
+from small_debiaser import make_texts, small_encoder
+
+from debias_ssae import Choices
+from debias_ssae.cli import main
+from debias_ssae.model.encoder import ActivationEncoder
+
+__all__ = ["small_encoder"]
+CONFIG = """
+d_sae: 64
+k: 8
+general: {n_steps: 20, batch_size: 256}
+special: {n_steps: 10, batch_size: 256}
+discovery: {n_texts: 30, n_what_if: 30, n_tried: 8, n_cards: 6, steps: 2}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    texts = make_texts(160)
+    job = np.where([" she " in f" {t} " for t in texts], "nurse", "surgeon")
+    table = pd.DataFrame({"bio": texts, "job": job, "said": job, "sure": np.where(job == "nurse", -0.7, 1.2)})
+    table.to_csv(tmp_path / "train.csv", index=False)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def invoke(folder: Path, *arguments: object) -> tuple[int, str]:
+    given = ("discover", "--data", folder / "train.csv", "--text", "bio", *arguments)
+    result = CliRunner().invoke(main, [str(a) for a in given])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def run(folder: Path, encoder: Path, *arguments: object) -> str:
+    pytest.importorskip("jinja2", reason="the page comes from the extra report")
+    options = ("--encoder", encoder, "--config", folder / "config.yaml", "--cache", folder / "cache")
+    code, output = invoke(folder, *options, "--out", folder / "found", *arguments)
+    assert code == 0, output
+    return output
+
+
+def test_page_choices_and_the_next_round(folder: Path, small_encoder: Path) -> None:
+    output = run(folder, small_encoder, "--target", "job", "--class-words", "nurse=nurse clinic")
+    lines = output.splitlines()
+    assert sum(line[:6].strip().endswith("%") for line in lines) == 6
+    assert "[1/6] sparse autoencoder" in output
+    assert "shortcuts.html" in lines[-1]
+    assert (folder / "found" / "shortcuts.html").read_text().count('<article class="card latent"') == 6
+    file = folder / "found" / "choices.yaml"
+    file.write_text(file.read_text().replace("tick: false", "tick: true", 1))
+    ticked = Choices.load(file)
+    again = run(folder, small_encoder, "--target", "job", "--choices", file, "--quiet")
+    assert "[1/" not in again
+    later = Choices.load(file)
+    assert later.names == ticked.names
+    assert not set(later.ids["embeddings"]) & {
+        i for card in later.cards["embeddings"] if not card.tick for i in card.ids
+    }
+
+
+def test_the_users_classifier(folder: Path, small_encoder: Path) -> None:
+    skops = pytest.importorskip("skops.io", reason="heads come from the extra heads")
+    table = pd.read_csv(folder / "train.csv")
+    X = ActivationEncoder(str(small_encoder)).transform(table["bio"])
+    skops.dump(LogisticRegression(max_iter=2000).fit(X, table["job"]), folder / "head.skops")
+    assert "linear head agrees" not in run(
+        folder, small_encoder, "--target", "job", "--model", folder / "head.skops"
+    )
+
+
+@pytest.mark.parametrize("arguments", [("--prediction", "said"), ("--prediction", "sure", "--target", "job")])
+def test_predictions_are_distilled_and_the_fidelity_is_said(
+    folder: Path, small_encoder: Path, arguments: tuple[str, ...]
+) -> None:
+    assert "The linear head agrees with the given classifier on" in run(folder, small_encoder, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--target is missing"),
+        (("--target", "profession"), "no column 'profession'"),
+        (("--prediction", "guess"), "no column 'guess'"),
+        (("--prediction", "said", "--model", "head.skops"), "both name the classifier"),
+        (("--target", "job", "--class-words", "nurse"), "expected CLASS=WORDS"),
+        (("--target", "job", "--choices", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_refusals(arguments: Any, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = set(folder.iterdir())
+    code, output = invoke(folder, "--out", "found", *arguments)
+    assert code == 2
+    assert message in output
+    assert len([line for line in output.splitlines() if line.strip()]) == 1
+    assert set(folder.iterdir()) == before

@@ -1,0 +1,237 @@
+"""Discovery from end to end on a small model: what is planted leads, what is ticked goes, rounds accumulate."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from small_debiaser import WORDS, make_texts
+
+from debias_ssae import Choices, discover
+from debias_ssae.core.config import SAEConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.erase import LatentEraser
+from debias_ssae.model import harvest
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.review import Shortcuts, word_list_judge
+from debias_ssae.review.hints import HARD, SLICES, UNRELATED, hard_examples, hinted, link, relatedness
+from debias_ssae.sae.model import SparseAutoencoder
+
+CONFIG: dict[str, Any] = {"discovery": {"n_texts": 60, "n_what_if": 60, "steps": 2}}
+
+
+@pytest.fixture(scope="module")
+def encoder(small_encoder: Path) -> ActivationEncoder:
+    return ActivationEncoder(str(small_encoder), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def sae(encoder: ActivationEncoder) -> SparseAutoencoder:
+    """One latent a word: it fires where the row is nearest to the word's mean row."""
+    rows = harvest(encoder.language_model, WORDS, "embeddings").x
+    around = harvest(encoder.language_model, make_texts(200, seed=5), "embeddings")
+    owners = torch.tensor([int(i) for i in around.token_ids])
+    unit = torch.stack([around.x[owners == i].mean(0) for i in owners.unique()])
+    center = around.x.mean(0)
+    unit = torch.nn.functional.normalize(unit - center, dim=1)
+    made = SparseAutoencoder(
+        SAEConfig(d_in=rows.shape[1], d_sae=len(unit), k=1, architecture="topk"), random_state=0
+    )
+    with torch.no_grad():
+        made.W_enc.copy_(unit)
+        made.W_dec.copy_(unit)
+        made.b_dec.copy_(center)
+    return made
+
+
+TEXTS = [t for t in make_texts(900, seed=2) if len({"she", "he"} & set(t.split())) == 1][:300]
+Y = np.array(["nurse" if "she" in t.split() else "surgeon" for t in TEXTS])
+
+
+@pytest.fixture(scope="module")
+def found(encoder: ActivationEncoder, sae: SparseAutoencoder) -> Shortcuts:
+    options = {
+        "class_words": {"nurse": "nurse clinic", "surgeon": "surgeon"},
+        "config": CONFIG,
+        "other_sae": sae,
+    }
+    return discover(TEXTS, Y, encoder=encoder, sae=sae, random_state=0, **options)  # type: ignore[arg-type]
+
+
+def test_what_the_labels_hang_on_leads(found: Shortcuts) -> None:
+    first = found.cards[:2]
+    assert {card.name for card in first} == {"she", "he"}
+    assert {card.name: card.toward for card in first} == {"she": "nurse", "he": "surgeon"}
+    assert found.accuracy > 0.8
+    for card in found.cards:
+        assert card.recurrence == pytest.approx(1.0, abs=1e-5)
+        assert card.what_if is not None
+        assert set(card.effect) == {"nurse", "surgeon"}
+
+
+def test_what_if_is_what_the_model_gives_without_the_card(found: Shortcuts, sae: SparseAutoencoder) -> None:
+    card, study = found.cards[0], found.study
+    rng_texts = [TEXTS[i] for i in study.read]
+    edits = {"embeddings": LatentEraser.from_sae(sae, card.latents)}
+    before = found.head.codes(study.encoder.encode(rng_texts))
+    after = found.head.codes(study.encoder.encode(rng_texts, edits))
+    assert card.what_if is not None
+    assert card.what_if.changed == pytest.approx((before != after).mean(), abs=0.1)
+    assert card.share > 0.05
+
+
+def test_rounds_accumulate_and_what_was_removed_is_gone(found: Shortcuts) -> None:
+    first = found.choose(word_list_judge(["she"]))
+    assert first.names == ["she"]
+    second = found.next_round(first)
+    assert second.round == 2
+    assert second.accuracy < found.accuracy
+    assert not set(second.choices.ids["embeddings"]) & {i for card in second.cards for i in card.latents}
+    both = second.choose(word_list_judge(["he"]))
+    assert both.names == ["she", "he"]
+    third = second.next_round(both)
+    assert third.accuracy < 0.75, "nothing else tells the classes apart"
+    started = discover(
+        TEXTS,
+        Y,
+        encoder=found.study.encoder,
+        sae=found.study.saes,
+        config=CONFIG,
+        random_state=0,
+        choices=first,
+    )
+    assert [c.latents for c in started.cards] == [c.latents for c in second.cards]
+
+
+def test_a_judge_may_be_the_cards_numbers(found: Shortcuts) -> None:
+    assert found.choose([0]).names == [found.cards[0].name]
+    with pytest.raises(InputError, match="no card 999"):
+        found.choose([999])
+
+
+def test_the_same_seed_gives_the_same_cards(found: Shortcuts) -> None:
+    study = found.study
+    again = discover(
+        TEXTS, Y, encoder=study.encoder, sae=study.saes, class_words=study.class_words, config=CONFIG, random_state=0,
+        other_sae=study.others,
+    )  # fmt: skip
+    assert again.to_frame().equals(found.to_frame())
+
+
+@pytest.mark.parametrize("kind", ["exact", "distilled", "predictions", "scores"])
+def test_the_users_head(found: Shortcuts, kind: str) -> None:
+    encoder, saes = found.study.encoder, found.study.saes
+    X = encoder.encode(TEXTS)
+    y = np.where(Y == "nurse", "nurse", "aa surgeon") if kind == "exact" else Y
+    linear = LogisticRegression(max_iter=2000).fit(X, y)
+    heads: dict[str, Any] = {
+        "exact": linear,
+        "distilled": KNeighborsClassifier().fit(X, y),
+        "predictions": linear.predict(X),
+        "scores": linear.decision_function(X),
+    }
+    given = None if kind == "predictions" else y
+    seen = discover(TEXTS, given, encoder=encoder, sae=saes, head=heads[kind], config=CONFIG, random_state=0)
+    assert seen.head.kind == ("exact" if kind == "exact" else "distilled")
+    assert seen.fidelity == 1.0 if kind == "exact" else 0.7 < seen.fidelity <= 1
+    assert {card.name for card in seen.cards[:4]} >= {"she", "he"}
+    after = seen.next_round(seen.choose(word_list_judge(["she", "he"])))
+    assert np.array_equal(after.head.weights, seen.head.weights), "a given head is not trained again"
+    assert after.accuracy < seen.accuracy
+
+
+def test_several_hookpoints(found: Shortcuts, sae: SparseAutoencoder) -> None:
+    other = SparseAutoencoder(SAEConfig(d_in=32, d_sae=32, k=4, architecture="relu"), random_state=0)
+    seen = discover(
+        TEXTS, Y, encoder=found.study.encoder, sae={"embeddings": sae, "blocks.0": other},
+        hookpoint=["blocks.0", "embeddings"], config=CONFIG, random_state=0,
+    )  # fmt: skip
+    assert {card.hookpoint for card in seen.cards} == {"embeddings", "blocks.0"}
+    choices = seen.choose(lambda card: card.name in ("she", "he"))
+    assert seen.next_round(choices).accuracy < seen.accuracy
+
+
+def test_the_steps_are_said_with_the_time_left(small_encoder: Path) -> None:
+    said: list[str] = []
+    small = {"d_sae": 64, "k": 8, "general": {"n_steps": 5}, "special": {"n_steps": 5}, **CONFIG}
+    shown = discover(TEXTS, Y, encoder=str(small_encoder), config=small, random_state=0, say=said.append)
+    assert [line.split("]")[0] for line in said] == [f"[{i + 1}/6" for i in range(6)]
+    assert all("min left" in line for line in said[1:])
+    assert "Shortcuts(round 1" in repr(shown)
+
+
+def test_table_and_notebook(found: Shortcuts) -> None:
+    table = found.to_frame()
+    assert len(table) == len(found.cards)
+    assert {"name", "share", "toward", "accuracy without", "predictions changed", "hints", "latents"} <= set(
+        table
+    )
+    assert table["share"].abs().is_monotonic_decreasing
+    shown = replace(found, cards=[replace(found.cards[0], words={"<b>": 1.0})])
+    assert "&lt;b&gt; 100%" in shown._repr_html_()
+
+
+def test_choices_with_their_sae_travel(found: Shortcuts, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2", reason="the page comes from the extra report")
+    found.save(tmp_path)
+    assert Choices.load(tmp_path / "choices.yaml").ids == {}
+    text = (tmp_path / "choices.yaml").read_text()
+    (tmp_path / "choices.yaml").write_text(text.replace("tick: false", "tick: true", 1))
+    ids = Choices.load(tmp_path / "choices.yaml").ids["embeddings"]
+    assert ids.tolist() == list(found.cards[0].latents)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": None}, "y is missing"),
+        ({"y": Y[:3]}, "y has shape"),
+        ({"y": np.array([None, *Y[1:]], dtype=object)}, "1 missing values"),
+        ({"y": np.full(len(TEXTS), "nurse")}, "two classes"),
+        ({"texts": "she"}, "single string"),
+        ({"hookpoint": "blocks.9"}, "blocks.9"),
+        ({"sae": 3}, "expected a path or a SparseAutoencoder"),
+        ({"head": object()}, "expected a fitted"),
+        ({"head": np.array(["nurse", "dentist"] * 150)}, "dentist"),
+    ],
+)
+def test_unusable_input(found: Shortcuts, change: dict[str, Any], message: str) -> None:
+    given = {
+        "texts": TEXTS,
+        "y": Y,
+        "encoder": found.study.encoder,
+        "sae": found.study.saes,
+        "config": CONFIG,
+    }
+    with pytest.raises(InputError, match=message):
+        discover(**{**given, **change})
+
+
+def test_hints_follow_their_definitions(found: Shortcuts) -> None:
+    card = replace(found.cards[0], toward="nurse")
+    y = np.repeat([0, 1], 40)
+    parts = np.tile([0, 1], 40)
+    steady = y == 0
+    turning = (y == 0) == (parts == 0)
+    cards = hinted(
+        [card] * 3, ("nurse", "surgeon"),
+        active=np.stack([steady, steady, turning]), y=y, parts=parts,
+        active_hard=np.stack([steady, ~steady, steady]), y_hard=y, relation=np.array([0.1, 0.1, -0.1]),
+    )  # fmt: skip
+    assert [c.hints for c in cards] == [(), (HARD,), (SLICES, UNRELATED)]
+    assert np.isnan(link(steady[:12], y[:12], 0)), "one class alone tells nothing"
+
+
+def test_hard_examples_are_the_errors() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 60)
+    X = rng.normal(size=(120, 3)) + 6 * y[:, None]
+    X[[0, 1, 60, 61]] = X[[60, 61, 0, 1]].copy()
+    assert sorted(hard_examples(X, y, 2, 0.1, 0)) == [0, 1, 60, 61]
+    assert (
+        relatedness(np.eye(3)[:2], np.eye(3)[:1])[0] > 0 > relatedness(np.eye(3)[:2], np.eye(3)[:1])[1] - 0.1
+    )
