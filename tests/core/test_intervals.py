@@ -248,6 +248,21 @@ def test_differences_between_seeds_widen_the_interval() -> None:
     assert shaky.high - shaky.low > 2 * (calm.high - calm.low)
 
 
+def test_intervals_of_shares_and_of_their_differences_stay_in_their_range() -> None:
+    rng = np.random.default_rng(0)
+    values = [(rng.random(40) < p).astype(float) for p in (0.99, 0.7, 1.0)]
+    texts = [np.arange(40)] * 3
+    found = clustered_interval(values, texts, statistic="mean", random_state=0)
+    assert found.high == 1.0
+    low = clustered_interval([1 - v for v in values], texts, statistic="mean", random_state=0)
+    assert low.low == 0.0
+    nothing = [np.zeros(40)] * 3
+    apart = clustered_interval(values, texts, statistic="mean", baseline=nothing, random_state=0)
+    assert apart.high == 1.0, "a difference of shares"
+    wide = clustered_interval([10 * v for v in values], texts, statistic="mean", random_state=0)
+    assert wide.high > 10.0, "any other number has no such range"
+
+
 def test_paired_differences_do_not_carry_shared_noise() -> None:
     right, texts, cells = _seeds(np.random.default_rng(0), 3)
     same = clustered_interval(right, texts, cells, baseline=right, random_state=0, n_bootstrap=100)

@@ -1,19 +1,20 @@
-"""Intervals for the lowest of several shares, the widest gap and the lowest ratio between them.
+"""Intervals for the lowest of several shares, the widest gap, the lowest ratio and the root mean square of gaps
+between them, and for two models' differences of these on the same rows.
 
 A minimum over noisy cells is biased downwards and a maximum gap upwards, so percentile intervals miss. Here
 the end on the biased side is a single-cell bound (it is enough that the truly lowest cell's own bound holds)
-and the other end holds for all cells together (any of them could be the lowest). All functions work on the
-last axis; leading axes are independent data sets.
+and the other end holds for all cells together (any of them could be the lowest). All functions of one
+model work on the last axis; leading axes are independent data sets.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from debias_ssae.core.stats.proportions import critical_value, newcombe, share_ratio, wilson
+from debias_ssae.core.stats.shares import Array, Mask, critical_value, newcombe, share_ratio, wilson
 
-Array = NDArray[np.float64]
+_NOTHING = (float("nan"),) * 3
 
 
 class Extreme(NamedTuple):
@@ -92,7 +93,7 @@ class _Pairs(NamedTuple):
     """Every pair of groups, the one with the higher share first: hits and sizes [..., n_pairs]."""
 
     counts: tuple[Array, Array, Array, Array]
-    defined: NDArray[np.bool_]
+    defined: Mask
 
     @classmethod
     def of(cls, k: Array, size: Array) -> "_Pairs":
@@ -126,3 +127,213 @@ def _over(function: Any, confidence: float, counts: Any) -> Array:
     distinct, where = np.unique(counts, return_inverse=True)
     values = np.array([function(confidence, int(c)) for c in distinct])
     return values[where].reshape(np.shape(counts))[..., None]
+
+
+def lowest_share_difference(
+    only_a: ArrayLike,
+    only_b: ArrayLike,
+    both: ArrayLike,
+    n: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    n_draws: int = 2000,
+    random_state: int | None = 0,
+) -> Extreme:
+    """``min over cells of a's share - min over cells of b's share``, from paired counts [..., n_cells].
+
+    ``only_a``: rows right in a alone, ``both``: right in both. A minimum has no derivative where cells tie,
+    so the interval is the union of two: the cells observed lowest are the lowest; and all cells that could be
+    lowest are tied (directional delta method, Fang and Santos 2019), with paired normal noise. Cells without
+    rows are left out.
+    """
+    counts = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in (only_a, only_b, both, n)))
+    lead = counts[0].shape[:-1]
+    flat = [c.reshape(-1, c.shape[-1]) for c in counts]
+    z = np.random.default_rng(random_state).standard_normal((2, n_draws, flat[0].shape[-1]))
+    found = [_lowest_difference(*one, z=z, confidence=confidence) for one in zip(*flat, strict=True)]
+    value, low, high = np.array(found).T.reshape(3, *lead)
+    return Extreme(value, low, high)
+
+
+def widest_gap_difference(
+    only_a: ArrayLike,
+    only_b: ArrayLike,
+    both: ArrayLike,
+    n: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    n_draws: int = 2000,
+    random_state: int | None = 0,
+) -> Extreme:
+    """``a's widest gap - b's``, each over families and pairs of groups, from paired counts [n_families,
+    n_groups].
+
+    Made as :func:`lowest_share_difference`: the lowest signed difference between two groups is minus the
+    widest gap. Families (classes) are taken as independent. NaN where no family has two groups with rows.
+    """
+    counts = [np.asarray(v, dtype=float) for v in (only_a, only_b, both, n)]
+    first, second = _ordered_pairs(counts[3])
+    if not len(first):
+        return Extreme(*_NOTHING)
+    flat = [c.ravel() for c in counts]
+    z = np.random.default_rng(random_state).standard_normal((2, n_draws, flat[0].size))
+    noise = _paired_noise(flat[0], flat[1], flat[2], flat[3], z)
+    sides = []
+    for k, e in zip((flat[0] + flat[2], flat[1] + flat[2]), noise, strict=True):
+        difference = k[first] / flat[3][first] - k[second] / flat[3][second]
+        low, high = newcombe(k[first], flat[3][first], k[second], flat[3][second])
+        candidates = np.flatnonzero(low <= high.min())
+        observed = np.array([int(np.argmin(difference))])
+        moved = [(e[:, first[i]] - e[:, second[i]]).min(axis=1) for i in (observed, candidates)]
+        sides.append((difference.min(), moved))
+    value, low_end, high_end = _union(sides[0], sides[1], confidence)
+    return Extreme(-value, max(-high_end, -1.0), min(-low_end, 1.0))
+
+
+def _ordered_pairs(n: Array) -> tuple[Any, Any]:
+    """Flat indices of every ordered pair of groups with rows, family by family."""
+    families, groups = n.shape
+    a, b = np.nonzero(~np.eye(groups, dtype=bool))
+    first = (np.arange(families)[:, None] * groups + a).ravel()
+    second = (np.arange(families)[:, None] * groups + b).ravel()
+    filled = (n.ravel()[first] > 0) & (n.ravel()[second] > 0)
+    return first[filled], second[filled]
+
+
+def _lowest_difference(
+    only_a: Array, only_b: Array, both: Array, n: Array, *, z: Array, confidence: float
+) -> tuple[float, float, float]:
+    filled = n > 0
+    if not filled.any():
+        return _NOTHING
+    only_a, only_b, both, n = (v[filled] for v in (only_a, only_b, both, n))
+    noise = _paired_noise(only_a, only_b, both, n, z[:, :, filled])
+    sides = []
+    for k, e in zip((only_a + both, only_b + both), noise, strict=True):
+        low, high = wilson(k, n)
+        share = k / n
+        moved = [e[:, int(np.argmin(share))], e[:, np.asarray(low <= high.min())].min(axis=1)]
+        sides.append((share.min(), moved))
+    value, low_end, high_end = _union(sides[0], sides[1], confidence)
+    return value, max(low_end, -1.0), min(high_end, 1.0)
+
+
+def _union(
+    a: tuple[float, list[Array]], b: tuple[float, list[Array]], confidence: float
+) -> tuple[float, float, float]:
+    """Ends that hold under both readings: the observed minima are the minima; everything that could be is
+    tied.
+    """
+    value, tail = float(a[0] - b[0]), (1 - confidence) / 2
+    ends = np.array([np.quantile(x - y, [1 - tail, tail]) for x, y in zip(a[1], b[1], strict=True)])
+    return value, float((value - ends[:, 0]).min()), float((value - ends[:, 1]).max())
+
+
+def _paired_noise(only_a: Array, only_b: Array, both: Array, n: Array, z: Array) -> tuple[Array, Array]:
+    """[n_draws, n_cells] normal noise of a's and b's shares, correlated as the rows are.
+
+    Shares are smoothed by half a row, so that a share of 0 or 1 is not taken for certain.
+    """
+    total = n + 1
+    a, b, joint = (only_a + both + 0.5) / total, (only_b + both + 0.5) / total, (both + 0.25) / total
+    sd_a, sd_b = np.sqrt(a * (1 - a) / total), np.sqrt(b * (1 - b) / total)
+    r = np.clip((joint - a * b) / (np.sqrt(a * (1 - a) * b * (1 - b))), -1, 1)
+    return sd_a * z[0], sd_b * (r * z[0] + np.sqrt(1 - r * r) * z[1])
+
+
+class RmsGap(NamedTuple):
+    """Root mean square gap over classes; one each a data set (leading axes)."""
+
+    value: Array
+    """As the formula reads: biased upwards."""
+    corrected: Array
+    """With the expected square of the noise taken away."""
+    low: Array
+    high: Array
+
+
+def rms_gap(
+    hits: ArrayLike,
+    n: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    n_draws: int = 2000,
+    random_state: int | None = 0,
+) -> RmsGap:
+    """``sqrt(mean over classes of mean over pairs of groups of (share_g - share_h)**2)`` with its interval.
+
+    ``hits`` and ``n`` are [..., n_classes, n_groups]; pairs with an empty group are left out, and so is a
+    class without a pair. With two groups this is the GAP RMS of De-Arteaga et al. 2019. The interval inverts
+    the test of each possible true value along the observed direction, the noise being normal with the shares'
+    own (smoothed) variances; unlike a bootstrap it does not take the noise for a gap. NaN where no pair is
+    defined.
+    """
+    k, size = np.broadcast_arrays(np.asarray(hits, dtype=float), np.asarray(n, dtype=float))
+    lead = k.shape[:-2]
+    k, size = k.reshape(-1, *k.shape[-2:]), size.reshape(-1, *size.shape[-2:])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(size > 0, k / size, np.nan)
+        smooth = (k + 1) / (size + 2)
+        noise = np.where(size > 0, np.sqrt(smooth * (1 - smooth) / size), 0.0)
+    weight = _class_weights(size > 0)
+    observed = _centred(share, size > 0)
+    square = (weight[..., None] * observed**2).sum(axis=(-2, -1))
+    z = np.random.default_rng(random_state).standard_normal((n_draws, *k.shape[-2:]))
+    results = [
+        _inverted(*one, z, confidence) for one in zip(observed, noise, size > 0, weight, square, strict=True)
+    ]
+    expected, low, high = (np.array(column).reshape(lead) for column in zip(*results, strict=True))
+    value = np.where(weight.sum(axis=-1) > 0, np.sqrt(square), np.nan).reshape(lead)
+    corrected = np.sqrt(np.maximum(value**2 - expected, 0.0))
+    return RmsGap(value, corrected, np.minimum(low, corrected), np.clip(high, corrected, 1.0))
+
+
+def _class_weights(defined: Mask) -> Array:
+    """[..., n_classes]: factor that turns a class's sum of squares around its mean into its share of the
+    mean.
+
+    The mean of (x_g - x_h)**2 over pairs is 2 / (m - 1) times the sum of squares around the mean of m groups.
+    """
+    m = defined.sum(axis=-1)
+    counted = m >= 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.where(counted, 2.0 / (m - 1), 0.0)
+        return factor / np.maximum(counted.sum(axis=-1, keepdims=True), 1)
+
+
+def _centred(values: Array, defined: Mask) -> Array:
+    filled = np.where(defined, values, 0.0)
+    mean = filled.sum(axis=-1, keepdims=True) / np.maximum(defined.sum(axis=-1, keepdims=True), 1)
+    return np.where(defined, filled - mean, 0.0)
+
+
+def _inverted(
+    observed: Array,
+    noise: Array,
+    defined: Mask,
+    weight: Array,
+    square: float,
+    z: Array,
+    confidence: float,
+) -> tuple[float, float, float]:
+    """Expected square of the noise and the ends of the interval, for one data set.
+
+    With truth ``t * d`` (d the observed direction, of square 1) a draw of noise e gives the square
+    ``t**2 + 2 t <d, e> + <e, e>``; each draw's root is the truth at which it would read what was observed.
+    """
+    e = _centred(noise * z, defined)
+    own = (weight[:, None] * e**2).sum(axis=(-2, -1))
+    # noisy classes look wide by noise alone: each counts by what its square exceeds its noise's by
+    excess = np.maximum((observed**2).sum(axis=-1) - (noise**2).sum(axis=-1) / 2, 0.0)
+    shrunk = observed * np.sqrt(excess / np.maximum((observed**2).sum(axis=-1), 1e-300))[:, None]
+    direction = shrunk if shrunk.any() else observed
+    norm = np.sqrt((weight[:, None] * direction**2).sum())
+    direction = direction / norm if norm > 0 else direction
+    cross = (weight[:, None] * direction * e).sum(axis=(-2, -1))
+    inside = cross**2 - (own - square)
+    roots = np.where(inside > 0, np.maximum(np.sqrt(np.maximum(inside, 0.0)) - cross, 0.0), 0.0)
+    low, high = np.quantile(roots, [(1 - confidence) / 2, (1 + confidence) / 2])
+    variance = noise**2
+    m = np.maximum(defined.sum(axis=-1), 1)
+    expected = float((weight * variance.sum(axis=-1) * (1 - 1 / m)).sum())
+    return expected, float(low), float(high)
