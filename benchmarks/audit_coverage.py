@@ -109,7 +109,7 @@ def paired_gaps(n_sets: int) -> list[dict[str, Any]]:
     y, group = np.repeat([0, 0, 1, 1], n), np.tile(np.repeat(["f", "m"], n), 2)
     for case, (p, q) in designs.items():
         joint, rng = _joint(p, q), RNG(9)
-        truths = {"tpr_gap_rms": _rms_of(p) - _rms_of(q), "tpr_gap_max": _max_of(p) - _max_of(q)}
+        truths = {"tpr_gap_rms_corrected": _rms_of(p) - _rms_of(q), "tpr_gap_max": _max_of(p) - _max_of(q)}
         found: dict[str, list[tuple[float, float, float]]] = {metric: [] for metric in truths}
         for seed in range(min(n_sets, 500)):
             drawn = np.concatenate([rng.choice(4, n, p=cell / cell.sum()) for cell in joint])

@@ -1,63 +1,53 @@
-"""Audit the predictions of a benchmark run: docs/example_audit.html.
+"""Make docs/example_audit.html: one classifier on plain and on debiased biographies, audited side by side.
 
-    python benchmarks/audit_example.py results/bios/predictions.parquet --out docs/example_audit.html
+    debias-ssae fit --data train.csv ... --out model          # any debiaser of biographies
+    python benchmarks/audit_example.py model --data bias_in_bios_surgeon_nurse/data.parquet
 
-Takes the retrained head with cross-validated C, one column a method. A text tested by several seeds is audited once, by
-the first of them, so that rows are independent; methods are compared on the same rows. No text is in the input. The
-table that is audited lies in the working directory meanwhile.
+The training texts hold male surgeons and female nurses alone (at most 600 of each), the audited texts every
+combination (at most 250 of each), all of them unseen by ``evaluate``'s classifier. Labels and texts of the data
+set stay in a temporary folder; no text is in the page.
 """
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-TABLE = Path("example_predictions.csv")
-METHODS = {
-    ("erm", "none"): "erm",
-    ("scrub", "concept"): "scrub",
-    ("leace", "labelled"): "leace",
-    ("ssae_default", "concept"): "ssae concept",
-    ("ssae_default", "labelled"): "ssae labelled",
-}
+N_TRAIN, N_TEST = 600, 250
+"""Texts of a combination of profession and gender, at most."""
 
 
-def wide_predictions(predictions: pd.DataFrame, head: str = "retrained", rule: str = "cv") -> pd.DataFrame:
-    """One row a text: y, gender and one column a method (with its regime for ssae)."""
-    rows = predictions[
-        (predictions["head"] == head)
-        & (predictions["C_rule"] == rule)
-        & (predictions["head_model"] == "logistic")
-        & (predictions["draw"] == 0)
-    ]
-    name = [METHODS.get(pair) for pair in zip(rows["method"], rows["regime"], strict=True)]
-    rows = rows.assign(name=name).dropna(subset="name").sort_values("seed", kind="stable")
-    first = rows.groupby("text_id")["seed"].transform("first")
-    rows = rows[rows["seed"] == first]
-    table = rows.pivot(index=["text_id", "y", "z"], columns="name", values="y_pred").reset_index()
-    kept = [m for m in METHODS.values() if m in table.columns]
-    return table.rename(columns={"y": "profession", "z": "gender"})[["profession", "gender", *kept]]
+def split(table: pd.DataFrame, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Texts to learn from, where profession and gender agree, and texts to audit on."""
+    table = table.drop_duplicates("text").sample(frac=1, random_state=seed)
+    table = table.assign(gender=table["gender"].map({"F": "female", "M": "male"}))
+    number = table.groupby(["profession", "gender"]).cumcount()
+    test = table[number < N_TEST]
+    agree = (table["profession"] == "surgeon") == (table["gender"] == "male")
+    train = table[agree & (number >= N_TEST) & (number < N_TEST + N_TRAIN)]
+    return train, test
 
 
 def main() -> None:
     """Call the command as a user would."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("predictions", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="text, profession, gender")
     parser.add_argument("--out", type=Path, default=Path("docs/example_audit.html"))
     options = parser.parse_args()
-    table = wide_predictions(pd.read_parquet(options.predictions))
-    command = ["audit", "--data", str(TABLE), "--target", "profession", "--sensitive", "gender"]
-    for method in table.columns[2:]:
-        command += ["--prediction", method]
-    program = Path(sys.executable).with_name("debias-ssae")
-    try:
-        table.to_csv(TABLE, index=False)
-        subprocess.run([str(program), *command, "--out", str(options.out)], check=True)
-    finally:
-        TABLE.unlink(missing_ok=True)  # labels of a data set that is not ours to keep
-    print(f"{options.out}: {options.out.stat().st_size:,} bytes, {len(table):,} texts")
+    train, test = split(pd.read_parquet(options.data))
+    program = str(Path(sys.executable).with_name("debias-ssae"))
+    with TemporaryDirectory() as folder:
+        files = {"--train": Path(folder) / "train.csv", "--data": Path(folder) / "test.csv"}
+        for file, rows in zip(files.values(), (train, test), strict=True):
+            rows[["text", "profession", "gender"]].to_csv(file, index=False)
+        given = [str(part) for pair in files.items() for part in pair]
+        given += ["--target", "profession", "--sensitive", "gender", "--out", str(options.out.absolute())]
+        subprocess.run([program, "evaluate", "plain", str(options.model), *given, "--quiet"], check=True)
+    print(f"{options.out}: {options.out.stat().st_size:,} bytes, {len(test):,} texts")
 
 
 if __name__ == "__main__":

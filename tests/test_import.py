@@ -45,3 +45,13 @@ def test_unknown_name() -> None:
 
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = debias_ssae.no_such_name
+
+
+def test_the_audit_can_be_called_again_and_after_its_package_was_imported() -> None:
+    code = """
+import debias_ssae, debias_ssae.audit.gates
+from debias_ssae import audit
+for call in (audit, debias_ssae.audit, debias_ssae.audit):
+    print(call([1, 0, 1, 0], [1, 0, 0, 0], sensitive_features=list("ffmm"), n_bootstrap=2).accuracy)
+"""
+    assert run(code).split() == ["0.75"] * 3

@@ -1,5 +1,7 @@
 """The audit of predictions: what fails, for whom, how sure we are. Needs no model and no torch."""
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,3 +53,14 @@ def group_accuracies(
     share = cell_accuracy(confusion(attribute.codes, truth, predicted["y_pred"], shape, weights))
     filled = np.argwhere(share.n > 0)
     return {(classes[c], attribute.groups[g]): float(share.value[g, c]) for g, c in filled}
+
+
+class _CallableModule(ModuleType):
+    """``debias_ssae.audit`` names this package and the function: once the package is imported, both must work."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> AuditReport:
+        """The function of the same name."""
+        return audit(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -104,7 +104,9 @@ def verdict(report: AuditReport) -> Finding:
     if len(report.models) == 1:
         same = [r for r in rows if kind_of(r["outcome"]) == kind]
         if kind == "bad":
-            text = f"By {worst['section']}, {_said(worst, report)}. The tolerance is {tolerance:g} points."
+            cells = [r for r in failing if r["metric"] == "worst_group_accuracy"]
+            worst = max(cells, key=_harm, default=worst)  # the plainest of what fails
+            text = f"By {worst['section']}, {_said(worst, report)}; {tolerance:g} points are tolerated."
         elif kind == "warn":
             text = (
                 f"{len(same)} of {len(rows)} gaps rest on too few rows to tell whether they exceed {tolerance:g}"

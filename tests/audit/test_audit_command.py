@@ -1,6 +1,8 @@
 """debias-ssae audit: files, exit codes, one line for bad input."""
 
 import json
+import re
+import shlex
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -226,3 +228,29 @@ def test_an_unreadable_or_empty_table_is_one_line(data: Path, tmp_path: Path) ->
         result = _run(path, "--out", str(tmp_path / "a.html"))
         assert result.exit_code == 2
         assert message in result.output
+
+
+def test_the_page_of_the_documentation_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    said, namespace, ran = "", {}, []
+    for kind, block in re.findall(r"```(python|console|text)\n(.*?)```", page, re.DOTALL):
+        ran.append(kind)
+        if kind == "python":
+            exec(compile(block, "docs/audit.md", "exec"), namespace)
+            said = capsys.readouterr().out
+        elif kind == "console":
+            result = CliRunner().invoke(main, shlex.split(block)[1:])
+            assert result.exit_code == 0, result.output
+            said = result.output
+        else:
+            assert said.strip() == block.strip()
+    assert ran.count("console") >= 3
+    assert ran.count("python") >= 3
+    assert (tmp_path / "audit.html").exists()
+    for line in re.findall(r"^debias-ssae (\w+)(.*(?:\\\n.*)*)", page, re.MULTILINE):
+        shown = CliRunner().invoke(main, [line[0], "--help"]).output
+        assert all(option in shown for option in re.findall(r"--[a-z-]+", line[1]))

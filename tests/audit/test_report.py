@@ -205,7 +205,7 @@ def test_the_verdict_tells_failure_silence_and_holding_apart() -> None:
     y, unfair, group = _unfair()
     failing = audit(y, unfair, sensitive_features=group, n_bootstrap=5)
     assert verdict(failing).kind == "bad"
-    assert "1: m over f" in verdict(failing).text
+    assert "the worst cell is 1 / f" in verdict(failing).text
     found = findings(failing)
     assert [f.kind for f in found] == ["bad"] * len(found)
     harms = [f.harm for f in found if f.harm > -1]
