@@ -1,6 +1,7 @@
 """``debias-ssae retrieve``: index a corpus, look into it, select a subdomain."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,13 @@ def index(
     from debias_ssae.retrieval import ApproximateIndex, CorpusIndex, build_approximate
     from debias_ssae.text.tables import stream_texts
 
+    texts = stream_texts(corpus, column=column)
+    first = next(texts, None)  # a corpus that cannot be read leaves no folder behind
     known = (out / MANIFEST).exists()
     corpus_index = CorpusIndex(
         out, embedder=embedder if known or embedder else "minilm", max_length=max_length
     )
-    texts = stream_texts(corpus, column=column)
-    added = corpus_index.add(texts, _endless(Path(corpus).name), progress=not quiet)
+    added = corpus_index.add(chain([first], texts), _endless(Path(corpus).name), progress=not quiet)
     click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")
     if ivfpq:
         import numpy as np

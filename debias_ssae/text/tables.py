@@ -73,9 +73,7 @@ def load_table(
     named = {role: column for role, column in roles.items() if column is not None}
     for role, column in named.items():
         if column not in table.columns:
-            raise InputError(
-                f"{path} has no column {column!r} for the {role}; it has {_listed(table.columns)}"
-            )
+            raise InputError(_no_column(path, column, list(table.columns), f" for the {role}"))
     if len(set(named.values())) < len(named):
         raise InputError(f"The text, target and sensitive columns must differ, got {named}")
     if drop_empty:
@@ -346,7 +344,7 @@ def _from_csv(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
         header = next((row for row in reader if row), None)
         if header is None:
             raise InputError(f"{file} holds no rows")
-        names = _header(file, header, separator, wanted)
+        names = _header(file, header, wanted)
         chosen = {name: names.index(name) for name in (wanted or names)}
         rows = _csv_rows(file, reader, names)
         while part := list(islice(rows, _PIECE_ROWS)):
@@ -371,7 +369,7 @@ def _csv_rows(file: str, reader: Any, names: Sequence[str]) -> Iterator[tuple[in
         yield line, row
 
 
-def _header(file: str, header: list[str], separator: str, wanted: Sequence[str] | None) -> list[str]:
+def _header(file: str, header: list[str], wanted: Sequence[str] | None) -> list[str]:
     while header and not header[-1]:
         header = header[:-1]  # a trailing separator
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
@@ -379,13 +377,7 @@ def _header(file: str, header: list[str], separator: str, wanted: Sequence[str] 
         raise InputError(f"{file} has two columns called {twice[0]!r}; give each its own name")
     for column in wanted or ():
         if column not in names:
-            other = next((s for s in ";\t|," if len(names) == 1 and s != separator and s in names[0]), None)
-            hint = (
-                ""
-                if other is None
-                else f"; its values seem to be separated by {other!r}: save it with {separator!r}"
-            )
-            raise InputError(_no_column(file, column, names) + hint)
+            raise InputError(_no_column(file, column, names))
     return names
 
 
@@ -523,5 +515,12 @@ def _listed(names: Iterable[Any]) -> str:
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
-def _no_column(source: str, column: str, there: Sequence[str]) -> str:
-    return f"{source} has no column {column!r}; it has {_listed(there)}"
+def _no_column(source: str | Path, column: str, there: Sequence[Any], role: str = "") -> str:
+    told = f"{source} has no column {column!r}{role}; it has {_listed(there)}"
+    other = next((sign for sign in ";\t|," if len(there) == 1 and sign in str(there[0])), None)
+    cure = "tabs as .tsv" if other == "\t" else "commas"
+    return (
+        told
+        if other is None
+        else f"{told}; its values seem to be separated by {other!r}: save it with {cure}"
+    )
