@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 # many small parallel regions cost more than they give on few, busy cores
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check faults bench clean
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r debias_ssae
+
+# the long form of tests/faults: damaged files, killed processes, full disks; about 20 minutes
+faults: $(VENV)/.test
+	DEBIAS_SSAE_FAULTS=long $(BIN)/python -m pytest tests/faults
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/sae_training.py --quick

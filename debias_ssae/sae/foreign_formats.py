@@ -7,6 +7,7 @@ b_dec``, in float64 where two of its tensors meet.
 import math
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import read_json, read_tensors
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -302,6 +303,13 @@ def read_sparsify(path: Path) -> SparseAutoencoder:
     return Parts("topk", W_enc, *rest, k=int(cfg.get("k", 32))).build(path)
 
 
+_NPZ_FAULTS = (
+    OSError, ValueError, TypeError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError, SyntaxError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What damaged archives and arrays raise; one that claims terabytes is a MemoryError."""
+
+
 def read_gemma_scope(path: Path) -> SparseAutoencoder:
     """Gemma Scope's params.npz: ``pre = x W_enc + b_enc; f = pre (pre > threshold); f W_dec + b_dec``.
 
@@ -311,8 +319,10 @@ def read_gemma_scope(path: Path) -> SparseAutoencoder:
     try:
         with np.load(file, allow_pickle=False) as data:
             arrays = {name: torch.from_numpy(np.array(data[name])) for name in data.files}
-    except (OSError, ValueError, zipfile.BadZipFile, TypeError) as error:
-        raise InputError(f"Cannot read {file} as arrays: {error}") from error
+    except _NPZ_FAULTS as error:
+        raise InputError(
+            f"Cannot read {file} as arrays: {one_line(error) or type(error).__name__}"
+        ) from error
     named = {("W_" + name[2:] if name.startswith("w_") else name): value for name, value in arrays.items()}
     take = TensorReader(_floats(named), file)
     W_enc = take.matrix("W_enc").T
