@@ -364,7 +364,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
 
 def _removed(one: Intervention) -> dict[str, Any]:
-    names = one.selection.report.get("names", [])
+    names = list(dict.fromkeys(one.selection.report.get("names", [])))  # two latents of one name say the same
     return {"n": len(one.selection.ids), "d_sae": one.sae.cfg.d_sae, "names": names}
 
 

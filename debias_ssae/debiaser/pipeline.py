@@ -22,7 +22,11 @@ from debias_ssae.erase import LatentEraser
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.attribute import Attribute, FitData, as_selection
+from debias_ssae.selection.naming import name_latents
 from debias_ssae.selection.select import Selection
+
+NAMED_ON = 500
+"""Training texts on which the removed latents are named."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,26 @@ def fit(spec: Spec, data: FitData) -> Fitted:
             cache_dir=spec.cache_dir,
         )
         selection = as_selection(spec.attribute.select(spec.encoder, hookpoint, sae, data), sae)
+        selection = _named(selection, spec.encoder, hookpoint, sae, data)
         eraser = LatentEraser.from_sae(sae, selection.ids, alpha=spec.alpha)
         interventions[hookpoint] = Intervention(eraser, sae, selection, record)
     return fit_after_edit(spec, interventions, data)
+
+
+def _named(
+    selection: Selection,
+    encoder: ActivationEncoder | MatrixEncoder,
+    hookpoint: str,
+    sae: SparseAutoencoder,
+    data: FitData,
+) -> Selection:
+    """The selection with a name for each latent in its report; a matrix has no words to name them by."""
+    if isinstance(encoder, MatrixEncoder) or not len(selection.ids):
+        return selection
+    order = np.random.default_rng(0).permutation(len(data.X))[:NAMED_ON]
+    texts = [data.X[i] for i in order]
+    names = name_latents(sae, encoder.rows(texts, hookpoint), texts, selection.ids)
+    return replace(selection, report={**selection.report, "names": names})
 
 
 def fit_after_edit(spec: Spec, interventions: dict[str, Intervention], data: FitData) -> Fitted:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MEASURED = 400
 """Samples that are looked at; their representations are at hand for most of what follows the edit."""
+MOST_NAMES = 12
 FEWEST = 20
 """Fewer samples of a value say nothing."""
 
@@ -94,7 +95,10 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     """Return ``report`` as sentences, most telling first."""
     lines = []
     for hookpoint, one in report.get("removed", {}).items():
-        names = ", ".join(one["names"]) if one.get("names") else ""
+        names = "; ".join(one.get("names", [])[:MOST_NAMES])
+        names += (
+            f"; and {len(one['names']) - MOST_NAMES} more" if len(one.get("names", [])) > MOST_NAMES else ""
+        )
         lines.append(
             f"Removed {one['n']} of {one['d_sae']:,} latents at {hookpoint}"
             + (f": {names}." if names else ".")

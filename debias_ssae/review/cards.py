@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.review.reading import Context, WordedRows, find_contexts, naming_words, word_shares
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choice, Choices
-from debias_ssae.selection.scores import CHUNK
+from debias_ssae.selection.naming import Context, WordedRows, find_contexts, naming_words, word_shares
 from debias_ssae.text.concept import Concept
 
 logger = logging.getLogger(__name__)
@@ -104,18 +102,6 @@ class Scored:
     groups: tuple[str, ...]
     toward: np.ndarray
     """Index into ``groups`` of what each latent speaks for, -1 where unknown."""
-
-
-def firing(sae: SparseAutoencoder, x: torch.Tensor, ids: Sequence[int]) -> np.ndarray:
-    """Return the activations of the latents ``ids`` on ``x [n, d_in]`` as ``[n, len(ids)]`` float32."""
-    out = np.zeros((len(x), len(ids)), np.float32)
-    chosen = torch.tensor(list(ids), dtype=torch.long)
-    with torch.no_grad():
-        for start in range(0, len(x), CHUNK) if len(ids) else ():
-            rows = x[start : start + CHUNK]
-            f = sae.encode_rows(rows, chosen) if sae.is_elementwise else sae.encode(rows)[:, chosen]
-            out[start : start + CHUNK] = f.float().cpu().numpy()
-    return out
 
 
 def make_cards(

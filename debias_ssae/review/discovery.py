@@ -18,13 +18,13 @@ from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.model.language_model import check_hookpoints
-from debias_ssae.review.cards import Card, Judge, Scored, WhatIf, firing, make_cards, to_choices
+from debias_ssae.review.cards import Card, Judge, Scored, WhatIf, make_cards, to_choices
 from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, relatedness, slices, spoken
-from debias_ssae.review.reading import WordedRows, find_words
 from debias_ssae.sae.formats import load_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.classifier import LinearHead, classifier_attribution
+from debias_ssae.selection.naming import WordedRows, find_words, firing
 from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_texts
 

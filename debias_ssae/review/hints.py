@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from debias_ssae.review.cards import Card
-from debias_ssae.review.reading import naming_words
+from debias_ssae.selection.naming import naming_words
 
 HARD = "its link with the class is gone in the examples that the head finds hard"
 SLICES = "its link with the class turns round between parts of the data"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from debias_ssae.audit.page import render, write_text
 from debias_ssae.core.errors import MissingExtraError
 from debias_ssae.review.cards import FUNCTION, TARGET, Card
-from debias_ssae.review.reading import naming_words
 from debias_ssae.selection.choices import Choices
+from debias_ssae.selection.naming import naming_words
 
 if TYPE_CHECKING:
     from debias_ssae.review.discovery import Shortcuts

@@ -9,9 +9,9 @@ import pandas as pd
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.review.cards import Card, Scored, firing, make_cards, to_choices
-from debias_ssae.review.reading import find_words
+from debias_ssae.review.cards import Card, Scored, make_cards, to_choices
 from debias_ssae.selection.choices import Choices
+from debias_ssae.selection.naming import find_words, firing
 from debias_ssae.selection.scores import LatentScores
 from debias_ssae.text.checks import check_texts
 

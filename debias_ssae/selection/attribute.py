@@ -15,6 +15,7 @@ from debias_ssae.core.config import DebiasConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
 from debias_ssae.selection.select import Linear, Selection, select_from_concept, select_from_labels
 from debias_ssae.text.checks import in_pandas
@@ -175,18 +176,17 @@ class Several:
 class Chosen:
     """Latents that a person ticked, with the SAEs that they belong to."""
 
-    choices: Any
+    choices: Choices
 
     @property
     def saes(self) -> Mapping[str, SparseAutoencoder]:
         """The SAEs by hookpoint; none is trained."""
-        found: Mapping[str, SparseAutoencoder] = self.choices.saes
-        return found
+        return self.choices.saes
 
     def select(self, model: Encoder, hookpoint: str, sae: SparseAutoencoder, data: FitData) -> Selection:
         """Select what was ticked at ``hookpoint``."""
         ids = np.asarray(self.choices.ids.get(hookpoint, ()), dtype=np.int64)
-        return Selection(None, ids, {"names": list(self.choices.names)})
+        return Selection(None, ids)
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def as_attribute(given: Any) -> Any:
         return Words(given)
     if isinstance(given, list | tuple):
         return _several(given)
-    if hasattr(given, "saes") and hasattr(given, "ids"):
+    if isinstance(given, Choices):
         return Chosen(given)
     if callable(getattr(given, "select", None)):
         return given

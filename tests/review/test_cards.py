@@ -16,7 +16,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations
 from debias_ssae.review import Card, chat_judge, word_list_judge
 from debias_ssae.review.cards import FUNCTION, TARGET, Scored, make_cards
-from debias_ssae.review.reading import (
+from debias_ssae.selection.naming import (
     LEVELS,
     WordedRows,
     find_contexts,

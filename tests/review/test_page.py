@@ -14,8 +14,8 @@ from debias_ssae.core.config import SAEConfig
 from debias_ssae.review import Card, WhatIf
 from debias_ssae.review.cards import FUNCTION, TARGET, to_choices
 from debias_ssae.review.page import cards_html, plot_shares
-from debias_ssae.review.reading import Piece
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.naming import Piece
 
 pytest.importorskip("jinja2", reason="the page comes from the extra report")
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)

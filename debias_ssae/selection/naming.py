@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from debias_ssae.model import Activations
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.scores import CHUNK
 
 LEVELS = 4
 SHOWN_SHARE = 0.1
@@ -54,6 +57,18 @@ def find_words(texts: Sequence[str], rows: Activations) -> WordedRows:
         word_ids[row] = vocabulary.setdefault(text[low:high].lower(), len(vocabulary))
     base = np.bincount(word_ids, minlength=len(vocabulary)) / max(len(word_ids), 1)
     return WordedRows(texts, rows, spans, word_ids, tuple(vocabulary), base)
+
+
+def firing(sae: SparseAutoencoder, x: torch.Tensor, ids: Sequence[int]) -> np.ndarray:
+    """Return the activations of the latents ``ids`` on ``x [n, d_in]`` as ``[n, len(ids)]`` float32."""
+    out = np.zeros((len(x), len(ids)), np.float32)
+    chosen = torch.tensor(list(ids), dtype=torch.long)
+    with torch.no_grad():
+        for start in range(0, len(x), CHUNK) if len(ids) else ():
+            rows = x[start : start + CHUNK]
+            f = sae.encode_rows(rows, chosen) if sae.is_elementwise else sae.encode(rows)[:, chosen]
+            out[start : start + CHUNK] = f.float().cpu().numpy()
+    return out
 
 
 def word_shares(worded: WordedRows, fired: np.ndarray) -> dict[str, float]:
@@ -132,3 +147,13 @@ def _context(text: str, spans: np.ndarray, strength: np.ndarray, width: int) -> 
         at = end
     pieces += [Piece(text[at:high], 0), Piece("…" if high < len(text) else "", 0)]
     return tuple(piece for piece in pieces if piece.text)
+
+
+def name_latents(
+    sae: SparseAutoencoder, rows: Activations, texts: Sequence[str], ids: Sequence[int] | np.ndarray
+) -> list[str]:
+    """Return a name for each of the latents ``ids``: the words that hold most of its activation mass on ``texts``."""
+    worded = find_words(texts, rows)
+    fired = firing(sae, rows.x, [int(i) for i in ids])
+    words = [naming_words(word_shares(worded, fired[:, column])) for column in range(len(ids))]
+    return [" · ".join(found) or f"latent {int(i)}" for i, found in zip(ids, words, strict=True)]
