@@ -28,8 +28,8 @@ from debias_ssae.selection.naming import WordedRows, find_words, firing
 from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_texts
 
-STANDS_OUT = 3.0
-"""Something stands out where a hinted card carries at least so many times the median card's share of the decision."""
+STANDS_OUT = 0.05
+"""A hinted card stands out where it carries at least this share of the decision."""
 
 
 def discover(
@@ -75,7 +75,8 @@ def discover(
     hookpoint : str or several
         Where the SAEs read the model.
     class_words : mapping of class to a description, optional
-        For the hint "unrelated to the class", and to recognise the target's own words.
+        For the hint "unrelated to the classes", and to recognise the target's own words; by default the classes' names,
+        where these are words.
     other_sae : as ``sae``, optional
         SAEs of another training: a card's recurrence is its latents' largest cosine with them.
     choices : Choices, optional
@@ -153,7 +154,7 @@ def discover(
         saes={name: saes[name] for name in sorted(names, key=model.hookpoints.index)},
         others=others,
         head=head,
-        class_words={str(c): str(w) for c, w in (class_words or {}).items()},
+        class_words=_described(classes, class_words),
         config=settings.discovery,
         random_state=0 if random_state is None else int(random_state),
         steps=steps,
@@ -206,9 +207,10 @@ class Shortcuts:
 
     @property
     def stands_out(self) -> list[Card]:
-        """The cards that carry a hint and much more of the decision than most; empty where nothing stands out."""
-        usual = float(np.median([card.share for card in self.cards])) if self.cards else 0.0
-        return [card for card in self.cards if card.hints and card.share >= STANDS_OUT * usual]
+        """The cards that carry a hint and much of the decision, and are neither of function words nor of the target's
+        own; empty where nothing stands out.
+        """
+        return [card for card in self.cards if card.hints and not card.kind and card.share >= STANDS_OUT]
 
     def save(self, directory: str | Path) -> None:
         """Write ``shortcuts.html``, ``choices.yaml`` (nothing ticked but earlier rounds' choices) and the SAEs."""
@@ -489,6 +491,14 @@ def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoe
                 f"the SAE at {hookpoint} reads rows of width {sae.cfg.d_in}, but the model gives {d_in}"
             )
     return found
+
+
+def _described(classes: np.ndarray, given: Mapping[Any, str] | None) -> dict[str, str]:
+    """The classes' descriptions; without any their names, where these are words."""
+    if given:
+        return {str(c): str(w) for c, w in given.items()}
+    names = [str(c) for c in classes.tolist()]
+    return {n: n for n in names} if all(n.replace("_", "").replace(" ", "").isalpha() for n in names) else {}
 
 
 def _read_rows(y: np.ndarray, config: DiscoveryConfig, random_state: int | None) -> np.ndarray:

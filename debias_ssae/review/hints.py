@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from debias_ssae.review.cards import Card
+from debias_ssae.review.cards import FUNCTION, Card
 from debias_ssae.selection.naming import naming_words
 
 HARD = "its link with the class is gone in the examples that the head finds hard"
@@ -25,8 +25,8 @@ _GONE = 0.25
 """A link is gone where less than this share of it is left."""
 _FEW = 10
 """Texts of a class that a part of the data must hold to count."""
-_RELATED = 0.3
-"""Cosine of two descriptions' representations above which they are related, less their mean."""
+RELATED = 0.25
+"""Cosine of two texts' representations from which on they count as related."""
 N_SLICES = 4
 
 
@@ -77,11 +77,14 @@ def hinted(
 
     ``active [n_cards, n]`` and ``active_hard`` say in which texts each card fires, ``y`` and ``y_hard`` are class
     codes, ``parts [n]`` the slices, ``relation [n_cards]`` the cosine of a card's words with the nearest class's
-    description, less its mean over cards; None without descriptions.
+    description; None without descriptions. Cards of function words carry none.
     """
     found = []
     for i, card in enumerate(cards):
-        hints = []
+        hints: list[str] = []
+        if card.kind == FUNCTION:
+            found.append(replace(card, hints=()))
+            continue
         if card.toward:
             toward = list(classes).index(card.toward)
             overall, hard = link(active[i], y, toward), link(active_hard[i], y_hard, toward)
@@ -91,20 +94,19 @@ def hinted(
             known = [value for value in inside if abs(value) >= LEAST_LINK]
             if known and min(known) < 0 < max(known):
                 hints.append(SLICES)
-        if relation is not None and relation[i] < 0:
+        if relation is not None and relation[i] < RELATED:
             hints.append(UNRELATED)
         found.append(replace(card, hints=tuple(hints)))
     return found
 
 
 def relatedness(words: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
-    """Largest cosine ``[m]`` of each row of ``words [m, d]`` with ``descriptions [k, d]``, less a threshold."""
+    """Largest cosine ``[m]`` of each row of ``words [m, d]`` with ``descriptions [k, d]``."""
     unit_w, unit_d = (
         r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), 1e-12) for r in (words, descriptions)
     )
-    nearest = (unit_w @ unit_d.T).max(axis=1)
-    related: np.ndarray = nearest - min(float(np.median(nearest)), _RELATED)
-    return related
+    nearest: np.ndarray = (unit_w @ unit_d.T).max(axis=1)
+    return nearest
 
 
 def spoken(card: Card) -> str:

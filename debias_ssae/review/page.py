@@ -54,6 +54,8 @@ def write_shortcuts(shortcuts: "Shortcuts", directory: Path) -> tuple[Path, Path
 
 def shortcuts_html(shortcuts: "Shortcuts", choices: Choices) -> str:
     """The page of one round as a string. Raises MissingExtraError without jinja2."""
+    from debias_ssae.review.discovery import STANDS_OUT
+
     study, head = shortcuts.study, shortcuts.head
     standing = [card.name for card in shortcuts.stands_out]
     kind = {
@@ -72,7 +74,7 @@ def shortcuts_html(shortcuts: "Shortcuts", choices: Choices) -> str:
         + (f" Removed so far: {', '.join(gone)}." if gone else ""),
         verdict=f"Look first at: {', '.join(standing[:5])}."
         if standing
-        else "Nothing stands out: no card that carries a hint has much more of the decision than the others.",
+        else f"Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision.",
         steps=(
             "Read each card: would it be right to decide by this? Tick what should not count.",
             f"Save {CHOICES} with the button, over the file beside this page; its ticks can also be set by hand.",
@@ -188,6 +190,7 @@ def _card(i: int, card: Card, largest: float) -> dict[str, Any]:
         "what_if": ""
         if w is None
         else f"accuracy {w.accuracy_before:.1%} to {w.accuracy:.1%}, {w.changed:.1%} of predictions change",
+        "silent": not card.words,
         "hints": card.hints,
         "contexts": card.contexts,
         "facts": facts,

@@ -220,7 +220,7 @@ def test_hints_follow_their_definitions(found: Shortcuts) -> None:
     cards = hinted(
         [card] * 3, ("nurse", "surgeon"),
         active=np.stack([steady, steady, turning]), y=y, parts=parts,
-        active_hard=np.stack([steady, ~steady, steady]), y_hard=y, relation=np.array([0.1, 0.1, -0.1]),
+        active_hard=np.stack([steady, ~steady, steady]), y_hard=y, relation=np.array([0.5, 0.5, 0.1]),
     )  # fmt: skip
     assert [c.hints for c in cards] == [(), (HARD,), (SLICES, UNRELATED)]
     assert np.isnan(link(steady[:12], y[:12], 0)), "one class alone tells nothing"
