@@ -545,27 +545,41 @@ def read_tensors(path: Path, data: bytes | None = None) -> "dict[str, Tensor]":
     return tensors
 
 
-def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
-    """Write arrays as one safetensors file with a sha256 of its content, atomically."""
+def write_arrays(
+    path: Path, arrays: "Mapping[str, np.ndarray]", about: Mapping[str, Any] | None = None
+) -> None:
+    """Write arrays, and JSON values about them, as one safetensors file with a sha256 of its content, atomically."""
     import numpy as np
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes(path, save(arrays, {"sha256": _arrays_digest(arrays)}))
+    text = json.dumps(_plain(about or {}), sort_keys=True)
+    write_bytes(path, save(arrays, {"about": text, "sha256": _arrays_digest(arrays, text)}))
+
+
+def sealed_arrays(path: Path) -> "tuple[dict[str, np.ndarray], dict[str, Any]]":
+    """Return what :func:`write_arrays` wrote; raises InputError where it is missing or not what was written."""
+    data = read_bytes(path)
+    arrays, header = read_arrays(path, data), _places(BytesIO(data), path)[1]
+    text = header.get("about") if isinstance(header, dict) else None
+    if type(text) is not str or header != {"about": text, "sha256": _arrays_digest(arrays, text)}:
+        raise InputError(
+            f"{path} is not what was written there (its checksum differs): make or download it again"
+        )
+    about = parse_json(text, str(path))
+    return arrays, about if isinstance(about, dict) else {}
 
 
 def kept_arrays(path: Path) -> "dict[str, np.ndarray] | None":
-    """Return what :func:`write_arrays` has kept, or None where there is nothing or where the file is damaged."""
+    """Return the arrays that :func:`write_arrays` has kept, or None where there is nothing or a damaged file."""
     try:
-        data = read_bytes(path)
-        arrays, about = read_arrays(path, data), _places(BytesIO(data), path)[1]
+        return sealed_arrays(path)[0]
     except InputError:
         return None
-    return arrays if about == {"sha256": _arrays_digest(arrays)} else None
 
 
-def _arrays_digest(arrays: "Mapping[str, np.ndarray]") -> str:
-    digest = hashlib.sha256()
+def _arrays_digest(arrays: "Mapping[str, np.ndarray]", about: str) -> str:
+    digest = hashlib.sha256(about.encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

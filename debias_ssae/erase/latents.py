@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
-from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import parse_json, read_tensors, write_bytes
+from debias_ssae.core.errors import InputError, one_line
+from debias_ssae.core.io import sealed_arrays, write_arrays
 from debias_ssae.sae.model import SparseAutoencoder, unwritten
 
 FORMAT = 2
@@ -106,35 +105,29 @@ class LatentEraser:
     def save(self, file: str | Path) -> None:
         """Write the eraser alone, without the SAE it was made from, as one safetensors file; atomically.
 
-        Raises OSError where ``file`` cannot be written.
+        Raises InputError where ``file`` cannot be written.
         """
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.sae.state_dict().items()}
+        arrays = {name: value.detach().cpu().numpy() for name, value in self.sae.state_dict().items()}
         about = {"format": FORMAT, "cfg": self.sae.cfg.model_dump(mode="json"), "latents": self.latents}
-        about["alpha"] = self.alpha
-        write_bytes(Path(file), save(tensors, {"latent_eraser": json.dumps(about)}))
+        write_arrays(Path(file), arrays, {**about, "alpha": self.alpha})
 
     @classmethod
     def load(cls, file: str | Path) -> "LatentEraser":
         """Read what ``save`` wrote; raises InputError for a file that is missing, damaged or something else."""
-        tensors = read_tensors(Path(file))
+        arrays, about = sealed_arrays(Path(file))
         try:
-            # the reader of tensors does not hand out the header: its length in 8 bytes, then the header
-            with Path(file).open("rb") as opened:
-                header = parse_json(opened.read(int.from_bytes(opened.read(8), "little")), str(file))
-            about = parse_json(header["__metadata__"]["latent_eraser"], str(file))
             if about["format"] != FORMAT:
                 raise InputError(f"{file} has format {about['format']}; this version reads {FORMAT}")
             cfg = SAEConfig(**about["cfg"])
-            if tuple(tensors["W_enc"].shape) != (cfg.d_sae, cfg.d_in):  # before anything is allocated
+            if arrays["W_enc"].shape != (cfg.d_sae, cfg.d_in):  # before anything is allocated
                 raise InputError(f"{file} is damaged: its weights have another shape than it says")
             sae = SparseAutoencoder(cfg, random_state=0)
-            sae.load_state_dict(tensors)
+            sae.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
             return cls(sae, tuple(int(i) for i in about["latents"]), float(about["alpha"]))
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise
-            reason = " ".join(str(error).split())
-            raise InputError(f"{file} is no latent eraser, or is damaged: {reason}") from error
+            raise InputError(f"{file} is no latent eraser, or is damaged: {one_line(error)}") from error
 
     @property
     def changes_anything(self) -> bool:

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
-from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.core.io import read_json, read_tensors
+from debias_ssae.core.errors import InputError, brief, one_line
+from debias_ssae.core.io import read_bytes, read_json, read_tensors
 from debias_ssae.sae.model import SparseAutoencoder
 
 
@@ -49,7 +50,9 @@ class TensorReader:
 
     def _get(self, name: str) -> Tensor:
         if name not in self.tensors:
-            raise InputError(f"{self.source} has no tensor {name!r}; it holds {sorted(self.tensors)}")
+            raise InputError(
+                f"{self.source} has no tensor {name!r}; it holds {one_line(sorted(self.tensors))}"
+            )
         return self.tensors[name]
 
 
@@ -86,7 +89,7 @@ class Parts:
         try:
             cfg = SAEConfig(**values, **known, dtype=dtype)  # type: ignore[arg-type]
         except ValidationError as error:
-            raise InputError(f"{source}: {'; '.join(e['msg'] for e in error.errors())}") from error
+            raise InputError(f"{source}: {one_line('; '.join(e['msg'] for e in error.errors()))}") from error
         W_enc, W_dec = self.W_enc.double() * self.input_scale, self.W_dec.double() / self.output_scale
         b_enc, b_dec = self.b_enc.double(), self.b_dec.double() / self.output_scale
         if not self.centres_input:
@@ -148,7 +151,7 @@ def read_saelens(path: Path) -> SparseAutoencoder:
     }
     if architecture not in names:
         raise InputError(
-            f"{path / 'cfg.json'}: unknown architecture {architecture!r}; known: {sorted(names)}"
+            f"{path / 'cfg.json'}: unknown architecture {brief(architecture)}; known: {sorted(names)}"
         )
     normalisation = cfg.get("normalize_activations") or "none"
     if normalisation == "expected_average_only_in":
@@ -159,7 +162,7 @@ def read_saelens(path: Path) -> SparseAutoencoder:
         )
     elif normalisation != "none":
         raise InputError(
-            f"{path / 'cfg.json'}: normalize_activations={normalisation!r} is not supported; none is"
+            f"{path / 'cfg.json'}: normalize_activations={brief(normalisation)} is not supported; none is"
         )
     W_enc = take.matrix("W_enc").T
     d_sae, d_in = W_enc.shape
@@ -195,7 +198,7 @@ def _saelens_architecture(cfg: dict[str, Any], path: Path) -> str:
         return architecture
     if activation != "topk":
         raise InputError(
-            f"{path / 'cfg.json'}: activation_fn={activation!r} is not supported; relu and topk are"
+            f"{path / 'cfg.json'}: activation_fn={brief(activation)} is not supported; relu and topk are"
         )
     return "topk"
 
@@ -294,7 +297,9 @@ def read_sparsify(path: Path) -> SparseAutoencoder:
         if cfg.get(name):
             raise InputError(f"{path}: {name} is set; a transcoder is no autoencoder and cannot be used here")
     if cfg.get("activation", "topk") != "topk":
-        raise InputError(f"{path}: unknown architecture, activation {cfg['activation']!r}; known: ['topk']")
+        raise InputError(
+            f"{path}: unknown architecture, activation {brief(cfg['activation'])}; known: ['topk']"
+        )
     weights = path / "sae.safetensors"
     take = TensorReader(_floats(read_tensors(weights)), weights)
     W_enc = take.matrix("encoder.weight")
@@ -317,7 +322,7 @@ def read_gemma_scope(path: Path) -> SparseAutoencoder:
     """
     file = path if path.is_file() else path / "params.npz"
     try:
-        with np.load(file, allow_pickle=False) as data:
+        with np.load(BytesIO(read_bytes(file)), allow_pickle=False) as data:
             arrays = {name: torch.from_numpy(np.array(data[name])) for name in data.files}
     except _NPZ_FAULTS as error:
         raise InputError(

@@ -2,20 +2,19 @@
 
 import json
 import warnings
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from debias_ssae.core.config import SAEConfig
-from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, read_tensors, write_bytes
+from debias_ssae.core.config import SAEConfig, make_config
+from debias_ssae.core.errors import InputError, one_line
+from debias_ssae.core.io import read_bytes, read_json, read_tensors, write_bytes
 from debias_ssae.sae.foreign_formats import READERS, TensorReader, detect_format
 from debias_ssae.sae.metrics import fvu
 from debias_ssae.sae.model import SparseAutoencoder, nested_widths
@@ -64,6 +63,7 @@ def save_sae(
     ours = {
         "debias_ssae_version": version("debias-ssae"),
         "cfg": cfg.model_dump(mode="json"),
+        "cfg_sha256": _digest(cfg.model_dump(mode="json")),
         "fingerprint": sae.fingerprint(),
         "weights_sha256": sha256(weights).hexdigest(),
         "metadata": metadata or {},
@@ -145,7 +145,23 @@ def load_sae(path: str | Path, *, sample: Tensor | None = None) -> SparseAutoenc
     anything but tensors (nothing is ever executed).
     """
     path = Path(path)
-    sae = _load_native(path) if (path / OURS).exists() else READERS[detect_format(path)](path)
+    try:
+        sae = _load_native(path) if (path / OURS).exists() else READERS[detect_format(path)](path)
+    except InputError:
+        raise
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        # settings of another library that are not of the kind they should be
+        raise InputError(
+            f"{path} holds no SAE that can be read: {type(error).__name__}: {one_line(error)}"
+        ) from error
     if sample is not None:
         with torch.no_grad():
             share = fvu(sample, sae(sample).x_hat)
@@ -170,30 +186,34 @@ def load_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def _load_native(path: Path) -> SparseAutoencoder:
-    ours = read_json(path / OURS)
-    try:
-        cfg = SAEConfig(**ours.get("cfg", {}))
-    except (TypeError, ValidationError) as error:
-        raise InputError(f"{path / OURS}: {error}") from error
-    take = TensorReader(read_tensors(path / WEIGHTS), path / WEIGHTS)
+    ours, weights = read_json(path / OURS), path / WEIGHTS
+    described = ours.get("cfg")
+    if not isinstance(described, dict) or ours.get("cfg_sha256") not in (None, _digest(described)):
+        raise InputError(f"{path / OURS} is damaged: its cfg is not what was written; save the SAE again")
+    cfg = make_config(SAEConfig, described, str(path / OURS))
+    data = read_bytes(weights)
+    if ours.get("weights_sha256") not in (None, sha256(data).hexdigest()):  # older files do not tell
+        raise InputError(
+            f"{weights} is not what {OURS} describes: saving was interrupted, or a file was changed; "
+            "save the SAE again"
+        )
+    take = TensorReader(read_tensors(weights, data), weights)
+    # shapes are compared before anything of the described size is made
+    W_enc, W_dec = take("W_enc", (cfg.d_in, cfg.d_sae)), take("W_dec", (cfg.d_sae, cfg.d_in))
     sae = SparseAutoencoder(cfg, random_state=0)
     with torch.no_grad():
-        sae.W_enc.copy_(take("W_enc", (cfg.d_in, cfg.d_sae)).T)
+        sae.W_enc.copy_(W_enc.T)
         sae.b_enc.copy_(take("b_enc", (cfg.d_sae,)))
-        sae.W_dec.copy_(take("W_dec", (cfg.d_sae, cfg.d_in)))
+        sae.W_dec.copy_(W_dec)
         sae.b_dec.copy_(take("b_dec", (cfg.d_in,)))
         if SAELENS_NAMES[cfg.architecture] == "jumprelu":
             threshold = take("threshold", (cfg.d_sae,))
             sae.threshold.copy_(threshold if cfg.architecture == "jumprelu" else threshold[0])
-    expected = ours.get("weights_sha256")  # older files do not tell
-    with (path / WEIGHTS).open("rb") as file:  # read in pieces: the weights may be large
-        found = file_digest(file, "sha256").hexdigest()
-    if expected not in (None, found):
-        raise InputError(
-            f"{path / WEIGHTS} is not what {OURS} describes: saving was interrupted, or a file was changed; "
-            "save the SAE again"
-        )
     return sae
+
+
+def _digest(described: dict[str, Any]) -> str:
+    return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(tensor: Tensor) -> Tensor:

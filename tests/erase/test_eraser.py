@@ -8,6 +8,7 @@ from safetensors.torch import save
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import sealed_arrays, write_arrays
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
@@ -158,11 +159,18 @@ def test_damaged_erasers_are_named(tmp_path) -> None:  # type: ignore[no-untyped
     whole = file.read_bytes()
     for wrong in (b"", whole[:-9], save({"x": torch.zeros(2)}), whole.replace(b"W_enc", b"W_abc")):
         file.write_bytes(wrong)
-        with pytest.raises(InputError, match="damaged"):
+        with pytest.raises(InputError, match=r"damaged|checksum differs"):
             LatentEraser.load(file)
-    file.write_bytes(whole.replace(rb"\"format\": 2", rb"\"format\": 9"))
-    with pytest.raises(InputError, match="format 9"):
-        LatentEraser.load(file)
+    arrays, about = sealed_arrays(save_again(eraser, file))
+    for change in ({"format": 9}, {"cfg": {}}, {"latents": ["a"]}, {"latents": [10**6]}, {"alpha": None}):
+        write_arrays(file, arrays, about | change)
+        with pytest.raises(InputError, match=r"format 9|damaged|latent"):
+            LatentEraser.load(file)
+
+
+def save_again(eraser: LatentEraser, file: Path) -> Path:
+    eraser.save(file)
+    return file
 
 
 def test_rows_of_another_width_are_refused() -> None:

@@ -333,11 +333,15 @@ def test_what_is_missing_or_misshapen_is_named(tmp_path, ours):
     ):
         fresh()
         damage(weights, **changes)
+        if ours:  # whose checksums would say it first
+            described = json.loads((tmp_path / "ssae.json").read_text())
+            del described["weights_sha256"]
+            (tmp_path / "ssae.json").write_text(json.dumps(described))
         with pytest.raises(InputError, match=said):
             load_sae(tmp_path)
     fresh()
     weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match=r"is damaged|saving was interrupted"):
         load_sae(tmp_path)
     fresh()
     weights.unlink()
