@@ -123,7 +123,10 @@ class LatentEraser:
                 raise InputError(f"{file} is damaged: its weights have another shape than it says")
             sae = SparseAutoencoder(cfg, random_state=0)
             sae.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-            return cls(sae, tuple(int(i) for i in about["latents"]), float(about["alpha"]))
+            latents, alpha = tuple(about["latents"]), float(about["alpha"])
+            if not all(type(i) is int and 0 <= i < cfg.d_sae for i in latents) or not 0 <= alpha <= 1:
+                raise InputError(f"{file} is damaged: it names latents or a share that there are not")
+            return cls(sae, latents, alpha)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise

@@ -1,5 +1,7 @@
 """Laws of the latent eraser."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
