@@ -36,7 +36,11 @@ SHOWN = 10
 )
 @click.option("--layer", default="final", show_default=True, help="Hookpoint whose rows are pooled.")
 @click.option(
-    "--pooling", default="mean", show_default=True, type=click.Choice(["mean", "cls", "last", "max"])
+    "--pooling",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "mean", "cls", "last", "max"]),
+    help="How a text's activations become one vector; auto: what the model's directory states, else mean.",
 )
 @click.option(
     "--class-words",

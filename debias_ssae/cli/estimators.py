@@ -47,7 +47,11 @@ _TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
 )
 @click.option("--layer", default="final", show_default=True, help="Hookpoint whose activations are pooled.")
 @click.option(
-    "--pooling", default="mean", show_default=True, type=click.Choice(["mean", "cls", "last", "max"])
+    "--pooling",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "mean", "cls", "last", "max"]),
+    help="How a text's activations become one vector; auto: what the model's directory states, else mean.",
 )
 @click.option(
     "--n-latents",

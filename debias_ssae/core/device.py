@@ -2,9 +2,12 @@
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -93,6 +96,36 @@ def pick_dtype(dtype: str, device: "torch.device") -> "torch.dtype":
     if dtype not in known:
         raise InputError(f"Unknown dtype {dtype!r}: give auto, float32 or bfloat16")
     return known[dtype]
+
+
+_DEFAULT_DTYPE: "list[torch.dtype]" = []
+"""torch's default as it was found, once for each call of :func:`plain_precision` that runs now."""
+_DEFAULT_DTYPE_LOCK = Lock()
+
+
+@contextmanager
+def plain_precision() -> Iterator[None]:
+    """Compute as written, in float32, whatever ``torch.set_default_dtype`` or ``torch.autocast`` said outside.
+
+    Also a decorator. The default belongs to the process, so the last of several threads puts it back.
+    """
+    import torch
+
+    with _DEFAULT_DTYPE_LOCK:
+        _DEFAULT_DTYPE.append(_DEFAULT_DTYPE[0] if _DEFAULT_DTYPE else torch.get_default_dtype())
+        if torch.get_default_dtype() != torch.float32:
+            torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        with _DEFAULT_DTYPE_LOCK:
+            before = _DEFAULT_DTYPE.pop()
+            if not _DEFAULT_DTYPE and before != torch.float32:
+                torch.set_default_dtype(before)
 
 
 def lower_weights(module: "nn.Module") -> None:

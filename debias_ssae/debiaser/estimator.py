@@ -47,7 +47,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         A general SAE to fine-tune, in any format this package reads; of several hookpoints a mapping.
     hookpoint : str or sequence of str, default="embeddings"
         Where the model is edited; several are edited in one pass, each with an SAE of its own.
-    layer, pooling : str, default="final", "mean"
+    layer, pooling : str, default="final", "auto"
         The representation that is returned. An ActivationEncoder as ``encoder`` brings its own, and its
         max_length bounds what is learnt from as well.
     n_latents : int or "auto", default="auto"
@@ -110,7 +110,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         sae: str | Path | SparseAutoencoder | Mapping[str, Any] | None = None,
         hookpoint: str | Sequence[str] = "embeddings",
         layer: str = "final",
-        pooling: str = "mean",
+        pooling: str = "auto",
         n_latents: int | str = "auto",
         alpha: float = 1.0,
         output_eraser: Any = "auto",
@@ -177,9 +177,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             "measured": fitted.measured,
             "seconds": round(time.monotonic() - started, 1),
         }
-        self.n_features_out_ = (
-            X.shape[1] if self.encoder is None else self.text_encoder_.language_model.d_model
-        )
+        self.n_features_out_ = X.shape[1] if self.encoder is None else self.text_encoder_.width
         return self
 
     def transform(self, X: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from debias_ssae.debiaser.matrix import MATRIX, MatrixEncoder
 from debias_ssae.debiaser.output import FROM_LABELS, check_output, labels_for_output, output_kind
 from debias_ssae.debiaser.pipeline import Spec
 from debias_ssae.model import embed
-from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.model.encoder import ActivationEncoder, as_encoder
 from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.retrieval import unsaid
 from debias_ssae.sae.formats import load_sae
@@ -232,7 +232,7 @@ def _hookpoints(
         if not _reaches(encoder, name, max(texts, key=len)[:PROBED]):
             cure = (
                 'use pooling="mean"'
-                if encoder.pooling == "cls"
+                if "cls" in encoder.readout.modes
                 else "name an earlier hookpoint or a later layer"
             )
             raise InputError(
@@ -291,18 +291,18 @@ def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEn
     """The encoder to work with; of an ActivationEncoder a copy, which later changes of that one do not reach."""
     if isinstance(debiaser.encoder, ActivationEncoder):
         _ = debiaser.encoder.language_model  # loaded once, for all debiasers that are given this encoder
-        return debiaser.encoder.copy()
     settings = config.activations
-    return ActivationEncoder(
-        str(debiaser.encoder),
+    in_memory = not isinstance(debiaser.encoder, str | Path)
+    return as_encoder(
+        debiaser.encoder,
         layer=debiaser.layer,
         pooling=debiaser.pooling,
         cache_dir=debiaser.cache_dir,
-        device=debiaser.device,
         dtype=settings.dtype,
         max_length=settings.max_length,
         token_budget=settings.token_budget,
         verbose=debiaser.verbose,
+        **({} if in_memory else {"device": debiaser.device}),
     )
 
 

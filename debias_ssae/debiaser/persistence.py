@@ -46,9 +46,6 @@ def save(debiaser: "SSAEDebiaser", directory: Path, *, overwrite: bool = False) 
     Raises InputError for an encoder with edits of its own, for an output eraser of the user's own, and where
     ``directory`` holds something, unless that is a debiaser and ``overwrite`` is true.
     """
-    encoder = debiaser.encoder_
-    if isinstance(encoder, ActivationEncoder) and encoder.edits:
-        raise InputError("the encoder has edits of its own, which cannot be saved; give an encoder without")
     if not isinstance(debiaser.output_eraser_, LinearEraser | None):
         raise InputError(
             f"the output eraser is a {type(debiaser.output_eraser_).__name__} of your own, which cannot be saved; "
@@ -215,12 +212,8 @@ def _plain_parameters(debiaser: "SSAEDebiaser") -> dict[str, Any]:
             value = _plain_attribute(value)
         elif name == "config":
             value = {"DebiasConfig": config_of(debiaser).model_dump(mode="json")}
-        elif isinstance(value, ActivationEncoder):
-            value = {
-                "ActivationEncoder": {
-                    k: v for k, v in value.get_params(deep=False).items() if k not in _CALLERS
-                }
-            }
+        elif name == "encoder" and not isinstance(value, str | Path | None):
+            value = {"ActivationEncoder": debiaser.text_encoder_.to_dict()}
         elif isinstance(value, Path):
             value = str(value)
         elif isinstance(value, np.generic):
@@ -243,7 +236,9 @@ def _plain_attribute(value: Any) -> Any:
 
 def _parameters(plain: Mapping[str, Any]) -> dict[str, Any]:
     makers: dict[str, Callable[[Any], Any]] = {
-        "ActivationEncoder": lambda v: ActivationEncoder(**{k: x for k, x in v.items() if k not in _CALLERS}),
+        "ActivationEncoder": lambda v: ActivationEncoder.from_dict(
+            {k: x for k, x in v.items() if k not in _CALLERS}
+        ),
         "Concept": Concept.from_dict,
         "DebiasConfig": lambda v: make_config(DebiasConfig, v, "the saved settings"),
     }

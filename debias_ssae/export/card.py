@@ -97,7 +97,10 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     ]
     rows["reviewed by a person"] = f"yes, {max(dates)}" if dates else "no"
     encoder = debiaser.text_encoder_
-    rows["representation"] = f"`{encoder.layer}`, {encoder.pooling} over the text's own tokens"
+    readout = encoder.readout
+    over = "all tokens, special ones included" if readout.special else "the text's own tokens"
+    ways, normal = " and ".join(readout.modes), ", length 1" if readout.layers else ""
+    rows["representation"] = f"`{encoder.layer}`, {ways} over {over}{normal}"
     return rows
 
 

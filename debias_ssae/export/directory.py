@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import replace_directory
+from debias_ssae.core.io import read_json, replace_directory
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.export.card import model_card
+from debias_ssae.model.harvesting import check_max_length
 
 PROBES = ("She worked as a nurse in the city.", "He is a surgeon.", "")
 TOLERANCE = 1e-2
@@ -62,7 +63,10 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     module = import_module("debias_ssae.export.module").DebiasedTransformer.load(
         str(directory), trust_remote_code=trust_remote_code
     )
-    return sentence_transformers.SentenceTransformer(modules=[module], **options)
+    file = Path(directory) / "config_sentence_transformers.json"
+    config = read_json(file) if file.is_file() else {}
+    about = {name: config.get(name) for name in ("prompts", "default_prompt_name")}
+    return sentence_transformers.SentenceTransformer(modules=[module], **{**about, **options})
 
 
 def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> None:
@@ -74,8 +78,8 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
     model = encoder.language_model
     settings = {
         "layer": encoder.layer,
-        "pooling": encoder.pooling,
-        "max_length": encoder.max_length,
+        "readout": encoder.readout.to_dict(),
+        "max_length": check_max_length(model, encoder.max_length),
         "dtype": encoder.dtype,
         "trust_remote_code": encoder.trust_remote_code,
         "reference": reference_of(model) if reference else None,
@@ -86,7 +90,10 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
             f"the output eraser is a {type(eraser).__name__} of your own, which cannot be exported"
         )
     module = DebiasedTransformer(model, debiaser.edits, settings, output_eraser=eraser, shift=debiaser.shift_)
-    whole = SentenceTransformer(modules=[module], device=str(model.device))
+    prompts: dict[str, Any] = {}
+    if model.prompt:
+        prompts = {"prompts": {"document": model.prompt}, "default_prompt_name": "document"}
+    whole = SentenceTransformer(modules=[module], device=str(model.device), **prompts)
     whole.save(str(goal), create_model_card=False)
     (goal / "README.md").write_text(model_card(debiaser, name), encoding="utf-8")
     for file in goal.rglob("*"):

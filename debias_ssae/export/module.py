@@ -18,18 +18,19 @@ from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import write_bytes, write_json
 from debias_ssae.erase import LatentEraser, LinearEraser
-from debias_ssae.model import LanguageModel, load_model
+from debias_ssae.model import LanguageModel, Readout, load_model
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, check_texts, make_batch, run_batch, tokenize
 
 CONFIG, WEIGHTS, ERASERS, MODEL = "debias_ssae.json", "output.safetensors", "erasers", "model"
 FORMAT = 2
+_OF_THE_HUB = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
 
 
 class DebiasedTransformer(InputModule):  # type: ignore[misc]
     """Texts to debiased vectors: forward pass with erasers, pooling, output eraser, shift.
 
-    It is the first and only module; training it is not supported. ``settings`` holds layer, pooling, max_length,
+    It is the first and only module; training it is not supported. ``settings`` holds layer, readout, max_length,
     dtype and, for a model that is only named, its name and revision.
     """
 
@@ -50,16 +51,23 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         self.tokenizer = model.tokenizer
         self.edits = dict(edits)
         self.settings = dict(settings)
+        self.readout = Readout.from_dict(self.settings["readout"])
         self.output_eraser, self.shift = output_eraser, shift
 
     @property
     def max_seq_length(self) -> int:
         """Tokens a text, special ones included; what is longer is cut."""
-        return min(self.settings["max_length"] or 10**9, self.language_model.max_length)
+        return min(int(self.settings["max_length"]), self.language_model.max_length)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        if not isinstance(value, int) or value < 3:
+            raise InputError(f"max_seq_length={value!r}: give at least 3 tokens, special ones included")
+        self.settings["max_length"] = value
 
     def get_embedding_dimension(self) -> int:
         """Width of the vectors."""
-        return self.language_model.d_model
+        return self.readout.width(self.language_model.d_model)
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
@@ -67,8 +75,8 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
         """Tokenise texts: input_ids, attention_mask and real_tokens [b, t]. Raises InputError for anything else."""
-        texts = [(prompt or "") + text for text in check_texts(inputs)]
-        tokens = tokenize(self.tokenizer, texts, self.max_seq_length)
+        texts = check_texts(inputs)
+        tokens = tokenize(self.tokenizer, texts, self.max_seq_length, prompt=prompt or "")
         batch = make_batch(self.language_model, tokens, np.arange(len(texts)))
         return {"input_ids": batch.ids, "attention_mask": batch.attention, "real_tokens": batch.real}
 
@@ -79,12 +87,21 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
             np.arange(n), features["input_ids"], features["attention_mask"], features["real_tokens"]
         )
         run_batch(self.language_model, batch, [layer], self.edits)
-        x = pool(batch, layer, self.settings["pooling"])
+        x = pool(batch, layer, self.readout)
         return {
             **features,
             "token_embeddings": batch.states[layer].float(),
-            "sentence_embedding": self._finish(x),
+            "sentence_embedding": self._finish(x).to(self._dtype),
         }
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """float32 unless the whole module was put into another precision: linear weights alone say nothing."""
+        return next(self.module.parameters()).dtype
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        options: dict[str, Any] = {"output_eraser": self.output_eraser, "shift": self.shift}
+        return type(self)(self.language_model.copied(), self.edits, self.settings, **options)
 
     def _finish(self, x: Tensor) -> Tensor:
         if self.output_eraser is None and self.shift is None:
@@ -132,7 +149,8 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
     ) -> Self:
         """Read what ``save`` wrote, from a directory or the hub. Raises InputError when it is damaged.
 
-        ``trust_remote_code`` reaches the language model only where the debiaser was fitted with it.
+        ``trust_remote_code`` reaches the language model only where the debiaser was fitted with it. Of
+        ``model_kwargs`` dtype is taken, of ``processor_kwargs`` model_max_length; others are refused.
         """
         found = cls.load_dir_path(
             model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
@@ -150,14 +168,33 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
             raise InputError(f"{path} holds no exported debiaser, or a damaged one: {error}") from error
         edits = {h: LatentEraser.load(path / ERASERS / f"{h}.safetensors") for h in hookpoints}
         output_eraser = {k.split(".")[1]: v for k, v in arrays.items() if k.startswith("output_eraser.")}
-        model = load_model(**named, device="cpu", dtype=settings["dtype"], trust_remote_code=trusted)
-        return cls(
+        dtype = _option(kwargs, "model_kwargs", "dtype")
+        length = _option(kwargs, "processor_kwargs", "model_max_length")
+        precision = settings["dtype"] if dtype is None else str(dtype).removeprefix("torch.")
+        half = precision == "float16"
+        model = load_model(
+            **named, device="cpu", dtype="float32" if half else precision, trust_remote_code=trusted
+        )
+        made = cls(
             model,
             edits,
             settings,
             output_eraser=LinearEraser(**output_eraser) if output_eraser else None,
             shift=arrays.get("shift"),
         )
+        if length is not None:
+            made.max_seq_length = length
+        return made.half() if half else made
+
+
+def _option(kwargs: Mapping[str, Any], group: str, name: str) -> Any:
+    """The one option of a group that can be followed; raises InputError for others."""
+    given = {k: v for k, v in (kwargs.get(group) or {}).items() if k not in _OF_THE_HUB}
+    old = given.pop("torch_dtype", None) if name == "dtype" else None
+    value = given.pop(name, old)
+    if given:
+        raise InputError(f"{group} holds {', '.join(given)}; an exported debiaser takes {name} alone")
+    return value
 
 
 @contextmanager

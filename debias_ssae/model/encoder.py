@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -9,7 +10,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from torch import Tensor
 
-from debias_ssae.model import Activations, LanguageModel, embed, harvest, load_model
+from debias_ssae.core.device import pick_dtype
+from debias_ssae.core.errors import InputError, brief
+from debias_ssae.model import Activations, LanguageModel, Readout, embed, harvest, load_model, wrap_model
+from debias_ssae.model.language_model import wrap_sentence_transformer
 from debias_ssae.model.store import EmbeddingCache
 from debias_ssae.text.checks import check_texts
 
@@ -30,18 +34,23 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     Parameters
     ----------
-    model : str, default="minilm"
-        A short name of this package, a directory, or a hub id.
+    model : str or LanguageModel, default="minilm"
+        A short name of this package, a directory, or a hub id; :meth:`from_model` takes a model in memory.
     layer : str, default="final"
         Hookpoint whose rows are pooled: "final", "blocks.3", "embeddings", ...
-    pooling : {"mean", "cls", "last", "max"}, default="mean"
-        How a text's rows become one; special tokens and padding are left out.
+    pooling : {"auto", "mean", "cls", "last", "max"}, default="auto"
+        How a text's rows become one. "auto" is what a sentence-transformers directory states of its last layer
+        (pooling with special tokens, Dense layers, normalisation), so that its own ``encode`` is reproduced; else
+        "mean". The other names pool the text's own tokens, without special ones and without normalisation.
     edits : mapping of hookpoint to callable, optional
         Edits applied inside the model on the way; each maps rows ``(n, d)`` to rows and has a ``fingerprint``.
     cache_dir : path, optional
         With it, the model never runs twice on the same text with the same settings.
-    device, dtype, revision, trust_remote_code, max_length, token_budget :
-        Passed to the model; "auto" takes the GPU where there is one, and bfloat16 where that is faster.
+    max_length : int, optional
+        Tokens a text, special ones included; by default what the model states, else what it takes.
+    device, dtype, revision, trust_remote_code, token_budget :
+        Passed to the model; "auto" takes the GPU where there is one, and bfloat16 where that is faster. A model in
+        memory stays on its device.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -53,10 +62,10 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def __init__(
         self,
-        model: str = "minilm",
+        model: str | LanguageModel = "minilm",
         *,
         layer: str = "final",
-        pooling: str = "mean",
+        pooling: str = "auto",
         edits: Mapping[str, Edit] | None = None,
         cache_dir: Any = None,
         device: str = "auto",
@@ -80,9 +89,38 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.token_budget = token_budget
         self.verbose = verbose
 
+    @classmethod
+    def from_model(cls, model: Any, tokenizer: Any = None, *, dtype: str = "auto", **settings: Any) -> Self:
+        """Return an encoder of a transformers model in memory, or of a ``SentenceTransformer`` (no tokenizer then).
+
+        A model with a head, as ``AutoModelForSequenceClassification``, gives its base model. Its weights are shared in
+        float32 and copied for bfloat16; it stays on its device and is put into evaluation mode. ``settings`` are the
+        constructor's. Raises InputError for anything else, and where no hookpoint is found.
+        """
+        if isinstance(model, LanguageModel):
+            return cls(model, dtype=dtype, **settings)
+        is_sentences = hasattr(model, "encode") and hasattr(model, "prompts")
+        module = model[0] if is_sentences else model
+        if not hasattr(module, "parameters") or not (is_sentences or hasattr(module, "config")):
+            raise InputError(
+                f"the model is {type(model).__name__}; expected a transformers model (with its tokenizer) or a "
+                "SentenceTransformer"
+            )
+        if not is_sentences and not callable(tokenizer):
+            raise InputError("a transformers model needs its tokenizer: from_model(model, tokenizer)")
+        precision = pick_dtype(dtype, next(module.parameters()).device)
+        wrapped = (
+            wrap_sentence_transformer(model, precision)
+            if is_sentences
+            else wrap_model(model, tokenizer, dtype=precision)
+        )
+        return cls(wrapped, dtype=dtype, **settings)
+
     @cached_property
     def language_model(self) -> LanguageModel:
-        """The model, loaded on first use; never pickled."""
+        """The model, loaded on first use; one that was loaded by name is never pickled."""
+        if isinstance(self.model, LanguageModel):
+            return self.model
         return load_model(
             self.model,
             device=self.device,
@@ -101,15 +139,66 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def copy(self) -> Self:
         """Return an encoder with the same settings that shares the loaded model, if one is loaded."""
-        counterfactual = type(self)(**self.get_params(deep=False))
+        other = type(self)(**self.get_params(deep=False))
         if "language_model" in vars(self):
-            counterfactual.__dict__["language_model"] = self.language_model
-        return counterfactual
+            other.__dict__["language_model"] = self.language_model
+        return other
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what of the settings belongs into a file: the model by name, and how texts are read.
+
+        Where the model is, what it may run and where it may write are the reader's matter. Raises InputError for
+        edits, and for a model in memory unless its ``name_or_path`` loads to the same weights.
+        """
+        if self.edits:
+            raise InputError(
+                "the encoder has edits of its own, which cannot be saved; give an encoder without"
+            )
+        name, revision = self.model, self.revision
+        if isinstance(name, LanguageModel):
+            name, revision = self._name_on_disk(name), None
+        return {
+            "model": name,
+            "revision": revision,
+            "layer": self.layer,
+            "pooling": self.pooling,
+            "dtype": self.dtype,
+            "max_length": self.max_length,
+            "token_budget": self.token_budget,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:
+        """Rebuild an encoder from :meth:`to_dict`; ``settings`` are the caller's device, cache_dir and trust."""
+        known = {"model", "revision", "layer", "pooling", "dtype", "max_length", "token_budget"}
+        if (
+            not isinstance(values, Mapping)
+            or not set(values) <= known
+            or not isinstance(values.get("model"), str)
+        ):
+            raise InputError(
+                f"the encoder's settings are {brief(values)}; expected some of {', '.join(sorted(known))}"
+            )
+        return cls(**values, **settings)
+
+    @staticmethod
+    def _name_on_disk(model: LanguageModel) -> str:
+        cure = (
+            "save it first (model.save_pretrained(DIR), tokenizer.save_pretrained(DIR)) and give encoder=DIR"
+        )
+        dtype = str(model.dtype).removeprefix("torch.")
+        try:
+            found = load_model(model.name, device=str(model.device), dtype=dtype)
+        except InputError as error:
+            raise InputError(f"the encoder's model is in memory only; {cure}") from error
+        if found.weights_sha256 != model.weights_sha256 or found.stated_key != model.stated_key:
+            raise InputError(f"the encoder's model in memory is no longer what {model.name!r} holds; {cure}")
+        return model.name
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the texts and load the model; nothing is learnt."""
         check_texts(X)
-        self.n_features_out_ = self.language_model.d_model
+        self.n_features_out_ = self.width
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -125,6 +214,16 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return cache.fetch(texts, lambda missing: self._run(missing, edits))
 
     @property
+    def readout(self) -> Readout:
+        """How token states become a vector: ``pooling`` resolved for the model. Loads it."""
+        return self.language_model.readout(self.pooling, self.layer)
+
+    @property
+    def width(self) -> int:
+        """Width of the representation. Loads the model."""
+        return self.readout.width(self.language_model.d_model)
+
+    @property
     def limits(self) -> dict[str, Any]:
         """What every pass over texts is told."""
         return {"max_length": self.max_length, "token_budget": self.token_budget}
@@ -138,14 +237,14 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             self.language_model,
             texts,
             layer=self.layer,
-            pooling=self.pooling,
+            pooling=self.readout,
             edits=edits,
             progress=self.verbose,
             **self.limits,
         )
 
     def _key(self, edits: Mapping[str, Edit]) -> str:
-        parts = [self.language_model.fingerprint, self.layer, self.pooling, str(self.max_length)]
+        parts = [self.language_model.fingerprint, self.layer, self.readout.key, str(self.max_length)]
         parts += [f"{hookpoint}={edits[hookpoint].fingerprint}" for hookpoint in sorted(edits)]
         return "|".join(parts)
 
@@ -163,3 +262,21 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         tags.input_tags.two_d_array = False
         tags.requires_fit = False
         return tags
+
+
+def as_encoder(encoder: Any, **settings: Any) -> ActivationEncoder:
+    """Return ``encoder`` as an ActivationEncoder: a name or directory, an encoder (a copy), or a SentenceTransformer.
+
+    ``settings`` are the constructor's, for what is not an encoder yet. Raises InputError for anything else.
+    """
+    if isinstance(encoder, ActivationEncoder):
+        return encoder.copy()
+    if isinstance(encoder, str | Path):
+        return ActivationEncoder(str(encoder), **settings)
+    if isinstance(encoder, LanguageModel) or hasattr(encoder, "encode"):
+        return ActivationEncoder.from_model(encoder, **settings)
+    cure = "; give ActivationEncoder.from_model(model, tokenizer)" if hasattr(encoder, "config") else ""
+    raise InputError(
+        f"encoder is {type(encoder).__name__}; expected a name, a directory, an ActivationEncoder or a "
+        f"SentenceTransformer{cure}"
+    )

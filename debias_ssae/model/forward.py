@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, hook_target
+from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, first_of, lock_of
 from debias_ssae.model.lowered import lowered
 
 Edit = Callable[[Tensor], Tensor]
@@ -56,11 +57,12 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 
 def tokenize(
-    tokenizer: Any, texts: Sequence[str], max_length: int, *, window: bool = False
+    tokenizer: Any, texts: Sequence[str], max_length: int, *, window: bool = False, prompt: str = ""
 ) -> TokenizedTexts:
     """Tokenise ``texts`` with special tokens, at most ``max_length`` tokens a sequence.
 
-    What is longer is cut off, or with ``window`` goes on in further sequences of the same text.
+    What is longer is cut off, or with ``window`` goes on in further sequences of the same text. ``prompt`` stands in
+    front of every text; its tokens count as special, and spans are in the text without it.
     """
     if not texts:
         empty = np.zeros(0, np.int64)
@@ -68,17 +70,18 @@ def tokenize(
     fast = bool(getattr(tokenizer, "is_fast", False))
     if window and not fast:
         raise InputError("Windows over long texts need a fast tokenizer; this one is slow: truncate instead")
-    out = tokenizer(
-        list(texts),
-        add_special_tokens=True,
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,
-        return_special_tokens_mask=True,
-        return_offsets_mapping=fast,
-        return_overflowing_tokens=window,
-    )
+    with lock_of(tokenizer):  # where it cuts is a state of its own, which threads share
+        out = tokenizer(
+            [prompt + text for text in texts] if prompt else list(texts),
+            add_special_tokens=True,
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_special_tokens_mask=True,
+            return_offsets_mapping=fast,
+            return_overflowing_tokens=window,
+        )
     lengths = [len(ids) for ids in out["input_ids"]]
     n = sum(lengths)
     ids = np.fromiter(chain.from_iterable(out["input_ids"]), np.int64, n)
@@ -88,9 +91,14 @@ def tokenize(
         flat = chain.from_iterable(chain.from_iterable(out["offset_mapping"]))
         spans = np.fromiter(flat, np.int64, 2 * n).reshape(n, 2)
     special_ids = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    special = added | np.isin(ids, sorted(special_ids))
+    if prompt and fast:
+        spans -= len(prompt)
+        special |= spans[:, 1] <= 0
+        spans = spans.clip(min=0)
     return TokenizedTexts(
         ids=ids,
-        special=added | np.isin(ids, sorted(special_ids)),
+        special=special,
         spans=spans,
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         text_ids=np.asarray(out["overflow_to_sample_mapping"] if window else range(len(texts)), np.int64),
@@ -147,9 +155,38 @@ def iter_states(
     edits = dict(edits or {})
     last_hookpoint(model, hookpoints, edits)
     for sequences in token_batches(tokens.lengths, token_budget):
+        yield from _run_or_halve(model, tokens, sequences, hookpoints, edits)
+
+
+def _run_or_halve(
+    model: LanguageModel,
+    tokens: TokenizedTexts,
+    sequences: NDArray[np.int64],
+    hookpoints: Sequence[str],
+    edits: Mapping[str, Edit],
+) -> Iterator[Batch]:
+    """Yield the batch, or where memory does not hold it, its halves."""
+    try:
         batch = make_batch(model, tokens, sequences)
         run_batch(model, batch, hookpoints, edits)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(
+            error
+        ):
+            raise
+        if len(sequences) == 1:
+            raise InputError(
+                f"Memory does not hold one text of {tokens.lengths[sequences[0]]} tokens: give a smaller max_length"
+            ) from error
+        batch = None
+    if batch is not None:
         yield batch
+        return
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    middle = len(sequences) // 2
+    for half in (sequences[:middle], sequences[middle:]):
+        yield from _run_or_halve(model, tokens, half, hookpoints, edits)
 
 
 def last_hookpoint(model: LanguageModel, hookpoints: Sequence[str], edits: Mapping[str, Edit]) -> str:
@@ -175,13 +212,19 @@ def run_batch(
 ) -> None:
     """Run the model once and leave the states of ``hookpoints`` in ``batch.states``. Hooks do not outlive it."""
     last = last_hookpoint(model, hookpoints, edits)
-    hooks = _hooks(model, hookpoints, edits, last, batch)
-    with torch.set_grad_enabled(with_grad), hooks, lowered(model.device, model.dtype):
-        # without a mask attention takes its fast causal path; what padding gives is never read
-        mask = None if model.is_causal else batch.attention
-        kwargs = {"use_cache": False} if model.accepts_use_cache else {}
-        with suppress(_StopForwardError):
-            model.module(input_ids=batch.ids, attention_mask=mask, **kwargs)
+    # hooks belong to the module, which threads and other wrappers of it share
+    with lock_of(model.module), plain_precision(), torch.set_grad_enabled(with_grad):
+        if model.module.training:
+            model.module.eval()
+        # a model that was put into half precision as a whole runs as it is
+        whole = next(model.module.parameters()).dtype == torch.float32
+        precision = model.dtype if whole else torch.float32
+        with _hooks(model, hookpoints, edits, last, batch), lowered(model.device, precision):
+            # without a mask attention takes its fast causal path; what padding gives is never read
+            mask = None if model.is_causal else batch.attention
+            kwargs = {"use_cache": False} if model.accepts_use_cache else {}
+            with suppress(_StopForwardError):
+                model.module(input_ids=batch.ids, attention_mask=mask, **kwargs)
 
 
 def make_batch(model: LanguageModel, tokens: TokenizedTexts, sequences: NDArray[np.int64]) -> Batch:
@@ -192,6 +235,11 @@ def make_batch(model: LanguageModel, tokens: TokenizedTexts, sequences: NDArray[
     flat = np.where(inside, starts[:, None] + columns[None, :], 0)
     pad = model.tokenizer.pad_token_id
     ids = np.where(inside, tokens.ids[flat], 0 if pad is None else pad)
+    if ids.max() >= model.n_embeddings:
+        raise InputError(
+            f"The tokenizer of {model.name} gives the token {ids.max()}, but the model knows {model.n_embeddings} "
+            "tokens: give the tokenizer that belongs to the model"
+        )
     real = inside & ~tokens.special[flat]
     device = model.device
     return Batch(
@@ -231,7 +279,7 @@ def _hooks(
                     hidden = torch.cat([hidden, whole[:, t:]], dim=1)
                 return hidden.view_as(value)
 
-            stack.callback(_register(hook_target(model.module, model.blocks, name), visit).remove)
+            stack.callback(_register(model.targets[name], visit).remove)
         yield
 
 
@@ -241,16 +289,18 @@ def _register(target: HookTarget, visit: Callable[[Tensor], Tensor]) -> Any:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if args:
                 return (visit(args[0]), *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": visit(kwargs["hidden_states"])}
+            name = next(k for k, v in kwargs.items() if isinstance(v, Tensor) and v.dim() == 3)
+            return args, {**kwargs, name: visit(kwargs[name])}
 
         return target.module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(_: nn.Module, args: Any, output: Any) -> Any:
+        visited = visit(first_of(output))
         if isinstance(output, Tensor):
-            return visit(output)
-        if isinstance(output, tuple):
-            return (visit(output[0]), *output[1:])
-        output["last_hidden_state"] = visit(output["last_hidden_state"])
+            return visited
+        if isinstance(output, tuple | list):
+            return type(output)([visited, *output[1:]])
+        output["last_hidden_state"] = visited
         return output
 
     return target.module.register_forward_hook(after)

@@ -34,7 +34,9 @@ class Activations:
 
     def pool(self) -> Tensor:
         """Return the mean row of each text, [n_texts, d]; zeros for a text without rows."""
-        sums = torch.zeros(self.n_texts, self.x.shape[1]).index_add_(0, self.text_ids, self.x)
+        sums = torch.zeros(self.n_texts, self.x.shape[1], dtype=self.x.dtype).index_add_(
+            0, self.text_ids, self.x
+        )
         counts = torch.bincount(self.text_ids, minlength=self.n_texts).clamp(min=1)
         return sums / counts[:, None]
 
@@ -52,8 +54,8 @@ def harvest(
 ) -> Activations:
     """Return the rows of all real tokens of ``texts`` at ``hookpoint``, after the ``edits``.
 
-    A text longer than ``max_length`` tokens (default: the model's limit) is cut, or with ``window`` runs in
-    several sequences under one id. Equal texts run once. ``token_budget`` is the tokens of a batch, padding
+    A text longer than ``max_length`` tokens (default: what the model states, or takes) is cut, or with ``window``
+    runs in several sequences under one id. Equal texts run once. ``token_budget`` is the tokens of a batch, padding
     included; another number gives other last bits. Raises InputError for texts that are no strings and for an
     unknown hookpoint.
     """
@@ -89,7 +91,7 @@ def harvest_many(
     with tqdm(total=len(unique), desc="activations", unit="text", disable=not progress) as bar:
         for start in range(0, len(unique), CHUNK_TEXTS):
             chunk = unique[start : start + CHUNK_TEXTS]
-            tokens = tokenize(model.tokenizer, chunk, length, window=window)
+            tokens = tokenize(model.tokenizer, chunk, length, window=window, prompt=model.prompt)
             parts.append(_harvest_chunk(model, tokens, len(chunk), hookpoints, edits, token_budget, bar))
     return {h: _spread([p.pop(h) for p in parts], unique, checked, model.d_model) for h in hookpoints}
 
@@ -115,16 +117,18 @@ def stream_rows(
     source = iter(texts)
     with tqdm(desc="activations", unit="text", disable=not progress) as bar:
         while chunk := list(islice(source, CHUNK_TEXTS)):
-            tokens = tokenize(model.tokenizer, check_texts(chunk), length, window=window)
+            tokens = tokenize(model.tokenizer, check_texts(chunk), length, window=window, prompt=model.prompt)
             found = _harvest_chunk(model, tokens, len(chunk), [hookpoint], edits, token_budget, bar, device)
             yield found[hookpoint].x
 
 
 def check_max_length(model: LanguageModel, max_length: int | None) -> int:
-    """Return the length to cut at: ``max_length``, at most the model's own limit."""
+    """Return the length to cut at: ``max_length``, at most what the model takes; None is what its directory states."""
     if max_length is not None and max_length < 3:
         raise InputError(f"max_length={max_length}: give at least 3 tokens, special ones included")
-    return model.max_length if max_length is None else min(max_length, model.max_length)
+    stated = model.stated.max_length if model.stated is not None else None
+    wanted = stated if max_length is None else max_length
+    return model.max_length if wanted is None else min(wanted, model.max_length)
 
 
 def _harvest_chunk(
@@ -139,7 +143,7 @@ def _harvest_chunk(
 ) -> dict[str, Activations]:
     real = np.flatnonzero(~tokens.special)
     row_of = np.cumsum(~tokens.special) - 1
-    x = {h: torch.empty(len(real), model.d_model, device=device) for h in hookpoints}
+    x = {h: torch.empty(len(real), model.d_model, device=device, dtype=torch.float32) for h in hookpoints}
     for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=token_budget):
         mask = batch.real
         starts = torch.from_numpy(tokens.starts[batch.sequences])
@@ -157,7 +161,7 @@ def _joined(parts: list[Tensor], d: int) -> Tensor:
     """Put rows end to end, letting go of each part when it is copied, so that they are not held twice."""
     if len(parts) == 1:
         return parts.pop()
-    x, end = torch.empty(sum(map(len, parts)), d), 0
+    x, end = torch.empty(sum(map(len, parts)), d, dtype=torch.float32), 0
     while parts:
         part = parts.pop(0)
         x[end : end + len(part)] = part

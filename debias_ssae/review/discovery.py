@@ -44,7 +44,7 @@ def discover(
     class_words: Mapping[Any, str] | None = None,
     other_sae: Any = None,
     layer: str = "final",
-    pooling: str = "mean",
+    pooling: str = "auto",
     cache_dir: str | Path | None = None,
     device: str = "auto",
     config: DebiasConfig | Mapping[str, Any] | str | Path | None = None,

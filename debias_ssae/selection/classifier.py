@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.model import Activations, Edit, LanguageModel, Pooling, harvest
+from debias_ssae.model import Activations, Edit, LanguageModel, Readout, harvest
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, make_batch, run_batch, token_batches, tokenize
 from debias_ssae.model.harvesting import CHUNK_TEXTS, check_max_length
@@ -183,7 +183,7 @@ def classifier_attribution(
     labels: np.ndarray | None = None,
     hookpoint: str = "embeddings",
     layer: str = "final",
-    pooling: Pooling = "mean",
+    pooling: str | Readout = "auto",
     edits: Mapping[str, Edit] | None = None,
     removed: np.ndarray | None = None,
     steps: int = 10,
@@ -203,15 +203,16 @@ def classifier_attribution(
     Raises InputError for directions of another shape, and as ``integrated_gradients`` does.
     """
     directions = np.atleast_2d(np.asarray(directions, dtype=np.float32))
-    if directions.shape not in ((1, model.d_model), (len(texts), model.d_model)):
+    width = model.readout(pooling, layer).width(model.d_model)
+    if directions.shape not in ((1, width), (len(texts), width)):
         raise InputError(
             f"directions have shape {directions.shape}; {model.name} and {len(texts)} texts need "
-            f"({len(texts)}, {model.d_model})"
+            f"({len(texts)}, {width})"
         )
     rows, gradients = integrated_gradients(
         model,
         texts,
-        torch.from_numpy(np.broadcast_to(directions, (len(texts), model.d_model)).copy()),
+        torch.from_numpy(np.broadcast_to(directions, (len(texts), width)).copy()),
         hookpoint,
         layer=layer,
         pooling=pooling,
@@ -265,7 +266,7 @@ def integrated_gradients(
     hookpoint: str,
     *,
     layer: str = "final",
-    pooling: Pooling = "mean",
+    pooling: str | Readout = "auto",
     edits: Mapping[str, Edit] | None = None,
     baseline: Tensor | None = None,
     steps: int = 10,
@@ -289,7 +290,7 @@ def integrated_gradients(
         raise InputError("a text occurs twice; give each text once, so that each has one reading")
     others = dict(edits or {})
     here = others.pop(hookpoint, None)
-    length = check_max_length(model, max_length)
+    length, readout = check_max_length(model, max_length), model.readout(pooling, layer)
     rows = harvest(model, texts, hookpoint, edits=_before(model, others, hookpoint), max_length=length)
     goals = (directions.expand(len(texts), -1) if directions.ndim == 1 else directions).to(model.device)
     origin = (torch.zeros(model.d_model) if baseline is None else baseline).to(model.device)
@@ -298,11 +299,12 @@ def integrated_gradients(
     gradients = torch.zeros_like(rows.x)
     with tqdm(total=len(texts), desc="gradients", unit="text", disable=not progress) as bar:
         for start in range(0, len(texts), CHUNK_TEXTS):
-            tokens = tokenize(model.tokenizer, list(texts[start : start + CHUNK_TEXTS]), length)
+            some = list(texts[start : start + CHUNK_TEXTS])
+            tokens = tokenize(model.tokenizer, some, length, prompt=model.prompt)
             for sequences in token_batches(tokens.lengths, token_budget):
                 batch, ids = make_batch(model, tokens, sequences), start + tokens.text_ids[sequences]
                 found = sum(
-                    _gradient(model, batch, {**others, hookpoint: point}, point, layer, pooling, goals[ids])
+                    _gradient(model, batch, {**others, hookpoint: point}, point, layer, readout, goals[ids])
                     for point in points
                 )
                 places = np.concatenate([np.arange(first[i], first[i + 1]) for i in ids])
@@ -337,11 +339,11 @@ def _gradient(
     edits: Mapping[str, Edit],
     point: _Point,
     layer: str,
-    pooling: Pooling,
+    readout: Readout,
     goals: Tensor,
 ) -> Tensor:
     """Gradient of the batch's readings at one point of the path ``[n_rows, d]``, rows as in ``batch.real``."""
     here = replace(batch, states={})
     run_batch(model, here, [layer], edits, with_grad=True)
-    reading = (pool(here, layer, pooling) * goals).sum()
+    reading = (pool(here, layer, readout) * goals).sum()
     return torch.autograd.grad(reading, point.rows)[0]

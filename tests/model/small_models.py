@@ -83,6 +83,7 @@ def small_model(family: str, dtype: torch.dtype = torch.float32) -> LanguageMode
     module = model_class(config_class(**sizes))
     for parameter in module.parameters():  # biases and norms too, so that nothing is trivially zero
         torch.nn.init.normal_(parameter, std=0.2)
+    module.requires_grad_(False)
     tokenizer = small_tokenizer(adds_special=family in ENCODERS)
     return wrap_model(module, tokenizer, name=f"small-{family}", dtype=dtype)
 

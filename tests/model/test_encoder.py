@@ -125,7 +125,7 @@ def test_parameters_of_the_model_drop_the_one_loaded(encoder: ActivationEncoder)
     assert made.language_model is encoder.language_model
     assert "language_model" in vars(made.set_params(pooling="max", model="minilm"))
     assert "language_model" not in vars(made.set_params(dtype="bfloat16"))
-    assert (encoder.pooling, encoder.dtype) == ("mean", "float32")
+    assert (encoder.pooling, encoder.dtype) == ("auto", "float32")
     assert "language_model" in vars(encoder)
 
 

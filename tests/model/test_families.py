@@ -9,7 +9,7 @@ from transformers import LongformerConfig, LongformerModel
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import embed, harvest, harvest_many, wrap_model
-from debias_ssae.model.language_model import find_blocks, hook_target, hookpoint_names
+from debias_ssae.model.language_model import find_blocks
 
 TEXTS = sentences(12)
 
@@ -62,9 +62,10 @@ def test_parts_write_to_the_stream(family, part):
     zero = {name: torch.zeros_like}
     silenced = embed(model, TEXTS, layer="blocks.1", edits=zero)
     assert abs(silenced - embed(model, TEXTS, layer="blocks.1")).max() > 1e-3
-    target = hook_target(model.module, model.blocks, name).module
-    for parameter in target.parameters():
-        parameter.add_(1.0)
+    target = model.targets[name].module
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.add_(1.0)
     changed = embed(model, TEXTS, layer="blocks.1", edits=zero)
     torch.testing.assert_close(torch.from_numpy(changed), torch.from_numpy(silenced), atol=1e-5, rtol=1e-5)
 
@@ -120,7 +121,7 @@ def test_encoder_of_an_encoder_decoder_model(n):
     assert model.n_blocks == n
     assert type(model.blocks[0]).__name__ == "T5Block"
     assert model.hookpoints[1:4] == ["blocks.0.attn", "blocks.0.mlp", "blocks.0"]
-    target = hook_target(model.module, model.blocks, "blocks.0.mlp").module
+    target = model.targets["blocks.0.mlp"].module
     assert target is model.blocks[0].layer[1].DenseReluDense.wo
 
 
@@ -131,17 +132,114 @@ def test_a_module_without_blocks_is_refused():
         find_blocks(small_model("bert").module, 7)
 
 
-def test_parts_that_a_block_lacks_are_not_offered():
-    class OnlyAttention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attention = nn.Linear(4, 4)
+SMALL = {
+    **dict.fromkeys(("hidden_size", "n_embd"), D_MODEL),
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+}
+MORE = {"intermediate_size": 48, "vocab_size": 64, "pad_token_id": 0, "max_position_embeddings": 40}
 
-    blocks = nn.ModuleList([OnlyAttention()])
-    assert hookpoint_names(blocks) == ["embeddings", "blocks.0.attn", "blocks.0", "final"]
-    for name, message in (("blocks.0.mlp", "no mlp part"), ("blocks.x", "Unknown hookpoint")):
-        with pytest.raises(InputError, match=message):
-            hook_target(blocks, blocks, name)
+
+@pytest.mark.parametrize(
+    ("family", "more", "attn", "mlp"),
+    [
+        # a gate is registered behind o_proj
+        ("afmoe", {"num_experts": 2, "num_experts_per_tok": 1, "num_dense_layers": 2}, "o_proj", "mlp"),
+        ("minimax", {"num_local_experts": 2}, "out_proj", "mlp"),
+        # experts write, one row a token and expert, and the part adds them up
+        (
+            "jetmoe",
+            {"kv_channels": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+            "self_attention",
+            "mlp",
+        ),
+        ("phi3", {}, "o_proj", "mlp"),
+        ("qwen3", {}, "o_proj", "mlp"),
+        # both parts add the stream to what they give
+        ("bloom", {"n_head": 4, "n_layer": 2}, "dense", "dense_4h_to_h"),
+    ],
+)
+def test_the_module_that_writes_is_found_by_running(family, more, attn, mlp):
+    import transformers as tf
+
+    torch.manual_seed(0)
+    config = tf.AutoConfig.for_model(
+        family,
+        **{
+            **SMALL,
+            **MORE,
+            **more,
+            **({} if family == "bloom" else {"num_key_value_heads": 2, "head_dim": 8}),
+        },
+    )
+    model = wrap_model(tf.AutoModel.from_config(config), small_tokenizer())
+    names = {id(module): name.split(".")[-1] for name, module in model.module.named_modules()}
+    found = [names[id(model.targets[f"blocks.1.{part}"].module)] for part in ("attn", "mlp")]
+    assert found == [attn, mlp]
+    parts = harvest_many(model, TEXTS, ["blocks.0", "blocks.1.attn", "blocks.1.mlp", "blocks.1"])
+    total = sum(parts[name].x for name in ("blocks.0", "blocks.1.attn", "blocks.1.mlp"))
+    if family not in ("afmoe", "minimax"):  # they scale or norm what is added
+        torch.testing.assert_close(parts["blocks.1"].x, total, atol=1e-4, rtol=1e-4)
+
+
+def test_a_block_that_returns_a_list():
+    import transformers as tf
+
+    config = tf.OpenAIGPTConfig(vocab_size=64, n_embd=D_MODEL, n_layer=2, n_head=4, n_positions=40)
+    model = wrap_model(tf.OpenAIGPTModel(config), small_tokenizer())
+    for hookpoint in model.hookpoints:
+        assert harvest(model, TEXTS, hookpoint).x.shape[1] == D_MODEL
+    assert not np.allclose(embed(model, TEXTS, edits={"blocks.0": torch.neg}), embed(model, TEXTS))
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_whether_padding_needs_a_mask_is_seen_not_believed(is_causal):
+    """A decoder made an encoder by its config keeps the modules' flags of a decoder."""
+    import transformers as tf
+
+    torch.manual_seed(0)
+    sizes = {**SMALL, **MORE, "num_key_value_heads": 2}
+    model = wrap_model(tf.LlamaModel(tf.LlamaConfig(**sizes, is_causal=is_causal)), small_tokenizer())
+    assert model.is_causal is is_causal
+    together = embed(model, TEXTS, token_budget=10_000)
+    alone = np.concatenate([embed(model, [text]) for text in TEXTS])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+class _Leaky(torch.nn.Module):
+    """Says that it is a transformer, and lets each text see the others' padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import transformers as tf
+
+        torch.manual_seed(0)
+        self.inner = tf.BertModel(tf.BertConfig(**SMALL, **MORE))
+        self.config = self.inner.config
+
+    def get_input_embeddings(self):
+        return self.inner.get_input_embeddings()
+
+    def forward(self, input_ids, attention_mask=None, scale=1.0):
+        out = self.inner(input_ids=input_ids)
+        out["last_hidden_state"] = out["last_hidden_state"] * scale
+        return out
+
+
+def test_models_that_are_not_what_they_claim_are_refused():
+    leaky = _Leaky()
+    with pytest.raises(InputError, match="depend on the texts beside them"):
+        wrap_model(leaky, small_tokenizer())
+    leaky.inner.encoder.layer[0].output.dense.weight.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match="not finite"):
+        wrap_model(leaky.inner, small_tokenizer())
+    with pytest.raises(InputError, match="no transformers model"):
+        wrap_model(nn.Linear(2, 2), small_tokenizer())
+    small = small_model("bert")
+    small.module.set_input_embeddings(nn.Embedding(8, D_MODEL))
+    wrapped = wrap_model(small.module, small.tokenizer)
+    with pytest.raises(InputError, match="the model knows 8 tokens"):
+        embed(wrapped, ["she works in the city"])
 
 
 def test_a_model_that_pads_behind_the_batch_is_read_and_edited_all_the_same():
