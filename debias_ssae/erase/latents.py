@@ -124,8 +124,9 @@ class LatentEraser:
             sae = SparseAutoencoder(cfg, random_state=0)
             sae.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
             latents, alpha = tuple(about["latents"]), float(about["alpha"])
-            if not all(type(i) is int and 0 <= i < cfg.d_sae for i in latents) or not 0 <= alpha <= 1:
-                raise InputError(f"{file} is damaged: it names latents or a share that there are not")
+            fits = len(latents) == cfg.d_sae if sae.is_elementwise else max(latents, default=0) < cfg.d_sae
+            if not fits or not all(type(i) is int and i >= 0 for i in latents):
+                raise InputError(f"{file} is damaged: it names latents that are not there")
             return cls(sae, latents, alpha)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, InputError):
