@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from debias_ssae.benchmark.splits import drop_duplicates, make_split
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from debias_ssae import ActivationEncoder, Choices, Concept, SSAEDebiaser, discover
-from debias_ssae.benchmark.splits import drop_duplicates, make_split
 from debias_ssae.review import Card, Shortcuts, word_list_judge
 from debias_ssae.selection.choices import Choice
 from debias_ssae.selection.classifier import LinearHead

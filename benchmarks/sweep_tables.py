@@ -1,4 +1,4 @@
-"""Write the tables of --curves and --gsae-grid into docs/benchmark.md, from benchmarks/results/NAME.json.
+"""Write the tables of curves.py and gsae_grid.py into docs/benchmark.md, from benchmarks/results/NAME.json.
 
 python benchmarks/sweep_tables.py                            # rewrites the page between the marks of each
 python benchmarks/sweep_tables.py curves curves.json         # first keeps this run as benchmarks/results/curves.json
@@ -100,7 +100,7 @@ def _differences(records: list[dict], settings: list[str], other: str) -> list[s
 
 
 def _seeds(rows: list[dict]) -> str:
-    n = len(rows[0]["worst_group_accuracy_seeds"])
+    n = rows[0].get("n_seeds") or len(rows[0]["worst_group_accuracy_seeds"])
     return "one seed" if n == 1 else f"{n} seeds"
 
 

@@ -1,41 +1,56 @@
 """What the SSAE is compared with: text filters, a token mask, linear erasers, group methods; each usable alone."""
 
-from debias_ssae.baselines.bottleneck import HOSPITAL_WORDS, ConceptBottleneck
-from debias_ssae.baselines.counterfactual import CounterfactualEraser, counterfactual_subspace
-from debias_ssae.baselines.erasers import LEACE, SPLINCE, AttributeErasure, MeanDifference
+from debias_ssae.baselines.erasers import (
+    INLP,
+    LEACE,
+    SPLINCE,
+    CorrelationRemoval,
+    CounterfactualEraser,
+    CounterfactualSubspace,
+    LinearErasure,
+    MeanDifference,
+)
 from debias_ssae.baselines.fairlearn_heads import ParityThresholds, ReducedHead
-from debias_ssae.baselines.group_heads import GroupReweighting, GroupSubsampling, LastLayerRetraining
-from debias_ssae.baselines.group_robust import GroupDRO
-from debias_ssae.baselines.in_model import BlockErasure, scrub_blocks
-from debias_ssae.baselines.neurons import NeuronAblation, ablate_neurons
-from debias_ssae.baselines.nullspace import INLP
-from debias_ssae.baselines.removal import CorrelationRemoval
-from debias_ssae.baselines.text import TextScrubber, augment_with_counterfactuals
-from debias_ssae.baselines.token_mask import TokenMask, token_mask
+from debias_ssae.baselines.heads import (
+    GroupDRO,
+    GroupReweighting,
+    GroupSubsampling,
+    LastLayerRetraining,
+    LogisticHead,
+)
+from debias_ssae.baselines.in_model import BlockErasure, NeuronAblation, TokenMask
+from debias_ssae.baselines.text import (
+    HOSPITAL_WORDS,
+    AugmentedHead,
+    ConceptBottleneck,
+    TextScrubber,
+    augment_with_counterfactuals,
+    hospital_words,
+)
 
 __all__ = [
     "HOSPITAL_WORDS",
     "INLP",
     "LEACE",
     "SPLINCE",
-    "AttributeErasure",
+    "AugmentedHead",
     "BlockErasure",
     "ConceptBottleneck",
     "CorrelationRemoval",
     "CounterfactualEraser",
+    "CounterfactualSubspace",
     "GroupDRO",
     "GroupReweighting",
     "GroupSubsampling",
     "LastLayerRetraining",
+    "LinearErasure",
+    "LogisticHead",
     "MeanDifference",
     "NeuronAblation",
     "ParityThresholds",
     "ReducedHead",
     "TextScrubber",
     "TokenMask",
-    "ablate_neurons",
     "augment_with_counterfactuals",
-    "counterfactual_subspace",
-    "scrub_blocks",
-    "token_mask",
+    "hospital_words",
 ]

@@ -1,34 +1,44 @@
-"""Linear erasers with one closed form each: mean difference, LEACE, SPLINCE. All edit ``x - (x - c) R^T L``."""
+"""Linear erasers of representations as estimators; the algebra is in ``erase.linear``."""
 
-import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from scipy.linalg import eigh, subspace_angles
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.covariance import ledoit_wolf
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from debias_ssae.baselines.attribute import read_attribute
-from debias_ssae.core.errors import InputError, MissingExtraError
-from debias_ssae.erase import inverse, orthonormal, spread, within_classes
+from debias_ssae.baselines.attribute import apply_attribute, read_attribute
+from debias_ssae.core.errors import InputError
+from debias_ssae.erase import (
+    LinearEraser,
+    counterfactual,
+    fit_inlp,
+    fit_splince,
+    leace,
+    mean_difference,
+    sufficient_components,
+)
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text.checks import check_texts
+from debias_ssae.text.concept import Concept
+
+MAX_PAIRS = 1000
+"""Counterfactual pairs that the subspace is fitted on, at most."""
 
 
-class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
-    """What all linear erasers share: checks, the fitted map, transform.
+class LinearErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
+    """What the linear erasers share: checks, the fitted map, transform.
 
-    Subclasses implement ``_directions(X, Z, y)`` for standardised rows, which returns ``left [k, d]`` and
-    ``right [k, d]`` so that ``x -> x - (x - center) right^T left`` erases. Columns are standardised first:
-    all-MiniLM-L6-v2 has some of spread 1e-33, where the rounding of a plain projection would be all that is left.
+    Subclasses implement ``_fit(X, z, y)`` for rows ``[n, d]``, attribute codes and classes.
 
     Attributes
     ----------
-    left_, right_ : ndarray (k, d)
-    center_ : ndarray (d,)
-        The training mean, which the edit leaves in place.
+    eraser_ : LinearEraser
+        Edits ``x - (x - center) left^T right``; fitted on standardised columns, since all-MiniLM-L6-v2 has some of
+        standard deviation 1e-33, where the rounding of a plain projection would be all that is left.
     values_ : tuple of str
-        The attribute's values, in the order of the columns used for fitting.
+        The attribute's values, in the order of their codes.
     """
 
     needs_attribute_at_predict = False
@@ -42,54 +52,42 @@ class AttributeErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, AB
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         known = z >= 0
-        Z = np.eye(len(self.values_))[z[known]]
         labels = None if y is None else np.asarray(y)[known]
-        rows = X[known].astype(np.float64)
-        self.center_, scale = rows.mean(axis=0), spread(rows)
-        left, right = self._directions((rows - self.center_) * inverse(scale), Z, labels)
-        self.left_, self.right_ = left * scale, right * inverse(scale)
+        self.eraser_ = self._fit(X[known].astype(np.float64), z[known], labels)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the edited rows ``(n, d)``; the attribute is not needed."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        edited: np.ndarray = (X - (X - self.center_) @ self.right_.T @ self.left_).astype(X.dtype)
-        return edited
+        return self.eraser_(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
 
     @property
     def rank_(self) -> int:
         """How many directions are removed."""
-        return len(self.left_)
+        return len(self.eraser_.left)
 
     @abstractmethod
-    def _directions(
-        self, X: np.ndarray, Z: np.ndarray, y: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return left and right ``[k, d]`` for rows, one-hot attribute and classes."""
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
+        """Return the eraser for these rows, codes and classes."""
 
 
-class MeanDifference(AttributeErasure):
+class MeanDifference(LinearErasure):
     """Project out the differences between the attribute's group means (orthogonally, of standardised columns).
 
     Parameters
     ----------
     conditional : bool, default=False
-        Take the differences inside each class of ``y``.
+        Take the differences inside each class of ``y``, pooled over classes.
     """
 
     def __init__(self, *, conditional: bool = False) -> None:
         self.conditional = conditional
 
-    def _directions(
-        self, X: np.ndarray, Z: np.ndarray, y: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        cross = _cross_covariance(X, _targets(Z, y, self.conditional))
-        basis = orthonormal(cross)
-        return basis.T, basis.T
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
+        return mean_difference(X, z, _classes(y, self.conditional))
 
 
-class LEACE(AttributeErasure):
+class LEACE(LinearErasure):
     """Least-squares concept erasure (Belrose et al. 2023, arXiv 2306.03819), by the package concept-erasure.
 
     After it, the groups' means are equal, so no linear classifier beats the constant one on the training rows.
@@ -100,55 +98,55 @@ class LEACE(AttributeErasure):
         Make the groups' means equal inside each class of ``y``.
     shrinkage : bool, default=True
         Shrink the covariance of ``X`` (the guarantee holds either way).
-    svd_tol : float, default=1e-6
-        Smaller singular values of the whitened cross-covariance are taken for zero.
     constrain_trace : bool, default=False
         Never let the variance grow; costs the guarantee where it acts.
     """
 
     def __init__(
-        self,
-        *,
-        conditional: bool = False,
-        shrinkage: bool = True,
-        svd_tol: float = 1e-6,
-        constrain_trace: bool = False,
+        self, *, conditional: bool = False, shrinkage: bool = True, constrain_trace: bool = False
     ) -> None:
         self.conditional = conditional
         self.shrinkage = shrinkage
-        self.svd_tol = svd_tol
         self.constrain_trace = constrain_trace
 
-    def _directions(
-        self, X: np.ndarray, Z: np.ndarray, y: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            import torch
-
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # it compiles a function on import
-                from concept_erasure import LeaceFitter
-        except ImportError as error:
-            raise MissingExtraError("concept-erasure", "baselines") from error
-        Z = _targets(Z, y, self.conditional)
-        fitter = LeaceFitter.fit(
-            torch.as_tensor(X),
-            torch.as_tensor(Z),
-            shrinkage=self.shrinkage,
-            svd_tol=self.svd_tol,
-            constrain_cov_trace=self.constrain_trace,
-        )
-        eraser = fitter.eraser
-        left, right = eraser.proj_left.numpy().T, eraser.proj_right.numpy()
-        used = np.abs(left).sum(axis=1) > 0
-        return left[used], right[used]
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
+        options = {"shrinkage": self.shrinkage, "constrain_trace": self.constrain_trace}
+        return leace(X, z, _classes(y, self.conditional), **options)
 
 
-class SPLINCE(AttributeErasure):
+class INLP(LinearErasure):
+    """Iterative nullspace projection (Ravfogel et al. 2020, arXiv 2004.07667).
+
+    Parameters
+    ----------
+    max_iter : int, default=100
+        Classifiers at most.
+    C : float, default=1.0
+        Inverse penalty of the logistic regressions.
+    tol : float, default=0.01
+        Stop when training accuracy is within this of the majority's share.
+
+    Attributes
+    ----------
+    accuracies_ : list of float
+        Training accuracy of each classifier, the last after all projections.
+    n_iter_ : int
+        Classifiers fitted.
+    """
+
+    def __init__(self, *, max_iter: int = 100, C: float = 1.0, tol: float = 0.01) -> None:
+        self.max_iter = max_iter
+        self.C = C
+        self.tol = tol
+
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
+        eraser, self.accuracies_ = fit_inlp(X, z, max_iter=self.max_iter, C=self.C, tol=self.tol)
+        self.n_iter_ = len(self.accuracies_)
+        return eraser
+
+
+class SPLINCE(LinearErasure):
     """Erase the attribute and keep the covariance with the target (Holstege et al. 2025, arXiv 2506.10703).
-
-    The oblique projection whose kernel holds Cov(x, attribute) and whose range holds Cov(x, target); among
-    those, the one that moves the data least in the metric of their covariance.
 
     Parameters
     ----------
@@ -166,49 +164,181 @@ class SPLINCE(AttributeErasure):
         self.tol = tol
         self.min_angle = min_angle
 
-    def _directions(
-        self, X: np.ndarray, Z: np.ndarray, y: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
         if y is None:
             raise InputError("SPLINCE keeps what predicts the target, so fit needs y")
-        Y = (np.unique(y)[None, :] == y[:, None]).astype(float)
-        if Y.shape[1] < 2:
-            raise InputError("SPLINCE needs at least two classes in y, got one")
-        sigma = ledoit_wolf(X)[0] if self.shrinkage else np.cov(X, rowvar=False)
-        whiten, unwhiten = _roots(sigma)
-        kernel = orthonormal(whiten @ _cross_covariance(X, Z), self.tol)
-        kept = orthonormal(whiten @ _cross_covariance(X, Y), self.tol)
-        if not kernel.shape[1]:
-            return np.zeros((0, X.shape[1])), np.zeros((0, X.shape[1]))
-        angle = float(np.min(subspace_angles(kernel, kept))) if kept.shape[1] else np.pi / 2
-        if angle < self.min_angle:
-            raise InputError(
-                f"attribute and target span the same direction (angle {angle:.4f} rad < {self.min_angle}): SPLINCE has "
-                "no solution; fit on rows where they differ"
-            )
-        # coordinates along the kernel that vanish on what is kept and on everything else
-        beyond = kernel - kept @ (kept.T @ kernel)
-        right = np.linalg.solve(beyond.T @ kernel, beyond.T) @ whiten
-        return (unwhiten @ kernel).T, right
+        return fit_splince(X, z, y, shrinkage=self.shrinkage, tol=self.tol, min_angle=self.min_angle)
 
 
-def _targets(Z: np.ndarray, y: np.ndarray | None, conditional: bool) -> np.ndarray:
-    """The columns whose covariance with X is to vanish: the one-hot attribute, or it centred in each class."""
-    if not conditional:
-        return Z
-    if y is None:
+def _classes(y: np.ndarray | None, conditional: bool) -> np.ndarray | None:
+    if conditional and y is None:
         raise InputError("conditional=True compares groups inside each class, so fit needs y")
-    return within_classes(Z, y)
+    return y if conditional else None
 
 
-def _cross_covariance(X: np.ndarray, Z: np.ndarray) -> np.ndarray:
-    cross: np.ndarray = (X - X.mean(axis=0)).T @ (Z - Z.mean(axis=0)) / len(X)
-    return cross
+class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Project out the principal directions of (one version - the other), of standardised columns; no labels.
+
+    Parameters
+    ----------
+    n_components : int or "auto", default="auto"
+        "auto" takes the fewest of 1, 2, 5, 10, 20, 40, ... after which a linear probe, cross-fitted over texts,
+        tells the two versions apart no better than chance plus one standard error; if none does, the most.
+    random_state : int, optional
+        Which texts are in which fold.
+
+    Attributes
+    ----------
+    eraser_ : LinearEraser
+        Its centre is the mean over both versions, which the edit leaves in place.
+    probe_accuracies_ : dict of int to float
+        Accuracy of the probe for each number tried by "auto".
+    """
+
+    needs_attribute_at_predict = False
+
+    def __init__(
+        self, n_components: int | Literal["auto"] = "auto", *, random_state: int | None = None
+    ) -> None:
+        self.n_components = n_components
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None, *, counterfactuals: Any = None) -> Self:
+        """Learn from ``X (n, d)``, texts in one version, and ``counterfactuals (n, d)``, the same texts in the other.
+
+        Raises InputError without counterfactuals, when shapes differ and when no counterfactual differs from its text.
+        """
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        if counterfactuals is None:
+            raise InputError(
+                "CounterfactualEraser needs the same texts in the other version: fit(X, counterfactuals=...)"
+            )
+        other = np.asarray(counterfactuals)
+        if other.shape != X.shape:
+            raise InputError(f"counterfactuals has shape {other.shape}, but X has {X.shape}; they must agree")
+        n = self.n_components
+        if n != "auto" and (not isinstance(n, int | np.integer) or not n >= 1):
+            raise InputError(f"n_components must be 'auto' or a positive integer, got {n!r}")
+        if np.allclose(X, other):
+            raise InputError(
+                "no counterfactual differs from its text: the concept's words do not occur in the texts"
+            )
+        self.probe_accuracies_: dict[int, float] = {}
+        if n == "auto":
+            n, self.probe_accuracies_ = sufficient_components(X, other, self.random_state)
+        self.eraser_ = counterfactual(X, other, int(n))
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the edited rows ``(n, d)``."""
+        check_is_fitted(self)
+        return self.eraser_(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
 
 
-def _roots(sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse square root and the square root of a covariance, on its support."""
-    values, vectors = eigh(np.atleast_2d(sigma))
-    held = values > values[-1] * len(values) * np.finfo(float).eps
-    values, vectors = values[held], vectors[:, held]
-    return vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
+class CounterfactualSubspace(TransformerMixin, BaseEstimator):
+    """Encode texts and project out what the representation changes by when only a concept's words change.
+
+    Parameters
+    ----------
+    encoder : ActivationEncoder
+    concept : str, path or Concept, default="gender"
+    n_components, random_state :
+        As in ``CounterfactualEraser``; ``random_state`` also draws the texts.
+    max_texts : int, default=1000
+        Texts with counterfactuals that it is fitted on.
+
+    Attributes
+    ----------
+    eraser_ : CounterfactualEraser
+    """
+
+    needs_attribute_at_predict = False
+
+    def __init__(
+        self,
+        encoder: ActivationEncoder,
+        concept: Any = "gender",
+        *,
+        n_components: int | Literal["auto"] = "auto",
+        max_texts: int = MAX_PAIRS,
+        random_state: int | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.concept = concept
+        self.n_components = n_components
+        self.max_texts = max_texts
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from texts; no label is read. Raises InputError when fewer than two hold a word of the concept."""
+        texts = check_texts(X)
+        concept = self.concept if isinstance(self.concept, Concept) else Concept.load(self.concept)
+        order = np.random.default_rng(self.random_state).permutation(len(texts))
+        pairs = concept.counterfactual_pairs([texts[i] for i in order], limit=self.max_texts)
+        if len(pairs) < 2:
+            raise InputError(
+                f"{len(pairs)} of {len(texts)} texts hold a word of the concept {concept.name!r}; need two"
+            )
+        a, b = (self.encoder.encode([getattr(pair, side) for pair in pairs]) for side in ("text_a", "text_b"))
+        eraser = CounterfactualEraser(self.n_components, random_state=self.random_state)
+        self.eraser_ = eraser.fit(a, counterfactuals=b)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return representations ``(n_texts, d_model)``."""
+        check_is_fitted(self)
+        return self.eraser_.transform(self.encoder.encode(check_texts(X)))
+
+    def __sklearn_tags__(self) -> Tags:
+        return text_tags(super().__sklearn_tags__())
+
+
+def text_tags(tags: Tags, *, requires_fit: bool = True) -> Tags:
+    """The tags of an estimator that takes texts."""
+    tags.input_tags.string = True
+    tags.input_tags.two_d_array = False
+    tags.requires_fit = requires_fit
+    return tags
+
+
+class CorrelationRemoval(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Subtract from each column what a linear regression on the attribute predicts (fairlearn.preprocessing).
+
+    It needs the attribute of the rows it transforms, so it is no debiaser for use on new texts and is never
+    ranked among those that are.
+
+    Parameters
+    ----------
+    alpha : float, default=1.0
+        Share of the correlation that is removed.
+    """
+
+    needs_attribute_at_predict = True
+
+    def __init__(self, *, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
+        """Fit the regressions. Raises InputError without the attribute or with missing values in it."""
+        from fairlearn.preprocessing import CorrelationRemover
+
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        codes, self.values_ = read_attribute(sensitive_features, len(X), "CorrelationRemoval")
+        if (codes < 0).any():
+            raise InputError(f"{int((codes < 0).sum())} rows miss the attribute; drop them")
+        # one column of a one-hot code follows from the others
+        columns = list(range(len(self.values_) - 1))
+        self.remover_ = CorrelationRemover(sensitive_feature_ids=columns, alpha=self.alpha)
+        self.remover_.fit(self._joined(X, codes))
+        return self
+
+    def transform(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
+        """Return the residuals ``(n, d)``. Raises InputError without the attribute or for a value not in fit."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        codes = apply_attribute(sensitive_features, self.values_, len(X), "CorrelationRemoval")
+        edited: np.ndarray = np.asarray(self.remover_.transform(self._joined(X, codes))).astype(X.dtype)
+        return edited
+
+    def _joined(self, X: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return np.hstack([np.eye(len(self.values_))[codes][:, :-1], X])

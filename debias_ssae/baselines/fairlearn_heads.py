@@ -1,7 +1,7 @@
 """fairlearn's reduction and post-processing as heads on representations, for two classes."""
 
 import warnings
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -13,9 +13,13 @@ from threadpoolctl import threadpool_limits
 
 from debias_ssae.baselines.attribute import apply_attribute, read_attribute
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.stats.heads import choose_c
 
 
 class _TwoClassHead(ClassifierMixin, BaseEstimator):
+    C: float | Literal["auto"]
+    random_state: int
+
     def _check(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return standardised rows, 0/1 targets and attribute codes of the rows that have an attribute."""
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
@@ -26,7 +30,9 @@ class _TwoClassHead(ClassifierMixin, BaseEstimator):
             raise InputError(f"{type(self).__name__} takes two classes, y has {len(self.classes_)}")
         known = z >= 0
         self.scaler_ = StandardScaler().fit(X[known])
-        return self.scaler_.transform(X[known]), (y[known] == self.classes_[1]).astype(int), z[known]
+        rows, target = self.scaler_.transform(X[known]), (y[known] == self.classes_[1]).astype(int)
+        self.C_ = choose_c(rows, target, random_state=self.random_state) if self.C == "auto" else self.C
+        return rows, target, z[known]
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
@@ -40,8 +46,8 @@ class ReducedHead(_TwoClassHead):
 
     Parameters
     ----------
-    C : float, default=0.1
-        Inverse penalty of the logistic regressions.
+    C : float or "auto", default="auto"
+        Inverse penalty of the logistic regressions; "auto" as in ``LogisticHead``.
     constraint : {"equalized_odds", "demographic_parity", "true_positive_rate_parity"}
     eps : float, default=0.02
         Allowed violation.
@@ -55,7 +61,7 @@ class ReducedHead(_TwoClassHead):
     def __init__(
         self,
         *,
-        C: float = 0.1,
+        C: float | Literal["auto"] = "auto",
         constraint: str = "equalized_odds",
         eps: float = 0.02,
         max_iter: int = 30,
@@ -83,7 +89,7 @@ class ReducedHead(_TwoClassHead):
             raise InputError(f"Unknown constraint {self.constraint!r}; known: {', '.join(known)}")
         rows, target, z = self._check(X, y, sensitive_features)
         self.reduction_ = reductions.ExponentiatedGradient(
-            LogisticRegression(C=self.C, max_iter=300),
+            LogisticRegression(C=self.C_, max_iter=300),
             known[self.constraint](difference_bound=self.eps),
             max_iter=self.max_iter,
         )
@@ -107,8 +113,8 @@ class ParityThresholds(_TwoClassHead):
 
     Parameters
     ----------
-    C : float, default=0.1
-        Inverse penalty.
+    C : float or "auto", default="auto"
+        Inverse penalty; "auto" as in ``LogisticHead``.
     constraint : str, default="equalized_odds"
         As in fairlearn.postprocessing.ThresholdOptimizer.
     random_state : int, default=0
@@ -117,7 +123,13 @@ class ParityThresholds(_TwoClassHead):
 
     needs_attribute_at_predict = True
 
-    def __init__(self, *, C: float = 0.1, constraint: str = "equalized_odds", random_state: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        C: float | Literal["auto"] = "auto",
+        constraint: str = "equalized_odds",
+        random_state: int = 0,
+    ) -> None:
         self.C = C
         self.constraint = constraint
         self.random_state = random_state
@@ -134,7 +146,7 @@ class ParityThresholds(_TwoClassHead):
             if len(np.unique(target[z == code])) < 2:
                 raise InputError(f"group {value!r} holds one class only: there is no threshold to set for it")
         self.optimizer_ = ThresholdOptimizer(
-            estimator=LogisticRegression(C=self.C, max_iter=500),
+            estimator=LogisticRegression(C=self.C_, max_iter=500),
             constraints=self.constraint,
             predict_method="decision_function",
         )

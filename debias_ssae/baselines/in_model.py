@@ -1,39 +1,46 @@
-"""Concept scrubbing: LEACE inside the model, at every block in turn (Belrose et al. 2023, section 6)."""
+"""Edits inside the model without an SAE: LEACE after every block, single neurons, the words' own tokens."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
 
 from debias_ssae.baselines.attribute import read_attribute
-from debias_ssae.baselines.erasers import LEACE
+from debias_ssae.baselines.erasers import text_tags
 from debias_ssae.core.errors import InputError
-from debias_ssae.model import LanguageModel, harvest
-from debias_ssae.model.encoder import Edit
+from debias_ssae.erase import leace
+from debias_ssae.model import LanguageModel, embed, harvest
+from debias_ssae.model.encoder import ActivationEncoder, Edit
+from debias_ssae.model.forward import tokenize
+from debias_ssae.model.harvesting import check_max_length
+from debias_ssae.selection import class_conditional_contrast, encode_attribute
+from debias_ssae.text.checks import check_texts
+from debias_ssae.text.concept import Concept
+
+_CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class BlockErasure:
-    """An edit of rows at one hookpoint: ``x - (x - center) right^T left``."""
+class LinearEdit:
+    """An edit of activations at one hookpoint: ``x - (x - center) left^T right``."""
 
     left: Tensor
     right: Tensor
     center: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the edited rows ``[n, d]``."""
+        """Return the edited activations ``[n, d]``."""
         left, right, center = (part.to(x.device, x.dtype) for part in (self.left, self.right, self.center))
-        return x - (x - center) @ right.T @ left
-
-    @property
-    def n_parameters(self) -> int:
-        """Numbers that the edit keeps."""
-        return self.left.numel() + self.right.numel() + self.center.numel()
+        return x - (x - center) @ left.T @ right
 
     @cached_property
     def fingerprint(self) -> str:
@@ -41,59 +48,262 @@ class BlockErasure:
         digest = hashlib.sha256()
         for part in (self.left, self.right, self.center):
             digest.update(np.ascontiguousarray(part.numpy()).tobytes())
-        return f"block-erasure:{digest.hexdigest()}"
+        return f"linear-edit:{digest.hexdigest()}"
 
 
-def scrub_blocks(
-    model: LanguageModel,
-    texts: Sequence[str],
-    sensitive_features: Any,
-    y: Any = None,
-    *,
-    hookpoints: Sequence[str] | None = None,
-    edits: Mapping[str, Edit] | None = None,
-    conditional: bool = False,
-    max_length: int | None = None,
-    token_budget: int = 2048,
-    progress: bool = False,
-) -> dict[str, BlockErasure]:
-    """Fit LEACE on the token rows of each hookpoint, with the edits before it in place; return the edits.
+@dataclass(frozen=True)
+class NeuronEdit:
+    """An edit of activations at one hookpoint: some neurons get their mean."""
 
-    ``hookpoints`` defaults to the embeddings and every block's output, in the order of the pass, less those of
-    ``edits``: edits of another kind that are in place already and are not returned. Every token has its text's
-    attribute; texts are cut at ``max_length``, as where the edits are used. Raises InputError as LEACE does, and for
-    a hookpoint that is unknown or edited already.
+    neurons: tuple[int, ...]
+    means: Tensor
+    """[n_neurons]"""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the edited activations ``[n, d]``."""
+        edited = x.clone()
+        edited[:, list(self.neurons)] = self.means.to(x.device, x.dtype)
+        return edited
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the edit, for caches of what comes out of an edited model."""
+        return "neurons:" + hashlib.sha256(f"{self.neurons}{self.means.tolist()}".encode()).hexdigest()
+
+
+class _EditedEncoder(TransformerMixin, BaseEstimator):
+    """What the edits fitted on labels share: ``fit`` sets ``edits_``."""
+
+    needs_attribute_at_predict = False
+    encoder: ActivationEncoder
+    edits_: Mapping[str, Edit]
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return representations ``(n_texts, d_model)``; the attribute is not needed."""
+        check_is_fitted(self)
+        return self.encoder.encode(check_texts(X), self.edits_)
+
+    def __sklearn_tags__(self) -> Tags:
+        return text_tags(super().__sklearn_tags__())
+
+
+class BlockErasure(_EditedEncoder):
+    """Concept scrubbing: LEACE inside the model, at every block in turn (Belrose et al. 2023, section 6).
+
+    Parameters
+    ----------
+    encoder : ActivationEncoder
+    hookpoints : sequence of str, optional
+        By default the embeddings and every block's output that the representation comes from.
+    conditional : bool, default=False
+        Make the groups' means equal inside each class of ``y``.
+
+    Attributes
+    ----------
+    edits_ : dict of str to LinearEdit
+        In the order of the pass; each was fitted with those before it in place.
     """
-    z, _ = read_attribute(sensitive_features, len(texts), "scrub_blocks")
-    y = None if y is None else np.asarray(y)
-    if y is not None and len(y) != len(texts):
-        raise InputError(f"y has {len(y)} rows, but there are {len(texts)} texts; they must agree")
-    present = dict(edits or {})
-    if hookpoints is None:
-        every = ["embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))]
-        hookpoints = [name for name in every if name not in present]
-    if taken := sorted(set(hookpoints) & set(present)):
-        raise InputError(
-            f"hookpoints {taken} hold one of the edits given; an edit needs a hookpoint of its own"
-        )
-    known = np.flatnonzero(z >= 0)
-    labelled = [texts[int(i)] for i in known]
-    options: dict[str, Any] = {"max_length": max_length, "token_budget": token_budget, "progress": progress}
-    found: dict[str, BlockErasure] = {}
-    for hookpoint in sorted(hookpoints, key=_order(model, hookpoints)):
-        rows = harvest(model, labelled, hookpoint, edits={**present, **found}, **options)
-        owner = known[rows.text_ids.numpy()]
-        fitted = LEACE(conditional=conditional).fit(
-            rows.x.numpy(), None if y is None else y[owner], sensitive_features=z[owner]
-        )
-        found[hookpoint] = BlockErasure(
-            *(torch.from_numpy(part).float() for part in (fitted.left_, fitted.right_, fitted.center_))
-        )
-    return found
+
+    def __init__(
+        self,
+        encoder: ActivationEncoder,
+        *,
+        hookpoints: Sequence[str] | None = None,
+        conditional: bool = False,
+    ) -> None:
+        self.encoder = encoder
+        self.hookpoints = hookpoints
+        self.conditional = conditional
+
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
+        """Fit on the token activations of texts; every token has its text's attribute.
+
+        Raises InputError as LEACE does, and for a hookpoint that is unknown.
+        """
+        texts, model = check_texts(X), self.encoder.language_model
+        z, _ = read_attribute(sensitive_features, len(texts), "BlockErasure")
+        if y is not None and len(y) != len(texts):
+            raise InputError(f"y has {len(y)} rows, but there are {len(texts)} texts; they must agree")
+        if self.conditional and y is None:
+            raise InputError("conditional=True compares groups inside each class, so fit needs y")
+        labels = np.asarray(y) if self.conditional else None
+        known = np.flatnonzero(z >= 0)
+        found: dict[str, LinearEdit] = {}
+        for hookpoint in self._ordered(model):
+            options = {"edits": {**(self.encoder.edits or {}), **found}, **self.encoder.limits}
+            rows = harvest(model, [texts[i] for i in known], hookpoint, **options)
+            owner = known[rows.text_ids.numpy()]
+            fitted = leace(rows.x.double().numpy(), z[owner], None if labels is None else labels[owner])
+            parts = (fitted.left, fitted.right, fitted.center)
+            found[hookpoint] = LinearEdit(*(torch.from_numpy(part).float() for part in parts))
+        self.edits_ = found
+        return self
+
+    def _ordered(self, model: LanguageModel) -> list[str]:
+        if self.hookpoints is None:
+            before = model.hookpoints[: model.hookpoints.index(self.encoder.layer) + 1]
+            return [n for n in ("embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))) if n in before]
+        unknown = [name for name in self.hookpoints if name not in model.hookpoints]
+        if unknown:
+            raise InputError(f"Unknown hookpoints {unknown}: this model has {', '.join(model.hookpoints)}")
+        return sorted(self.hookpoints, key=model.hookpoints.index)
 
 
-def _order(model: LanguageModel, hookpoints: Sequence[str]) -> Any:
-    unknown = [name for name in hookpoints if name not in model.hookpoints]
-    if unknown:
-        raise InputError(f"Unknown hookpoints {unknown}: this model has {', '.join(model.hookpoints)}")
-    return model.hookpoints.index
+class NeuronAblation(_EditedEncoder):
+    """Set the neurons whose text means tell the attribute best to their mean.
+
+    The neuron skyline of SHIFT (Marks et al. 2024, arXiv 2403.19647, section 4), with the contrast of this
+    package in place of attribution patching.
+
+    Parameters
+    ----------
+    encoder : ActivationEncoder
+    hookpoint : str, default="embeddings"
+    n_neurons : int, default=55
+
+    Attributes
+    ----------
+    edits_ : dict of str to NeuronEdit
+    """
+
+    def __init__(
+        self, encoder: ActivationEncoder, *, hookpoint: str = "embeddings", n_neurons: int = 55
+    ) -> None:
+        self.encoder = encoder
+        self.hookpoint = hookpoint
+        self.n_neurons = n_neurons
+
+    def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
+        """Choose the neurons; ``y`` is not read. Raises InputError for fewer than one or more than there are."""
+        texts, width = check_texts(X), self.encoder.language_model.d_model
+        if not 1 <= self.n_neurons <= width:
+            raise InputError(f"n_neurons is {self.n_neurons}; expected 1 to {width}, the model's width")
+        z, values = encode_attribute(sensitive_features, len(texts))
+        rows = self.encoder.rows(texts, self.hookpoint)
+        scores = class_conditional_contrast(rows.pool().numpy(), np.ones(width), z, values, min_cell=1)
+        chosen = np.argsort(-scores.score, kind="stable")[: self.n_neurons]
+        neurons = tuple(int(i) for i in chosen)
+        self.edits_ = {self.hookpoint: NeuronEdit(neurons, rows.x[:, list(neurons)].mean(dim=0))}
+        return self
+
+
+class TokenMask(TransformerMixin, BaseEstimator):
+    """Encode texts with every token of a concept's words replaced by the mean token embedding.
+
+    A token counts when it overlaps a word that the concept finds in its context, so titles and possessives are
+    told apart as in scrubbing. The mean is over the tokens of the texts given to fit; without fit, over the
+    vocabulary. Positions are kept, unlike in scrubbing.
+
+    Parameters
+    ----------
+    encoder : ActivationEncoder
+        Its layer, pooling and edits are used, its cache is not.
+    concept : str, path or Concept, default="gender"
+    """
+
+    needs_attribute_at_predict = False
+
+    def __init__(self, encoder: ActivationEncoder, concept: Any = "gender") -> None:
+        self.encoder = encoder
+        self.concept = concept
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the mean embedding of the texts' real tokens."""
+        model = self.encoder.language_model
+        tokens = tokenize(model.tokenizer, check_texts(X), check_max_length(model, self.encoder.max_length))
+        counts = np.bincount(tokens.ids[~tokens.special], minlength=len(_word_vectors(model)))
+        weights = torch.as_tensor(counts / max(counts.sum(), 1), dtype=torch.float32)
+        self.mean_ = weights.to(model.device) @ _word_vectors(model)[: len(weights)]
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return representations ``(n_texts, d_model)`` in float32."""
+        texts = check_texts(X)
+        encoder, model = self.encoder, self.encoder.language_model
+        model.check_spans()
+        concept = self.concept if isinstance(self.concept, Concept) else Concept.load(self.concept)
+        mean = getattr(self, "mean_", None)
+        mean = _word_vectors(model).mean(0) if mean is None else mean
+        out = np.zeros((len(texts), model.d_model), np.float32)
+        for rows, masks in _rounds(texts, concept, model, check_max_length(model, encoder.max_length)):
+            with _masked(model, masks, mean):
+                out[rows] = embed(
+                    model,
+                    [texts[i] for i in rows],
+                    layer=encoder.layer,
+                    pooling=encoder.pooling,
+                    edits=encoder.edits,
+                    max_length=encoder.max_length,
+                    token_budget=encoder.token_budget,
+                    progress=encoder.verbose,
+                )
+        return out
+
+    def __sklearn_tags__(self) -> Tags:
+        return text_tags(super().__sklearn_tags__(), requires_fit=False)
+
+
+def _word_vectors(model: LanguageModel) -> Tensor:
+    """What the embedding layer gives for each token: some models scale their rows there."""
+    layer: Any = model.module.get_input_embeddings()  # type: ignore[operator]
+    with torch.no_grad():
+        return layer(torch.arange(len(layer.weight), device=layer.weight.device)).float()
+
+
+def _rounds(
+    texts: Sequence[str], concept: Concept, model: LanguageModel, length: int
+) -> Iterator[tuple[list[int], dict[bytes, Tensor]]]:
+    """Yield rows and the masks of their token sequences, keyed by the sequence.
+
+    Two texts may have the same tokens but not the same words (an uncased model sees "Ms" and "MS" alike): they
+    come in different rounds.
+    """
+    pending: list[tuple[int, bytes, np.ndarray]] = []
+    for start in range(0, len(texts), _CHUNK):
+        chunk = [text.encode("utf-8", "replace").decode() for text in texts[start : start + _CHUNK]]
+        tokens = tokenize(model.tokenizer, chunk, length)
+        for i, text in enumerate(chunk):
+            own = slice(tokens.starts[i], tokens.starts[i + 1])
+            spans = tokens.spans[own]
+            marked = np.zeros(len(spans), dtype=bool)
+            for word in concept.swap_spans(text):
+                marked |= (spans[:, 0] < word.end) & (spans[:, 1] > word.start)
+            pending.append((start + i, _key(tokens.ids[own], model), marked & ~tokens.special[own]))
+    while pending:
+        rows: list[int] = []
+        masks: dict[bytes, Tensor] = {}
+        later = []
+        for row, key, marked in pending:
+            known = masks.setdefault(key, torch.from_numpy(marked))
+            if np.array_equal(known.numpy(), marked):
+                rows.append(row)
+            else:
+                later.append((row, key, marked))
+        yield rows, masks
+        pending = later
+
+
+def _key(ids: np.ndarray, model: LanguageModel) -> bytes:
+    """The sequence without the padding at its end."""
+    pad = model.tokenizer.pad_token_id
+    kept = np.flatnonzero(ids != (0 if pad is None else pad))
+    return ids[: kept[-1] + 1 if len(kept) else 0].astype(np.int64).tobytes()
+
+
+@contextmanager
+def _masked(model: LanguageModel, masks: dict[bytes, Tensor], mean: Tensor) -> Iterator[None]:
+    """While this lasts, the model's word embedding gives ``mean`` at the masked positions."""
+
+    def replace(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        output = output.clone()
+        for row, ids in enumerate(args[0].cpu().numpy()):
+            mask = masks[_key(ids, model)].to(output.device)
+            output[row, : len(mask)][mask] = mean.to(output.dtype)
+        return output
+
+    layer: Any = model.module.get_input_embeddings()  # type: ignore[operator]
+    handle = layer.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,13 +1,17 @@
-"""Filters and augmentation that work on the text itself and need no model."""
+"""Methods told words: a filter, augmentation of what the head learns from, similarities to words about the task."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from debias_ssae.baselines.erasers import text_tags
+from debias_ssae.baselines.heads import LogisticHead
 from debias_ssae.core.errors import InputError
+from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.checks import check_texts
 from debias_ssae.text.concept import Concept
 
@@ -44,11 +48,7 @@ class TextScrubber(TransformerMixin, BaseEstimator):
         return [self.concept_.scrub(text) for text in check_texts(X)]
 
     def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        tags.requires_fit = False
-        return tags
+        return text_tags(super().__sklearn_tags__(), requires_fit=False)
 
 
 class Augmented(NamedTuple):
@@ -82,3 +82,98 @@ def augment_with_counterfactuals(texts: Sequence[str], y: Any, concept: Concept)
         source,
         np.arange(len(source)) >= len(texts),
     )
+
+
+class AugmentedHead(ClassifierMixin, BaseEstimator):
+    """A logistic head that learns from texts and from their copies with the attribute's words swapped.
+
+    Parameters
+    ----------
+    encoder : ActivationEncoder
+    concept : str, path or Concept, default="gender"
+    random_state : int, default=0
+        Of the folds in which C is chosen.
+    """
+
+    needs_attribute_at_predict = False
+
+    def __init__(self, encoder: ActivationEncoder, concept: Any = "gender", *, random_state: int = 0) -> None:
+        self.encoder = encoder
+        self.concept = concept
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit on texts and classes; no attribute label is read. Raises InputError as the augmentation does."""
+        concept = self.concept if isinstance(self.concept, Concept) else Concept.load(self.concept)
+        augmented = augment_with_counterfactuals(check_texts(X), y, concept)
+        self.head_ = LogisticHead(random_state=self.random_state)
+        self.head_.fit(self.encoder.encode(augmented.texts), augmented.y)
+        self.classes_, self.C_ = self.head_.classes_, self.head_.C_
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return class labels ``(n,)``."""
+        check_is_fitted(self)
+        return self.head_.predict(self.encoder.encode(check_texts(X)))
+
+    def __sklearn_tags__(self) -> Tags:
+        return text_tags(super().__sklearn_tags__())
+
+
+HOSPITAL_WORDS = (
+    "surgery", "operation", "incision", "transplant", "orthopedic", "board certified", "residency", "fellowship",
+    "operating room", "surgical technique", "bedside", "patient care", "family practice", "nursing school", "clinic",
+    "health education", "pediatrics", "medication", "intensive care unit", "home care",
+)  # fmt: skip
+"""Twenty words for surgeon against nurse, from general knowledge; other tasks need their own."""
+
+
+def hospital_words(classes: Collection[str]) -> tuple[str, ...]:
+    """These words where the task is theirs, else none."""
+    return HOSPITAL_WORDS if set(classes) == {"nurse", "surgeon"} else ()
+
+
+class ConceptBottleneck(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Cosine similarity of a representation to each of a few words' representations.
+
+    The baseline of SHIFT (Marks et al. 2024, arXiv 2403.19647): words that are about the task and say nothing
+    of the attribute; any classifier on top.
+
+    Parameters
+    ----------
+    encoder : ActivationEncoder
+        It made the rows and encodes the words.
+    words : sequence of str
+        Twenty in the paper.
+    """
+
+    needs_attribute_at_predict = False
+
+    def __init__(self, encoder: ActivationEncoder, words: Sequence[str] = HOSPITAL_WORDS) -> None:
+        self.encoder = encoder
+        self.words = words
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Encode the words and centre on the training mean. Raises InputError for another width than ``X``'s."""
+        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        vectors = self.encoder.encode(check_texts(list(self.words)))
+        if vectors.shape[1] != X.shape[1]:
+            raise InputError(f"X has {X.shape[1]} columns, but the encoder gives {vectors.shape[1]}")
+        self.center_ = X.mean(axis=0)
+        self.word_vectors_ = _unit(vectors - vectors.mean(axis=0)).astype(X.dtype)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return similarities ``(n, n_words)``."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return _unit(X - self.center_) @ self.word_vectors_.T
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.word_vectors_)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)

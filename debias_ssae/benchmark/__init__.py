@@ -1,43 +1,45 @@
-"""The benchmark: protocol, methods, seeds, intervals."""
+"""The benchmark: protocol, methods, seeds, intervals; ``compare`` takes estimators of your own."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from debias_ssae.benchmark.curves import run_curves
-    from debias_ssae.benchmark.grid import GridSetting, grid_settings, run_grid
-    from debias_ssae.benchmark.methods import METHODS
-    from debias_ssae.benchmark.parts import writable_directory
-    from debias_ssae.benchmark.run import run_benchmark
-    from debias_ssae.benchmark.synthetic import demo_splits, demo_table
-
-__all__ = [
-    "METHODS",
-    "GridSetting",
-    "demo_splits",
-    "demo_table",
-    "grid_settings",
-    "run_benchmark",
-    "run_curves",
-    "run_grid",
-    "writable_directory",
-]
+    from debias_ssae.benchmark.methods import METHODS, Context, Method
+    from debias_ssae.benchmark.protocol import Protocol, Split, Supervision, demo_table, make_split, prepare
+    from debias_ssae.benchmark.run import compare, one_thread, run_benchmark
 
 # imported on first use: the report reads results without torch
-_ROOMS = {
+_MODULES = {
     "METHODS": "methods",
-    "GridSetting": "grid",
-    "demo_splits": "synthetic",
-    "demo_table": "synthetic",
-    "grid_settings": "grid",
+    "Context": "methods",
+    "Method": "methods",
+    "Protocol": "protocol",
+    "Split": "protocol",
+    "Supervision": "protocol",
+    "compare": "run",
+    "demo_table": "protocol",
+    "make_split": "protocol",
+    "one_thread": "run",
+    "prepare": "protocol",
     "run_benchmark": "run",
-    "run_curves": "curves",
-    "run_grid": "grid",
-    "writable_directory": "parts",
 }
+__all__ = [
+    "METHODS",
+    "Context",
+    "Method",
+    "Protocol",
+    "Split",
+    "Supervision",
+    "compare",
+    "demo_table",
+    "make_split",
+    "one_thread",
+    "prepare",
+    "run_benchmark",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

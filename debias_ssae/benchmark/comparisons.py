@@ -1,10 +1,10 @@
 """The SSAE against a family of methods fixed beforehand: paired, corrected, with what could have been seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from debias_ssae.benchmark.answers import Answers
-from debias_ssae.benchmark.summary import key_of
+from debias_ssae.benchmark.summary import Answers, key_of
+from debias_ssae.benchmark.tables import HEADS, head_kind
 from debias_ssae.core.stats import critical_value, holm
 
 OTHERS = ("scrub", "token_mask", "counterfactual_subspace", "best linear eraser", "gsae")
@@ -14,10 +14,11 @@ LINEAR_ERASERS = ("mean_diff", "leace", "leace_conditional", "leace_in_model", "
 MARGIN = 0.03
 """Non-inferior: the interval's lower end lies above minus this."""
 _POWER = critical_value(0.6)  # the normal quantile of 80%
-HEADS = ("retrained", "frozen", "frozen, re-centred")
 
 
-def compare(summary: Sequence[dict[str, Any]], answers: Answers, *, of: str = "ssae") -> list[dict[str, Any]]:
+def compare_with_family(
+    summary: Sequence[dict[str, Any]], answers: Answers, *, of: str = "ssae"
+) -> list[dict[str, Any]]:
     """Return a record for each regime of the method ``of``, head kind and member of the family that was run.
 
     Logistic heads with C by cross-validation. A member is taken in that method's own regime where it has one, else
@@ -37,10 +38,9 @@ def compare(summary: Sequence[dict[str, Any]], answers: Answers, *, of: str = "s
 
 
 def compare_sums(summary: Sequence[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
-    """Return records as ``compare`` does for what a linear eraser gains from the SSAE before it.
+    """Return records as ``compare_with_family`` does for what a linear eraser gains from the SSAE before it.
 
-    ``ssae_NAME`` and ``ssae_keep_NAME`` minus NAME for each linear eraser, and ``ssae_keep`` minus the best one,
-    Holm over those of one regime and kind of head.
+    ``ssae_NAME`` minus NAME for each linear eraser, Holm over those of one regime and kind of head.
     """
     rows = [row for row in summary if (row["head_model"], row["C_rule"]) == ("logistic", "cv")]
     records = []
@@ -48,22 +48,12 @@ def compare_sums(summary: Sequence[dict[str, Any]], answers: Answers) -> list[di
         for head in HEADS:
             alike = {r["method"]: r for r in rows if head_kind(r) == head and r["regime"] == regime}
             pairs = [
-                (alike[f"{edit}_{name}"], alike[name])
-                for edit in ("ssae", "ssae_keep")
+                (alike[f"ssae_{name}"], alike[name])
                 for name in LINEAR_ERASERS
-                if f"{edit}_{name}" in alike and name in alike
+                if f"ssae_{name}" in alike and name in alike
             ]
-            linear = [alike[name] for name in LINEAR_ERASERS if name in alike]
-            if "ssae_keep" in alike and linear:
-                best = max(linear, key=lambda row: row["worst_group_accuracy"])
-                pairs.append((alike["ssae_keep"], best))
             records += _corrected([_record(b["method"], a, b, answers) for a, b in pairs])
     return records
-
-
-def head_kind(row: Mapping[str, Any]) -> str:
-    """``retrained``, ``frozen`` or ``frozen, re-centred``."""
-    return str(row.get("head")) + (", re-centred" if "re-centred" in str(row.get("representation")) else "")
 
 
 def _family(ours: dict[str, Any], alike: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:

@@ -1,16 +1,30 @@
-"""From a variant to result rows and per-example predictions."""
+"""One method in one seed: fitted, used, judged."""
 
+import hashlib
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
+import torch
 
 from debias_ssae.audit.leakage import probe_leakage
 from debias_ssae.audit.rates import confusion, summary_values
-from debias_ssae.benchmark.answers import PREDICTION_KEYS
 from debias_ssae.benchmark.heads import Head, Validation, fit_heads
-from debias_ssae.benchmark.methods import Rows, Seed, Variant
+from debias_ssae.benchmark.methods import (
+    Context,
+    Method,
+    family,
+    fit_options,
+    needs_attribute,
+    transform_with,
+)
+from debias_ssae.benchmark.protocol import Protocol, Samples
+from debias_ssae.benchmark.summary import KEYS
+from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.model.encoder import ActivationEncoder
 
 MEASURES = (
     "accuracy",
@@ -26,113 +40,253 @@ LEAKAGE = tuple(
     for probe in ("", "_mlp")
     for control in ("", "_shuffled")
 )
-
 LEAKAGE_FOLDS = 3
 """Of the test texts, for the probes."""
+N_WORDS, N_TEXTS = 12, 500
+"""Removed latents that are named, and texts in which their words are looked for."""
+_ENCODERS: dict[str, ActivationEncoder] = {}
 
 
-class Test(NamedTuple):
-    """One kind of head and the rows that it predicts."""
+class Predictions(NamedTuple):
+    """What one head says of the test texts."""
 
-    kind: str
-    representation: str
+    keys: dict[str, Any]
+    y_pred: list[str]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What the methods of a seed share: heads on the plain representations, and where these are kept."""
+
     heads: list[Head]
-    rows: Rows
+    center: np.ndarray
+    """Mean representation of the head's texts."""
+    leakage: dict[str, float | None]
+    directory: str
+
+
+@dataclass(frozen=True)
+class Used:
+    """A fitted estimator and what it made of the test texts and their counterfactuals; ``what`` it was asked for."""
+
+    estimator: Any
+    what: str
+    """transform or predict."""
+    test: np.ndarray
+    counterfactuals: dict[str, tuple[np.ndarray, np.ndarray]]
+    """Places among the test texts, and results."""
+    seconds_fit: float
+    seconds_transform: float
+
+
+def plain_of(protocol: Protocol, number: int, methods: dict[str, Method]) -> Plain:
+    """Encode the seed's texts as they are, each once, and train heads on them."""
+    split, seed = protocol.splits[number], protocol.config.seed + number
+    directory = Path(str(protocol.cache_dir)) / "plain" / protocol.seed_key(number)
+    encoder = _encoder(protocol, str(directory))
+    head, annotated, test = (protocol.samples(rows) for rows in (split.head, split.attribute, split.test))
+    every = [*head.texts, *annotated.texts, *test.texts]
+    if any("labelled_all" in method.regimes for method in methods.values()):
+        every += protocol.samples(split.rest).texts
+    if protocol.other_texts is not None:
+        every += protocol.other_texts.texts
+    for regime in protocol.regimes:
+        every += [
+            text for _, texts in protocol.counterfactuals(regime, test.texts).values() for text in texts
+        ]
+    encoder.transform(every)
+    X_head, X_annotated, X_test = (encoder.transform(one.texts) for one in (head, annotated, test))
+    validation = Validation(X_annotated, annotated.y, annotated.z)
+    heads = fit_heads(X_head, head.y, validation=validation, random_state=seed)
+    center = X_head.mean(axis=0, dtype=np.float64)
+    return Plain(heads, center, leakage(X_test, test.y, test.z, seed), str(directory))
+
+
+def run_method(protocol: Protocol, plain: Plain, number: int, name: str, method: Method) -> dict[str, Any]:
+    """Return a record: rows and predictions of the method in every regime that it can be told, and what could not
+    run, and why.
+    """
+    started = time.process_time()
+    record: dict[str, Any] = {"rows": [], "predictions": [], "skipped": []}
+    asked = method.regimes if method.is_reference else protocol.regimes
+    regimes = [regime for regime in asked if family(regime) in method.regimes]
+    if not regimes:
+        reason = f"the run has none of its regimes ({', '.join(method.regimes)})"
+        record["skipped"].append({"method": name, "regime": "", "reason": reason})
+    for regime in regimes:
+        try:
+            for row, predicted in evaluate(protocol, plain, number, name, method, regime):
+                record["rows"].append(row)
+                record["predictions"].append(predicted)
+        except (InputError, MissingExtraError) as error:
+            record["skipped"].append({"method": name, "regime": regime, "reason": str(error)})
+    return record | {"processor_seconds": time.process_time() - started}
 
 
 def evaluate(
-    seed: Seed, variant: Variant, frozen: list[Head]
-) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yield a result row and its predictions for each head: retrained, and trained before the edit.
+    protocol: Protocol, plain: Plain, number: int, name: str, method: Method, regime: str
+) -> Iterator[tuple[dict[str, Any], Predictions]]:
+    """Yield a row and its predictions for each head: retrained, and trained before the edit.
 
-    ``frozen`` are ``frozen_heads(seed)``; they see an edited representation as it is, and shifted so that the
-    mean of the head's texts stays where it was. A variant that edits nothing, or that is itself a classifier,
-    has one kind of head.
+    A frozen head sees an edited representation as it is, and shifted so that the mean of the head's texts stays where
+    it was. An estimator that is itself a classifier has one kind of head.
     """
-    corpus, test = seed.corpus, seed.split.test
-    y, z = corpus.y[test], corpus.z[test]
-    facts = _facts(seed, variant)
-    for kind, representation, heads, rows in _tests(seed, variant, frozen):
-        for head in heads:
-            y_pred = head.predict(rows.test, z)
-            row = {
-                "method": variant.method,
-                "setting": corpus.config.setting,
-                "regime": variant.regime,
-                "representation": representation,
-                "head": kind,
-                "head_model": head.head_model,
-                "C": head.C,
-                "C_rule": head.C_rule,
-                "draw": variant.draw,
-                "seed": seed.number,
-                **scores(y, y_pred, z, corpus.majority),
-                **_flips(head, rows, y_pred),
-                **facts,
-            }
-            keys = {key: row[key] for key in PREDICTION_KEYS}
-            yield (
-                row,
-                pd.DataFrame({**keys, "text_id": corpus.text_ids[test], "y": y, "z": z, "y_pred": y_pred}),
-            )
-
-
-def frozen_heads(seed: Seed) -> list[Head]:
-    """Heads trained on the plain representations of the head's texts."""
-    return fit_heads(
-        seed.plain.head, seed.head_y, validation=_validation(seed, seed.plain), random_state=seed.number
-    )
-
-
-def _tests(seed: Seed, variant: Variant, frozen: list[Head]) -> Iterator[Test]:
-    rows, name = variant.rows, f"{seed.corpus.config.pooling}({seed.corpus.config.layer})"
-    if variant.heads:
-        yield Test("retrained", name, list(variant.heads), rows)
-        return
-    if rows.plain and variant.training is None:
-        yield Test("retrained", name, frozen, rows)
-        return
-    yield Test("retrained", name, _retrained(seed, variant), rows)
-    if variant.training is None and rows.head.shape[1] == seed.plain.head.shape[1]:
-        before, after = (X.mean(axis=0, dtype=np.float64) for X in (seed.plain.head, rows.head))
-        shift = (before - after).astype(rows.head.dtype)
-        yield Test("frozen", name, frozen, rows)
-        yield Test("frozen", f"{name}, re-centred", frozen, rows.map(lambda X: X + shift))
-
-
-def _retrained(seed: Seed, variant: Variant) -> list[Head]:
-    validation = _validation(seed, variant.rows)
-    if variant.training is None:
-        return fit_heads(variant.rows.head, seed.head_y, validation=validation, random_state=seed.number)
-    X, y, weight, chooses = variant.training
-    return fit_heads(
-        X, y, sample_weight=weight, chooses=chooses, validation=validation, random_state=seed.number
-    )
-
-
-def _validation(seed: Seed, rows: Rows) -> Validation:
-    chosen, at = seed.choosing, seed.split.attribute
-    return Validation(rows.attribute[chosen], seed.corpus.y[at][chosen], seed.corpus.z[at][chosen])
-
-
-def _facts(seed: Seed, variant: Variant) -> dict[str, Any]:
-    """What is the same for all heads of a variant."""
-    return {
-        "hookpoint": variant.hookpoint,
-        # at the embeddings an SAE sees a token without its context
-        "level": None
-        if variant.hookpoint is None
-        else "token"
-        if variant.hookpoint == "embeddings"
-        else "context",
-        "d_sae": variant.d_sae,
-        "n_latents": variant.n_latents,
-        "needs_attribute": variant.needs_attribute,
-        "n_parameters": variant.n_parameters,
-        **_leakage(seed, variant.rows),
-        "seconds_fit": variant.seconds_fit,
-        "seconds_transform": variant.seconds_transform,
+    split, seed = protocol.splits[number], protocol.config.seed + number
+    head, test = protocol.samples(split.head), protocol.samples(split.test)
+    context = context_of(protocol, plain, number, regime)
+    used = use(protocol, context, method, number)
+    config, is_plain = protocol.config, used.estimator is context.plain
+    same = is_plain or used.what == "predict"
+    facts = {
+        **_facts(used.estimator),
+        "removed": strongest_words(used.estimator, head.texts) if number == 0 else None,
+        "needs_attribute": needs_attribute(used.estimator),
+        "seconds_fit": used.seconds_fit,
+        "seconds_transform": used.seconds_transform,
+        "vectors": _digest(used.test) if used.what == "transform" else None,
+        **(plain.leakage if same else leakage(used.test, test.y, test.z, seed)),
     }
+    for kind, representation, one, shift in _heads(protocol, plain, head, used, number, is_plain=is_plain):
+        y_pred = one.predict(used.test if shift is None else used.test + shift)
+        keys = {
+            "method": name,
+            "setting": config.setting,
+            "regime": regime,
+            "representation": f"{config.pooling}({config.layer}){representation}",
+            "head": kind,
+            "head_model": one.head_model,
+            "C_rule": one.C_rule,
+            "seed": seed,
+        }
+        row = {
+            **keys,
+            "C": one.C,
+            **scores(test.y, y_pred, test.z, protocol.majority),
+            **_flips(one, used, shift, y_pred),
+            **facts,
+        }
+        yield row, Predictions({key: keys.get(key) for key in (*KEYS, "seed")}, y_pred.tolist())
+
+
+def context_of(protocol: Protocol, plain: Plain, number: int, regime: str) -> Context:
+    """What a method is made from. Raises InputError where the run cannot tell what ``regime`` tells."""
+    return Context(
+        config=protocol.config,
+        supervision=protocol.supervision(regime, number),
+        encoder=_encoder(protocol, None),
+        plain=_encoder(protocol, plain.directory),
+        classes=tuple(np.unique(protocol.y).tolist()),
+        corpus=protocol.corpus,
+        cache_dir=protocol.cache_dir,
+        random_state=protocol.config.seed + number,
+    )
+
+
+def use(protocol: Protocol, context: Context, method: Method, number: int) -> Used:
+    """Make the estimator, fit it, and apply it to the test texts and their counterfactuals."""
+    split, told = protocol.splits[number], context.supervision
+    head, test = protocol.samples(split.head), protocol.samples(split.test)
+    estimator = method.make(context)
+    options = fit_options(estimator)
+    texts, y, given = head.texts, head.y, {"exclude": test.texts}
+    if method.learns_from == "annotated":
+        if told.annotated is None:
+            raise InputError("this method learns from texts whose attribute is known")
+        texts, y = told.annotated.texts, told.annotated.y
+        given["sensitive_features"] = told.annotated.sensitive_features
+    start = time.perf_counter()
+    estimator.fit(texts, y, **{options[key]: value for key, value in given.items() if key in options})
+    fitted = time.perf_counter()
+    what = "transform" if hasattr(estimator, "transform") else "predict"
+    result = transform_with(estimator, test.texts, test.z, what)
+    ended = time.perf_counter()
+    swapped = {}
+    if not needs_attribute(
+        estimator
+    ):  # a counterfactual has no known attribute to hand to those who ask for it
+        for kind, (at, others) in protocol.counterfactuals(told.regime, test.texts).items():
+            swapped[kind] = at, transform_with(estimator, others, test.z, what) if others else result[:0]
+    return Used(estimator, what, result, swapped, fitted - start, ended - fitted)
+
+
+class _Own:
+    """A classifier's own answers, which are known already."""
+
+    def predict(self, y_pred: np.ndarray) -> np.ndarray:
+        return y_pred
+
+
+def _heads(
+    protocol: Protocol, plain: Plain, head: Samples, used: Used, number: int, *, is_plain: bool
+) -> Iterator[tuple[str, str, Head, np.ndarray | None]]:
+    """Kind of head, what is said of the representation, the head, and a shift of the representation before it."""
+    if used.what == "predict":
+        C = getattr(_last(used.estimator), "C_", None)
+        yield "retrained", "", Head(_Own(), C, "own"), None
+        return
+    if is_plain:
+        yield from (("retrained", "", one, None) for one in plain.heads)
+        return
+    split, seed = protocol.splits[number], protocol.config.seed + number
+    annotated = protocol.samples(split.attribute)
+    X, X_annotated = (
+        transform_with(used.estimator, one.texts, one.z, "transform") for one in (head, annotated)
+    )
+    validation = Validation(X_annotated, annotated.y, annotated.z)
+    for one in fit_heads(X, head.y, validation=validation, random_state=seed):
+        yield "retrained", "", one, None
+    if X.shape[1] == len(plain.center):
+        shift = (plain.center - X.mean(axis=0, dtype=np.float64)).astype(X.dtype)
+        yield from (("frozen", "", one, None) for one in plain.heads)
+        yield from (("frozen", ", re-centred", one, shift) for one in plain.heads)
+
+
+def _digest(X: np.ndarray) -> str:
+    """Names these vectors, to the last bit."""
+    return hashlib.sha256(np.ascontiguousarray(X, np.float32).tobytes()).hexdigest()
+
+
+def _last(estimator: Any) -> Any:
+    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+
+
+def _facts(estimator: Any) -> dict[str, Any]:
+    """Where a debiaser edits the model, and how much of it it removes."""
+    parts = getattr(estimator, "interventions_", None)
+    if parts is None:
+        return {"hookpoint": None, "d_sae": None, "n_latents": None}
+    return {
+        "hookpoint": ", ".join(parts),
+        "d_sae": max(part.sae.cfg.d_sae for part in parts.values()),
+        "n_latents": sum(len(part.selection.ids) for part in parts.values()),
+    }
+
+
+def strongest_words(estimator: Any, texts: list[str]) -> list[str] | None:
+    """For the first removed latents of a debiaser the token on which each is strongest, without repeats."""
+    parts = getattr(estimator, "interventions_", {})
+    found: list[str] = []
+    for hookpoint, part in parts.items():
+        ids = [int(i) for i in part.selection.ids[:N_WORDS]]
+        if ids:
+            rows = estimator.encoder_.rows(texts[:N_TEXTS], hookpoint)
+            with torch.no_grad():
+                strongest = part.sae.encode(rows.x)[:, ids].argmax(dim=0)
+            for row in strongest.tolist():
+                start, end = rows.offsets[row].tolist()
+                found.append(texts[int(rows.text_ids[row])][start:end].strip().lower())
+    return list(dict.fromkeys(found)) if parts else None
+
+
+def _encoder(protocol: Protocol, cache_dir: str | None) -> ActivationEncoder:
+    """The run's encoder with this cache; its model is loaded once in a process."""
+    given = protocol.encoder
+    if "language_model" not in vars(given):
+        given = _ENCODERS.setdefault(repr(given.get_params()), given)
+    _ = given.language_model
+    copy = given.copy()
+    copy.cache_dir = cache_dir
+    return copy
 
 
 def scores(y: np.ndarray, y_pred: np.ndarray, z: np.ndarray, majority: dict[str, str]) -> dict[str, Any]:
@@ -158,44 +312,26 @@ def scores(y: np.ndarray, y_pred: np.ndarray, z: np.ndarray, majority: dict[str,
     }
 
 
-def _flips(head: Head, rows: Rows, y_pred: np.ndarray) -> dict[str, Any]:
+def _flips(head: Head, used: Used, shift: np.ndarray | None, y_pred: np.ndarray) -> dict[str, Any]:
     """Share of test texts whose prediction changes with the attribute's words, and of how many texts: "flips"
     with the words of the run's concept, "flips_unlisted" with such of them as the method was not given.
     """
     found: dict[str, Any] = {}
     for kind, name in (("listed", "flips"), ("unlisted", "flips_unlisted")):
-        counterfactuals = rows.counterfactuals.get(kind)
-        # a counterfactual has no known attribute to hand to those who ask for it
-        n = 0 if counterfactuals is None or head.needs_attribute else len(counterfactuals.at)
-        found |= {name: None, f"{name}_n": n}
-        if counterfactuals is not None and n:
-            found[name] = float(np.mean(head.predict(counterfactuals.X) != y_pred[counterfactuals.at]))
+        at, X = used.counterfactuals.get(kind, (np.array([], dtype=int), used.test[:0]))
+        found |= {name: None, f"{name}_n": len(at)}
+        if len(at):
+            found[name] = float(np.mean(head.predict(X if shift is None else X + shift) != y_pred[at]))
     return found
 
 
-def _leakage(seed: Seed, rows: Rows) -> dict[str, float | None]:
-    """Many methods leave the representation as it is: it is probed once."""
-    if not rows.plain:
-        return leakage(seed, rows)
-    if not seed.plain_leakage:
-        seed.plain_leakage.update(leakage(seed, rows))
-    return seed.plain_leakage
-
-
-def leakage(seed: Seed, rows: Rows) -> dict[str, float | None]:
+def leakage(X: np.ndarray, y: np.ndarray, z: np.ndarray, random_state: int) -> dict[str, float | None]:
     """Balanced accuracy of attribute probes: marginal and inside each class, linear and a small network, and each
-    fitted on a shuffled attribute. Cross-fitted on the test texts, which no method has seen: on set A, where many
-    are fitted, an eraser leaves nothing to find whatever it leaves elsewhere.
+    fitted on a shuffled attribute. Cross-fitted on the test texts, which no method has seen: on the group-annotated
+    set, where many are fitted, an eraser leaves nothing to find whatever it leaves elsewhere.
     """
-    corpus, test = seed.corpus, seed.split.test
     report = probe_leakage(
-        rows.test,
-        corpus.z[test],
-        corpus.y[test],
-        probes=("linear", "mlp"),
-        n_folds=LEAKAGE_FOLDS,
-        mdl=False,
-        random_state=seed.number,
+        X, z, y, probes=("linear", "mlp"), n_folds=LEAKAGE_FOLDS, mdl=False, random_state=random_state
     )
     found: dict[str, float | None] = dict.fromkeys(LEAKAGE)
     for result in report.results:

@@ -1,10 +1,11 @@
 """The benchmark: every method on every seed, resumable, to results.json, predictions.parquet and table.md."""
 
 import json
-import logging
+import math
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -13,25 +14,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
+from tqdm import tqdm
 
-from debias_ssae.benchmark.answers import Answers
-from debias_ssae.benchmark.comparisons import compare, compare_sums
-from debias_ssae.benchmark.evaluation import evaluate, frozen_heads
-from debias_ssae.benchmark.heads import Head
-from debias_ssae.benchmark.methods import METHODS, AttributeSet, Corpus, Seed, variants
-from debias_ssae.benchmark.parts import Part, Parts, writable_directory, write_json
-from debias_ssae.benchmark.splits import Split, drop_duplicates, majority_values, make_split
-from debias_ssae.benchmark.summary import summarise
-from debias_ssae.benchmark.tables import markdown_table
-from debias_ssae.benchmark.words import LEAST, association
-from debias_ssae.benchmark.workers import run_parts, with_helpers
+from debias_ssae.benchmark.comparisons import compare_sums, compare_with_family
+from debias_ssae.benchmark.evaluation import Plain, plain_of, run_method
+from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
+from debias_ssae.benchmark.protocol import Protocol, Split, prepare
+from debias_ssae.benchmark.summary import Answers, summarise
+from debias_ssae.benchmark.tables import head_kind, markdown_table
 from debias_ssae.core.config import BenchmarkConfig, dump_config
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_json, writable_directory, write_json
 from debias_ssae.model.encoder import ActivationEncoder
-from debias_ssae.retrieval.duplicates import fold
-from debias_ssae.text.concept import Concept
 
-logger = logging.getLogger(__name__)
 _PACKAGES = (
     "debias-ssae",
     "torch",
@@ -41,8 +37,6 @@ _PACKAGES = (
     "sentence-transformers",
     "numpy",
 )
-QUICK_POOL = 5_000
-"""Texts of the corpus that a quick look uses."""
 
 
 def run_benchmark(
@@ -53,8 +47,9 @@ def run_benchmark(
     corpus: Sequence[str] | None = None,
     data: dict[str, Any] | None = None,
     cache_dir: str | Path | None = None,
-    splits: Callable[[pd.DataFrame], list[Split]] | None = None,
+    splits: Sequence[Split] | None = None,
     attribute_data: pd.DataFrame | None = None,
+    methods: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     command: str | None = None,
     progress: bool = False,
@@ -62,144 +57,294 @@ def run_benchmark(
     """Run the protocol on ``table`` with columns text, target and sensitive; return what results.json holds.
 
     ``corpus`` is the pool for retrieval and the general SAE, ``data`` describes where the table came from
-    (path, sha256). ``splits`` maps the table without its repeated texts to one split a seed; by default the
-    protocol's are drawn. ``attribute_data`` (text, sensitive) serves the regime labelled_gap. ``jobs``: processes
-    over seeds, one thread each; None runs here with all threads. Finished (seed, method) pairs are kept under
-    ``out`` until the run ends, and not run again with the same settings and data. ``made`` in the results holds
-    what differs between two runs of the same seed: date, seconds, the command given.
+    (path, sha256). ``splits`` are row numbers of the table, one a seed; by default the protocol's are drawn.
+    ``attribute_data`` (text, sensitive) serves the regime labelled_gap. ``methods``, as ``compare`` takes them, stand
+    in place of ``config.methods``. ``jobs``: processes over seeds and methods, one thread each; None leaves it to
+    ``joblib.parallel_config``. Finished (seed, method) records are kept under ``cache_dir``, by default OUT/cache, and
+    not made again with the same settings and data. ``made`` in the results holds what differs between two runs of the
+    same seed: date, seconds, the command given.
     Raises InputError for unknown methods, cells that are too small, or a directory that cannot be written.
     """
     started = time.monotonic()
-    unknown = sorted(set(config.methods) - set(METHODS))
-    if unknown:
-        raise InputError(f"unknown methods {', '.join(unknown)}; there are {', '.join(METHODS)}")
-    ready = prepare(table, config, corpus, cache_dir, splits=splits, attribute_data=attribute_data)
-    seeds = range(len(ready.splits))
+    chosen = methods_of(config) if methods is None else {k: as_method(v) for k, v in methods.items()}
     out = writable_directory(out)
-    (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    parts = Parts(out / "seeds" / ready.key)
-    wanted = [(str(number), method) for number in seeds for method in config.methods]
-    # a helper takes SAEs and passes from the cache, or would have to make them again
-    groups = with_helpers(seeds, jobs if cache_dir else None)
-    finished, resumed = run_parts(
-        _run_seed, ready, parts, groups, wanted, jobs=jobs, progress=progress, unit="method"
+    protocol = prepare(
+        table,
+        config,
+        corpus=corpus,
+        splits=splits,
+        attribute_data=attribute_data,
+        cache_dir=cache_dir or out / "cache",
     )
-    every = pd.concat([part.predictions for part in finished], ignore_index=True)
-    runs = [row for part in finished for row in part.rows]
-    skipped = {tuple(note.items()): note for part in finished for note in part.skipped}
-    if not runs:
-        reasons = "; ".join(dict.fromkeys(f"{note['method']}: {note['reason']}" for note in skipped.values()))
-        raise InputError(f"no method could be run ({reasons})")
-    answers = Answers(every)
+    (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    records = measure(protocol, chosen, jobs=jobs, keep=methods is None, progress=progress)
+    runs, predictions, answers = _joined(protocol, records)
     summary = summarise(runs, answers)
     results = {
-        **provenance(ready, data, command, finished, None if resumed else started),
+        **_provenance(protocol, data, command, records, started),
         "runs": runs,
         "summary": summary,
-        "comparisons": compare(summary, answers),
-        "comparisons_of_default": compare(summary, answers, of="ssae_default"),
+        "comparisons": compare_with_family(summary, answers),
+        "comparisons_of_default": compare_with_family(summary, answers, of="ssae_default"),
         "sums": compare_sums(summary, answers),
-        "skipped": list(skipped.values()),
+        "skipped": _skipped(records),
     }
+    results = _defined(results)
     write_json(out / "results.json", results)
-    every.to_parquet(out / "predictions.parquet")
+    predictions.to_parquet(out / "predictions.parquet")
     (out / "table.md").write_text(markdown_table(results), encoding="utf-8")
-    parts.discard(wanted)
     return results
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A run about to begin."""
-
-    corpus: Corpus
-    splits: list[Split]
-    """One a seed; rows of ``corpus``."""
-    n_texts: int
-    """Distinct texts of the table; the corpus holds those that a seed uses."""
-    key: str
-    """Names settings and data: work is kept under it."""
-
-
-def _run_seed(shared: tuple[Ready, Parts], group: tuple[int, bool], on_part: Callable[[], Any]) -> None:
-    """Run what is left of one seed, or help the process that does, from the last method on."""
-    ready, parts = shared
-    number, helps = group
-    methods = ready.corpus.config.methods
-    # each seed starts elsewhere, so that processes do not wait for one another's passes over all texts
-    start = number * len(methods) // max(len(ready.splits), 1)
-    ordered = (*methods[start:], *methods[:start])
-    seed, frozen = Seed(ready.corpus, ready.splits[number], number), None
-    for method in reversed(ordered) if helps else ordered:
-        with parts.claim(str(number), method) as is_mine:
-            if is_mine:
-                frozen = frozen or frozen_heads(seed)
-                _run_method(seed, method, frozen, parts)
-                on_part()
-
-
-def _run_method(seed: Seed, method: str, frozen: list[Head], parts: Parts) -> None:
-    seed.skipped.clear()
-    found = [pair for variant in variants(seed, method) for pair in evaluate(seed, variant, frozen)]
-    predictions = [predicted for _, predicted in found]
-    parts.write(
-        str(seed.number),
-        method,
-        [row for row, _ in found],
-        pd.concat(predictions, ignore_index=True) if predictions else pd.DataFrame(),
-        seed.skipped,
-    )
-
-
-def prepare(
-    table: pd.DataFrame,
-    config: BenchmarkConfig,
-    corpus: Sequence[str] | None = None,
-    cache_dir: str | Path | None = None,
+def compare(
+    estimators: Mapping[str, Any],
+    texts: Sequence[str],
+    y: Any,
+    sensitive_features: Any,
     *,
-    splits: Callable[[pd.DataFrame], list[Split]] | None = None,
-    attribute_data: pd.DataFrame | None = None,
-) -> Ready:
-    """Return what all seeds share and each seed's split; texts that no seed uses are left out.
+    encoder: str | ActivationEncoder = "minilm",
+    corpus: Sequence[str] | None = None,
+    seeds: int = 5,
+    n_test: int = 120,
+    n_attribute: int = 120,
+    max_head: int = 2000,
+    setting: str = "confounded",
+    concept: str | None = None,
+    cache_dir: str | Path | None = None,
+    jobs: int | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Compare estimators of your own on your texts, under the benchmark's protocol.
 
-    Raises InputError, before any work, for a cell that is too small.
+    Parameters
+    ----------
+    estimators : mapping of name to estimator
+        Each is copied for every seed and fitted on the head's texts ``fit(texts, y)``, or, where its fit takes
+        ``sensitive_features`` and it has no ``attribute`` of its own, on the group-annotated set. What has
+        ``transform`` is judged by heads on what it returns, a classifier by its own predictions. Names of the
+        package's methods may stand for them: ``{"leace": "leace"}``. A function of a ``Context``, or a ``Method``,
+        serves what an estimator cannot say.
+    texts, y, sensitive_features : sequences ``(n,)``
+    encoder : str or ActivationEncoder
+        Gives the plain representations of the rows ``erm`` and ``oracle``, and of the frozen head.
+    seeds, n_test, n_attribute, max_head, setting, concept :
+        As in ``BenchmarkConfig``.
+    jobs : int, optional
+        Processes; None leaves it to ``joblib.parallel_config``.
+
+    Returns
+    -------
+    DataFrame with a row for each method and kind of head: worst-group accuracy with its 95% interval, balanced
+    accuracy, leakage of the attribute given y, the share of the gap between erm and oracle that is closed, and the
+    number of seeds. Logistic heads, C by cross-validation.
+
+    Raises InputError for cells that are too small, and when no method could be run, with the reasons.
     """
-    table = _unique(table)
-    shared = replace(
-        _shared(table, config, _pool(corpus, config), cache_dir),
-        attribute_texts=_labelled(attribute_data, table["text"].tolist()),
+    config = BenchmarkConfig(
+        encoder=encoder if isinstance(encoder, str) else str(encoder.model),
+        seeds=seeds,
+        n_test=n_test,
+        n_attribute=n_attribute,
+        max_head=max_head,
+        setting=setting,  # type: ignore[arg-type]
+        concept=concept,
     )
-    concept = shared.concept
-    if concept is not None and concept.pairs and association(concept, shared.texts, shared.z) < LEAST:
-        logger.warning(
-            "the words of the concept %r do not go with the attribute's values in these texts: regimes of words are "
-            "told of another attribute",
-            concept.name,
+    table = pd.DataFrame({"text": list(texts), "target": list(y), "sensitive": list(sensitive_features)})
+    methods = {name: METHODS[name] for name in ("erm", "oracle")}
+    methods |= {
+        name: METHODS[one] if isinstance(one, str) and one in METHODS else as_method(one)
+        for name, one in estimators.items()
+    }
+    with _directory(cache_dir) as directory:
+        protocol = prepare(
+            table,
+            config,
+            encoder=encoder if isinstance(encoder, ActivationEncoder) else None,
+            corpus=corpus,
+            cache_dir=directory,
         )
-    parts = splits(table) if splits is not None else _protocol_splits(shared)
-    return Ready(*_only_used(shared, parts), n_texts=len(shared.texts), key=_key(shared, config))
+        records = measure(protocol, methods, jobs=jobs, keep=False, progress=progress)
+    runs, _, answers = _joined(protocol, records)
+    shown = [
+        {
+            "method": row["method"],
+            "head": head_kind(row),
+            **{name: row[f"worst_group_accuracy{name_end}"] for name, name_end in _INTERVAL.items()},
+            **{name: row.get(name) for name in ("balanced_accuracy", "leakage_given_y", "gap_closed")},
+            "n_seeds": row["n_seeds"],
+        }
+        for row in summarise(runs, answers)
+        if row["head_model"] == "logistic" and row["C_rule"] in ("cv", "own")
+    ]
+    frame = pd.DataFrame(shown)
+    frame.attrs["skipped"] = _skipped(records)
+    return frame
 
 
-def provenance(
-    ready: Ready,
+_INTERVAL = {"worst_group_accuracy": "", "ci_low": "_ci_low", "ci_high": "_ci_high"}
+
+
+def measure(
+    protocol: Protocol,
+    methods: Mapping[str, Method],
+    *,
+    jobs: int | None = None,
+    keep: bool = True,
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Return a record for each seed and method.
+
+    With ``keep`` records lie under the cache directory by fingerprint, atomically, and are not made again.
+    """
+    numbers = range(len(protocol.splits))
+    # the methods of one seed wait for the same SAEs, so neighbours in the list are of different seeds
+    tasks = [(number, name) for name in _costly_first(methods) for number in numbers]
+    files = {task: _record_file(protocol, *task) for task in tasks} if keep else {}
+    found = {task: _read(files.get(task)) for task in tasks}
+    left = [task for task in tasks if found[task] is None]
+    todo = sorted({number for number, _ in left})
+    plains = _parallel(jobs, [delayed(_plain)(protocol, n, dict(methods)) for n in todo], progress, "seed")
+    plain = dict(zip(todo, plains, strict=True))
+    made = _parallel(
+        jobs,
+        [
+            delayed(_task)(protocol, plain[number], number, name, methods[name], files.get((number, name)))
+            for number, name in left
+        ],
+        progress,
+        "method",
+    )
+    found |= dict(zip(left, made, strict=True))
+    return [found[number, name] or {} for name in methods for number in numbers]
+
+
+def _costly_first(methods: Mapping[str, Method]) -> list[str]:
+    """What trains SAEs comes first, so that a run does not end with one long task."""
+    return sorted(methods, key=lambda name: not name.startswith(("ssae", "gsae", "random_latents")))
+
+
+def _parallel(jobs: int | None, calls: list[Any], progress: bool, unit: str) -> list[Any]:
+    """Run the calls, in order. Raises InputError where a process dies, mostly for want of memory."""
+    pool = Parallel(n_jobs=jobs, max_nbytes=None)
+    with _bar(pool, len(calls), progress, unit), _told_of_memory():
+        return list(pool(calls))
+
+
+@contextmanager
+def _bar(pool: Any, total: int, progress: bool, unit: str) -> Iterator[None]:
+    """Let a progress bar follow the tasks that ``pool`` completes, whatever its backend."""
+    with tqdm(total=total, disable=not progress or not total, unit=unit, smoothing=0.05) as bar:
+        shown = pool.print_progress
+
+        def follow() -> None:
+            bar.update(pool.n_completed_tasks - bar.n)
+            shown()
+
+        pool.print_progress = follow
+        yield
+
+
+@contextmanager
+def _told_of_memory() -> Iterator[None]:
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    try:
+        yield
+    except TerminatedWorkerError as error:
+        raise InputError(
+            "a process of the benchmark died, mostly for want of memory; run the same command again with "
+            "fewer --jobs: what was finished is kept"
+        ) from error
+
+
+def _plain(protocol: Protocol, number: int, methods: dict[str, Method]) -> Plain:
+    with one_thread():
+        return plain_of(protocol, number, methods)
+
+
+def _task(
+    protocol: Protocol, plain: Plain, number: int, name: str, method: Method, file: Path | None
+) -> dict[str, Any]:
+    with one_thread():
+        record = {**_defined(run_method(protocol, plain, number, name, method)), "number": number}
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, record)
+    return record
+
+
+def _record_file(protocol: Protocol, number: int, name: str) -> Path:
+    regimes = sha256(json.dumps(protocol.regimes).encode()).hexdigest()[:8]
+    folder = Path(str(protocol.cache_dir)) / "records"
+    return folder / f"{name}-{protocol.seed_key(number)}-{regimes}.json"
+
+
+def _read(file: Path | None) -> dict[str, Any] | None:
+    if file is not None and file.exists():
+        with suppress(InputError):
+            return read_json(file)
+    return None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold BLAS, OpenMP and torch to one thread, so that results do not depend on where they are made."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _joined(
+    protocol: Protocol, records: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], pd.DataFrame, Answers]:
+    """All rows, all predictions beside what they should be, and these for the statistics.
+
+    Raises InputError where nothing could be run, with the reasons.
+    """
+    runs = [row for record in records for row in record["rows"]]
+    if not runs:
+        reasons = "; ".join(
+            dict.fromkeys(f"{note['method']}: {note['reason']}" for r in records for note in r["skipped"])
+        )
+        raise InputError(f"no method could be run ({reasons})")
+    frames = []
+    for record in records:
+        rows = protocol.splits[record["number"]].test
+        known = {"text_id": protocol.text_ids[rows], "y": protocol.y[rows], "z": protocol.z[rows]}
+        frames += [
+            pd.DataFrame({**keys, **known, "y_pred": y_pred}) for keys, y_pred in record["predictions"]
+        ]
+    predictions = pd.concat(frames, ignore_index=True)
+    return runs, predictions, Answers(predictions)
+
+
+def _skipped(records: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    return list({tuple(note.items()): note for record in records for note in record["skipped"]}.values())
+
+
+def _provenance(
+    protocol: Protocol,
     data: dict[str, Any] | None,
     command: str | None,
-    finished: Sequence[Part],
-    started: float | None,
+    records: Sequence[dict[str, Any]],
+    started: float,
 ) -> dict[str, Any]:
-    """What stands at the head of each results file; ``started`` is of the monotonic clock, None in a run that
-    went on from another, whose wall time is not known. Processor seconds are those of the parts, whichever run and
-    process did them; not counted are the preparation, the statistics at the end, and what was cut off.
+    """What stands at the head of results.json. Processor seconds are those of the records, whichever run and process
+    made them; not counted are the preparation and the statistics at the end.
     """
-    spent = [part.processor_seconds for part in finished]
-    known = [seconds for seconds in spent if seconds is not None]
-    config, concept = ready.corpus.config, ready.corpus.concept
-    model = ready.corpus.encoder.language_model
+    config, concept, model = protocol.config, protocol.concept, protocol.encoder.language_model
     made = {
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
-        "seconds": None if started is None else round(time.monotonic() - started),
-        "processor_seconds": round(sum(known)) if len(known) == len(spent) else None,
+        "seconds": round(time.monotonic() - started),
+        "processor_seconds": round(sum(record["processor_seconds"] for record in records)),
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
@@ -207,116 +352,27 @@ def provenance(
         "quick": config.quick,
         "config": config.model_dump(mode="json"),
         "versions": {name: version(name) for name in _PACKAGES},
-        "data": {**(data or {}), "n": ready.n_texts},
+        "data": {**(data or {}), "n": protocol.n_texts},
         "concept": None if concept is None else {"name": concept.name, "sha256": concept.sha256},
         "made": made,
     }
 
 
-def _unique(table: pd.DataFrame) -> pd.DataFrame:
-    kept = drop_duplicates(table.dropna(subset=["text", "target", "sensitive"]))
-    if len(kept) < len(table):
-        logger.info(
-            "%d of %d rows dropped: repeated texts or unknown attribute", len(table) - len(kept), len(table)
-        )
-    return kept
+@contextmanager
+def _directory(given: str | Path | None) -> Iterator[Path]:
+    if given is not None:
+        yield Path(given)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
 
 
-def _pool(corpus: Sequence[str] | None, config: BenchmarkConfig) -> list[str] | None:
-    if corpus is None:
-        return None
-    if not config.quick or len(corpus) <= QUICK_POOL:
-        return list(corpus)
-    picked = np.sort(np.random.default_rng(0).choice(len(corpus), QUICK_POOL, replace=False))
-    return [corpus[i] for i in picked]
-
-
-def _labelled(table: pd.DataFrame | None, texts: Sequence[str]) -> AttributeSet | None:
-    """Texts of their own: what the benchmark's ``texts`` say too is left out, for a test text's label must not help."""
-    if table is None:
-        return None
-    known = {fold(text) for text in texts}
-    kept = table[[fold(text) not in known for text in table["text"]]]
-    if len(kept) < len(table):
-        logger.warning(
-            "%d of %d attribute texts are the benchmark's own: left out", len(table) - len(kept), len(table)
-        )
-    if kept.empty:
-        raise InputError("all texts of the attribute data are the benchmark's own; give others")
-    return AttributeSet(
-        kept["text"].tolist(), kept["sensitive"].astype(str).to_numpy(dtype=object).astype(str)
-    )
-
-
-def _protocol_splits(shared: Corpus) -> list[Split]:
-    config = shared.config
-    return [
-        make_split(
-            shared.y,
-            shared.z,
-            setting=config.setting,
-            n_test=config.n_test,
-            n_attribute=config.n_attribute,
-            max_head=config.max_head,
-            random_state=number,
-        )
-        for number in range(config.seeds)
-    ]
-
-
-def _only_used(shared: Corpus, splits: list[Split]) -> tuple[Corpus, list[Split]]:
-    """Leave out texts that no seed uses, so that a large data set costs no more than a small one."""
-    used = np.unique(np.concatenate([rows for split in splits for rows in split]))
-    kept = replace(
-        shared, texts=[shared.texts[i] for i in used], y=shared.y[used], z=shared.z[used], text_ids=used
-    )
-    return kept, [Split(*(np.searchsorted(used, rows) for rows in split)) for split in splits]
-
-
-def _shared(
-    table: pd.DataFrame,
-    config: BenchmarkConfig,
-    pool: list[str] | None,
-    cache_dir: str | Path | None,
-) -> Corpus:
-    activations = config.debias.activations
-    encoder = ActivationEncoder(
-        config.encoder,
-        layer=config.layer,
-        pooling=config.pooling,
-        dtype=activations.dtype,
-        max_length=activations.max_length,
-        token_budget=activations.token_budget,
-    )
-    y = table["target"].astype(str).to_numpy(dtype=object).astype(str)
-    z = table["sensitive"].astype(str).to_numpy(dtype=object).astype(str)
-    return Corpus(
-        texts=table["text"].tolist(),
-        text_ids=np.arange(len(table)),
-        y=y,
-        z=z,
-        majority=majority_values(y, z),
-        pool=pool,
-        config=config,
-        encoder=encoder,
-        concept=None if config.concept is None else Concept.load(config.concept),
-        cache_dir=None if cache_dir is None else str(cache_dir),
-    )
-
-
-def _key(shared: Corpus, config: BenchmarkConfig) -> str:
-    """Parts are shared between runs that differ in nothing but how many seeds and which methods there are."""
-    settings = config.model_dump(mode="json", exclude={"seeds", "methods"})
-    # another precision, other weights or another version give other parts
-    made_with = [version("debias-ssae"), shared.encoder.language_model.fingerprint]
-    digest = sha256(json.dumps([settings, made_with]).encode())
-    for text, y, z in zip(shared.texts, shared.y, shared.z, strict=True):
-        digest.update(f"{text}\0{y}\0{z}\0".encode("utf-8", "surrogatepass"))
-    for text in shared.pool or ():
-        digest.update(f"{text}\0".encode("utf-8", "surrogatepass"))
-    if shared.attribute_texts is not None:
-        for text, z in zip(shared.attribute_texts.texts, shared.attribute_texts.z, strict=True):
-            digest.update(f"{text}\0{z}\0".encode("utf-8", "surrogatepass"))
-    if shared.concept is not None:
-        digest.update(json.dumps(shared.concept.to_dict()).encode())
-    return digest.hexdigest()[:16]
+def _defined(value: Any) -> Any:
+    """The same as a JSON file gives it back: what is undefined is None."""
+    if isinstance(value, dict):
+        return {key: _defined(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value

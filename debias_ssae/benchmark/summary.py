@@ -5,27 +5,81 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.benchmark.answers import KEYS, STATISTICS, Answers
-from debias_ssae.core.stats import Moves, gap_closed
+from debias_ssae.core.stats import JointBootstrap, Moves, gap_closed
 
-SKYLINES = ("oracle", "oracle_large", "majority")
+KEYS = ("method", "setting", "regime", "representation", "head", "head_model", "C_rule")
+"""What makes a row of the summary; with the seed, what tells one head's predictions from another's."""
+STATISTICS = {"accuracy": "mean", "balanced_accuracy": "balanced", "worst_group_accuracy": "worst_cell"}
+N_DRAWS = 1000
+
+
+class Answers:
+    """The predictions of a run, one bootstrap for all rows: a text is drawn with all its seeds and methods."""
+
+    def __init__(self, predictions: pd.DataFrame, *, n_draws: int = N_DRAWS) -> None:
+        """Take the content of predictions.parquet."""
+        self.n_draws = n_draws
+        known = predictions.fillna(dict.fromkeys(KEYS, ""))
+        ordered = known.sort_values(["seed", "text_id"], kind="stable")
+        self._rows: dict[tuple[Any, ...], pd.DataFrame] = dict(
+            iter(ordered.groupby(list(KEYS), sort=False))  # type: ignore[arg-type]
+        )
+        self._bootstraps: dict[tuple[int, ...], tuple[JointBootstrap, list[np.ndarray]]] = {}
+        self._moves: dict[tuple[tuple[Any, ...], str], Moves] = {}
+
+    def moves(self, key: tuple[Any, ...], metric: str) -> Moves:
+        """An accuracy of the row ``key``."""
+        if (key, metric) not in self._moves:
+            table = self._rows[key]
+            seeds = {int(seed): table[table["seed"] == seed] for seed in table["seed"].unique()}
+            bootstrap, classes = self._bootstrap(seeds)
+            self._moves[key, metric] = bootstrap.moves(
+                [(part["y"] == part["y_pred"]).to_numpy(dtype=float) for part in seeds.values()],
+                STATISTICS[metric],  # type: ignore[arg-type]
+                groups=classes if metric == "balanced_accuracy" else None,
+            )
+        return self._moves[key, metric]
+
+    def cells(self, key: tuple[Any, ...]) -> dict[str, dict[str, float]]:
+        """Test texts of each cell in a seed, and its accuracy; both are means over seeds."""
+        table = self._rows[key]
+        right = (table["y"] == table["y_pred"]).to_numpy(dtype=float)
+        found = table.assign(right=right).groupby(["y", "z"])["right"].agg(["size", "mean"])
+        n_runs = table["seed"].nunique()
+        names = [f"{y}, {z}" for y, z in found.index]
+        facts = zip(names, found["size"], found["mean"], strict=True)
+        return {name: {"n": float(n / n_runs), "accuracy": float(mean)} for name, n, mean in facts}
+
+    def _bootstrap(self, seeds: dict[int, pd.DataFrame]) -> tuple[JointBootstrap, list[np.ndarray]]:
+        """The draws for these seeds, shared by every row that has them, and the test texts' classes."""
+        names = tuple(seeds)
+        if names not in self._bootstraps:
+            cells = [
+                (part["y"].astype(str) + "\0" + part["z"].astype(str)).to_numpy() for part in seeds.values()
+            ]
+            ids = [part["text_id"].to_numpy() for part in seeds.values()]
+            bootstrap = JointBootstrap(ids, cells, n_draws=self.n_draws)
+            self._bootstraps[names] = bootstrap, [part["y"].to_numpy() for part in seeds.values()]
+        return self._bootstraps[names]
+
+
+REFERENCES = ("oracle", "oracle_large")
 """Rows that are no methods: never ranked."""
 _FACTS = (
     "C",
     "d_sae",
     "n_latents",
-    "n_parameters",
     "seconds_fit",
     "seconds_transform",
     "flips_n",
     "flips_unlisted_n",
 )
-_WORDS = ("hookpoint", "level")
-_NOT_METRICS = {*KEYS, *_FACTS, *_WORDS, "draw", "seed", "worst_group", "needs_attribute"}
+_WORDS = ("hookpoint",)
+_NOT_METRICS = {*KEYS, *_FACTS, *_WORDS, "seed", "worst_group", "needs_attribute", "vectors", "removed"}
 
 
 def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
-    """Return one flat row for each method, regime, head and C rule; draws count as part of their seed.
+    """Return one flat row for each method, regime, head and C rule.
 
     Each metric has its mean and ``_ci_low``, ``_ci_high``: for the accuracies a bootstrap of the test texts, a
     text drawn with all its seeds, plus the variance between seeds; for the others Student's t over seeds.
@@ -33,10 +87,10 @@ def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, An
     worst-group accuracies of rows evaluated alike; a method that needs the attribute when used has none.
     """
     table = pd.DataFrame(runs)
-    table[KEYS] = table[KEYS].fillna("")
+    table[list(KEYS)] = table[list(KEYS)].fillna("")
     metrics = [name for name in table.columns if name not in _NOT_METRICS and _is_number(table[name])]
     rows = []
-    for key, group in table.groupby(KEYS, sort=False):
+    for key, group in table.groupby(list(KEYS), sort=False):
         row: dict[str, Any] = {name: None if k == "" else k for name, k in zip(KEYS, key, strict=True)}
         row |= {name: _mean(group[name]) for name in _FACTS if name in table}
         row |= {name: _word(group[name]) for name in _WORDS if name in table}
@@ -48,7 +102,7 @@ def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, An
             if metric in STATISTICS:
                 row |= _named(metric, answers.moves(key, metric))
             else:
-                row |= _student(metric, group.groupby("seed")[metric].mean().dropna().to_numpy())
+                row |= _student(metric, group[metric].dropna().to_numpy(dtype=float))
         rows.append(row)
     _add_gap_closed(rows, answers)
     _add_ranks(rows)
@@ -67,29 +121,29 @@ def evaluated_alike(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _add_gap_closed(rows: list[dict[str, Any]], answers: Answers) -> None:
-    ends: dict[Any, dict[str, Moves]] = {}
-    for row in rows:
+    """Of logistic heads whose C was chosen on their own data, or by the method."""
+    usual = [row for row in rows if row["head_model"] == "logistic" and row["C_rule"] in ("cv", "own")]
+    ends: dict[str, dict[str, Moves]] = {}
+    for row in usual:
         if row["method"] in ("erm", "oracle"):
-            alike = tuple(row[k] for k in ("setting", "head_model", "C_rule"))
-            ends.setdefault(alike, {})[row["method"]] = answers.moves(key_of(row), "worst_group_accuracy")
+            moves = answers.moves(key_of(row), "worst_group_accuracy")
+            ends.setdefault(row["setting"], {})[row["method"]] = moves
     for row in rows:
-        # a method with a head of its own stands beside the ordinary heads
-        ordinary = ends.get((row["setting"], "logistic", "cv"), {})
-        between = ends.get(tuple(row[k] for k in ("setting", "head_model", "C_rule")), ordinary)
-        share = None
+        row |= {"gap_closed": None, "gap_closed_ci_low": None, "gap_closed_ci_high": None}
+    for row in usual:
+        between = ends.get(row["setting"], {})
         if len(between) == 2:
             own = answers.moves(key_of(row), "worst_group_accuracy")
             if len({len(m.point) for m in (own, *between.values())}) == 1:
                 share = gap_closed(own, between["erm"], between["oracle"])
-        nothing = {"gap_closed": None, "gap_closed_ci_low": None, "gap_closed_ci_high": None}
-        row |= nothing if share is None else _named("gap_closed", share)
+                row |= {} if share is None else _named("gap_closed", share)
 
 
 def _add_ranks(rows: list[dict[str, Any]]) -> None:
     groups: dict[Any, list[dict[str, Any]]] = {}
     for row in rows:
         row["rank"] = None
-        if not row["needs_attribute"] and row["method"] not in SKYLINES:
+        if not row["needs_attribute"] and row["method"] not in REFERENCES:
             groups.setdefault(evaluated_alike(row), []).append(row)
     for members in groups.values():
         ordered = sorted(members, key=lambda row: -row["worst_group_accuracy"])

@@ -4,21 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from debias_ssae.benchmark.comparisons import HEADS as HEADLINE_HEADS
-from debias_ssae.benchmark.comparisons import head_kind
-
-__all__ = [
-    "COLUMNS",
-    "COMPARED",
-    "HEADLINE_HEADS",
-    "comparison_rows",
-    "headline_lines",
-    "headline_rows",
-    "leakage_of",
-    "markdown_table",
-    "skipped_lines",
-]
-
+HEADS = ("retrained", "frozen", "frozen, re-centred")
 COLUMNS = (
     "method",
     "regime",
@@ -29,6 +15,11 @@ COLUMNS = (
     "leakage given y",
     "gap closed",
 )
+
+
+def head_kind(row: Mapping[str, Any]) -> str:
+    """``retrained``, ``frozen`` or ``frozen, re-centred``."""
+    return str(row.get("head")) + (", re-centred" if "re-centred" in str(row.get("representation")) else "")
 
 
 def headline_lines(
@@ -50,18 +41,37 @@ def headline_lines(
 def headline_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     """Yield the cells of COLUMNS; worst-group accuracy with its interval for each head, then what the
     retrained head has."""
-    most = max((row.get("n_seeds") or 0 for row in summary), default=0)
+    most = _most_seeds(summary)
     for (method, regime), heads in headline_lines(summary):
         shown = heads.get("retrained") or next(iter(heads.values()))
-        fewer = f" ({shown['n_seeds']} of {most} seeds)" if (shown.get("n_seeds") or most) < most else ""
         yield [
-            method + (" †" if shown.get("needs_attribute") else "") + fewer,
+            _marked(method, shown, most),
             regime,
-            *(_with_interval(heads.get(head), "worst_group_accuracy") for head in HEADLINE_HEADS),
+            *(_with_interval(heads.get(head), "worst_group_accuracy") for head in HEADS),
             _number(shown.get("balanced_accuracy")),
             _number(leakage_of(shown)),
             _number(shown.get("gap_closed")),
         ]
+
+
+def terminal_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield method, supervision, "before -> after" and the interval of the worst-group accuracy of a retrained head;
+    at most 78 columns wide together.
+    """
+    lines, most = list(headline_lines(summary)), _most_seeds(summary)
+    ends = [heads["retrained"] for (method, _), heads in lines if method == "erm" and "retrained" in heads]
+    before = _number(ends[0].get("worst_group_accuracy")) if ends else "–"
+    for (method, regime), heads in lines:
+        row = heads.get("retrained") or next(iter(heads.values()))
+        if method != "erm":
+            found = _with_interval(row, "worst_group_accuracy")
+            interval = found.partition("(")[2].rstrip(")") or "–"
+            yield (
+                _marked(method, row, most),
+                regime,
+                f"{before} -> {_number(row.get('worst_group_accuracy'))}",
+                interval,
+            )
 
 
 def skipped_lines(notes: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -72,6 +82,16 @@ def skipped_lines(notes: Sequence[Mapping[str, str]]) -> Iterator[str]:
         by_reason.setdefault(note["reason"], []).append(name)
     for reason, names in by_reason.items():
         yield f"not run: {', '.join(names)}: {reason}"
+
+
+def _most_seeds(summary: Sequence[Mapping[str, Any]]) -> int:
+    return max((row.get("n_seeds") or 0 for row in summary), default=0)
+
+
+def _marked(method: str, row: Mapping[str, Any], most: int) -> str:
+    """The method with a dagger where it needs the attribute when used, and what seeds it lacks."""
+    fewer = f" ({row['n_seeds']} of {most} seeds)" if (row.get("n_seeds") or most) < most else ""
+    return method + (" †" if row.get("needs_attribute") else "") + fewer
 
 
 def leakage_of(row: Mapping[str, Any]) -> float | None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from debias_ssae.cli.options import settings as set_by_name
+from debias_ssae.cli.options import shared
 from debias_ssae.core.errors import InputError
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -24,12 +26,12 @@ DATASETS: dict[str, dict[str, Any]] = {
     "table": {"text": "text", "target": "profession", "sensitive": "gender"},
 }
 """Columns of each data set, and what its size asks for."""
-HEADLINE = (
-    "erm,oracle,oracle_large,scrub,token_mask,mean_diff,leace,inlp,splince,counterfactual_subspace,"
-    "random_latents,gsae,gsae_eighth,ssae,ssae_eighth,ssae_deep,ssae_counterfactual,ssae_default"
+MAIN = (
+    "erm,oracle,oracle_large,random_latents,scrub,token_mask,mean_diff,inlp,leace,leace_conditional,splince,"
+    "counterfactual_subspace,counterfactual_direction,annotated_head,dfr,group_dro,exponentiated_gradient,gsae,ssae,"
+    "ssae_default"
 )
-SELDOM = ("ssae_keep", "ssae_keep_leace_conditional", "ssae_keep_inlp", "ssae_leace_in_model")
-"""For attributes that are everywhere, and a fifth of the time of all methods: --methods main leaves them out."""
+"""What README's table holds."""
 _FILE = click.Path(dir_okay=False)
 
 
@@ -47,69 +49,47 @@ _FILE = click.Path(dir_okay=False)
 @click.option("--corpus", type=_FILE, help="Pool for retrieval and the general SAE.")
 @click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for results.")
-@click.option(
-    "--cache", type=click.Path(file_okay=False), help="Keeps passes, embeddings, SAEs.  [default: OUT/cache]"
-)
-@click.option("--config", type=_FILE, help="YAML of the protocol (BenchmarkConfig).")
-@click.option("--seeds", type=int, help="Number of seeds.  [default: 5; curves and grid: 3]")
-@click.option("--jobs", type=click.IntRange(1), help="Processes over seeds, one thread each.")
-@click.option("--methods", help="all, main (most), headline (few), or names with commas.")
+@click.option("--seeds", type=int, help="Number of seeds.  [default: 5]")
+@click.option("--jobs", type=int, help="Processes, one thread each; -1: one a core.")
+@click.option("--methods", help="all, main (README's table), or names with commas.")
 @click.option("--setting", type=click.Choice(["confounded", "natural"]), help="Who trains the head.")
 @click.option("--regime", multiple=True, help="Several, or with commas: labelled, concept, ...")
 @click.option("--concept", help="Shipped concept, file, or none.  [default: gender]")
 @click.option("--encoder", help="Hugging Face model.  [default: minilm]")
 @click.option("--n-test", type=int, help="Test texts of a cell.  [default: 120]")
-@click.option("--n-attribute", type=int, help="Texts of a cell in the attribute set.  [default: 120]")
+@click.option("--n-attribute", type=int, help="Texts of a cell in the group-annotated set.  [default: 120]")
 @click.option("--max-head", type=int, help="Texts of a cell that train the head, at most.  [default: 2000]")
 @click.option("--quick", is_flag=True, help="A look in minutes: few texts and seeds, small SAE; marked so.")
-@click.option("--curves", is_flag=True, help="Instead: accuracy against latents removed and alpha.")
-@click.option("--gsae-grid", is_flag=True, help="Instead: general against specialised SAEs, in 13 settings.")
-@click.option(
-    "--grid-setting", multiple=True, help="Of the grid's settings this one; repeatable.  [default: all 13]"
-)
-@click.option("--quiet", is_flag=True, help="No progress bars.")
-def benchmark(
-    dataset: str, data: str | None, out: str, curves: bool, gsae_grid: bool, **options: Any
-) -> None:
+@shared("cache", "config", "sets", "device", "seed", "quiet")
+def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     """Compare methods on Bias in Bios, wiki-bios, reviews, or on your own table.
 
-    Writes results.json, predictions.parquet, table.md, config.yaml and report.html (--curves: curves.json,
-    --gsae-grid: grid.json; the report shows what OUT holds). A run that was cut off goes on where it was.
+    Writes results.json, predictions.parquet, table.md, config.yaml and report.html. A run that was cut off goes on
+    where it was when the same command is given again: what is finished is kept in the cache (by default OUT/cache).
+    The settings of --config and --set are those of BenchmarkConfig; --seed is the first of --seeds.
     """
-    from debias_ssae.benchmark import grid_settings, run_benchmark, run_curves, run_grid, writable_directory
+    from debias_ssae.benchmark import run_benchmark
+    from debias_ssae.core.io import writable_directory
 
-    if curves and gsae_grid:
-        raise InputError("--curves and --gsae-grid are two runs; give one of them")
-    if options["grid_setting"] and not gsae_grid:
-        raise InputError("--grid-setting names settings of --gsae-grid; give both")
-    sweep = curves or gsae_grid
-    settings = _settings(dataset, options, default_seeds=3 if sweep else None)
+    settings = _settings(dataset, options)
     table, source = _table(dataset, data, options)
     if dataset == "table" and options["concept"] is None and options["config"] is None:
         _check_words(settings.concept, table, options["sensitive"] or DATASETS[dataset]["sensitive"])
     given = _given(options, source)
     attribute_data = _attribute_data(options, dataset)
-    if gsae_grid:
-        given["settings"] = grid_settings(options["grid_setting"])
-    elif not curves:
-        given["attribute_data"] = attribute_data
     directory = writable_directory(out)
-    run: Any = run_curves if curves else run_grid if gsae_grid else run_benchmark
-    results = run(
+    results = run_benchmark(
         table,
         settings,
         directory,
-        cache_dir=options["cache"] or directory / "cache",
+        attribute_data=attribute_data,
+        cache_dir=options["cache"],
         jobs=options["jobs"],
         command=_command(),
         progress=not options["quiet"],
         **given,
     )
-    if sweep:
-        _write_report(directory)
-        click.echo(f"Results: {directory / ('curves.json' if curves else 'grid.json')}")
-    else:
-        show(results, directory)
+    show(results, directory)
 
 
 def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = None) -> None:
@@ -117,63 +97,55 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     from rich.console import Console
     from rich.table import Table
 
-    from debias_ssae.benchmark.tables import COLUMNS, headline_rows, skipped_lines
+    from debias_ssae.benchmark.tables import skipped_lines, terminal_rows
 
-    title = "Worst-group accuracy by head: mean and 95% interval over seeds; C by cross-validation"
-    table = Table(
-        title=f"QUICK LOOK, no measurement. {title}" if results.get("quick") else title, caption=_NOTE
-    )
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("method", "regime") else "right", no_wrap=True)
-    for method, *cells in headline_rows(results["summary"]):
+    title = "Worst-group accuracy, retrained head"
+    table = Table(title=f"QUICK LOOK, no measurement. {title}" if results.get("quick") else title)
+    for name in ("method", "supervision", "before -> after", "95% interval"):
+        table.add_column(name, no_wrap=name != "method", overflow="fold")
+    for method, *cells in terminal_rows(results["summary"]):
         table.add_row((names or {}).get(method, method), *cells)
-    Console(width=None if Console().is_terminal else 160).print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=80)).print(table)
     for line in skipped_lines(results.get("skipped") or ()):
         click.echo(line)
     _write_report(out)
     click.echo(f"Results: {out / 'results.json'}")
 
 
-_NOTE = (
-    "frozen: the head was trained before the edit. Balanced accuracy, leakage (of a linear probe) and share of "
-    "the gap from erm to oracle closed: of the retrained head."
-)
-
-
 def _write_report(out: Path) -> None:
     from debias_ssae.core.errors import MissingExtraError
 
     try:
-        from debias_ssae.benchmark.benchmark_page import report_directory
+        from debias_ssae.benchmark.page import report_directory
 
         click.echo(f"Report:  {report_directory(out)}")
     except MissingExtraError as error:
         click.echo(f"No report.html: {error}", err=True)
 
 
-def _settings(dataset: str, options: dict[str, Any], *, default_seeds: int | None) -> Any:
+def _settings(dataset: str, options: dict[str, Any]) -> Any:
     """The protocol: the data set's needs, then --quick, then the file, then what was given by name."""
-    from debias_ssae.benchmark import METHODS
-    from debias_ssae.core.config import QUICK, BenchmarkConfig, load_config, make_config
+    from debias_ssae.core.config import QUICK, BenchmarkConfig, load_config, merged
 
     names = ("seeds", "setting", "concept", "encoder", "n_test", "n_attribute", "max_head")
     given = {name: options[name] for name in names if options[name] is not None}
+    unsaid = {"seed": 0, "device": "auto"}
+    given |= {name: options[name] for name, default in unsaid.items() if options[name] != default}
     if options["methods"]:
-        main = ",".join(name for name in METHODS if name not in SELDOM)
-        known = {"all": ",".join(METHODS), "main": main, "headline": HEADLINE}
+        from debias_ssae.benchmark import METHODS
+
+        known = {"all": ",".join(METHODS), "main": MAIN}
         named = known.get(options["methods"], options["methods"]).split(",")
         given["methods"] = tuple(dict.fromkeys(name.strip() for name in named))
     if options["regime"]:
         asked = [name.strip() for one in options["regime"] for name in one.split(",")]
         given["regimes"] = tuple(dict.fromkeys(["none", *asked]))
+    given = merged(given, set_by_name(options["sets"]))
     quick: dict[str, Any] = QUICK if options["quick"] else {}
     preset = {k: v for k, v in DATASETS[dataset].items() if k in ("n_test", "n_attribute", "concept")}
-    if default_seeds is not None:
-        preset["seeds"] = default_seeds
     base, given = _no_concept({**preset, **quick}), _no_concept(given)
-    if options["config"]:
-        return load_config(BenchmarkConfig, options["config"], given, defaults=base)
-    return make_config(BenchmarkConfig, {**base, **given})
+    return load_config(BenchmarkConfig, options["config"], given, defaults=base)
 
 
 def _no_concept(settings: dict[str, Any]) -> dict[str, Any]:
@@ -204,12 +176,12 @@ def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any
 
 def _check_words(name: str, table: Any, column: str) -> None:
     """Refuse a concept that nobody asked for where its words are of another attribute."""
-    from debias_ssae.benchmark.words import LEAST, association
+    from debias_ssae.benchmark.protocol import LEAST_ASSOCIATION, association
     from debias_ssae.text.concept import Concept
 
     known = table.dropna()
     found = association(Concept.load(name), known["text"].tolist(), known["sensitive"].to_numpy())
-    if found < LEAST:
+    if found < LEAST_ASSOCIATION:
         raise InputError(
             f"the words of the default concept {name!r} do not go with the values of {column!r} (Cramer's V "
             f"{found:.2f}); give --concept NAME or FILE for that attribute, or --concept none"

@@ -155,14 +155,14 @@ def fit_head(X: "np.ndarray", y: Any, seed: int) -> Any:
     """The benchmark's head: logistic regression on standardised columns, C by 5-fold accuracy."""
     import numpy as np
 
-    from debias_ssae.benchmark.heads import choose_c, fit_logistic
+    from debias_ssae.core.stats import heads
 
     labels = np.asarray(y)
     if min(np.unique(labels, return_counts=True)[1]) < 5 or len(np.unique(labels)) < 2:
         raise InputError(
             "--train needs two classes or more, of at least five texts each, to choose C by 5 folds"
         )
-    return fit_logistic(X, labels, choose_c(X, labels, random_state=seed))
+    return heads.fit_head(X, labels, random_state=seed)
 
 
 def before_and_after(report: "AuditReport") -> str:

@@ -194,7 +194,7 @@ class SelectionConfig(Settings):
     """Which latents are removed, or kept."""
 
     n_latents: int = Field(default=150, ge=0)
-    """How many the benchmark removes, the same for every method; n_latents="auto" goes by a rule instead."""
+    """How many are removed where the rule of n_latents="auto" cannot be run."""
     most_latents: int = Field(default=512, ge=1)
     """At most so many are considered."""
     max_texts: int = Field(default=2_000, ge=1)
@@ -288,11 +288,14 @@ class BenchmarkConfig(Settings):
     hookpoint: str = "embeddings"
     layer: str = "final"
     pooling: str = "mean"
+    device: str = "auto"
+    """Where the model and the SAEs run: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
     concept: str | None = "gender"
-    """Shipped name or file of the concept for the concept regime, scrubbing and the token mask; None goes
-    without them, for attributes that no list of words describes."""
+    """Shipped name or file of the concept for methods that are told words; None goes without them, for attributes
+    that no list of words describes."""
     setting: Literal["confounded", "natural"] = "confounded"
-    methods: tuple[str, ...] = ("erm", "oracle", "scrub", "token_mask", "random_latents", "ssae")
+    """Whether the head learns from each class's majority cell alone, or from a plain sample."""
+    methods: tuple[str, ...] = ("erm", "oracle", "scrub", "mean_diff", "ssae_default")
     regimes: tuple[str, ...] = ()
     """What methods are told of the attribute: none, labelled, labelled_gap, labelled_head, labelled_all, concept,
     and concept_NAME for each short list; () is every one that can be."""
@@ -302,17 +305,21 @@ class BenchmarkConfig(Settings):
     bottleneck_words: tuple[str, ...] = ()
     """Words about the task for concept_bottleneck, none about the attribute."""
     seeds: int = Field(default=5, ge=1)
-    """Each a new split, a new SAE and a new selection."""
+    """How many; each is a new split, a new SAE and a new selection."""
+    seed: int = Field(default=0, ge=0)
+    """The first of them."""
     n_test: int = Field(default=120, ge=3)
     """Test texts of a cell (class x attribute value)."""
     n_attribute: int = Field(default=120, ge=3)
-    """Texts of a cell in the attribute set A."""
+    """Texts of a cell in the group-annotated set."""
     max_head: int = Field(default=2000, ge=1)
     """Texts of a majority cell that train the head, at most."""
-    n_draws: int = Field(default=1, ge=1)
-    """Draws of random latents in each seed."""
+    n_corpus: int | None = Field(default=None, ge=1)
+    """Texts of the corpus that are used, the same in every seed; None is all."""
+    n_latents: int = Field(default=20, ge=0)
+    """Latents that the methods with a fixed number remove, all the same."""
     quick: bool = False
-    """Marks a quick look (QUICK), and has the corpus sampled."""
+    """Marks a quick look (QUICK), which is no measurement."""
     debias: DebiasConfig = DebiasConfig()
 
     @property
@@ -337,8 +344,9 @@ class BenchmarkConfig(Settings):
 
 
 DEMO = BenchmarkConfig(
-    methods=("erm", "ssae", "oracle"),
-    regimes=("none", "labelled", "concept"),
+    methods=("erm", "ssae_default", "oracle"),
+    regimes=("none", "concept"),
+    seeds=1,
     n_test=50,
     n_attribute=50,
     max_head=250,
@@ -358,13 +366,14 @@ QUICK = {
     "n_test": 60,
     "n_attribute": 60,
     "max_head": 300,
+    "n_corpus": 5_000,
     "debias": {
-        "d_sae": 512,
+        "d_sae": 2048,
         "general": {"n_steps": 300},
         "special": {"n_steps": 150, "lr": 5e-4, "tilt": "auto"},
         "general_rows": 150_000,
         "retrieval": {"n_texts": 1_000, "max_seeds": 500},
-        "selection": {"n_latents": 75, "max_texts": 600},
+        "selection": {"max_texts": 600},
     },
 }
 """What --quick sets in the benchmark: a look at the shape of the result, in about five minutes on two cores."""

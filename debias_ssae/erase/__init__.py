@@ -5,6 +5,8 @@ from debias_ssae.erase.linear import (
     LinearEraser,
     counterfactual,
     displacement,
+    fit_inlp,
+    fit_splince,
     inverse,
     joined,
     leace,
@@ -12,6 +14,7 @@ from debias_ssae.erase.linear import (
     orthonormal,
     principal_directions,
     spread,
+    sufficient_components,
     within_classes,
 )
 
@@ -20,6 +23,8 @@ __all__ = [
     "LinearEraser",
     "counterfactual",
     "displacement",
+    "fit_inlp",
+    "fit_splince",
     "inverse",
     "joined",
     "leace",
@@ -27,5 +32,6 @@ __all__ = [
     "orthonormal",
     "principal_directions",
     "spread",
+    "sufficient_components",
     "within_classes",
 ]

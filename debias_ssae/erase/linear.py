@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.core.stats.heads import quiet
 
 DISPLACED, MOST_DISPLACED = 0.9, 4
 """Share of the movement that ``displacement`` projects out, and by how many directions at most."""
@@ -141,11 +142,19 @@ def _apart(rows: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> tuple[np.nd
     return orthonormal(pulls.T / len(rows)).T, center
 
 
-def leace(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEraser:
+def leace(
+    x: np.ndarray,
+    z: np.ndarray,
+    y: np.ndarray | None = None,
+    *,
+    shrinkage: bool = True,
+    constrain_trace: bool = False,
+) -> LinearEraser:
     """LEACE (Belrose et al. 2023, arXiv 2306.03819) for rows ``[n, d]`` and attribute codes ``[n]``.
 
-    With classes ``y`` [n] the groups' means become equal inside each of them. Raises MissingExtraError without
-    the package concept-erasure.
+    With classes ``y`` [n] the groups' means become equal inside each of them. ``shrinkage`` is of the covariance;
+    ``constrain_trace`` never lets the variance grow, which costs the guarantee where it acts. Raises
+    MissingExtraError without the package concept-erasure.
     """
     try:
         import torch
@@ -159,10 +168,15 @@ def leace(x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> LinearEr
     center, scale = x.mean(axis=0, dtype=np.float64), spread(x)
     # the package's own tolerance takes singular values that are no noise for noise, and leaves them in
     fitted = LeaceEraser.fit(
-        torch.as_tensor((x - center) * inverse(scale)), torch.as_tensor(targets), svd_tol=1e-6
+        torch.as_tensor((x - center) * inverse(scale)),
+        torch.as_tensor(targets),
+        svd_tol=1e-6,
+        shrinkage=shrinkage,
+        constrain_cov_trace=constrain_trace,
     )
     left, right = fitted.proj_right.numpy(), fitted.proj_left.numpy().T
-    return LinearEraser(left * inverse(scale), right * scale, center)
+    used = np.abs(right).sum(axis=1) > 0
+    return LinearEraser(left[used] * inverse(scale), right[used] * scale, center)
 
 
 def within_classes(Z: np.ndarray, y: np.ndarray | None) -> np.ndarray:
@@ -174,3 +188,132 @@ def within_classes(Z: np.ndarray, y: np.ndarray | None) -> np.ndarray:
         inside = y == label
         columns.append(np.where(inside[:, None], Z - Z[inside].mean(axis=0), 0.0))
     return np.concatenate(columns, axis=1)
+
+
+def fit_inlp(
+    x: np.ndarray, z: np.ndarray, *, max_iter: int = 100, C: float = 1.0, tol: float = 0.01
+) -> tuple[LinearEraser, list[float]]:
+    """Iterative nullspace projection (Ravfogel et al. 2020, arXiv 2004.07667), rows ``[n, d]``, codes ``[n]``.
+
+    A linear classifier of the attribute is fitted and its weights are projected out, again and again, until it is
+    within ``tol`` of the majority on the training rows. Also returns the training accuracy of each classifier.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    center, scale = x.mean(axis=0, dtype=np.float64), spread(x)
+    rows = (x - center) * inverse(scale)
+    majority, basis = np.bincount(z).max() / len(z), np.zeros((0, x.shape[1]))
+    accuracies: list[float] = []
+    with quiet():
+        for _ in range(max_iter + 1):
+            model = LogisticRegression(C=C, max_iter=300).fit(rows, z)
+            accuracies.append(float(model.score(rows, z)))
+            done = accuracies[-1] <= majority + tol or len(accuracies) > max_iter
+            if done or len(basis) >= x.shape[1]:
+                break
+            weights = model.coef_ - model.coef_ @ basis.T @ basis
+            _, s, directions = np.linalg.svd(weights, full_matrices=False)
+            basis = np.vstack([basis, directions[s > 1e-9 * max(s.max(), 1e-300)]])
+            rows = rows - rows @ basis.T @ basis
+    return LinearEraser(basis * inverse(scale), basis * scale, center), accuracies
+
+
+def fit_splince(
+    x: np.ndarray,
+    z: np.ndarray,
+    y: np.ndarray,
+    *,
+    shrinkage: bool = True,
+    tol: float = 1e-6,
+    min_angle: float = 0.01,
+) -> LinearEraser:
+    """Erase the attribute and keep the covariance with the target (Holstege et al. 2025, arXiv 2506.10703).
+
+    The oblique projection whose kernel holds Cov(x, attribute) and whose range holds Cov(x, target); among those, the
+    one that moves the rows ``[n, d]`` least in the metric of their covariance. Raises InputError for a single class
+    and where attribute and target span directions closer than ``min_angle`` (radians).
+    """
+    from scipy.linalg import subspace_angles
+    from sklearn.covariance import ledoit_wolf
+
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise InputError("SPLINCE needs at least two classes in y, got one")
+    center, scale = x.mean(axis=0, dtype=np.float64), spread(x)
+    rows = (x - center) * inverse(scale)
+    whiten, unwhiten = _roots(ledoit_wolf(rows)[0] if shrinkage else np.cov(rows, rowvar=False))
+    kernel, kept = (
+        orthonormal(whiten @ (rows.T @ (one_hot - one_hot.mean(axis=0)) / len(rows)), tol)
+        for one_hot in (np.eye(int(z.max()) + 1)[z], (classes[None, :] == y[:, None]).astype(float))
+    )
+    if not kernel.shape[1]:
+        return LinearEraser(np.zeros((0, x.shape[1])), np.zeros((0, x.shape[1])), center)
+    angle = float(np.min(subspace_angles(kernel, kept))) if kept.shape[1] else np.pi / 2
+    if angle < min_angle:
+        raise InputError(
+            f"attribute and target span the same direction (angle {angle:.4f} rad < {min_angle}): SPLINCE has no "
+            "solution; fit on rows where they differ"
+        )
+    # coordinates along the kernel that vanish on what is kept and on everything else
+    beyond = kernel - kept @ (kept.T @ kernel)
+    read = np.linalg.solve(beyond.T @ kernel, beyond.T) @ whiten
+    return LinearEraser(read * inverse(scale), (unwhiten @ kernel).T * scale, center)
+
+
+def _roots(sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse square root and the square root of a covariance, on its support."""
+    values, vectors = np.linalg.eigh(np.atleast_2d(sigma))
+    held = values > values[-1] * len(values) * np.finfo(float).eps
+    values, vectors = values[held], vectors[:, held]
+    return vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
+
+
+COMPONENTS = (1, 2, 5, 10, 20, 40, 60, 80, 120, 160, 240)
+"""Numbers of counterfactual directions that ``sufficient_components`` tries."""
+
+
+def sufficient_components(
+    a: np.ndarray, b: np.ndarray, random_state: int | None = None
+) -> tuple[int, dict[int, float]]:
+    """The fewest principal directions of (b - a) without which the two versions ``[n, d]`` look alike.
+
+    That is where a linear probe, cross-fitted over texts, tells them apart no better than chance plus one standard
+    error; if none is enough, the most. Also returns the probe's accuracy for each number tried.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    both = np.vstack([a, b])
+    center, scale = both.mean(axis=0, dtype=np.float64), spread(both)
+    a, b = ((x - center) * inverse(scale) for x in (a, b))
+    n_folds, groups = min(5, len(a)), np.empty(len(a), dtype=int)
+    groups[np.random.default_rng(random_state).permutation(len(a))] = np.arange(len(a)) % n_folds
+    folds = list(GroupKFold(n_folds).split(a, groups=groups))
+    limit = 0.5 + 0.5 / np.sqrt(2 * len(a))
+    usable, accuracies = [k for k in COMPONENTS if k < a.shape[1]] or [1], {}
+    with quiet():
+        # the directions of a fold come from its training texts only
+        bases = [principal_directions(b[train] - a[train]) for train, _ in folds]
+        for k in usable:
+            scores = [_told_apart(a, b, basis[:k], *fold) for basis, fold in zip(bases, folds, strict=True)]
+            accuracies[k] = float(np.mean(scores))
+            if accuracies[k] <= limit:
+                return k, accuracies
+    return usable[-1], accuracies
+
+
+def _told_apart(
+    a: np.ndarray, b: np.ndarray, basis: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> float:
+    """Accuracy of a linear probe that tells the versions of held-out texts apart after the projection."""
+    from sklearn.linear_model import LogisticRegression
+
+    middle = (a[train].mean(axis=0) + b[train].mean(axis=0)) / 2
+
+    def erased(rows: np.ndarray) -> np.ndarray:
+        rows = rows - middle
+        return rows - rows @ basis.T @ basis
+
+    shown = np.vstack([erased(a[train]), erased(b[train])])
+    held = np.vstack([erased(a[test]), erased(b[test])])
+    model = LogisticRegression(C=1.0, max_iter=200).fit(shown, np.repeat([0, 1], len(train)))
+    return float(model.score(held, np.repeat([0, 1], len(test))))

@@ -1,6 +1,4 @@
-"""Pages and texts: self-contained, escaped, honest about what is missing; the benchmark's page takes any
-results.
-"""
+"""Pages and texts: self-contained, escaped, honest about what is missing."""
 
 import json
 import math
@@ -26,7 +24,6 @@ from debias_ssae.audit.verdict import (
     kind_of,
     verdict,
 )
-from debias_ssae.benchmark.benchmark_page import write_benchmark_report
 from debias_ssae.core.errors import InputError, MissingExtraError
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>|`*\"&$"
@@ -274,76 +271,3 @@ def test_without_jinja_the_message_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(MissingExtraError, match=r"debias-ssae\[report\]"):
         audit_html(_report())
-
-
-def _runs(methods: dict[str, float], seeds: int = 3) -> list[dict[str, Any]]:
-    return [
-        {
-            "method": m,
-            "setting": "confounded",
-            "regime": "none",
-            "representation": "final",
-            "head": "retrained",
-            "head_model": "logistic",
-            "C": 0.1,
-            "C_rule": "cv",
-            "d_sae": None,
-            "n_latents": None,
-            "seed": s,
-            "accuracy": 0.5 + w / 2,
-            "balanced_accuracy": 0.5,
-            "worst_group_accuracy": w,
-            "leakage": None,
-        }
-        for m, w in methods.items()
-        for s in range(seeds)
-    ]
-
-
-def test_benchmark_page_of_a_full_run(tmp_path: Path) -> None:
-    runs = _runs({"erm": 0.17, "oracle": 0.87, "scrub": 0.86, "ssae": 0.84})
-    summary = [
-        {
-            **{k: v for k, v in run.items() if k != "seed"},
-            "worst_group_accuracy_ci_low": run["worst_group_accuracy"] - 0.02,
-        }
-        | {"worst_group_accuracy_ci_high": run["worst_group_accuracy"] + 0.02}
-        for run in runs[::3]
-    ]
-    summary += [
-        {**row, "regime": "concept", "n_latents": 150.0} for row in summary if row["method"] == "ssae"
-    ]
-    data = {"path": HOSTILE, "sha256": "abc", "n": 1234}
-    results = {
-        "config": {"seeds": 3},
-        "versions": {"torch": "2"},
-        "data": data,
-        "runs": runs,
-        "summary": summary,
-    }
-    page = _Page(write_benchmark_report(results, tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert "ssae concept 150 latents" in page.text
-    assert "0.840 (0.820 to 0.860)" in page.text
-    assert "scrub reads higher than ssae" in page.text
-    assert "1,234 rows" in page.text
-    assert [t for t, _ in page.tags].count("script") == 1
-
-
-def test_benchmark_page_of_a_demo_without_summary_or_data(tmp_path: Path) -> None:
-    text = write_benchmark_report({"runs": _runs({"erm": 0.3}, seeds=1)}, tmp_path / "r.html").read_text(
-        encoding="utf-8"
-    )
-    assert "Synthetic biographies" in _Page(text).text
-    nested = {
-        "summary": [{"method": "ssae", "worst_group_accuracy": {"mean": 0.8, "ci_low": 0.7, "ci_high": 0.9}}]
-    }
-    text = write_benchmark_report(nested, tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "0.800 (0.700 to 0.900)" in _Page(text).text
-    other = {"summary": [{"method": "leace", "worst_group_accuracy": None}]}
-    text = write_benchmark_report(other, tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "No row of the method ssae" in _Page(text).text
-
-
-def test_benchmark_page_refuses_empty_results(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no summary and no runs"):
-        write_benchmark_report({}, tmp_path / "r.html")

@@ -16,7 +16,7 @@ import pytest
 
 from debias_ssae.audit import audit
 from debias_ssae.audit.audit_page import write_audit_report
-from debias_ssae.benchmark.benchmark_page import write_benchmark_report
+from debias_ssae.benchmark.page import write_benchmark_report
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"

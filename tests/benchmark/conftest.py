@@ -1,51 +1,53 @@
-"""Seeds of the tiny benchmark."""
+"""The tiny benchmark: a random model on disk, so that other processes can load it, and its protocol."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from tiny_benchmark import TINY, tiny_split
+from tiny_benchmark import TINY, tiny_split, tiny_table
 
-from debias_ssae.benchmark.methods import Corpus, Seed
-from debias_ssae.benchmark.splits import Split, majority_values
-from debias_ssae.model.encoder import ActivationEncoder
-from debias_ssae.text.concept import Concept
+from debias_ssae.benchmark.protocol import Protocol, prepare
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
 
 @pytest.fixture(scope="session")
-def make_seed() -> Callable[..., Seed]:
-    """Build a seed of the tiny benchmark: ``make_seed(table, split=None, pool=None, **config)``."""
-    from small_models import sentences, small_model
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from small_models import small_model
 
-    model = small_model("bert")
-    pool = sentences(60, seed=5)
+    model, folder = small_model("bert"), tmp_path_factory.mktemp("model")
+    model.module.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
 
-    def make(
-        table: pd.DataFrame, split: Split | None = None, *, extra: tuple[str, ...] = (), **options
-    ) -> Seed:  # type: ignore[no-untyped-def]
-        fields = {
-            name: options.pop(name) for name in ("cache_dir", "concept", "attribute_texts") if name in options
-        }
-        config = TINY.updated(**options)
-        encoder = ActivationEncoder("tiny", token_budget=config.debias.activations.token_budget)
-        encoder.__dict__["language_model"] = model
-        y, z = table.target.to_numpy(str), table.sensitive.to_numpy(str)
-        corpus = Corpus(
-            texts=table.text.tolist(),
-            text_ids=np.arange(len(table)),
-            y=y,
-            z=z,
-            majority=majority_values(y, z),
-            pool=[*pool, *extra],
-            config=config,
-            encoder=encoder,
-            **{"concept": Concept.load("gender"), **fields},
+
+@pytest.fixture(scope="session")
+def pool() -> list[str]:
+    from small_models import sentences
+
+    return sentences(60, seed=5)
+
+
+@pytest.fixture(scope="session")
+def make_protocol(
+    model_folder: Path, pool: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Protocol]:
+    """Build the protocol of one seed: ``make_protocol(table, split, extra=texts of the pool, **config)``."""
+
+    def make(table: pd.DataFrame | None = None, split: Any = None, **options: Any) -> Protocol:
+        table = tiny_table() if table is None else table
+        given = {name: options.pop(name) for name in ("attribute_data", "cache_dir") if name in options}
+        corpus = [*pool, *options.pop("extra", ())] if options.pop("with_corpus", True) else None
+        config = TINY.updated(encoder=str(model_folder), seeds=1, **options)
+        return prepare(
+            table,
+            config,
+            corpus=corpus,
+            splits=[split or tiny_split(table, config.setting)],
+            **{"cache_dir": tmp_path_factory.mktemp("cache"), **given},
         )
-        return Seed(corpus, split or tiny_split(table, config.setting), 0)
 
     return make

@@ -1,140 +1,105 @@
-"""Rows of the results: measures against hand counts, which heads see what, counterfactuals, and probes run once."""
+"""How a method is judged: measures by hand, which heads see what, flips, and what is told of an edit."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from tiny_benchmark import tiny_table
 
-from debias_ssae.benchmark import evaluation as room
-from debias_ssae.benchmark.evaluation import LEAKAGE, evaluate, frozen_heads, scores
-from debias_ssae.benchmark.heads import Head
-from debias_ssae.benchmark.methods import PairActivations, Rows, Seed, Variant, variants
+from debias_ssae.benchmark import METHODS
+from debias_ssae.benchmark import evaluation as module
+from debias_ssae.benchmark.evaluation import LEAKAGE, Plain, evaluate, plain_of, scores
+from debias_ssae.benchmark.protocol import Protocol
 
-
-@pytest.fixture(scope="module")
-def seed(make_seed: Callable[..., Seed]) -> Seed:
-    return make_seed(tiny_table(), regimes=("none", "labelled", "labelled_all", "concept"))
+Make = Callable[..., Protocol]
 
 
 @pytest.fixture(scope="module")
-def frozen(seed: Seed) -> list[Head]:
-    return frozen_heads(seed)
+def seed(make_protocol: Make) -> tuple[Protocol, Plain]:
+    protocol = make_protocol(regimes=("none", "labelled", "concept"))
+    return protocol, plain_of(protocol, 0, METHODS)
+
+
+def rows_of(seed: tuple[Protocol, Plain], name: str, regime: str) -> list[dict[str, Any]]:
+    return [row for row, _ in evaluate(*seed, 0, name, METHODS[name], regime)]
 
 
 def test_measures_by_hand() -> None:
-    y = np.array(["n"] * 8 + ["s"] * 4)
-    z = np.array(["F", "F", "F", "F", "M", "M", "M", "M", "F", "F", "M", "M"])
-    predicted = np.array(["n", "n", "n", "n", "n", "s", "s", "s", "s", "n", "s", "s"])
-    found = scores(y, predicted, z, {"n": "F", "s": "M"})
-    assert found["cells"] == {
-        "n, F": {"n": 4, "accuracy": 1.0},
-        "n, M": {"n": 4, "accuracy": 0.25},
-        "s, F": {"n": 2, "accuracy": 0.5},
-        "s, M": {"n": 2, "accuracy": 1.0},
-    }
-    assert found["accuracy"] == pytest.approx(8 / 12)
-    assert found["balanced_accuracy"] == pytest.approx((5 / 8 + 3 / 4) / 2)
-    assert (found["worst_group"], found["worst_group_accuracy"]) == ("n, M", 0.25)
-    assert found["tpr_gap_rms"] == pytest.approx(np.sqrt((0.75**2 + 0.5**2) / 2))
-    assert found["demographic_parity_difference"] == pytest.approx(5 / 6 - 1 / 6)
-    assert found["equalized_odds_difference"] == pytest.approx(0.75)
-    assert found["attribute_accuracy"] == pytest.approx((5 + 5) / 12)
+    y = np.array(["a"] * 4 + ["b"] * 4)
+    z = np.array(["m", "m", "f", "f"] * 2)
+    y_pred = np.array(["a", "a", "a", "b", "b", "b", "b", "a"])
+    found = scores(y, y_pred, z, {"a": "m", "b": "f"})
+    assert found["accuracy"] == 0.75
+    assert found["worst_group_accuracy"] == 0.5
+    assert found["worst_group"] in ("a, f", "b, f")
+    assert found["cells"]["a, m"] == {"n": 2, "accuracy": 1.0}
+    assert found["cells"]["b, f"] == {"n": 2, "accuracy": 0.5}
+    # read as their class's majority value: a is m, b is f
+    assert found["attribute_accuracy"] == np.mean((y_pred == "a") == (z == "m"))
 
 
-def kinds(seed: Seed, variant: Variant, frozen: list[Head]) -> list[tuple[str, str, str, str]]:
-    rows = [row for row, _ in evaluate(seed, variant, frozen)]
-    return [(row["head"], row["representation"], row["head_model"], row["C_rule"]) for row in rows]
+def test_which_heads_see_what(seed: tuple[Protocol, Plain]) -> None:
+    def kinds(name: str, regime: str) -> set[tuple[str, bool, str]]:
+        rows = rows_of(seed, name, regime)
+        return {
+            (r["head"], "re-centred" in r["representation"], f"{r['head_model']} {r['C_rule']}") for r in rows
+        }
+
+    rules = {"logistic cv", "logistic fixed", "logistic group", "mlp fixed"}
+    assert kinds("erm", "none") == {("retrained", False, rule) for rule in rules}
+    assert kinds("oracle", "labelled") == {("retrained", False, "logistic own")}
+    edited = {("retrained", False), ("frozen", False), ("frozen", True)}
+    assert kinds("scrub", "concept") == {(*one, rule) for one in edited for rule in rules}
+    assert kinds("concept_bottleneck", "none") == {("retrained", False, rule) for rule in rules}, (
+        "another width"
+    )
 
 
-def test_which_heads_see_what(seed: Seed, frozen: list[Head]) -> None:
-    rules = [("logistic", "cv"), ("logistic", "fixed"), ("logistic", "group"), ("mlp", "fixed")]
-    once = [("retrained", "mean(final)", *rule) for rule in rules]
-    three = [
-        *once,
-        *(("frozen", "mean(final)", *rule) for rule in rules),
-        *(("frozen", "mean(final), re-centred", *rule) for rule in rules),
-    ]
-    expected = {
-        "erm": once,
-        "oracle": once,
-        "oracle_large": once,
-        "augmentation": once,
-        "concept_bottleneck": once,
-    }
-    expected |= {
-        "scrub": three,
-        "leace": three,
-        "majority": [("retrained", "mean(final)", "constant", "own")],
-    }
-    for method, heads in expected.items():
-        assert kinds(seed, next(variants(seed, method)), frozen) == heads, method
+def test_a_method_that_edits_nothing_is_erm(seed: tuple[Protocol, Plain]) -> None:
+    """The laws of the heads: with nothing changed, retrained, frozen and re-centred say the same."""
+    erm = {(r["head_model"], r["C_rule"]): r["cells"] for r in rows_of(seed, "erm", "none")}
+    plain = METHODS["erm"].__class__(lambda c: c.encoder, ("none",))
+    for row, _ in evaluate(*seed, 0, "again", plain, "none"):
+        assert row["cells"] == erm[row["head_model"], row["C_rule"]], row["head"]
 
 
-def test_re_centred_heads_see_the_mean_they_know(seed: Seed, frozen: list[Head]) -> None:
-    """A representation that is only shifted is the plain one to a frozen head that is re-centred."""
-    shifted = Variant("shift", "none", seed.plain.map(lambda X: X + np.float32(2)))
-    erm = [row["cells"] for row, _ in evaluate(seed, Variant("erm", "none", seed.plain), frozen)]
-    rows = [row for row, _ in evaluate(seed, shifted, frozen)]
-    assert [row["cells"] for row in rows[8:]] == erm
-    assert [row["cells"] for row in rows[4:8]] != erm
-    assert rows[0]["cells"] == erm[0], "a retrained head does not mind"
+def test_flips_count_changed_predictions(seed: tuple[Protocol, Plain]) -> None:
+    protocol, _ = seed
+    test = protocol.samples(protocol.splits[0].test)
+    (at, swapped), (at_names, _) = protocol.counterfactuals("concept", test.texts).values()
+    assert len(at) > len(at_names) > 0
+    assert all(text != test.texts[i] for i, text in zip(at, swapped, strict=True))
+    erm = rows_of(seed, "erm", "none")[0]
+    assert (erm["flips_n"], erm["flips_unlisted_n"]) == (len(at), len(at_names))
+    assert 0 < erm["flips"] <= 1
+    scrubbed = [r for r in rows_of(seed, "scrub_names", "concept") if r["head"] == "retrained"]
+    assert all(row["flips"] == 0 for row in scrubbed), "a scrubbed text and its counterfactual are one"
 
 
-def test_flips_count_changed_predictions(seed: Seed) -> None:
-    class Sign:
-        def predict(self, X: np.ndarray) -> np.ndarray:
-            return np.where(X[:, 0] > 0, "nurse", "surgeon")
-
-    def column(*values: float) -> np.ndarray:
-        return np.array(values)[:, None]
-
-    n = len(seed.split.test)
-    test = column(*[1.0] * n)
-    counterfactuals = {
-        "listed": PairActivations(np.array([0, 2, 3]), column(1, -1, -1)),
-        "unlisted": PairActivations(np.array([], dtype=int), np.zeros((0, 1))),
-    }
-    rows = Rows(seed.plain.head, seed.plain.attribute, test, counterfactuals, plain=True)
-    variant = Variant("x", "none", rows, heads=(Head(Sign(), None, "own"),))
-    row, predicted = next(evaluate(seed, variant, []))
-    assert (row["flips"], row["flips_n"]) == (pytest.approx(2 / 3), 3)
-    assert (row["flips_unlisted"], row["flips_unlisted_n"]) == (None, 0)
-    assert (predicted.y_pred == "nurse").all()
-    assert predicted.text_id.tolist() == seed.split.test.tolist()
-
-
-def test_who_needs_the_attribute_is_marked_and_gets_it(seed: Seed, frozen: list[Head]) -> None:
-    for method in ("threshold_optimizer", "correlation_removal"):
-        row, _ = next(evaluate(seed, next(variants(seed, method)), frozen))
-        assert row["needs_attribute"]
-        assert row["flips"] is None
-    assert not next(evaluate(seed, next(variants(seed, "leace")), frozen))[0]["needs_attribute"]
+def test_who_needs_the_attribute_is_marked_and_gets_it(seed: tuple[Protocol, Plain]) -> None:
+    for name in ("threshold_optimizer", "correlation_removal"):
+        rows = rows_of(seed, name, "labelled")
+        assert all(row["needs_attribute"] and row["flips_n"] == 0 for row in rows)
 
 
 def test_the_plain_representation_is_probed_once(
-    seed: Seed, frozen: list[Head], monkeypatch: pytest.MonkeyPatch
+    seed: tuple[Protocol, Plain], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-    real = room.leakage
-    monkeypatch.setattr(room, "leakage", lambda *given: calls.append(1) or real(*given))
-    seed.plain_leakage.clear()
-    rows = [
-        next(evaluate(seed, next(variants(seed, m)), frozen))[0]
-        for m in ("erm", "oracle", "majority", "leace")
-    ]
-    assert len(calls) == 2
-    assert all(set(LEAKAGE) <= set(row) for row in rows)
-    assert rows[0]["leakage"] == rows[1]["leakage"]
+    probed = []
+    real = module.leakage
+    monkeypatch.setattr(module, "leakage", lambda *a: probed.append(1) or real(*a))
+    plain = {name: rows_of(seed, "oracle", "labelled")[0][name] for name in LEAKAGE}
+    assert not probed
+    assert plain == seed[1].leakage
+    assert rows_of(seed, "scrub", "concept")[0]["leakage"] != plain["leakage"]
+    assert probed == [1]
 
 
-def test_the_level_of_a_hookpoint_is_told(seed: Seed, frozen: list[Head]) -> None:
-    levels = {}
-    for method in ("ssae", "ssae_deep", "scrub"):
-        row, _ = next(evaluate(seed, next(variants(seed, method)), frozen))
-        levels[method] = (row["hookpoint"], row["level"])
-    assert levels == {
-        "ssae": ("embeddings", "token"),
-        "ssae_deep": ("blocks.0", "context"),
-        "scrub": (None, None),
-    }
+def test_what_was_removed_is_told(seed: tuple[Protocol, Plain]) -> None:
+    row = rows_of(seed, "ssae", "concept")[0]
+    assert (row["hookpoint"], row["d_sae"], row["n_latents"]) == ("embeddings", 48, 8)
+    words = set(" ".join(seed[0].texts).lower().split())
+    assert row["removed"]
+    assert set(row["removed"]) <= words
+    scrubbed = rows_of(seed, "scrub", "concept")[0]
+    assert scrubbed["n_latents"] is scrubbed["removed"] is None

@@ -7,7 +7,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from debias_ssae.benchmark.heads import FIXED_C, GRID, Head, Validation, choose_c, fit_heads
+from debias_ssae.benchmark.heads import Head, Validation, fit_heads
+from debias_ssae.core.stats.heads import FIXED_C, GRID, choose_c, fit_head
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(300, 10))
@@ -55,43 +56,12 @@ def test_group_rule_takes_the_worst_groups_best_c() -> None:
     assert found.index(max(found)) == GRID.index(group.C)
 
 
-def test_rows_that_choose_c_do_not_teach_while_they_choose() -> None:
-    """Labels of the choosing rows that are noise: fitted on themselves they would ask for the largest C."""
-    noise = np.random.default_rng(1)
-    A, labels = noise.normal(size=(60, 40)), noise.choice(["a", "b"], 60)
-    chooses = np.arange(60) < 30
-    validation = Validation(A[chooses], labels[chooses], np.repeat("F", 30))
-
-    def c(**options):  # type: ignore[no-untyped-def]
-        return next(
-            h for h in fit_heads(A, labels, validation=validation, **options) if h.C_rule == "group"
-        ).C
-
-    rest = [(logistic(C).fit(A[~chooses], labels[~chooses]), C) for C in GRID]
-    accuracy = [
-        min((m.predict(A[chooses]) == labels[chooses])[labels[chooses] == k].mean() for k in "ab")
-        for m, _ in rest
-    ]
-    assert c(chooses=chooses) == GRID[int(np.argmax(accuracy))]
-    assert c() > c(chooses=chooses)
-
-
 def test_a_weight_is_as_many_copies() -> None:
     weight = np.where(y == "a", 3.0, 1.0)
     copies = np.repeat(np.arange(len(y)), weight.astype(int))
     Z = StandardScaler().fit_transform(X)
-    weighted = fit_heads(X, y, sample_weight=weight)[1].model[-1]
+    weighted = fit_head(X, y, C=FIXED_C, sample_weight=weight)[-1]
     repeated = LogisticRegression(C=FIXED_C, max_iter=500).fit(Z[copies], y[copies])
-    plain = fit_heads(X, y)[1].model[-1]
+    plain = fit_head(X, y, C=FIXED_C)[-1]
     assert weighted.coef_ == pytest.approx(repeated.coef_, abs=1e-3)
     assert weighted.intercept_ < plain.intercept_ - 0.2
-
-
-def test_a_head_that_asks_for_the_attribute_gets_it() -> None:
-    class Echo:
-        def predict(self, X, *, sensitive_features=None):  # type: ignore[no-untyped-def]
-            return sensitive_features if sensitive_features is not None else X[:, 0]
-
-    z = np.array(["F", "M"])
-    assert (Head(Echo(), None, "own", needs_attribute=True).predict(X[:2], z) == z).all()
-    assert (Head(Echo(), None, "own").predict(X[:2], z) == X[:2, 0]).all()

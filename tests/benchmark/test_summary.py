@@ -4,11 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from debias_ssae.benchmark.answers import KEYS, Answers
-from debias_ssae.benchmark.benchmark_blocks import sum_blocks
-from debias_ssae.benchmark.comparisons import HEADS, OTHERS, compare, compare_sums
-from debias_ssae.benchmark.summary import summarise
-from debias_ssae.benchmark.tables import headline_rows, markdown_table
+from debias_ssae.benchmark.comparisons import OTHERS, compare_sums, compare_with_family
+from debias_ssae.benchmark.summary import KEYS, Answers, summarise
+from debias_ssae.benchmark.tables import HEADS, headline_rows, markdown_table, terminal_rows
 from debias_ssae.core.stats import JointBootstrap, clustered_interval, gap_closed
 
 N_CELL = 60
@@ -48,11 +46,9 @@ def made(accuracy: dict[str, float], n_seeds: int = 3) -> tuple[list[dict], pd.D
                     "balanced_accuracy": hit.mean(),
                 }
                 facts |= {"leakage": 0.5 + seed / 10, "worst_group": "b, f", "C": 0.1, "d_sae": None}
-                rows.append({**keys, **facts, "seed": seed, "draw": 0, "needs_attribute": method == "cheat"})
+                rows.append({**keys, **facts, "seed": seed, "needs_attribute": method == "cheat"})
                 frames.append(
-                    pd.DataFrame(
-                        {**keys, "draw": 0, "seed": seed, "text_id": ids, "y": y, "z": z, "y_pred": y_pred}
-                    )
+                    pd.DataFrame({**keys, "seed": seed, "text_id": ids, "y": y, "z": z, "y_pred": y_pred})
                 )
     return rows, pd.concat(frames, ignore_index=True)
 
@@ -93,6 +89,14 @@ def test_what_needs_the_attribute_and_skylines_are_never_ranked(found) -> None: 
     assert any("cheat †" in line[0] for line in headline_rows(summary))
 
 
+def test_the_terminal_shows_before_and_after_in_eighty_columns(found) -> None:  # type: ignore[no-untyped-def]
+    rows = {name: cells for name, *cells in terminal_rows(found[2])}
+    assert set(rows) == {*ACCURACY, "cheat †"} - {"erm", "cheat"}
+    erm, ours = (row_of(found[2], name)["worst_group_accuracy"] for name in ("erm", "ssae"))
+    assert rows["ssae"][:2] == ["concept", f"{erm:.3f} -> {ours:.3f}"]
+    assert max(len(cell) for cells in rows.values() for cell in cells) <= 16
+
+
 def test_a_head_of_its_own_is_ranked_among_the_ordinary_ones() -> None:
     rows, predictions = made({"erm": 0.2, "oracle": 0.9, "ssae": 0.6})
     rows = [row | ({"C_rule": "own"} if row["method"] == "ssae" else {}) for row in rows]
@@ -124,7 +128,7 @@ def test_without_an_oracle_there_is_no_gap() -> None:
 
 def test_the_family_names_the_best_linear_eraser_and_corrects(found) -> None:  # type: ignore[no-untyped-def]
     _, answers, summary = found
-    records = compare(summary, answers)
+    records = compare_with_family(summary, answers)
     assert {r["head"] for r in records} == set(HEADS)
     assert {r["against"] for r in records} == {"scrub", "best linear eraser"} <= set(OTHERS)
     for record in records:
@@ -150,13 +154,14 @@ def test_sums_are_compared_with_their_eraser_alone() -> None:
     assert sums[0]["ci_low"] > 0.2
     text = markdown_table({"summary": summarise(rows, answers), "sums": sums})
     assert "| ssae_leace | retrained | labelled | leace |" in text
-    assert [block.id for block in sum_blocks(sums)] == ["sums"]
 
 
 def test_a_worse_method_is_not_called_non_inferior() -> None:
     rows, predictions = made({"erm": 0.3, "oracle": 0.9, "ssae": 0.4, "scrub": 0.8})
     answers = Answers(predictions, n_draws=200)
-    record = next(r for r in compare(summarise(rows, answers), answers) if r["against"] == "scrub")
+    record = next(
+        r for r in compare_with_family(summarise(rows, answers), answers) if r["against"] == "scrub"
+    )
     assert record["ci_high"] < 0
     assert not record["non_inferior"]
     assert record["p_value"] < 0.05

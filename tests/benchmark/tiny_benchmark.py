@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from debias_ssae.benchmark.splits import Split
+from debias_ssae.benchmark.protocol import Split
 from debias_ssae.core.config import (
     ActivationConfig,
     BenchmarkConfig,
@@ -15,6 +15,7 @@ from debias_ssae.core.config import (
 
 TINY = BenchmarkConfig(
     methods=(),
+    n_latents=8,
     n_test=6,
     n_attribute=10,
     max_head=20,
@@ -28,7 +29,7 @@ TINY = BenchmarkConfig(
         general_rows=1_000,
         retrieval=RetrievalConfig(n_texts=20, method="bm25"),
         activations=ActivationConfig(dtype="float32"),
-        selection=SelectionConfig(n_latents=8, max_texts=40, min_cell=3),
+        selection=SelectionConfig(max_texts=40, min_cell=3),
     ),
 )
 _WORDS = ("the", "a", "works", "in", "city", "clinic", "and", "of", "with", "was", "born", "2", ".")
@@ -52,7 +53,7 @@ def tiny_table(classes: tuple[str, ...] = ("nurse", "surgeon"), n: int = 40) -> 
 
 
 def tiny_split(table: pd.DataFrame, setting: str = "confounded") -> Split:
-    """In each cell 6 texts for test, 10 for A, 4 left over; the head has 20 of the rest, or 20 and 5."""
+    """In each cell 6 texts for test, 10 with groups, 4 left over; the head has 20 of the rest, or 20 and 5."""
     head, attribute, test, rest = [], [], [], []
     classes = list(table.target.unique())
     for (c, g), rows in table.groupby(["target", "sensitive"]).groups.items():

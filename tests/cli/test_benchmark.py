@@ -1,4 +1,4 @@
-"""What the benchmark's command asks for: data sets, regimes, quick looks, the three kinds of run."""
+"""What the benchmark's command asks for: data sets, regimes, quick looks, single settings."""
 
 import json
 from pathlib import Path
@@ -8,42 +8,35 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from debias_ssae import benchmark as room
+from debias_ssae import benchmark as module
 from debias_ssae.cli import main
-from debias_ssae.cli.benchmark import SELDOM
-from debias_ssae.core.config import QUICK, BenchmarkConfig
-
-RUNS = ("run_benchmark", "run_curves", "run_grid")
+from debias_ssae.cli.benchmark import MAIN
+from debias_ssae.core.config import QUICK, BenchmarkConfig, DebiasConfig
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, pd.DataFrame, BenchmarkConfig, dict[str, Any]]]:
-    """Calls of the three runs, which do nothing but write a small results file."""
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, BenchmarkConfig, dict[str, Any]]]:
+    """Calls of the run, which does nothing but write a small results file."""
     calls: list[Any] = []
     rows = [
-        {"method": "ssae", "regime": "concept", "head": head, "head_model": "logistic", "C_rule": "cv"}
+        {
+            "method": "ssae_default",
+            "regime": "concept",
+            "head": head,
+            "head_model": "logistic",
+            "C_rule": "cv",
+        }
         | {"representation": "mean(final)", "setting": "confounded", "worst_group_accuracy": 0.8}
         for head in ("retrained", "frozen")
     ]
 
-    def fake(name: str) -> Any:
-        def run(table: pd.DataFrame, config: BenchmarkConfig, out: Path, **options: Any) -> dict[str, Any]:
-            calls.append((name, table, config, options))
-            results = {
-                "summary": rows,
-                "quick": config.quick,
-                "data": options["data"],
-                "curves": [],
-                "runs": [],
-            }
-            file = {"run_benchmark": "results", "run_curves": "curves", "run_grid": "results"}[name]
-            (out / f"{file}.json").write_text(json.dumps(results))
-            return results
+    def run(table: pd.DataFrame, config: BenchmarkConfig, out: Path, **options: Any) -> dict[str, Any]:
+        calls.append((table, config, options))
+        results = {"summary": rows, "quick": config.quick, "data": options["data"], "runs": []}
+        (out / "results.json").write_text(json.dumps(results))
+        return results
 
-        return run
-
-    for name in RUNS:
-        monkeypatch.setattr(room, name, fake(name))
+    monkeypatch.setattr(module, "run_benchmark", run)
     return calls
 
 
@@ -77,12 +70,12 @@ def test_each_data_set_has_its_columns_and_protocol(asked: Any, bios: Path, tmp_
     assert invoke("reviews", *given)[0] == 0
     assert invoke("bias-in-bios", *given, "--professions", "nurse,surgeon")[0] == 0
     wiki, reviews, bib = asked
-    assert wiki[1]["text"].tolist() == ["rest 0", "rest 1", "rest 3", "rest 4"]
-    assert set(wiki[1]["target"]) == {"athlete", "politician"}
-    assert (wiki[2].n_test, wiki[2].n_attribute, wiki[2].concept) == (60, 60, "gender")
-    assert (reviews[2].concept, set(reviews[1]["sensitive"])) == (None, {"dvd", "books"})
-    assert set(bib[1]["target"]) == {"nurse", "surgeon"}
-    assert bib[3]["data"]["path"] == f"{bios.parent.name}/bios.parquet"
+    assert wiki[0]["text"].tolist() == ["rest 0", "rest 1", "rest 3", "rest 4"]
+    assert set(wiki[0]["target"]) == {"athlete", "politician"}
+    assert (wiki[1].n_test, wiki[1].n_attribute, wiki[1].concept) == (60, 60, "gender")
+    assert (reviews[1].concept, set(reviews[0]["sensitive"])) == (None, {"dvd", "books"})
+    assert set(bib[0]["target"]) == {"nurse", "surgeon"}
+    assert bib[2]["data"]["path"] == f"{bios.parent.name}/bios.parquet"
 
 
 def test_methods_regimes_and_sizes(asked: Any, bios: Path, tmp_path: Path) -> None:
@@ -101,14 +94,13 @@ def test_methods_regimes_and_sizes(asked: Any, bios: Path, tmp_path: Path) -> No
         *("--max-head", 7, "--jobs", 2),
     )
     assert code == 0, output
-    config, options = asked[0][2:]
-    assert config.methods == room.METHODS
+    _, config, options = asked[0]
+    assert config.methods == tuple(module.METHODS)
     assert config.regimes == ("none", "concept", "labelled", "concept_pronouns")
     assert (config.max_head, options["jobs"], config.seeds) == (7, 2, 5)
-    assert invoke("bias-in-bios", *given, "--methods", "headline")[0] == 0
-    assert {"erm", "ssae", "gsae", "scrub"} <= set(asked[1][2].methods) < set(room.METHODS)
     assert invoke("bias-in-bios", *given, "--methods", "main")[0] == 0
-    assert set(room.METHODS) - set(asked[2][2].methods) == set(SELDOM)
+    assert asked[1][1].methods == tuple(MAIN.split(","))
+    assert set(MAIN.split(",")) <= set(module.METHODS)
     code, output = invoke("bias-in-bios", *given, "--regime", "telepathy")
     assert code == 2
     assert "telepathy" in output
@@ -120,9 +112,9 @@ def test_a_quick_look_says_so(asked: Any, bios: Path, tmp_path: Path) -> None:
     )
     assert code == 0
     assert "QUICK LOOK" in output
-    config = asked[0][2]
+    config = asked[0][1]
     assert config.quick
-    assert (config.seeds, config.n_test, config.debias.d_sae) == (1, QUICK["n_test"], 512)
+    assert (config.seeds, config.n_test, config.debias.d_sae) == (1, QUICK["n_test"], 2048)
     assert "quick look" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
 
 
@@ -139,7 +131,7 @@ def test_words_of_another_attribute_are_refused_unless_asked_for(
     assert not (tmp_path / "r").exists()
     assert invoke(*given, "--concept", "gender")[0] == 0
     assert invoke(*given, "--concept", "none")[0] == 0
-    assert [config.concept for _, _, config, _ in asked] == ["gender", None]
+    assert [config.concept for _, config, _ in asked] == ["gender", None]
 
 
 def test_what_did_not_run_is_told(
@@ -164,20 +156,20 @@ def test_what_did_not_run_is_told(
         (tmp_path / "r" / "results.json").write_text(json.dumps(results))
         return results
 
-    monkeypatch.setattr(room, "run_benchmark", run)
+    monkeypatch.setattr(module, "run_benchmark", run)
     code, output = invoke(
         "bias-in-bios", "--data", bios, "--out", tmp_path / "r", "--methods", "ssae, erm,ssae"
     )
     assert code == 0
     assert "not run: gsae (labelled), ssae_deep (labelled): no corpus" in output
     assert "splince (4 of 5 seeds)" in output
-    assert "ssae (" not in output.replace("(labelled)", "")
+    assert max(len(line) for line in output.splitlines() if line[0] in "┏┃┡│└") <= 80
 
 
 def test_methods_are_named_once(asked: Any, bios: Path, tmp_path: Path) -> None:
     given = ("bias-in-bios", "--data", bios, "--out", tmp_path / "r", "--quiet")
     assert invoke(*given, "--methods", "ssae, erm,ssae")[0] == 0
-    assert asked[0][2].methods == ("ssae", "erm")
+    assert asked[0][1].methods == ("ssae", "erm")
 
 
 def test_the_command_can_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,30 +180,31 @@ def test_the_command_can_be_given_again(monkeypatch: pytest.MonkeyPatch) -> None
         "benchmark",
         "--data",
         "/home/me/bios/data.parquet",
-        "--grid-setting",
-        "1/8 width, 100x rarer",
+        "--set",
+        "debias.corpus_note=two words",
     ]
     monkeypatch.setattr("sys.argv", typed)
-    assert (
-        _command() == "debias-ssae benchmark --data bios/data.parquet --grid-setting '1/8 width, 100x rarer'"
-    )
+    assert _command() == "debias-ssae benchmark --data bios/data.parquet --set 'debias.corpus_note=two words'"
 
 
-def test_labels_without_a_target_and_sweeps(asked: Any, bios: Path, tmp_path: Path) -> None:
+def test_labels_without_a_target(asked: Any, bios: Path, tmp_path: Path) -> None:
     pd.DataFrame({"Text": ["a", "b"], "gender": ["F", None]}).to_csv(tmp_path / "gap.csv", index=False)
     given = ("bias-in-bios", "--data", bios, "--out", tmp_path / "r", "--quiet")
     assert invoke(*given, "--attribute-data", tmp_path / "gap.csv")[0] == 0
-    assert asked[0][3]["attribute_data"].to_dict("list") == {"text": ["a"], "sensitive": ["F"]}
+    assert asked[0][2]["attribute_data"].to_dict("list") == {"text": ["a"], "sensitive": ["F"]}
     code, output = invoke(*given, "--attribute-data", tmp_path / "gap.csv", "--sensitive", "domain")
     assert code == 2
     assert "no column 'domain'" in output
-    assert invoke(*given, "--curves")[0] == 0
-    assert invoke(*given, "--gsae-grid", "--seeds", 2)[0] == 0
-    assert [(name, config.seeds) for name, _, config, _ in asked[1:]] == [("run_curves", 3), ("run_grid", 2)]
-    assert len(asked[-1][3]["settings"]) == 13
-    some = ("--grid-setting", "1/8 width", "--grid-setting", "full width, k=8")
-    assert invoke(*given, "--gsae-grid", *some)[0] == 0
-    assert [setting.name for setting in asked[-1][3]["settings"]] == ["1/8 width", "full width, k=8"]
+
+
+def test_single_settings_win_over_the_rest(asked: Any, bios: Path, tmp_path: Path) -> None:
+    given = ("bias-in-bios", "--data", bios, "--out", tmp_path / "r", "--quiet")
+    changes = ("--set", "debias.d_sae=64", "--set", "debias.special.tilt=0", "--set", "n_latents=3")
+    assert invoke(*given, *changes, "--seed", 7, "--device", "cpu")[0] == 0
+    config = asked[0][1]
+    assert (config.debias.d_sae, config.debias.special.tilt, config.n_latents) == (64, 0, 3)
+    assert (config.seed, config.device) == (7, "cpu")
+    assert config.debias.special.n_steps == DebiasConfig().special.n_steps, "the rest stays as it is"
 
 
 @pytest.mark.parametrize(
@@ -219,12 +212,8 @@ def test_labels_without_a_target_and_sweeps(asked: Any, bios: Path, tmp_path: Pa
     [
         (("reviews",), "benchmark reviews needs --data"),
         (("bias-in-bios", "--data", "bios.parquet", "--professions", "nurse,pilot"), "no rows of pilot"),
-        (("table", "--data", "bios.parquet", "--curves", "--gsae-grid"), "give one of them"),
-        (("table", "--data", "bios.parquet", "--grid-setting", "1/8 width"), "give both"),
-        (
-            ("table", "--data", "bios.parquet", "--gsae-grid", "--grid-setting", "1/9 width"),
-            "no setting '1/9 width'; there are full width; 1/2 width",
-        ),
+        (("table", "--data", "bios.parquet", "--set", "debias.d_sea=3"), "did you mean d_sae?"),
+        (("table", "--data", "bios.parquet", "--set", "seeds"), "is no setting"),
         (("table", "--data", "bios.parquet", "--config", "bad.yaml"), "n_tests"),
     ],
 )
@@ -244,15 +233,12 @@ def test_a_file_of_the_protocol_wins_over_the_data_sets_sizes(asked: Any, bios: 
     (tmp_path / "p.yaml").write_text("n_test: 9\nseeds: 2\n")
     given = ("--data", bios, "--out", tmp_path / "r", "--config", tmp_path / "p.yaml", "--quiet")
     assert invoke("wiki-bios", *given, "--n-attribute", 5)[0] == 0
-    assert (asked[0][2].n_test, asked[0][2].n_attribute, asked[0][2].seeds) == (9, 5, 2)
+    assert (asked[0][1].n_test, asked[0][1].n_attribute, asked[0][1].seeds) == (9, 5, 2)
     assert invoke("reviews", *given, "--quick")[0] == 0
-    assert (asked[1][2].concept, asked[1][2].n_test) == (None, 9), (
+    assert (asked[1][1].concept, asked[1][1].n_test) == (None, 9), (
         "what the file leaves open is the data set's"
     )
-    assert (asked[1][2].n_attribute, asked[1][2].quick) == (QUICK["n_attribute"], True)
-    (tmp_path / "p.yaml").write_text("n_test: 9\n")
-    assert invoke("bias-in-bios", *given, "--curves")[0] == 0
-    assert asked[2][2].seeds == 3
+    assert (asked[1][1].n_attribute, asked[1][1].quick) == (QUICK["n_attribute"], True)
 
 
 def test_rows_without_a_text_are_left_out_and_counted(
@@ -262,5 +248,5 @@ def test_rows_without_a_text_are_left_out_and_counted(
     frame.loc[0, "text"] = "  "
     frame.to_parquet(bios)
     assert invoke("reviews", "--data", bios, "--out", tmp_path / "r", "--quiet")[0] == 0
-    assert len(asked[0][1]) == len(frame) - 1
+    assert len(asked[0][0]) == len(frame) - 1
     assert "1 of 6 texts are empty" in caplog.text

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from debias_ssae.benchmark.splits import drop_duplicates, majority_values, make_split
+from debias_ssae.benchmark.protocol import drop_duplicates, majority_values, make_split
 from debias_ssae.core.errors import InputError
 
 SIZES = {("nurse", "F"): 90, ("nurse", "M"): 40, ("surgeon", "F"): 50, ("surgeon", "M"): 100}

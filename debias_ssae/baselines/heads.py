@@ -1,20 +1,51 @@
-"""Heads that use group labels in training only: reweighting, subsampling, last-layer retraining."""
+"""Classifiers on representations: a plain one, and those that use group labels in training only."""
 
-import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.stats.heads import choose_c, fit_head, quiet
+
+
+class LogisticHead(ClassifierMixin, BaseEstimator):
+    """Logistic regression on standardised columns; no group label is read.
+
+    Parameters
+    ----------
+    C : float or "auto", default="auto"
+        Inverse penalty; "auto" is the best of 1e-4 ... 10 by 5-fold accuracy on the training rows.
+    random_state : int, default=0
+        Of the folds.
+    """
+
+    needs_attribute_at_predict = False
+
+    def __init__(self, *, C: float | Literal["auto"] = "auto", random_state: int = 0) -> None:
+        self.C = C
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit on rows ``(n, d)`` and classes ``(n,)``."""
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_ = np.unique(y)
+        self.C_ = choose_c(X, y, random_state=self.random_state) if self.C == "auto" else self.C
+        self.model_ = fit_head(X, y, C=self.C_)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return class labels ``(n,)``."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return np.asarray(self.model_.predict(X))
 
 
 class GroupHead(ClassifierMixin, BaseEstimator, ABC):
@@ -41,9 +72,7 @@ class GroupHead(ClassifierMixin, BaseEstimator, ABC):
             raise InputError(f"y holds only the class {self.classes_[0]!r}; two are needed")
         codes = encoder.transform(y)
         self.scaler_ = StandardScaler().fit(X)
-        with threadpool_limits(1), warnings.catch_warnings():
-            # a sparse or hardly penalised fit of few rows may stop early; it is a head all the same
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        with quiet():
             self._learn(self.scaler_.transform(X), codes, codes * len(self.values_) + z)
         return self
 
@@ -72,17 +101,22 @@ class GroupReweighting(GroupHead):
 
     Parameters
     ----------
-    C : float, default=0.1
-        Inverse penalty.
+    C : float or "auto", default="auto"
+        Inverse penalty; "auto" as in ``LogisticHead``, the rows weighing there too.
+    random_state : int, default=0
+        Of the folds.
     """
 
-    def __init__(self, *, C: float = 0.1) -> None:
+    def __init__(self, *, C: float | Literal["auto"] = "auto", random_state: int = 0) -> None:
         self.C = C
+        self.random_state = random_state
 
     def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
         sizes = np.bincount(cell)
         weights = len(cell) / (np.count_nonzero(sizes) * sizes[cell])
-        model = LogisticRegression(C=self.C, max_iter=500).fit(X, y, sample_weight=weights)
+        options = {"sample_weight": weights, "random_state": self.random_state}
+        self.C_ = choose_c(X, y, **options) if self.C == "auto" else self.C
+        model = LogisticRegression(C=self.C_, max_iter=500).fit(X, y, sample_weight=weights)
         self.coef_, self.intercept_ = model.coef_, model.intercept_
 
 
@@ -91,18 +125,19 @@ class GroupSubsampling(GroupHead):
 
     Parameters
     ----------
-    C : float, default=0.1
-        Inverse penalty.
-    random_state : int, optional
+    C : float or "auto", default="auto"
+        Inverse penalty; "auto" as in ``LogisticHead``, on the rows that were drawn.
+    random_state : int, default=0
     """
 
-    def __init__(self, *, C: float = 0.1, random_state: int | None = None) -> None:
+    def __init__(self, *, C: float | Literal["auto"] = "auto", random_state: int = 0) -> None:
         self.C = C
         self.random_state = random_state
 
     def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
         rows = balanced_rows(cell, np.random.default_rng(self.random_state))
-        model = LogisticRegression(C=self.C, max_iter=500).fit(X[rows], y[rows])
+        self.C_ = choose_c(X[rows], y[rows], random_state=self.random_state) if self.C == "auto" else self.C
+        model = LogisticRegression(C=self.C_, max_iter=500).fit(X[rows], y[rows])
         self.coef_, self.intercept_ = model.coef_, model.intercept_
 
 
@@ -150,6 +185,62 @@ class LastLayerRetraining(GroupHead):
             right = _sparse(C).fit(X[chosen], y[chosen]).predict(X[~half]) == y[~half]
             worst.append(min(right[cell[~half] == code].mean() for code in np.unique(cell)))
         return self.GRID[int(np.argmax(worst))]
+
+
+class GroupDRO(GroupHead):
+    """Minimise the worst cell's loss (Sagawa et al. 2020, arXiv 1911.08731) for a softmax head on fixed rows.
+
+    Every step all rows: cell weights go up by ``exp(step_size * loss)``, then Adam steps on the weighted loss
+    plus the penalty. The start is zero, so there is no randomness.
+
+    Parameters
+    ----------
+    penalty : float, default=0.01
+        Half the squared weights times this is added to the loss; large penalties are what makes group DRO work.
+    step_size : float, default=0.1
+        Of the cell weights.
+    lr : float, default=0.02
+    n_steps : int, default=500
+
+    Attributes
+    ----------
+    cell_weights_ : ndarray (n_cells,)
+        At the end, in the order class, then attribute value; cells without rows are left out.
+    """
+
+    def __init__(
+        self, *, penalty: float = 0.01, step_size: float = 0.1, lr: float = 0.02, n_steps: int = 500
+    ) -> None:
+        self.penalty = penalty
+        self.step_size = step_size
+        self.lr = lr
+        self.n_steps = n_steps
+
+    def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        rows = torch.as_tensor(X, dtype=torch.float32)
+        labels = torch.as_tensor(y)
+        codes, index = np.unique(cell, return_inverse=True)
+        members = torch.as_tensor(index)
+        sizes = torch.bincount(members).float()
+        weight = torch.zeros(len(self.classes_), X.shape[1], requires_grad=True)
+        bias = torch.zeros(len(self.classes_), requires_grad=True)
+        log_q = torch.zeros(len(codes))
+        optimiser = torch.optim.Adam([weight, bias], lr=self.lr)
+        for _ in range(self.n_steps):
+            losses = cross_entropy(rows @ weight.T + bias, labels, reduction="none")
+            by_cell = torch.zeros(len(codes)).index_add(0, members, losses) / sizes
+            log_q = torch.log_softmax(log_q + self.step_size * by_cell.detach(), 0)
+            optimiser.zero_grad()
+            ((log_q.exp() * by_cell).sum() + self.penalty / 2 * weight.square().sum()).backward()
+            optimiser.step()
+        coef, intercept = weight.detach().numpy().astype(float), bias.detach().numpy().astype(float)
+        two = len(coef) == 2
+        self.coef_ = coef[1:] - coef[:1] if two else coef
+        self.intercept_ = intercept[1:] - intercept[:1] if two else intercept
+        self.cell_weights_ = log_q.exp().numpy()
 
 
 def balanced_rows(cell: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ from debias_ssae.baselines import (
     ParityThresholds,
     ReducedHead,
 )
-from debias_ssae.baselines.group_heads import balanced_rows
+from debias_ssae.baselines.heads import balanced_rows
 from debias_ssae.core.errors import InputError
 
 

@@ -12,15 +12,18 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from debias_ssae.baselines import (
     HOSPITAL_WORDS,
+    AugmentedHead,
+    BlockErasure,
     ConceptBottleneck,
     CounterfactualEraser,
+    CounterfactualSubspace,
+    LogisticHead,
+    NeuronAblation,
     TextScrubber,
     TokenMask,
     augment_with_counterfactuals,
-    counterfactual_subspace,
-    scrub_blocks,
-    token_mask,
 )
+from debias_ssae.baselines.in_model import NeuronEdit
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import harvest
 from debias_ssae.model.encoder import ActivationEncoder
@@ -63,14 +66,28 @@ def test_augmentation_adds_the_swapped_copies() -> None:
         augment_with_counterfactuals(SHORT[2:3], [0], GENDER)
 
 
+def test_an_augmented_head_does_not_see_which_version_a_text_is(encoder: ActivationEncoder) -> None:
+    table = synthetic_biographies(120, correlation=1.0, n_professions=2, random_state=0)
+    test = synthetic_biographies(60, correlation=0.0, n_professions=2, random_state=1)
+    plain = make_pipeline(encoder, LogisticHead()).fit(table.text.tolist(), table.profession)
+    augmented = AugmentedHead(encoder).fit(table.text.tolist(), table.profession)
+
+    def worst(predicted: np.ndarray) -> float:
+        return (predicted == test.profession).groupby([test.profession, test.gender]).mean().min()
+
+    assert worst(augmented.predict(test.text.tolist())) > worst(plain.predict(test.text.tolist())) + 0.2
+
+
 def test_token_mask_makes_counterfactuals_equal_and_leaves_other_texts_alone(
     encoder: ActivationEncoder,
 ) -> None:
     pairs = ["He finished his work.", "She finished her work."]
-    plain, masked = encoder.encode(pairs), token_mask(encoder, pairs, GENDER)
+    plain, masked = encoder.encode(pairs), TokenMask(encoder, GENDER).transform(pairs)
     assert np.abs(plain[0] - plain[1]).max() > 0.01
     np.testing.assert_allclose(masked[0], masked[1], atol=1e-5)
-    np.testing.assert_array_equal(token_mask(encoder, SHORT[2:3], GENDER), encoder.encode(SHORT[2:3]))
+    np.testing.assert_array_equal(
+        TokenMask(encoder, GENDER).transform(SHORT[2:3]), encoder.encode(SHORT[2:3])
+    )
     np.testing.assert_array_equal(encoder.encode(pairs), plain)  # nothing stays behind in the model
 
 
@@ -85,7 +102,7 @@ def test_token_mask_agrees_with_a_reference_forward_pass(encoder: ActivationEnco
     with torch.no_grad():
         states = model.module(inputs_embeds=embedded[None], attention_mask=tokens["attention_mask"])
     expected = states.last_hidden_state[0, 1:-1].mean(0)
-    np.testing.assert_allclose(token_mask(encoder, [text], GENDER)[0], expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(TokenMask(encoder, GENDER).transform([text])[0], expected.numpy(), atol=1e-4)
 
 
 def test_token_mask_tells_texts_with_equal_tokens_apart(encoder: ActivationEncoder) -> None:
@@ -93,7 +110,7 @@ def test_token_mask_tells_texts_with_equal_tokens_apart(encoder: ActivationEncod
         "Ms Smith runs.",
         "ms Smith runs.",
     ]  # one sequence for an uncased model; only the first holds a title
-    masked, plain = token_mask(encoder, texts, GENDER), encoder.encode(texts)
+    masked, plain = TokenMask(encoder, GENDER).transform(texts), encoder.encode(texts)
     np.testing.assert_allclose(plain[0], plain[1], atol=1e-6)
     assert np.abs(masked[0] - plain[0]).max() > 1e-3
     np.testing.assert_allclose(masked[1], plain[1], atol=1e-6)
@@ -107,9 +124,9 @@ def test_token_mask_takes_the_mean_of_the_texts_it_was_fitted_on(encoder: Activa
         encoder.language_model.module.get_input_embeddings().weight[fog].numpy(),
         atol=1e-6,
     )
-    other = token_mask(encoder, SHORT[:1], GENDER, reference=["fog"])
+    other = TokenMask(encoder, GENDER).fit(["fog"]).transform(SHORT[:1])
     np.testing.assert_allclose(other, fitted.transform(SHORT[:1]), atol=1e-6)
-    assert np.abs(other - token_mask(encoder, SHORT[:1], GENDER)).max() > 1e-4
+    assert np.abs(other - TokenMask(encoder, GENDER).transform(SHORT[:1])).max() > 1e-4
 
 
 def test_token_mask_means_are_of_what_the_layer_gives(encoder: ActivationEncoder, monkeypatch: Any) -> None:
@@ -137,7 +154,7 @@ def test_counterfactual_eraser_finds_the_plane_and_makes_wordings_equal() -> Non
     probe = LogisticRegression(C=100.0)
     both, version = np.vstack([a, b]), np.repeat([0, 1], len(a))
     assert probe.fit(both, version).score(both, version) > 0.7
-    assert eraser.probe_accuracies_[len(eraser.components_)] < 0.55
+    assert eraser.probe_accuracies_[len(eraser.eraser_.left)] < 0.55
     two = CounterfactualEraser(2).fit(a, counterfactuals=b)
     np.testing.assert_allclose(two.transform(a), two.transform(b), atol=1e-8)
     np.testing.assert_allclose(two.transform(both).mean(axis=0), both.mean(axis=0), atol=1e-8)
@@ -149,9 +166,9 @@ def test_counterfactual_eraser_takes_the_most_components_where_none_is_enough() 
     rng = np.random.default_rng(0)
     a = rng.normal(size=(200, 6))
     eraser = CounterfactualEraser(random_state=0).fit(a, counterfactuals=a + 5 + rng.normal(size=a.shape))
-    assert len(eraser.components_) in eraser.probe_accuracies_
+    assert len(eraser.eraser_.left) in eraser.probe_accuracies_
     shifted = CounterfactualEraser(random_state=0).fit(np.tile(a, 2), counterfactuals=np.tile(a, 2) * 3 + 5)
-    assert max(shifted.probe_accuracies_) == len(shifted.components_)
+    assert max(shifted.probe_accuracies_) == len(shifted.eraser_.left)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +194,13 @@ def test_counterfactual_eraser_bad_input(
 
 def test_counterfactual_subspace_from_texts(encoder: ActivationEncoder) -> None:
     texts = synthetic_biographies(40, correlation=0.0, n_professions=2, random_state=0)["text"].tolist()
-    eraser = counterfactual_subspace(encoder, texts, GENDER, n_components=10, max_texts=30, random_state=0)
-    counterfactuals = GENDER.counterfactual_pairs(texts[:10])
-    a, b = (encoder.encode([getattr(t, side) for t in counterfactuals]) for side in ("text_a", "text_b"))
-    left = np.linalg.norm(eraser.transform(a) - eraser.transform(b)) / np.linalg.norm(a - b)
-    assert left < 0.6
+    eraser = CounterfactualSubspace(encoder, n_components=10, max_texts=30, random_state=0).fit(texts)
+    pairs = GENDER.counterfactual_pairs(texts[:10])
+    sides = [[getattr(pair, side) for pair in pairs] for side in ("text_a", "text_b")]
+    (a, b), (plain_a, plain_b) = map(eraser.transform, sides), map(encoder.encode, sides)
+    assert np.linalg.norm(a - b) / np.linalg.norm(plain_a - plain_b) < 0.6
     with pytest.raises(InputError, match="need two"):
-        counterfactual_subspace(encoder, SHORT[2:3], GENDER)
+        CounterfactualSubspace(encoder).fit(SHORT[2:3])
 
 
 def test_concept_scrubbing_makes_token_means_equal_at_every_edited_hookpoint(
@@ -193,7 +210,8 @@ def test_concept_scrubbing_makes_token_means_equal_at_every_edited_hookpoint(
     table = synthetic_biographies(30, correlation=0.0, n_professions=2, random_state=0)
     texts, z = table["text"].tolist(), table["gender"].to_numpy(dtype=object)
     z[0] = None
-    edits = scrub_blocks(model, texts, z, hookpoints=["blocks.1", "embeddings"])
+    hookpoints = ["blocks.1", "embeddings"]
+    edits = BlockErasure(encoder, hookpoints=hookpoints).fit(texts, sensitive_features=z).edits_
     assert list(edits) == ["embeddings", "blocks.1"]
 
     def gap(hookpoint: str, **kwargs: Any) -> float:
@@ -206,32 +224,24 @@ def test_concept_scrubbing_makes_token_means_equal_at_every_edited_hookpoint(
     assert gap("embeddings", edits={"embeddings": edits["embeddings"]}) < 1e-4
     assert gap("blocks.1", edits=edits) < 1e-4
     assert edits["embeddings"].fingerprint != edits["blocks.1"].fingerprint
-    again = scrub_blocks(model, texts, z, hookpoints=["embeddings"])
-    assert again["embeddings"].fingerprint == edits["embeddings"].fingerprint
-
-
-def test_concept_scrubbing_with_another_edit_in_place(encoder: ActivationEncoder) -> None:
-    model, texts, z = encoder.language_model, SHORT[:2] * 4, [0, 1] * 4
-    first = scrub_blocks(model, texts, [0, 0, 1, 1] * 2, hookpoints=["embeddings"])
-    edits = scrub_blocks(model, texts, z, edits=first)
-    assert list(edits) == [f"blocks.{i}" for i in range(model.n_blocks)]
-    assert edits["blocks.0"].fingerprint != scrub_blocks(model, texts, z)["blocks.0"].fingerprint
-    with pytest.raises(InputError, match="hookpoint of its own"):
-        scrub_blocks(model, texts, z, hookpoints=["embeddings"], edits=first)
+    again = BlockErasure(encoder, hookpoints=hookpoints[1:]).fit(texts, sensitive_features=z)
+    assert again.edits_["embeddings"].fingerprint == edits["embeddings"].fingerprint
 
 
 def test_concept_scrubbing_defaults_and_bad_input(encoder: ActivationEncoder) -> None:
-    model, texts = encoder.language_model, SHORT[:2] * 4
-    z, y = [0, 1] * 4, [0, 0, 1, 1] * 2
-    edits = scrub_blocks(model, texts, z, y, conditional=True)
-    assert list(edits) == ["embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))]
-    assert np.isfinite(encoder.encode(texts, edits)).all()
-    cut = scrub_blocks(model, texts, z, hookpoints=["embeddings"], max_length=4)
-    assert cut["embeddings"].fingerprint != scrub_blocks(model, texts, z)["embeddings"].fingerprint
+    texts, z, y = SHORT[:2] * 4, [0, 1] * 4, [0, 0, 1, 1] * 2
+    scrubbed = BlockErasure(encoder, conditional=True).fit(texts, y, sensitive_features=z)
+    n_blocks = encoder.language_model.n_blocks
+    assert list(scrubbed.edits_) == ["embeddings", *(f"blocks.{i}" for i in range(n_blocks))]
+    assert np.isfinite(scrubbed.transform(texts)).all()
+    shallow = encoder.copy().set_params(layer="blocks.1")
+    assert list(BlockErasure(shallow).fit(texts, sensitive_features=z).edits_)[-1] == "blocks.1"
     with pytest.raises(InputError, match="Unknown hookpoints"):
-        scrub_blocks(model, texts, z, hookpoints=["cellar"])
+        BlockErasure(encoder, hookpoints=["cellar"]).fit(texts, sensitive_features=z)
     with pytest.raises(InputError, match="must agree"):
-        scrub_blocks(model, texts, z, y[:-1])
+        BlockErasure(encoder).fit(texts, y[:-1], sensitive_features=z)
+    with pytest.raises(InputError, match="needs y"):
+        BlockErasure(encoder, conditional=True).fit(texts, sensitive_features=z)
 
 
 def test_bottleneck_gives_one_cosine_a_word(encoder: ActivationEncoder) -> None:
@@ -245,6 +255,30 @@ def test_bottleneck_gives_one_cosine_a_word(encoder: ActivationEncoder) -> None:
     assert len(bottleneck.get_feature_names_out()) == 20
     with pytest.raises(InputError, match="columns"):
         ConceptBottleneck(encoder).fit(X[:, :5])
+
+
+def test_a_neuron_edit_sets_its_neurons_and_leaves_the_rest() -> None:
+    x = torch.arange(12.0).reshape(3, 4)
+    edit = NeuronEdit((1, 3), torch.tensor([-1.0, -2.0]))
+    y = edit(x)
+    assert (y[:, 1] == -1).all()
+    assert (y[:, 3] == -2).all()
+    assert torch.equal(y[:, [0, 2]], x[:, [0, 2]])
+    assert x[0, 1] == 1, "the input is left alone"
+    assert edit.fingerprint != NeuronEdit((1, 2), torch.tensor([-1.0, -2.0])).fingerprint
+
+
+def test_the_neurons_that_tell_the_attribute_are_chosen(encoder: ActivationEncoder) -> None:
+    texts = [f"{who} works in the city {word}" for who in ("she", "he") for word in ["and", "of", "with"] * 3]
+    z = ["F"] * 9 + ["M"] * 9
+    edit = NeuronAblation(encoder, n_neurons=4).fit(texts, sensitive_features=z).edits_["embeddings"]
+    rows = harvest(encoder.language_model, texts)
+    pooled = rows.pool().numpy()
+    gap = np.abs(pooled[:9].mean(axis=0) - pooled[9:].mean(axis=0)) / np.maximum(pooled.std(axis=0), 1e-12)
+    assert gap[list(edit.neurons)].mean() > gap.mean()
+    assert torch.allclose(edit.means, rows.x.mean(0)[list(edit.neurons)])
+    with pytest.raises(InputError, match="n_neurons is 999"):
+        NeuronAblation(encoder, n_neurons=999).fit(texts, sensitive_features=z)
 
 
 class _Counterfactual(CounterfactualEraser):

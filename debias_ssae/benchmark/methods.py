@@ -1,0 +1,341 @@
+"""The methods compared: each row of a table is a public estimator, made with public arguments only.
+
+``METHODS`` holds them by name. To compare one of your own, pass it to ``compare`` (docs/extend.md).
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+
+from debias_ssae.baselines import (
+    INLP,
+    LEACE,
+    SPLINCE,
+    AugmentedHead,
+    BlockErasure,
+    ConceptBottleneck,
+    CorrelationRemoval,
+    CounterfactualSubspace,
+    GroupDRO,
+    GroupReweighting,
+    GroupSubsampling,
+    LastLayerRetraining,
+    LogisticHead,
+    MeanDifference,
+    NeuronAblation,
+    ParityThresholds,
+    ReducedHead,
+    TextScrubber,
+    TokenMask,
+    hospital_words,
+)
+from debias_ssae.benchmark.protocol import Supervision
+from debias_ssae.core.config import BenchmarkConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.debiaser import SSAEDebiaser
+from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection import matched_random_latents
+from debias_ssae.selection.attribute import FitData, as_attribute
+from debias_ssae.selection.select import Selection
+
+NARROW = 8
+"""How many times narrower the narrow SAEs are, and how many times fewer of their latents are removed."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method is made from in one seed and regime."""
+
+    config: BenchmarkConfig
+    supervision: Supervision
+    encoder: ActivationEncoder
+    plain: ActivationEncoder
+    """The same encoder with the seed's plain representations in its cache; not to be edited."""
+    classes: tuple[str, ...]
+    corpus: list[str] | None
+    cache_dir: str | None
+    random_state: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """How an estimator is made, what it may be told of the attribute, and which texts ``fit`` gets."""
+
+    make: Callable[[Context], Any]
+    regimes: tuple[str, ...]
+    """none; labelled (the group-annotated set); labelled_gap (other texts' attribute, without y); labelled_head
+    (attribute of the head's texts); labelled_all (all but the test's); concept (words); short (a few of them)."""
+    learns_from: Literal["head", "annotated"] = "head"
+    """The head's texts with their classes, or the texts whose attribute the regime tells."""
+    is_reference: bool = False
+    """Run whatever regimes are asked for."""
+
+
+@dataclass(frozen=True)
+class RandomLatents:
+    """As many latents as ``attribute`` selects, others, matched in firing rate and mean activation."""
+
+    attribute: Any
+
+    def select(self, model: Any, hookpoint: str, sae: SparseAutoencoder, data: FitData) -> Selection:
+        """Select for ``attribute``, then draw the others."""
+        found = as_attribute(self.attribute).select(model, hookpoint, sae, data)
+        ids = matched_random_latents(
+            found.ids, found.scores.firing_rate, found.scores.mass, random_state=data.random_state
+        )
+        return Selection(None, ids)
+
+
+def debiaser(c: Context, **options: Any) -> SSAEDebiaser:
+    """``SSAEDebiaser`` as a user calls it, with ``options`` in place of its defaults."""
+    given = {
+        "attribute": c.supervision.attribute,
+        "corpus": c.corpus,
+        "hookpoint": c.config.hookpoint,
+        "cache_dir": c.cache_dir,
+        "config": c.config.debias,
+        "random_state": c.random_state,
+    }
+    return SSAEDebiaser(c.encoder, **{**given, **options})
+
+
+def edit_alone(c: Context, *, share: int = 1, **options: Any) -> SSAEDebiaser:
+    """A fixed number of latents removed inside the model, and nothing after it; ``share`` times fewer of both."""
+    n, config = c.config.n_latents, options.pop("config", c.config.debias)
+    options = {"n_latents": max(1, n // share) if n else 0, "output_eraser": None, **options}
+    return debiaser(c, config=config.updated(d_sae=max(1, width(c) // share)), **options)
+
+
+def width(c: Context) -> int:
+    """Latents of an SAE in this run."""
+    return c.config.debias.sae_config(c.encoder.language_model.d_model, c.config.hookpoint).d_sae
+
+
+def general_sae(c: Context, **options: Any) -> SSAEDebiaser:
+    """The same with the general SAE. Raises InputError without a corpus: an SAE of the head's own texts, from which
+    the specialised ones then start, is not general.
+    """
+    if c.corpus is None:
+        raise InputError("there is no general corpus (--corpus) to train a general SAE on")
+    return edit_alone(c, config=c.config.debias.updated(special=None), **options)
+
+
+def mean_loss(c: Context) -> SSAEDebiaser:
+    """Fine-tuned with the mean loss instead of TERM's."""
+    special = c.config.debias.special
+    untilted = None if special is None else special.updated(tilt=0.0)
+    return edit_alone(c, config=c.config.debias.updated(special=untilted))
+
+
+def middle(c: Context) -> SSAEDebiaser:
+    """Edited after the block in the middle of the model, or its first."""
+    return edit_alone(c, hookpoint=f"blocks.{max(0, c.encoder.language_model.n_blocks // 2 - 1)}")
+
+
+def latent_skyline(c: Context) -> SSAEDebiaser:
+    """Latents of the general SAE, selected with the attribute alone, without the classes."""
+    annotated = c.supervision.annotated
+    if annotated is None:
+        raise InputError("the latent skyline is selected with labels of the attribute")
+    return general_sae(c, attribute=type(annotated)(annotated.texts, annotated.sensitive_features))
+
+
+def neuron_skyline(c: Context) -> NeuronAblation:
+    """As large a share of the model's neurons as ``ssae`` removes of its latents."""
+    n = max(1, round(c.encoder.language_model.d_model * c.config.n_latents / width(c)))
+    return NeuronAblation(c.encoder, hookpoint=c.config.hookpoint, n_neurons=n)
+
+
+def concept_bottleneck(c: Context) -> Any:
+    """Similarities to a few words about the task."""
+    words = c.config.bottleneck_words or hospital_words(c.classes)
+    if not words:
+        raise InputError("no words about this task are given; set bottleneck_words")
+    return make_pipeline(c.plain, ConceptBottleneck(c.encoder, words))
+
+
+def scrub(c: Context, **options: Any) -> Any:
+    """Words replaced by neutral ones, then encoded."""
+    return make_pipeline(TextScrubber(c.supervision.concept, **options), c.encoder)
+
+
+def scrub_names(c: Context) -> Any:
+    """The words of the concept's optional sections (gender: first names) as well."""
+    concept = c.supervision.concept
+    sections = tuple(dict.fromkeys(pair.section for pair in (concept.optional if concept else ())))
+    if not sections:
+        raise InputError("these words have no optional section, such as first names")
+    return scrub(c, optional=sections)
+
+
+def subspace(c: Context, **options: Any) -> CounterfactualSubspace:
+    """Directions between counterfactual pairs of the head's texts."""
+    return CounterfactualSubspace(c.encoder, c.supervision.concept, random_state=c.random_state, **options)
+
+
+def _followed(make: Callable[[], Any], c: Context) -> SSAEDebiaser:
+    return edit_alone(c, output_eraser=make())
+
+
+def _linear(make: Callable[[], Any], *regimes: str) -> Method:
+    return Method(
+        lambda c: make_pipeline(c.plain, make()), regimes or ("labelled", "labelled_gap"), "annotated"
+    )
+
+
+def _head(make: Callable[[int], Any], *regimes: str, is_reference: bool = False) -> Method:
+    return Method(lambda c: make_pipeline(c.plain, make(c.random_state)), regimes, "annotated", is_reference)
+
+
+def _group_head(make: Callable[[int], Any], *regimes: str) -> Method:
+    def checked(c: Context) -> Any:
+        told = c.supervision.annotated
+        if told is not None and told.y is not None:
+            cells = set(zip(map(str, told.y), map(str, told.sensitive_features), strict=True))
+            if len(cells) < len({label for label, _ in cells}) * len({value for _, value in cells}):
+                raise InputError(
+                    "some class holds one attribute value only, so there are no groups to balance"
+                )
+        return make_pipeline(c.plain, make(c.random_state))
+
+    return Method(checked, regimes, "annotated")
+
+
+def _random(cls: Any) -> Callable[[int], Any]:
+    return lambda seed: cls(random_state=seed)
+
+
+_LINEAR: dict[str, Callable[[], Any]] = {
+    "mean_diff": MeanDifference,
+    "inlp": INLP,
+    "leace": LEACE,
+    "leace_conditional": partial(LEACE, conditional=True),
+    "splince": SPLINCE,
+}
+_WORDS = ("concept", "short")
+_FAMILIES = ("labelled", "concept")
+_EVERY = (*_FAMILIES, "labelled_gap", "short")
+
+METHODS: dict[str, Method] = {
+    "erm": Method(lambda c: c.plain, ("none",), is_reference=True),
+    "oracle": _head(_random(LogisticHead), "labelled", is_reference=True),
+    "oracle_large": _head(_random(GroupReweighting), "labelled_all", is_reference=True),
+    "random_latents": Method(
+        lambda c: edit_alone(c, attribute=RandomLatents(c.supervision.attribute)), _FAMILIES
+    ),
+    "scrub": Method(scrub, _WORDS),
+    "scrub_names": Method(scrub_names, ("concept",)),
+    "token_mask": Method(lambda c: TokenMask(c.encoder, c.supervision.concept), _WORDS),
+    "augmentation": Method(
+        lambda c: AugmentedHead(c.encoder, c.supervision.concept, random_state=c.random_state), _WORDS
+    ),
+    **{name: _linear(make) for name, make in _LINEAR.items()},
+    "leace_in_model": Method(lambda c: BlockErasure(c.encoder), ("labelled",), "annotated"),
+    "correlation_removal": _linear(CorrelationRemoval, "labelled"),
+    "counterfactual_subspace": Method(subspace, _WORDS),
+    "counterfactual_direction": Method(partial(subspace, n_components=1), _WORDS),
+    # the annotated set is balanced, so weighing or drawing its groups alike is annotated_head there
+    "reweighting": _group_head(_random(GroupReweighting), "labelled_head"),
+    "subsampling": _group_head(_random(GroupSubsampling), "labelled_head"),
+    "annotated_head": _head(_random(LogisticHead), "labelled"),
+    "dfr": _group_head(_random(LastLayerRetraining), "labelled"),
+    "group_dro": _group_head(lambda seed: GroupDRO(), "labelled", "labelled_head"),
+    "exponentiated_gradient": _group_head(_random(ReducedHead), "labelled", "labelled_head"),
+    "threshold_optimizer": _group_head(_random(ParityThresholds), "labelled", "labelled_head"),
+    "concept_bottleneck": Method(concept_bottleneck, ("none",)),
+    "neuron_skyline": Method(neuron_skyline, ("labelled",), "annotated"),
+    "latent_skyline": Method(latent_skyline, ("labelled",)),
+    "gsae": Method(general_sae, _FAMILIES),
+    "ssae_erm": Method(mean_loss, _FAMILIES),
+    "ssae": Method(edit_alone, _EVERY),
+    "gsae_eighth": Method(partial(general_sae, share=NARROW), _FAMILIES),
+    "ssae_eighth": Method(partial(edit_alone, share=NARROW), _FAMILIES),
+    "ssae_deep": Method(middle, _FAMILIES),
+    **{
+        f"ssae_{name}": Method(partial(_followed, make), ("labelled", "labelled_gap"))
+        for name, make in _LINEAR.items()
+        if name != "mean_diff"
+    },
+    "ssae_mean_diff": Method(
+        partial(edit_alone, output_eraser="mean_difference"), ("labelled", "labelled_gap")
+    ),
+    "ssae_counterfactual": Method(partial(edit_alone, output_eraser="counterfactual"), _WORDS),
+    "ssae_default": Method(debiaser, _EVERY),
+}
+"""In the order of tables."""
+
+
+def methods_of(config: BenchmarkConfig) -> dict[str, Method]:
+    """The methods that a run asks for. Raises InputError for names that there are not."""
+    unknown = sorted(set(config.methods) - set(METHODS))
+    if unknown:
+        raise InputError(f"unknown methods {', '.join(unknown)}; there are {', '.join(METHODS)}")
+    return {name: METHODS[name] for name in config.methods}
+
+
+def family(regime: str) -> str:
+    """The family of a regime: all short lists are one."""
+    return "short" if regime.startswith("concept_") else regime
+
+
+def as_method(given: Any) -> Method:
+    """What ``compare`` makes of a user's entry: a ``Method``, a function of a ``Context``, or an estimator.
+
+    An estimator that takes ``sensitive_features`` in fit and has no ``attribute`` of its own learns from the
+    group-annotated set; any other from the head's texts, told nothing but what it was made with.
+    """
+    if isinstance(given, Method):
+        return given
+    if not hasattr(given, "fit"):
+        if not callable(given):
+            raise InputError(
+                f"a method is {type(given).__name__}; expected an estimator, a function of a Context, or a Method"
+            )
+        return Method(given, ("none",))
+    takes_labels = "sensitive_features" in fit_options(given)
+    learns = "annotated" if takes_labels and getattr(given, "attribute", None) is None else "head"
+    return Method(
+        partial(_copy, given),
+        ("labelled",) if learns == "annotated" else ("none",),
+        learns,  # type: ignore[arg-type]
+    )
+
+
+def _copy(estimator: Any, c: Context) -> Any:
+    """An unfitted copy, with the seed's random state where it has one and was given none."""
+    copy = clone(estimator)
+    params = copy.get_params()
+    changes = {name: c.random_state for name in params if name.split("__")[-1] == "random_state"}
+    return copy.set_params(**{name: value for name, value in changes.items() if params[name] is None})
+
+
+def fit_options(estimator: Any) -> dict[str, str]:
+    """The optional arguments of ``fit`` (sensitive_features, exclude) by the name under which to pass them; of a
+    pipeline those of its last step.
+    """
+    steps = getattr(estimator, "steps", None)
+    target, prefix = (estimator, "") if steps is None else (steps[-1][1], f"{steps[-1][0]}__")
+    taken = inspect.signature(target.fit).parameters
+    return {name: prefix + name for name in ("sensitive_features", "exclude") if name in taken}
+
+
+def transform_with(estimator: Any, texts: list[str], z: np.ndarray, what: str) -> np.ndarray:
+    """Call ``transform`` or ``predict`` (``what``); an estimator that needs the attribute when used is given it."""
+    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    if not needs_attribute(estimator):
+        return np.asarray(getattr(estimator, what)(texts))
+    X = estimator[:-1].transform(texts) if last is not estimator else texts
+    return np.asarray(getattr(last, what)(X, sensitive_features=z))
+
+
+def needs_attribute(estimator: Any) -> bool:
+    """Whether it needs the attribute of the texts it is used on: such a method is shown and never ranked."""
+    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    return bool(getattr(last, "needs_attribute_at_predict", False))

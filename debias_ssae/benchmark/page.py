@@ -1,0 +1,243 @@
+"""The page of a benchmark or demo run, from its results.json: headline, what was removed, one chart, one table."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from debias_ssae.audit.page import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Table,
+    TableRow,
+    number_cell,
+    render,
+    trusted,
+    write_text,
+)
+from debias_ssae.audit.plotting import Series, dot_plot
+from debias_ssae.benchmark.tables import (
+    COLUMNS,
+    COMPARED,
+    HEADS,
+    comparison_rows,
+    head_kind,
+    headline_lines,
+    leakage_of,
+)
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_json
+
+WORST = "worst_group_accuracy"
+SHOWN = 24
+"""Methods in the chart, at most, those with the best head first."""
+_NAN = float("nan")
+_LIMITS = (
+    "Worst-group accuracy is the lowest accuracy over the cells label x attribute. It says nothing about groups that "
+    "are not in the data.",
+    "The attribute (in Bias in Bios, a gender taken from the pronouns of the text) is a proxy with two values. It is "
+    "not a person's identity, and equal numbers for two groups can hide harm to people in neither.",
+    "Leakage is what the probes used here reached. A probe that fails does not show that the attribute is gone.",
+    "Intervals cover new test texts and new seeds of the same data set, not other data sets or other attributes.",
+)
+_QUICK = (
+    "This is a quick look: few texts and seeds, a small SAE, a sample of the corpus. It shows the shape of the result; "
+    "its numbers are no measurement."
+)
+Row = Mapping[str, Any]
+
+
+def report_directory(directory: str | Path) -> Path:
+    """Write report.html beside the results.json of a directory.
+
+    Raises InputError where there is none, MissingExtraError without jinja2 and matplotlib.
+    """
+    directory = Path(directory)
+    return write_benchmark_report(read_json(directory / "results.json"), directory / "report.html")
+
+
+def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the HTML page of ``results`` (the content of results.json).
+
+    Raises InputError when there is nothing to show, MissingExtraError without jinja2 and matplotlib.
+    """
+    rows: list[Row] = list(results.get("summary") or [])
+    if not rows:
+        raise InputError("the results hold no summary; nothing to report")
+    quick, data = bool(results.get("quick")), dict(results.get("data") or {})
+    seeds = sorted({run["seed"] for run in results.get("runs") or [] if "seed" in run})
+    context = {
+        "title": str(results.get("title") or "Debiasing benchmark"),
+        "eyebrow": "Quick look, no measurement" if quick else "Benchmark report",
+        "lede": _lede(data, rows, seeds),
+        "limits": [*([_QUICK] if quick else []), *_LIMITS],
+        "verdict": list(verdict_lines(results)),
+        "blocks": [
+            *_removed(results.get("runs") or []),
+            _headline(rows),
+            *_comparisons(results),
+        ],
+        "details": [],
+        "skipped": _skipped(results.get("skipped") or []),
+        "provenance": _provenance(results, data, seeds),
+        "config": json.dumps(results.get("config") or {}, indent=2, default=str),
+    }
+    return write_text(render("benchmark", context), path)
+
+
+def verdict_lines(results: Mapping[str, Any]) -> Iterator[str]:
+    """Before, after and what balanced data reach; then what is higher than the debiaser, by kind of head."""
+    rows = [row for _, heads in headline_lines(results.get("summary") or []) for row in heads.values()]
+    by = {(row.get("method"), row.get("regime"), head_kind(row)): row for row in rows}
+    name = next((n for n in ("ssae_default", "ssae") if any(r.get("method") == n for r in rows)), None)
+    before = next((r for r in rows if r.get("method") == "erm"), None)
+    oracle = next((r for r in rows if r.get("method") == "oracle"), None)
+    if before is not None:
+        yield f"Before any edit the worst group is right in {_said(before)} of its texts."
+    if oracle is not None:
+        yield f"A classifier trained on balanced data reaches {_said(oracle)}."
+    if name is None:
+        yield "No row of the debiaser is in these results; see the tables."
+        return
+    for head in HEADS:
+        ours = [row for key, row in by.items() if key[0] == name and key[2] == head]
+        if not ours:
+            continue
+        said = "; ".join(f"{_said(row)} ({row.get('regime')})" for row in ours)
+        yield f"{head.capitalize()} head: {name} reaches {said}."
+        best = max(interval_of(row, WORST)[0] for row in ours)
+        higher = {
+            str(row.get("method"))
+            for key, row in by.items()
+            if key[2] == head and interval_of(row, WORST)[0] > best and row.get("rank", 0) is not None
+        } - {name, "oracle"}
+        if higher:
+            yield f"{head.capitalize()} head, higher than {name}: {', '.join(sorted(higher))}."
+
+
+def interval_of(row: Row | None, metric: str) -> tuple[float, float, float]:
+    """``mean, low, high``; NaN where absent."""
+    if row is None:
+        return _NAN, _NAN, _NAN
+    found = (row.get(f"{metric}{end}") for end in ("", "_ci_low", "_ci_high"))
+    value, low, high = (_NAN if v is None else float(v) for v in found)
+    # an interval from few seeds may leave the range that an accuracy has
+    return (value, max(low, 0.0), min(high, 1.0)) if metric.endswith("accuracy") else (value, low, high)
+
+
+def _removed(runs: Sequence[Row]) -> Iterator[Block]:
+    """The words on which the removed latents are strongest, of the first seed."""
+    found = {
+        str(run["regime"]): run for run in runs if run.get("method") == "ssae_default" and run.get("removed")
+    }
+    if found:
+        text = [
+            f"{regime}: {run['n_latents']} latents; the first are strongest on {', '.join(run['removed'])}."
+            for regime, run in found.items()
+        ]
+        yield Block("removed", "What was removed", text=text)
+
+
+def _headline(rows: Sequence[Row]) -> Block:
+    """One line a method and regime; the kinds of head beside each other."""
+    lines = sorted(headline_lines(rows), key=lambda line: -_best(line[1]))
+    body, dots = [], []
+    for (method, regime), heads in lines:
+        shown = heads.get("retrained") or next(iter(heads.values()))
+        needs = bool(shown.get("needs_attribute"))
+        worst = [interval_of(heads.get(head), WORST) for head in HEADS]
+        cells = [Cell(method + (" †" if needs else "")), Cell(regime)]
+        cells += [
+            number_cell(*one) if heads.get(head) else Cell("–", "")
+            for head, one in zip(HEADS, worst, strict=True)
+        ]
+        cells.append(number_cell(*interval_of(shown, "balanced_accuracy")))
+        leak, gap = leakage_of(shown), interval_of(shown, "gap_closed")
+        cells.append(Cell("–", "") if leak is None else number_cell(leak))
+        cells.append(Cell("–", "") if math.isnan(gap[0]) else number_cell(*gap))
+        body.append(TableRow(cells, "warn" if needs else ""))
+        dots.append((method if regime == "none" else f"{method}, {regime}", worst))
+    series = [
+        Series(head, *map(list, zip(*(worst[i] for _, worst in dots[:SHOWN]), strict=True)))  # type: ignore[arg-type]
+        for i, head in enumerate(HEADS)
+        if any(not math.isnan(worst[i][0]) for _, worst in dots[:SHOWN])
+    ]
+    svg = dot_plot(
+        [name for name, _ in dots[:SHOWN]],
+        series,
+        title="Worst-group accuracy by method and head",
+        x_label="worst-group accuracy",
+        show_undefined=False,
+    )
+    caption = "Worst-group accuracy by method, with 95% intervals; best head first."
+    note = (
+        "† needs the attribute of each text when used; never ranked. Intervals: 95%, for new texts and seeds."
+    )
+    columns = [Column(name, i > 1) for i, name in enumerate(COLUMNS)]
+    table = Table("Worst-group accuracy by head, and what the retrained head has", columns, body, note)
+    return Block("headline", "All methods", [Figure(trusted(svg), caption)], [table])
+
+
+def _comparisons(results: Mapping[str, Any]) -> Iterator[Block]:
+    """The debiaser minus each member of the family, and what a linear eraser gains from an SAE before it."""
+    titles = {
+        "comparisons_of_default": "ssae_default minus the other",
+        "comparisons": "ssae minus the other",
+        "sums": "an SAE before a linear eraser minus that eraser",
+    }
+    columns = [Column("method"), *(Column(name, i > 2) for i, name in enumerate(COMPARED))]
+    tables = []
+    for key, title in titles.items():
+        records = results.get(key) or []
+        body = [
+            TableRow([Cell(str(one.get("of", ""))), *map(Cell, cells)], "warn" if one["ci_high"] < 0 else "")
+            for one, cells in zip(records, comparison_rows(records), strict=True)
+        ]
+        if body:
+            tables.append(Table(f"Worst-group accuracy, {title}", columns, body, folded=True))
+    if tables:
+        text = [
+            "Same texts and seeds on both sides. The family was fixed before the first run; p after Holm over its "
+            "members in a regime and head; the smallest detectable difference has 80% power at 0.05 before that."
+        ]
+        yield Block("comparisons", "Paired differences", tables=tables, text=text)
+
+
+def _skipped(notes: Sequence[Mapping[str, str]]) -> Table | None:
+    if not notes:
+        return None
+    body = [TableRow([Cell(n["method"]), Cell(n["regime"]), Cell(n["reason"], wrap=True)]) for n in notes]
+    return Table("What could not run", [Column("method"), Column("regime"), Column("why")], body)
+
+
+def _lede(data: Mapping[str, Any], rows: Sequence[Row], seeds: Sequence[Any]) -> str:
+    n = data.get("n")
+    size = f"{n:,} texts" if isinstance(n, int) else "built-in data"
+    methods = len({row.get("method") for row in rows})
+    times = f", {len(seeds)} seed{'s' if len(seeds) != 1 else ''}" if seeds else ""
+    return f"{data.get('path') or 'Synthetic biographies'}: {size}, {methods} methods{times}."
+
+
+def _said(row: Row) -> str:
+    value, low, high = interval_of(row, WORST)
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _best(heads: Mapping[str, Row]) -> float:
+    values = [interval_of(row, WORST)[0] for row in heads.values()]
+    return max((v for v in values if not math.isnan(v)), default=-1.0)
+
+
+def _provenance(results: Mapping[str, Any], data: Mapping[str, Any], seeds: Sequence[Any]) -> dict[str, str]:
+    facts = {"Data": data.get("path"), "Texts": data.get("n"), "SHA-256 of the data": data.get("sha256")}
+    made = dict(results.get("made") or {})
+    facts |= {"Corpus": data.get("corpus"), "Date": made.get("date"), "Command": made.get("command")}
+    facts |= {"Device": made.get("device"), "Precision": made.get("dtype")}
+    facts["Seeds"] = ", ".join(map(str, seeds))
+    facts |= {f"Version of {name}": value for name, value in dict(results.get("versions") or {}).items()}
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
