@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, replace_directory
+from debias_ssae.core.io import read_json, read_manifest, replace_directory, write_text
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.export.card import model_card
@@ -41,7 +41,7 @@ def export_sentence_transformers(
         )
     if goal.exists() and not goal.is_dir():
         raise InputError(f"{goal} is a file; give a directory")
-    if goal.exists() and any(goal.iterdir()) and not (goal / "debias_ssae.json").exists():
+    if goal.exists() and any(goal.iterdir()) and not _is_export(goal):
         raise InputError(f"{goal} holds something that is no exported debiaser; give another directory")
 
     def fill(partial: Path) -> None:
@@ -49,6 +49,15 @@ def export_sentence_transformers(
         _check(debiaser, partial)
 
     replace_directory(goal, fill)
+
+
+def _is_export(directory: Path) -> bool:
+    from debias_ssae.export.module import KIND
+
+    try:
+        return read_manifest(directory, KIND) is not None
+    except InputError:
+        return False
 
 
 def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
@@ -95,7 +104,7 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
         prompts = {"prompts": {"document": model.prompt}, "default_prompt_name": "document"}
     whole = SentenceTransformer(modules=[module], device=str(model.device), **prompts)
     whole.save(str(goal), create_model_card=False)
-    (goal / "README.md").write_text(model_card(debiaser, name), encoding="utf-8")
+    write_text(goal / "README.md", model_card(debiaser, name))
     for file in goal.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
 

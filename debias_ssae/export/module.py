@@ -1,6 +1,5 @@
 """The module of sentence-transformers that runs a language model with erasers inside it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,22 +7,20 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
-from safetensors.numpy import save as to_bytes
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 from transformers.utils import logging
 
 from debias_ssae.core.device import resolve_model_name
-from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import write_bytes, write_json
+from debias_ssae.core.errors import InputError, one_line
+from debias_ssae.core.io import MANIFEST, file_record, read_manifest, write_arrays, write_manifest
 from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.model import LanguageModel, Readout, load_model
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, check_texts, make_batch, run_batch, tokenize
 
-CONFIG, WEIGHTS, ERASERS, MODEL = "debias_ssae.json", "output.safetensors", "erasers", "model"
-FORMAT = 2
+WEIGHTS, ERASERS, MODEL = "output.safetensors", "erasers", "model"
+KIND = "debias-ssae export 3"
 _OF_THE_HUB = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
 
 
@@ -124,9 +121,7 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
                 f"output_eraser.{n}": np.ascontiguousarray(getattr(self.output_eraser, n), np.float64)
                 for n in names
             }
-        write_bytes(goal / WEIGHTS, to_bytes(arrays))
-        about = {"format": FORMAT, **self.settings, "hookpoints": list(self.edits)}
-        write_json(goal / CONFIG, about)
+        write_arrays(goal / WEIGHTS, arrays)
         if self.settings["reference"] is None:
             module: Any = full_precision(
                 self.language_model, trust_remote_code=self.settings["trust_remote_code"]
@@ -134,6 +129,10 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
             with _no_bars():
                 module.save_pretrained(goal / MODEL)
             self.language_model.tokenizer.save_pretrained(goal / MODEL)
+        ours = [WEIGHTS, *(f"{ERASERS}/{hookpoint}.safetensors" for hookpoint in self.edits)]
+        ours += [p.relative_to(goal).as_posix() for p in sorted((goal / MODEL).rglob("*")) if p.is_file()]
+        files = {name: file_record(goal / name) for name in ours}
+        write_manifest(goal, KIND, {**self.settings, "hookpoints": list(self.edits)}, files)
 
     @classmethod
     def load(
@@ -156,17 +155,25 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
             model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
         )
         path = Path(found or model_name_or_path)
+        if not (path / MANIFEST).is_file():
+            raise InputError(f"{path} holds no exported debiaser: make one with `debias-ssae export`")
+        manifest = read_manifest(path, KIND).check()
         try:
-            settings = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-            if settings.pop("format") != FORMAT:
-                raise InputError(f"{path / CONFIG} has another format; this version reads {FORMAT}")
-            hookpoints = settings.pop("hookpoints")
-            arrays = load_file(path / WEIGHTS)
-            named = settings["reference"] or {"name": str(path / MODEL), "revision": None}
-            trusted = settings["trust_remote_code"] and bool(kwargs.get("trust_remote_code"))
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} holds no exported debiaser, or a damaged one: {error}") from error
-        edits = {h: LatentEraser.load(path / ERASERS / f"{h}.safetensors") for h in hookpoints}
+            settings = dict(manifest.about)
+            arrays = manifest.arrays(WEIGHTS)
+            edits = {
+                h: LatentEraser.load(manifest.file(f"{ERASERS}/{h}.safetensors"))
+                for h in settings.pop("hookpoints")
+            }
+            reference = settings["reference"] or {"name": str(path / MODEL), "revision": None}
+            named = {"name": str(reference["name"]), "revision": reference["revision"]}
+            trusted = settings["trust_remote_code"] is True and bool(kwargs.get("trust_remote_code"))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{path} holds no exported debiaser, or a damaged one: {one_line(error)}"
+            ) from error
         output_eraser = {k.split(".")[1]: v for k, v in arrays.items() if k.startswith("output_eraser.")}
         dtype = _option(kwargs, "model_kwargs", "dtype")
         length = _option(kwargs, "processor_kwargs", "model_max_length")

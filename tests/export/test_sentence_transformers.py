@@ -1,6 +1,5 @@
 """The exported directory gives the debiaser's vectors, holds no code and no SAE, and is whole or absent."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from small_debiaser import CONFIG, make_texts
 from debias_ssae import SSAEDebiaser
 from debias_ssae.cli import main
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_manifest, write_manifest
 from debias_ssae.export import export_sentence_transformers, load_exported
+from debias_ssae.export.module import KIND
 from debias_ssae.model.encoder import ActivationEncoder
 
 NEW = [*make_texts(40, seed=7), "", "nurse " * 60, "unseen words only"]
@@ -155,12 +156,32 @@ def test_a_matrix_and_a_local_reference_are_refused(fitted: SSAEDebiaser, tmp_pa
 
 def test_damage_is_named(fitted: SSAEDebiaser, tmp_path: Path) -> None:
     export_sentence_transformers(fitted, tmp_path / "out")
-    file = tmp_path / "out" / "debias_ssae.json"
-    settings = json.loads(file.read_text())
-    for content, message in ((json.dumps({**settings, "format": 9}), "another format"), ("{", "damaged")):
-        file.write_text(content)
-        with pytest.raises(InputError, match=message):
-            load_exported(tmp_path / "out")
+    out, rng = tmp_path / "out", np.random.default_rng(0)
+    for file in [path for path in out.rglob("*") if path.is_file()]:
+        if (
+            file.name == "README.md"
+            or (file.parent == out and "sentence" in file.name)
+            or file.name == "modules.json"
+        ):
+            continue  # of sentence-transformers
+        whole = file.read_bytes()
+        for _ in range(3):
+            damaged = bytearray(whole)
+            damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+            file.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"damaged|checksum differs|as JSON|not UTF-8"):
+                load_exported(out)
+        file.write_bytes(whole)
+    about = read_manifest(out, KIND)
+    for change in (
+        {"reference": {"name": 3}},
+        {"hookpoints": ["../model"]},
+        {"hookpoints": 3},
+        {"reference": [1]},
+    ):
+        write_manifest(out, KIND, about.about | change, about.files)
+        with pytest.raises(InputError):
+            load_exported(out)
     with pytest.raises(InputError, match="no exported debiaser"):
         load_exported(tmp_path / "nowhere")
 
