@@ -291,7 +291,8 @@ def _digest(*columns: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for column in columns:
         for value in column:
-            digest.update(str(value).encode("utf-8", "surrogatepass") + b"\0")
+            raw = str(value).encode("utf-8", "surrogatepass")
+            digest.update(len(raw).to_bytes(8, "little") + raw)
         digest.update(b"\1")
     return digest.hexdigest()
 

@@ -25,8 +25,9 @@ from debias_ssae.benchmark.summary import Answers, summarise
 from debias_ssae.benchmark.tables import head_kind, markdown_table
 from debias_ssae.core.config import BenchmarkConfig, dump_config
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, writable_directory, write_json
+from debias_ssae.core.io import read_json, writable_directory, write_json, write_text
 from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.text.tables import write_table
 
 _PACKAGES = (
     "debias-ssae",
@@ -76,7 +77,7 @@ def run_benchmark(
         attribute_data=attribute_data,
         cache_dir=cache_dir or out / "cache",
     )
-    (out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    write_text(out / "config.yaml", dump_config(config))
     records = measure(protocol, chosen, jobs=jobs, keep=methods is None, progress=progress)
     runs, predictions, answers = _joined(protocol, records)
     summary = summarise(runs, answers)
@@ -91,8 +92,8 @@ def run_benchmark(
     }
     results = _defined(results)
     write_json(out / "results.json", results)
-    predictions.to_parquet(out / "predictions.parquet")
-    (out / "table.md").write_text(markdown_table(results), encoding="utf-8")
+    write_table(predictions, out / "predictions.parquet")
+    write_text(out / "table.md", markdown_table(results))
     return results
 
 

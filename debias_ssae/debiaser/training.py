@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,14 @@ from torch import Tensor
 
 from debias_ssae.core.config import DebiasConfig, RetrievalConfig, SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, read_or_make, write_json
+from debias_ssae.core.io import (
+    read_manifest,
+    read_or_make,
+    replace_directory,
+    sealed_arrays,
+    write_arrays,
+    write_manifest,
+)
 from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.model.encoder import ActivationEncoder
@@ -23,6 +29,9 @@ from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.training import shuffled_batches, train_sae
 from debias_ssae.selection.attribute import FitData
+from debias_ssae.text.checks import texts_sha256
+
+_KIND = "debias-ssae cached SAE 1"
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +103,7 @@ def train_general_sae(
     key = [
         model.fingerprint,
         hookpoint,
-        _digest(corpus),
+        texts_sha256(corpus),
         sae_config,
         config.general,
         config.general_rows,
@@ -154,7 +163,7 @@ def learn_ssae(
     key = [
         model.fingerprint,
         hookpoint,
-        _digest(subdomain),
+        texts_sha256(subdomain),
         start.fingerprint(),
         fine_tuning,
         random_state,
@@ -181,30 +190,37 @@ def _retrieved(
 ) -> tuple[list[str], dict[str, Any]]:
     """The texts of ``corpus`` nearest to ``texts``, and the report; kept under ``cache_dir``."""
 
-    def find() -> dict[str, Any]:
+    def find() -> tuple[np.ndarray, dict[str, Any]]:
         options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
         found = retrieve(texts, corpus, held_out=held_out, **options, **config.model_dump())
-        return {"corpus_ids": found.corpus_ids.tolist(), "report": found.report}
+        return found.corpus_ids, found.report
 
     if cache_dir is None:
-        kept = find()
+        ids, report = find()
     else:
-        key = [embedder_id(config.embedder), config, random_state, *map(_digest, (texts, corpus, held_out))]
-        file = Path(cache_dir) / "retrieved" / f"{_name(key)}.json"
+        key = [
+            embedder_id(config.embedder),
+            config,
+            random_state,
+            *map(texts_sha256, (texts, corpus, held_out)),
+        ]
+        file = Path(cache_dir) / "retrieved" / f"{_name(key)}.safetensors"
         lock = Path(cache_dir) / "locks" / f"retrieved-{file.stem}"
-        kept = read_or_make(lock, lambda: _read(file), lambda: _write(find(), file))
-    return [corpus[i] for i in kept["corpus_ids"]], kept["report"]
+        ids, report = read_or_make(lock, lambda: _read(file), lambda: _write(find(), file))
+    return [corpus[i] for i in ids.tolist()], report
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """What was found once, or None where there is nothing or where it is damaged: then it is looked for again."""
     with suppress(InputError):
-        return read_json(file)
+        arrays, report = sealed_arrays(file)
+        return arrays["corpus_ids"], report
     return None
 
 
-def _write(found: dict[str, Any], file: Path) -> dict[str, Any]:
+def _write(found: tuple[np.ndarray, dict[str, Any]], file: Path) -> tuple[np.ndarray, dict[str, Any]]:
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, found)
+    write_arrays(file, {"corpus_ids": found[0]}, found[1])
     return found
 
 
@@ -265,13 +281,6 @@ def _tokens(text: str, longest: int) -> float:
     return min(len(text.encode("utf-8", "surrogatepass")) / 4, longest)
 
 
-def _digest(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    return digest.hexdigest()
-
-
 def _cached(
     cache_dir: str | Path | None, kind: str, key: Sequence[Any], train: Callable[[], LearnedSAE]
 ) -> LearnedSAE:
@@ -292,17 +301,20 @@ def _name(key: Sequence[Any]) -> str:
 
 
 def _kept(directory: Path) -> LearnedSAE | None:
-    if not (directory / "record.json").exists():
+    """What :func:`_keep` has kept, or None where there is nothing or where it is damaged: then it is trained again."""
+    if not directory.is_dir():
         return None
-    record = json.loads((directory / "record.json").read_text(encoding="utf-8"))
-    return LearnedSAE(load_sae(directory), record)
+    try:
+        manifest = read_manifest(directory, _KIND).check()
+        return LearnedSAE(load_sae(directory), manifest.about)
+    except InputError:
+        return None
 
 
 def _keep(learned: LearnedSAE, directory: Path) -> LearnedSAE:
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_sae(learned.sae, partial)
-    (partial / "record.json").write_text(json.dumps(learned.record), encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    partial.rename(directory)
+    def fill(partial: Path) -> None:
+        save_sae(learned.sae, partial)
+        write_manifest(partial, _KIND, learned.record)
+
+    replace_directory(directory, fill)
     return learned

@@ -15,6 +15,7 @@ from debias_ssae.core.device import lower_weights, pick_device, pick_dtype, reso
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import kept_arrays, read_or_make, write_arrays
 from debias_ssae.model.forward import token_batches
+from debias_ssae.text.checks import texts_sha256
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -55,7 +56,9 @@ def embed_texts(
 
             try:
                 shape = (len(chunk), width)
-                vectors = make() if folder is None else _kept(folder / texts_id(chunk), shape, make, wait)
+                vectors = (
+                    make() if folder is None else _kept(folder / texts_sha256(chunk)[:32], shape, make, wait)
+                )
             except Timeout:
                 return False
             out[start : start + len(chunk)] = vectors
@@ -84,15 +87,6 @@ def _kept(
         return vectors
 
     return read_or_make(lock, read, make_and_write, wait=wait)
-
-
-def texts_id(texts: Sequence[str]) -> str:
-    """Return a hexadecimal id of the texts in their order."""
-    digest = hashlib.sha256()
-    for text in texts:
-        raw = text.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "little") + raw)
-    return digest.hexdigest()[:32]
 
 
 @lru_cache(maxsize=2)

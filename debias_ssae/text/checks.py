@@ -1,6 +1,7 @@
 """What the user hands over as texts or as columns: taken where its order and names are certain, else refused."""
 
-from collections.abc import Mapping, Set
+import hashlib
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,15 @@ def check_texts(X: Any, *, name: str = "texts", may_be_empty: bool = False) -> l
             where = f"row {i}" if name == "texts" else f"row {i} of {name}"
             raise InputError(f"{where} holds {brief(text)} of type {type(text).__name__}, not a text; {cure}")
     return [str(text) for text in values]
+
+
+def texts_sha256(texts: Iterable[str | None]) -> str:
+    """Return a hexadecimal id of the texts in their order; a missing one counts as empty."""
+    digest = hashlib.sha256()
+    for text in texts:
+        raw = (text or "").encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()
 
 
 def named_columns(given: Any, name: str, *, default: str = "group") -> dict[str, "pd.Series[Any]"]:

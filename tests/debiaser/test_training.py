@@ -116,7 +116,7 @@ def test_what_was_retrieved_is_kept(
     first = learn()
     assert learn() == first
     assert asked == [1]
-    (file,) = (tmp_path / "retrieved").glob("*.json")
+    (file,) = (tmp_path / "retrieved").glob("*.safetensors")
     file.write_text("{", encoding="utf-8")
     assert learn() == first
     assert asked == [1, 1], "a damaged file is made again"

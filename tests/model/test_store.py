@@ -18,7 +18,8 @@ from safetensors.numpy import save as save_file
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import read_json, read_or_make, write_bytes, write_json, write_manifest
 from debias_ssae.model.store import ActivationStore, EmbeddingCache, StoreWriter
-from debias_ssae.model.store.activations import FORMAT, chunks, shard_path, texts_sha256
+from debias_ssae.model.store.activations import FORMAT, chunks, shard_path
+from debias_ssae.text.checks import texts_sha256
 
 SETTINGS = {"hookpoints": ["embeddings", "blocks.0"], "d_model": 4, "dtype": "float32"}
 

@@ -147,16 +147,6 @@ def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {key: sum(int(record.get(key, 0)) for record in records) for key in keys}
 
 
-def texts_sha256(texts: Iterable[str | None]) -> str:
-    """Return a hexadecimal id of the texts in their order."""
-    digest = hashlib.sha256()
-    for text in texts:
-        raw = (text or "").encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "little"))
-        digest.update(raw)
-    return digest.hexdigest()
-
-
 def chunks(texts: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Cut an iterable into lists of ``size``, the last one shorter."""
     piece: list[Any] = []

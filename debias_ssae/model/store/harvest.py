@@ -17,7 +17,8 @@ from debias_ssae.model import Activations, LanguageModel, harvest_many
 from debias_ssae.model.harvesting import check_max_length
 from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.model.store import ActivationStore, StoreWriter
-from debias_ssae.model.store.activations import chunks, texts_sha256
+from debias_ssae.model.store.activations import chunks
+from debias_ssae.text.checks import texts_sha256
 
 
 def harvest_to_store(
