@@ -23,7 +23,7 @@ from debias_ssae.audit.page import (
     trusted,
     write_text,
 )
-from debias_ssae.audit.plotting import Point, Series, dot_plot, heat_table, pareto_plot
+from debias_ssae.audit.plotting import Point, Series, dot_plot, pareto_plot
 from debias_ssae.audit.run import AuditReport
 from debias_ssae.audit.verdict import (
     MOST_FINDINGS,
@@ -42,7 +42,6 @@ _MOST_NAMES = 40
 _FIGURE_ROWS = 12
 _BESIDE = 3
 """So many models stand beside each other in a row; more stand below each other."""
-_HEAT_GROUPS, _HEAT_CLASSES = 4, 12
 _NAN = float("nan")
 LIMITS = (
     "Equal numbers for these groups do not make a system fair: harm also lies in what is predicted, in what it is"
@@ -148,7 +147,6 @@ def _section(report: AuditReport, index: int, section: str, *, shown: bool) -> B
     groups = _of(report.by_group, section=section)
     figures = [] if shown else [_cell_figure(report, section, f"Cells {index + 1}")]
     figures += _group_figure(report, groups, section, index)
-    small = _confusion_figures(report, _of(report.confusion, section=section), index)
     tables = [
         _measures(report, section),
         _cells(report, section),
@@ -157,7 +155,7 @@ def _section(report: AuditReport, index: int, section: str, *, shown: bool) -> B
     ]
     if len(undefined := _of(report.undefined, section=section)):
         tables.append(_undefined(undefined, section))
-    return Block(f"section-{index + 1}", f"By {section}", figures, tables, small_figures=small)
+    return Block(f"section-{index + 1}", f"By {section}", figures, tables)
 
 
 def _group_figure(report: AuditReport, groups: pd.DataFrame, section: str, index: int) -> list[Figure]:
@@ -170,24 +168,6 @@ def _group_figure(report: AuditReport, groups: pd.DataFrame, section: str, index
         series.append(Series(model, *(part[c].tolist() for c in ("value", "ci_low", "ci_high"))))
     svg = dot_plot(names, series, title=f"Accuracy by group {index + 1}", x_label="accuracy")
     return [Figure(trusted(svg), f"Accuracy of each group by {section}, with 95% intervals.")]
-
-
-def _confusion_figures(report: AuditReport, confusion: pd.DataFrame, index: int) -> list[Figure]:
-    groups, classes = list(dict.fromkeys(confusion["group"])), [str(c) for c in report.classes]
-    if not 2 <= len(groups) <= _HEAT_GROUPS or len(classes) > _HEAT_CLASSES or len(report.models) > 2:
-        return []
-    figures = []
-    for model in report.models:
-        for group in groups:
-            part = _of(confusion, model=model, group=group)
-            counts = part.pivot(index="label", columns="prediction", values="n")
-            counts = counts.reindex(index=classes, columns=classes).fillna(0.0)
-            shares = counts.div(counts.sum(axis=1).where(lambda s: s > 0), axis=0)
-            title = f"Confusion {index + 1} {model} {group}"
-            svg = heat_table(shares.to_numpy(), classes, classes, title=title)
-            caption = f"{model}, {group}: what each label is predicted as (rows sum to 1)."
-            figures.append(Figure(trusted(svg), caption))
-    return figures
 
 
 def _measures(report: AuditReport, section: str) -> Table:

@@ -72,8 +72,6 @@ class Block(NamedTuple):
     tables: Sequence[Table] = ()
     text: Sequence[str] = ()
     cards: Sequence[Card] = ()
-    small_figures: Sequence[Figure] = ()
-    """Shown folded, several beside each other."""
 
 
 def number_cell(

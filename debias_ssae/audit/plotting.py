@@ -10,7 +10,6 @@ from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from debias_ssae.core.errors import MissingExtraError
 
@@ -169,47 +168,6 @@ def _front(points: Sequence[Point]) -> list[Point]:
         return any(q.x >= p.x and q.y >= p.y and (q.x > p.x or q.y > p.y) for q in points)
 
     return sorted((p for p in points if not beaten(p)), key=lambda p: p.x)
-
-
-def heat_table(matrix: ArrayLike, rows: Sequence[str], columns: Sequence[str], *, title: str) -> str:
-    """Shares of a confusion matrix as a grid of squares (each row sums to 1; NaN rows are empty). Returns
-    SVG.
-    """
-    shares = np.asarray(matrix, dtype=float)
-    figure, axes = _figure(min(5.4, 1.1 + 0.34 * len(rows)))
-    small = len(columns) > 8
-    for i in range(len(rows)):
-        for j in range(len(columns)):
-            if np.isnan(shares[i, j]):
-                axes.text(
-                    j, i, "undefined" if j == 0 else "", color=_MUTED, fontsize=7, ha="center", va="center"
-                )
-                continue
-            colour = _SERIES[0] if i == j else _SERIES[1]
-            axes.add_patch(_rectangle(j, i, colour, float(shares[i, j])))
-            if not small:
-                axes.text(j, i, f"{shares[i, j]:.2f}", color=_INK, fontsize=9, ha="center", va="center")
-    axes.set(
-        xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="predicted", ylabel="label"
-    )
-    axes.set_xticks(range(len(columns)), [_short(c, 14) for c in columns], rotation=60 if small else 0)
-    axes.set_yticks(range(len(rows)), [_short(r, 18) for r in rows])
-    axes.grid(False)
-    spoken = "; ".join(
-        f"{r} predicted {c}: {'undefined' if np.isnan(shares[i, j]) else format(shares[i, j], '.2f')}"
-        for i, r in enumerate(rows)
-        for j, c in enumerate(columns)
-        if not small or i == j
-    )
-    return _svg(figure, title, spoken)
-
-
-def _rectangle(column: int, row: int, colour: str, share: float) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(
-        (column - 0.47, row - 0.46), 0.94, 0.92, color=colour, alpha=0.06 + 0.5 * share, linewidth=0
-    )
 
 
 def _figure(height: float) -> tuple[Any, Any]:

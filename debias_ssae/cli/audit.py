@@ -77,13 +77,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
 @click.option("--n-bootstrap", default=1000, show_default=True, help="Bootstrap draws.")
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=SEED,
-    help="Seed of everything random.",
-)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of everything random.")
 def audit(**options: Any) -> None:
     """Audit predictions: what fails, for whom, how sure we are.
 

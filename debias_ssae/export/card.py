@@ -39,19 +39,26 @@ def model_card(debiaser: SSAEDebiaser, name: str) -> str:
     }
     if "/" in base:
         front["base_model"] = base
+    inside = {**_data(debiaser), **_parts(debiaser), **_made()}
     blocks = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {name}",
-        f"`{base}` with {_attribute(debiaser)} erased inside the model by debias-ssae: the latents of a sparse"
-        " autoencoder that carry it are taken out of the activations, and the forward pass goes on.",
+        f"`{base}` with {_attribute(debiaser)} erased: the latents of a sparse autoencoder that carry it are taken out"
+        " of the activations inside the model, and the forward pass goes on.",
+        f"## What changed\n\n{_changed(debiaser)}",
         _usage(name),
-        f"## What was removed\n\n{_table(_removed(debiaser))}",
-        f"## From which data\n\n{_table(_data(debiaser))}",
         "## Limits\n\n" + "\n".join(f"- {line}" for line in LIMITS),
-        f"## Made with\n\n{_table(_made())}",
+        f"## How it was made\n\n{_table(_removed(debiaser))}",
+        f"<details>\n<summary>Internals: training, files, versions</summary>\n\n{_table(inside)}\n\n</details>",
         _citation(),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _changed(debiaser: SSAEDebiaser) -> str:
+    """What ``fit`` measured, in sentences; how long it took is of no use to a reader."""
+    lines = [line for line in debiaser.summary().splitlines() if not line.startswith("Fitted in")]
+    return "\n".join(f"- {_plain(line)}" for line in lines)
 
 
 def _public_name(name: str) -> str:
@@ -83,15 +90,9 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
         rows["values"] = ", ".join(_plain(v) for v in scores.values)
     rows["found by"] = "nothing" if scores is None else scores.method.replace("_", " ")
     for hookpoint, part in debiaser.interventions_.items():
-        cfg, name = part.sae.cfg, part.sae.fingerprint()[:16]
-        n = f"{len(part.selection.ids)} of {cfg.d_sae} latents removed"
-        rows[f"at `{hookpoint}`"] = f"{n}; SAE {cfg.architecture}, `{name}`"
-    rows["share of the edit that is made"] = f"{debiaser.intervention_.eraser.alpha:g}"
+        rows[f"at `{hookpoint}`"] = f"{len(part.selection.ids)} of {part.sae.cfg.d_sae} latents removed"
     eraser, kind = debiaser.output_eraser_, str(debiaser.output_kind_).replace("_", " ")
     rows["output eraser"] = f"{kind}, rank {len(eraser.left)}" if isinstance(eraser, LinearEraser) else "none"
-    rows["shift of the output"] = (
-        "none" if debiaser.shift_ is None else f"length {np.linalg.norm(debiaser.shift_):.3g}"
-    )
     dates = [
         part.record["review"]["date"] for part in debiaser.interventions_.values() if "review" in part.record
     ]
@@ -101,6 +102,17 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     over = "all tokens, special ones included" if readout.special else "the text's own tokens"
     ways, normal = " and ".join(readout.modes), ", length 1" if readout.layers else ""
     rows["representation"] = f"`{encoder.layer}`, {ways} over {over}{normal}"
+    return rows
+
+
+def _parts(debiaser: SSAEDebiaser) -> dict[str, Any]:
+    """What only somebody who repeats it needs."""
+    rows: dict[str, Any] = {}
+    for hookpoint, part in debiaser.interventions_.items():
+        rows[f"SAE at `{hookpoint}`"] = f"{part.sae.cfg.architecture}, `{part.sae.fingerprint()[:16]}`"
+    rows["share of the edit that is made"] = f"{debiaser.intervention_.eraser.alpha:g}"
+    shift = debiaser.shift_
+    rows["shift of the output"] = "none" if shift is None else f"length {np.linalg.norm(shift):.3g}"
     return rows
 
 

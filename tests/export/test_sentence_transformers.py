@@ -101,8 +101,12 @@ def test_what_is_inside(fitted: SSAEDebiaser, exported: Path) -> None:
     card = (exported / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "sentence-transformers"
+    shown, folded = card.split("<details>")
+    order = [shown.index(f"## {title}") for title in ("What changed", "Use", "Limits", "How it was made")]
+    assert order == sorted(order)
+    assert "Removed" in shown
+    assert fitted.intervention_.sae.fingerprint()[:16] in folded, "internals are folded"
     for said in (
-        fitted.intervention_.sae.fingerprint()[:16],
         f"{len(fitted.intervention_.selection.ids)} of 64 latents",
         "6: he, her, his",
         "`embeddings`",

@@ -308,13 +308,7 @@ def _centred(values: Array, defined: Mask) -> Array:
 
 
 def _inverted(
-    observed: Array,
-    noise: Array,
-    defined: Mask,
-    weight: Array,
-    square: float,
-    z: Array,
-    confidence: float,
+    observed: Array, noise: Array, defined: Mask, weight: Array, square: float, z: Array, confidence: float
 ) -> tuple[float, float, float]:
     """Expected square of the noise and the ends of the interval, for one data set.
 
