@@ -9,6 +9,7 @@ set stay in a temporary folder; no text is in the page.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,23 @@ def main() -> None:
     train, test = split(pd.read_parquet(options.data))
     program = str(Path(sys.executable).with_name("debias-ssae"))
     with TemporaryDirectory() as folder:
-        files = {"--train": Path(folder) / "train.csv", "--data": Path(folder) / "test.csv"}
-        for file, rows in zip(files.values(), (train, test), strict=True):
-            rows[["text", "profession", "gender"]].to_csv(file, index=False)
-        given = [str(part) for pair in files.items() for part in pair]
-        given += ["--target", "profession", "--sensitive", "gender", "--out", str(options.out.absolute())]
-        subprocess.run([program, "evaluate", "plain", str(options.model), *given, "--quiet"], check=True)
+        # relative names, so that the page holds no path of this machine
+        (Path(folder) / "debiased").symlink_to(options.model.absolute())
+        for name, rows in (("train.csv", train), ("test.csv", test)):
+            rows[["text", "profession", "gender"]].to_csv(Path(folder) / name, index=False)
+        given = [
+            "--train",
+            "train.csv",
+            "--data",
+            "test.csv",
+            "--target",
+            "profession",
+            "--sensitive",
+            "gender",
+        ]
+        command = [program, "evaluate", "plain", "debiased", *given, "--out", "audit.html", "--quiet"]
+        subprocess.run(command, check=True, cwd=folder)
+        shutil.copy(Path(folder) / "audit.html", options.out)
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, {len(test):,} texts")
 
 

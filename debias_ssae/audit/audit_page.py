@@ -180,8 +180,9 @@ def _measures(report: AuditReport, section: str) -> Table:
         for metric, models in measures.items():
             for r in models:
                 where = Cell(r["where"], wrap=True)
-                cells = [Cell(words(metric)), Cell(r["model"]), _value(r), Cell(r["outcome"]), where]
-                rows.append(TableRow([*cells, Cell(r["note"], wrap=True)], _flag(kind_of(r["outcome"]))))
+                outcome = Cell(r["outcome"], kind=kind_of(r["outcome"]))
+                cells = [Cell(words(metric)), Cell(r["model"]), _value(r), outcome, where]
+                rows.append(TableRow([*cells, Cell(r["note"], wrap=True)]))
         return Table(caption, _columns(names, ("value",)), rows)
     compared = _of(report.comparisons, section=section)
     differences = {r["metric"]: r for r in _dicts(compared)} if len(report.models) == 2 else {}
@@ -193,15 +194,15 @@ def _measures(report: AuditReport, section: str) -> Table:
     for metric, models in measures.items():
         cells = [Cell(words(metric))]
         for r in models:
-            outcome = "" if r["outcome"] == MEASURED else r["outcome"]
-            said = f"{outcome}: {r['where']}" if outcome and r["where"] else outcome or r["where"]
-            cells += [_value(r), Cell(said, wrap=True)]
+            judged = r["outcome"] != MEASURED
+            where = Cell(r["outcome"], note=r["where"], wrap=True, kind=kind_of(r["outcome"]))
+            cells += [_value(r), where if judged else Cell("", note=r["where"], wrap=True)]
         if differences:
             d = differences.get(metric)
             # as before to after: the first model is what the second is compared with
             turned = (-d["difference"], -d["ci_high"], -d["ci_low"]) if d else (None, None, None)
             cells.append(number_cell(*turned, signed=True) if d else Cell("–", ""))
-        rows.append(TableRow(cells, _flag(*(kind_of(r["outcome"]) for r in models))))
+        rows.append(TableRow(cells))
     noted = [f"{words(r['metric'])}: {r['note']}" for m in measures.values() for r in m if r["note"]]
     note = "; ".join(dict.fromkeys(noted))
     if differences:
@@ -211,10 +212,6 @@ def _measures(report: AuditReport, section: str) -> Table:
 
 def _value(row: Mapping[str, Any]) -> Cell:
     return number_cell(row["value"], row["ci_low"], row["ci_high"])
-
-
-def _flag(*kinds: str) -> str:
-    return next((k for k in ("bad", "warn") if k in kinds), "")
 
 
 def _side_by_side(

@@ -29,6 +29,8 @@ class Cell(NamedTuple):
     key: Any = None
     note: str = ""
     wrap: bool = False
+    kind: str = ""
+    """bad, warn or good colours the text."""
 
 
 class TableRow(NamedTuple):

@@ -91,7 +91,7 @@ def verdict(report: AuditReport) -> Finding:
     rows = [
         r
         for r in _rows(report.measures)
-        if _judged(r) and (r["metric"] != _RATIO or kind_of(r["outcome"]) == "bad")
+        if _judged(r, report) and (r["metric"] != _RATIO or kind_of(r["outcome"]) == "bad")
     ]
     tolerance = 100 * report.settings["tolerance"]
     kinds = {m: {kind_of(r["outcome"]) for r in rows if r["model"] == m} for m in report.models}
@@ -159,7 +159,7 @@ def findings(report: AuditReport) -> list[Finding]:
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in _rows(report.measures):
-        if _judged(row):
+        if _judged(row, report):
             groups.setdefault((row["section"], row["metric"]), []).append(row)
     # a ratio that is not below four fifths repeats the gap in selection
     found = [
@@ -183,13 +183,14 @@ def unmeasured(report: AuditReport) -> str:
     )
 
 
-def _judged(row: Mapping[str, Any]) -> bool:
+def _judged(row: Mapping[str, Any], report: AuditReport) -> bool:
     """Measures that findings are made of: the others repeat them."""
     metric, where = row["metric"], str(row["where"])
     if math.isnan(row["value"]):
         return False
     if metric == "equalized_odds_difference":
-        return where.startswith("FPR")
+        # of two classes one's false positives are the other's misses
+        return where.startswith("FPR") and len(report.classes) > 2
     if metric == _RATIO:
         return row["outcome"] in (BELOW_FIFTHS, TOO_FEW, ABOVE_FIFTHS)
     return not math.isnan(row["excess"]) and metric != "tpr_gap_rms_corrected"
