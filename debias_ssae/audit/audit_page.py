@@ -40,6 +40,8 @@ from debias_ssae.audit.verdict import (
 MOST_ROWS = 60
 _MOST_NAMES = 40
 _FIGURE_ROWS = 12
+_SERIES = 6
+"""Models in a figure: so many colours there are."""
 _BESIDE = 3
 """So many models stand beside each other in a row; more stand below each other."""
 _NAN = float("nan")
@@ -130,13 +132,15 @@ def _cell_figure(report: AuditReport, section: str, title: str) -> Figure:
     enough = cells[(cells["n"] > 0) & ~cells["excluded"]]
     worst = enough.groupby(["label", "group"], sort=False)["accuracy"].min().sort_values(kind="stable")
     order, series = worst.index[:_FIGURE_ROWS], []
-    for model in report.models[:6]:
+    for model in report.models[:_SERIES]:
         part = _of(cells, model=model).set_index(["label", "group"]).loc[order]
         series.append(Series(model, *(part[c].tolist() for c in ("accuracy", "ci_low", "ci_high"))))
     svg = dot_plot(
         [f"{a} / {b}" for a, b in order], series, title=f"{title} by {section}", x_label="accuracy"
     )
     caption = f"Accuracy in each cell label / group by {section}, lowest first; lines are 95% intervals."
+    if len(report.models) > _SERIES:
+        caption += f" The first {_SERIES} of {len(report.models)} models are drawn."
     if len(worst) > len(order):
         caption += f" The {len(order)} lowest of {len(worst)} are shown."
     return Figure(trusted(svg), caption)
@@ -163,7 +167,7 @@ def _group_figure(report: AuditReport, groups: pd.DataFrame, section: str, index
     if len(names) > 2 * _FIGURE_ROWS:
         return []
     series = []
-    for model in report.models[:6]:
+    for model in report.models[:_SERIES]:
         part = _of(groups[~groups["overall"]], model=model, metric="accuracy")
         series.append(Series(model, *(part[c].tolist() for c in ("value", "ci_low", "ci_high"))))
     svg = dot_plot(names, series, title=f"Accuracy by group {index + 1}", x_label="accuracy")

@@ -146,8 +146,8 @@ def _closed_form(
         low, high = paired_difference(only_a.sum(), only_b.sum(), n.sum())
         p = float(sign_test(only_a.sum(), only_b.sum()))
         return float(low), float(high), p, "Bonett-Price; McNemar mid-p"
-    counted = decides.cells.ravel()
-    found = lowest_share_difference(only_a[counted], only_b[counted], both[counted], n[counted])
+    counted = decides.cells.ravel()  # the others count as without rows
+    found = lowest_share_difference(*(v * counted for v in (only_a, only_b, both, n)))
     return float(found.low), float(found.high), float("nan"), _DELTA
 
 

@@ -278,13 +278,15 @@ def _impact_ratio(part: Slice, values: dict[str, float], family: Family, missing
         note = "no group is predicted the label, or fewer than two have rows enough"
         return _row(part, metric, value, NOTHING, note=note, missing=missing)
     found = [lowest_ratio(*s.effective, families=len(family)) for _, s in family]
-    low, high = (float(np.nanmin([float(f[i]) for f in found])) for i in (1, 2))
+    # of very many groups the ratio has no interval
+    ends = [[float(f[i]) for f in found if not np.isnan(f[i])] for i in (1, 2)]
+    low, high = (min(end, default=NAN) for end in ends)
     label, share = family[int(np.nanargmin([float(f.value) for f in found]))]
     groups = part.attribute.groups
     where = f"{label}: {groups[int(np.nanargmin(share.value))]} to {groups[int(np.nanargmax(share.value))]}"
     outcome = MEASURED
     if len(family) == 1:
-        outcome = ABOVE_FIFTHS if low >= FOUR_FIFTHS else TOO_FEW
+        outcome = NO_INTERVAL if np.isnan(low) else ABOVE_FIFTHS if low >= FOUR_FIFTHS else TOO_FEW
         base = part.family("base_rate", part.labels)[0][1].value
         if high < FOUR_FIFTHS:
             same = np.nanmin(base) < FOUR_FIFTHS * np.nanmax(base)

@@ -125,7 +125,7 @@ def verdict(report: AuditReport) -> Finding:
         table = [r for r in _rows(report.measures) if r["section"] == worst["section"]]
         cells = [r for r in table if r["metric"] == "worst_group_accuracy" and not math.isnan(r["value"])]
         n = sum(s == "bad" for s in states.values())
-        text = f"{n} of {len(report.models)} models fail."
+        text = f"{n} of {len(report.models)} models fail." if n else "No model was shown to fail."
         if cells:
             best = max(cells, key=lambda r: r["value"])
             text += (
@@ -344,9 +344,14 @@ def audit_text(report: AuditReport, *, summary: bool = False, width: int = 80) -
             blocks.append(f"\nBy {section}")
             for metric, rows in shown_measures(report, section).items():
                 for i, row in enumerate(rows):
-                    name, model = words(metric)[:23] if i == 0 else "", str(row["model"])[:9]
+                    name, model = words(metric)[:23] if i == 0 else "", _brief(str(row["model"]))
                     blocks.append(f"  {name:23} {model:9} {value_text(row):22} {row['outcome']}")
     return "\n".join(blocks)
+
+
+def _brief(name: str, longest: int = 9) -> str:
+    """The name with its middle left out: names of models differ at the end as often as at the beginning."""
+    return name if len(name) <= longest else f"{name[:3]}…{name[4 - longest :]}"
 
 
 def audit_markdown(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:

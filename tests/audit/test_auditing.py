@@ -441,3 +441,7 @@ def test_no_warning_escapes_on_degenerate_tables() -> None:
         warnings.simplefilter("error")
         _audit(["a", "a"], ["a", "b"], ["f", "m"])
         _audit(["a", "b", "c"], ["b", "c", "a"], ["f", "m", "m"])
+        many = _audit(np.arange(900) % 2, np.arange(900) % 2, np.arange(900) % 300)
+        assert many.measure_row("demographic_parity_ratio")["outcome"] == "no interval"
+        few = _audit([1, 0, 1], {"p": [1, 1, 0], "q": [1, 0, 1]}, ["f", "m", "m"], min_group=10)
+        assert set(few.comparisons["outcome"]) == {"no difference found", "undefined"}
