@@ -55,6 +55,13 @@ def check_model(model: str, *, plain: bool = False) -> None:
     raise InputError(f"There is no model {model}; {cure}{', or plain' if plain and not likely else ''}")
 
 
+def check_encoder(name: str) -> None:
+    """Raise InputError for a path that leads nowhere; whether a hub id exists only the hub can say."""
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not Path(name).exists():
+        raise InputError(f"--encoder {name}: there is no such directory; give one, a hub id, or minilm")
+
+
 def check_columns(table: "pd.DataFrame", path: str, option: str, names: tuple[str, ...]) -> None:
     """Raise InputError for a column that is not there."""
     for name in names:

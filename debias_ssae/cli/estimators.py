@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.checks import check_columns, check_model, check_parent
+from debias_ssae.cli.checks import check_columns, check_encoder, check_hookpoints, check_model, check_parent
 from debias_ssae.cli.options import read_config, shared
 from debias_ssae.core.errors import InputError
 
@@ -85,6 +85,9 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     --attribute (words or choices, no labels). The model is a directory of safetensors and JSON.
     """
     _check_supervision(sensitive, options)
+    check_encoder(options["encoder"])
+    check_hookpoints(options["hookpoint"].split(","))
+    check_hookpoints([options["layer"]], "--layer")
     from debias_ssae.core.config import PRESETS
     from debias_ssae.core.io import writable_directory
     from debias_ssae.text import load_corpus, load_table

@@ -7,7 +7,7 @@ import click
 
 from debias_ssae.cli import SEED
 from debias_ssae.cli.audit import provenance, write_audit
-from debias_ssae.cli.checks import PLAIN, check_columns, check_model, check_outs, check_parent
+from debias_ssae.cli.checks import PLAIN, check_columns, check_encoder, check_model, check_outs, check_parent
 from debias_ssae.core.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
         raise InputError(f"each MODEL is evaluated once; got {', '.join(models)}")
     for model in models:
         check_model(model, plain=True)
+    check_encoder(options["encoder"])
     check_outs(options["outs"])
     if options["save_head"]:
         _check_head(options["save_head"])

@@ -125,6 +125,31 @@ def test_typos_are_one_line_without_torch(folder: Path, change: tuple[str, ...],
     assert len(found.stderr.strip().splitlines()) == 1
 
 
+def test_fit_sees_a_wrong_hookpoint_or_encoder_without_torch(folder: Path) -> None:
+    given = [
+        "fit",
+        "--data",
+        str(folder / "train.csv"),
+        "--sensitive",
+        "gender",
+        "--out",
+        str(folder / "new"),
+    ]
+    for change, message in (
+        (["--hookpoint", "blocks.one"], "--hookpoint 'blocks.one'"),
+        (["--layer", "last"], "--layer 'last'"),
+        (["--encoder", "./nowhere"], "--encoder ./nowhere"),
+    ):
+        code = (
+            "import sys\nfrom debias_ssae.cli import main\n"
+            f"try:\n    main({[*given, *change]!r})\n"
+            "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)\n"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == "2 False"
+        assert message in found.stderr
+
+
 def test_errors_speak_of_options_and_leave_what_is_quoted() -> None:
     said = in_options("y_true has 3 missing; no column 'y_true' in /a/y_true.csv; pos_label=7, random_state")
     assert said == "--target has 3 missing; no column 'y_true' in /a/y_true.csv; --pos-label=7, --seed"
