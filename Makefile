@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 # many small parallel regions cost more than they give on few, busy cores
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test check faults bench clean
+.PHONY: demo test check faults bench docs test-lowest clean
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,8 +30,19 @@ check: $(VENV)/.dev
 faults: $(VENV)/.test
 	DEBIAS_SSAE_FAULTS=long $(BIN)/python -m pytest tests/faults
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# lowest.txt: each dependency of the package at the lowest version that pyproject.toml allows
+test-lowest:
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  print(*[re.sub(r'>=', '==', d) for d in p['dependencies']], sep='\n')" > $(VENV)-lowest/lowest.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet -c $(VENV)-lowest/lowest.txt -e '.[test]'
+	$(VENV)-lowest/bin/python -m pytest -m "not slow and not browser and not interop"
+
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/sae_training.py --quick
 
 clean:
-	rm -rf $(VENV) demo results
+	rm -rf $(VENV) $(VENV)-lowest demo results site

@@ -51,7 +51,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         The representation that is returned. An ActivationEncoder as ``encoder`` brings its own, and its
         max_length bounds what is learnt from as well.
     n_latents : int or "auto", default="auto"
-        How many latents to remove at most; "auto" removes the smallest set that suffices (docs/debiaser.md).
+        How many latents to remove at most; "auto" removes the smallest set that suffices (docs/method.md).
     alpha : float, default=1.0
         Share of the latents' contribution that is removed; 0 returns the plain representation, bit-identical.
     output_eraser : {"auto", "counterfactual", "mean_difference", "leace", "displacement", None} or transformer

@@ -509,7 +509,7 @@ def _sufficient(
     if found.left > LEFT:
         logger.warning(
             "removing more latents would still leave %.0f%% of the attribute readable at the hookpoint, so %d go; "
-            "docs/debiaser.md says what serves an attribute that is everywhere",
+            "docs/method.md says what serves an attribute that is everywhere",
             100 * found.left,
             found.n,
         )

@@ -1,0 +1,1 @@
+"""What every folder uses: settings, errors, files, devices, statistics."""
