@@ -1,5 +1,6 @@
 """Do scores mean the same in every group? Brier score, calibration error, mean score against mean outcome."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,30 +71,33 @@ def calibration_table(
     """
     chance, hit, brier = _outcomes(truth, positive, scores)
     n_groups = len(attribute.groups)
-    bins = np.minimum((chance * N_BINS).astype(np.int64), N_BINS - 1)
-    cell = attribute.codes * N_BINS + bins
-    sums = _Sums(cell, attribute.codes, chance, hit, brier, n_groups)
+    bins = attribute.codes * N_BINS + np.minimum((chance * N_BINS).astype(np.int64), N_BINS - 1)
     ones = np.ones(len(truth)) if weights is None else weights
-    point = sums.measure(ones)
-    draws = np.stack([sums.measure(ones * times) for times in row_draws(len(truth), n_bootstrap, rng)])
+
+    def measures(w: Array) -> Array:
+        """[3, n_groups + 1]: calibration error, Brier score, mean score minus mean outcome; the last is all rows."""
+        gap = np.bincount(bins, w * (hit - chance), n_groups * N_BINS).reshape(n_groups, N_BINS)
+        sums = [np.bincount(attribute.codes, v, n_groups) for v in (w, w * brier)]
+        gap = np.concatenate([gap, gap.sum(axis=0, keepdims=True)])
+        size, loss = (np.append(v, v.sum()) for v in sums)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rows = [np.abs(gap).sum(axis=1) / size, loss / size, -gap.sum(axis=1) / size]
+        return np.where(size > 0, np.stack(rows), np.nan)
+
+    point = measures(ones)
+    draws = np.stack([measures(ones * times) for times in row_draws(len(truth), n_bootstrap, rng)])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All-NaN slice")
+        low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
+    facts = {
+        "group": [*attribute.groups, "all rows"],
+        "overall": [False] * n_groups + [True],
+        "n": np.append(np.bincount(attribute.codes, weights, n_groups), ones.sum()),
+    }
     frames = []
     for i, metric in enumerate(MEASURES):
-        low, high = _percentiles(draws[:, i])
-        frames.append(
-            pd.DataFrame(
-                {
-                    **key,
-                    "group": [*attribute.groups, "all rows"],
-                    "overall": [False] * n_groups + [True],
-                    "metric": metric,
-                    "label": "",
-                    "n": np.append(np.bincount(attribute.codes, weights, n_groups), ones.sum()),
-                    "value": point[i],
-                    "ci_low": low,
-                    "ci_high": high,
-                }
-            )
-        )
+        values = {"value": point[i], "ci_low": low[i], "ci_high": high[i]}
+        frames.append(pd.DataFrame({**key, **facts, "metric": metric, "label": "", **values}))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -105,36 +109,3 @@ def _outcomes(truth: Codes, positive: int, scores: Array) -> tuple[Array, Array,
     onehot = np.eye(scores.shape[1])[truth]
     top = scores.argmax(axis=1)
     return scores.max(axis=1), (top == truth).astype(float), ((scores - onehot) ** 2).sum(axis=1)
-
-
-def _percentiles(draws: Array) -> tuple[Array, Array]:
-    low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
-    for g in range(draws.shape[1]):
-        defined = draws[~np.isnan(draws[:, g]), g]
-        if len(defined) > 1:
-            low[g], high[g] = np.quantile(defined, [0.025, 0.975])
-    return low, high
-
-
-class _Sums:
-    """Weighted sums by group and bin, from which every measure follows."""
-
-    def __init__(
-        self, cell: Codes, group: Codes, chance: Array, hit: Array, brier: Array, n_groups: int
-    ) -> None:
-        self.cell, self.group, self.n_groups = cell, group, n_groups
-        self.gap, self.brier = hit - chance, brier
-
-    def measure(self, weights: Array) -> Array:
-        """[3, n_groups + 1]: calibration error, Brier score, mean score minus mean outcome; the last is all
-        rows.
-        """
-        shape = (self.n_groups, N_BINS)
-        gap = np.bincount(self.cell, weights * self.gap, shape[0] * shape[1]).reshape(shape)
-        size = np.bincount(self.group, weights, self.n_groups)
-        brier = np.bincount(self.group, weights * self.brier, self.n_groups)
-        gap = np.concatenate([gap, gap.sum(axis=0, keepdims=True)])
-        size, brier = np.append(size, size.sum()), np.append(brier, brier.sum())
-        with np.errstate(invalid="ignore", divide="ignore"):
-            rows = [np.abs(gap).sum(axis=1) / size, brier / size, -gap.sum(axis=1) / size]
-        return np.where(size > 0, np.stack(rows), np.nan)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats import critical_value, mean_of_shares
+from debias_ssae.core.stats.heads import logistic_head
 from debias_ssae.core.stats.networks import Task, train_networks
 
 Probe = Literal["linear", "mlp", "boosted"]
@@ -284,14 +285,6 @@ def _boosted(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed:
     return _quiet_fit(model, x, z, histgradientboostingclassifier__sample_weight=weight)
 
 
-def _linear(C: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
-
-
 def _tuned_linear(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
     """Logistic regression; C by balanced accuracy on a held-out fifth of the training rows."""
     from sklearn.metrics import balanced_accuracy_score
@@ -300,10 +293,12 @@ def _tuned_linear(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], 
     train, held = train_test_split(np.arange(len(z)), test_size=0.2, random_state=seed, stratify=z)
     scores = []
     for C in _LINEAR_C:
-        model = _quiet_fit(_linear(C), x[train], z[train], logisticregression__sample_weight=weight[train])
+        model = _quiet_fit(
+            logistic_head(C), x[train], z[train], logisticregression__sample_weight=weight[train]
+        )
         scores.append(balanced_accuracy_score(z[held], model.predict(x[held])))
     best = _LINEAR_C[int(np.argmax(scores))]
-    return _quiet_fit(_linear(best), x, z, logisticregression__sample_weight=weight)
+    return _quiet_fit(logistic_head(best), x, z, logisticregression__sample_weight=weight)
 
 
 def _quiet_fit(model: Any, x: NDArray[np.float32], z: Rows, **fit_params: Any) -> Any:
@@ -331,12 +326,12 @@ def _coder(x: NDArray[np.float32], z: Rows) -> Any:
     """A linear probe of the rows sent so far; C by the code length of their last fifth."""
     C, cut = 1e-2, len(z) * 4 // 5
     if len(z) >= 40 and len(np.unique(z[:cut])) == len(np.unique(z)):
-        models = [_quiet_fit(_linear(c), x[:cut], z[:cut]) for c in _LINEAR_C]
+        models = [_quiet_fit(logistic_head(c), x[:cut], z[:cut]) for c in _LINEAR_C]
         rows, held = np.arange(len(z) - cut), x[cut:]
         # classes are sorted, so a value's place is where it would be inserted
         p = [m.predict_proba(held)[rows, np.searchsorted(m.classes_, z[cut:])] for m in models]
         C = _LINEAR_C[int(np.argmax([np.log(np.maximum(one, 1e-9)).sum() for one in p]))]
-    return _quiet_fit(_linear(C), x, z)
+    return _quiet_fit(logistic_head(C), x, z)
 
 
 def _online_bits(x: NDArray[np.float32], z: Rows, n_values: int) -> float:

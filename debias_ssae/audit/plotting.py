@@ -5,7 +5,7 @@ Nothing here touches pyplot's global state: each figure is its own object, drawn
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -44,48 +44,6 @@ class Point(NamedTuple):
     x_interval: tuple[float, float]
     y_interval: tuple[float, float]
     series: str = ""
-
-
-class Line(NamedTuple):
-    """Values along an axis, with a band; ``x`` are ticks that all lines of a plot share."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-
-
-def line_plot(
-    lines: Sequence[Line],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    references: Mapping[str, float] | None = None,
-) -> str:
-    """Lines with bands over evenly spaced ticks (every value of x once); named levels are dashed. Returns SVG."""
-    ticks = sorted({x for line in lines for x in line.x})
-    figure, axes = _figure(3.3)
-    for i, line in enumerate(lines):
-        at = [ticks.index(x) for x in line.x]
-        colour = _SERIES[i % len(_SERIES)]
-        axes.fill_between(at, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
-        axes.plot(
-            at, line.y, _MARKERS[i % 6] + "-", color=colour, markersize=4.5, linewidth=1.6, label=line.name
-        )
-    for name, level in (references or {}).items():
-        axes.axhline(level, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
-        axes.text(len(ticks) - 0.6, level, name, color=_MUTED, fontsize=8.5, ha="right", va="bottom")
-    axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
-    axes.set(xlabel=x_label, ylabel=y_label)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    _legend(axes, lines)
-    spoken = "; ".join(
-        f"{line.name}: " + ", ".join(f"{x:g}: {y:.3f}" for x, y in zip(line.x, line.y, strict=True))
-        for line in lines
-    )
-    return _svg(figure, title, spoken)
 
 
 def dot_plot(
@@ -188,7 +146,7 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _legend(axes: Any, series: Sequence[Series] | Sequence[Line]) -> None:
+def _legend(axes: Any, series: Sequence[Series]) -> None:
     if len(series) > 1:
         legend = axes.legend(
             loc="lower center",
