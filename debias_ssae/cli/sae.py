@@ -240,6 +240,7 @@ def _settings(
     if "tilt" in given and given["tilt"] != "auto":
         given["tilt"] = float(given["tilt"]) if _is_number(given["tilt"]) else given["tilt"]
     own = {name: given.pop(name) for name in list(given) if name in SAEConfig.model_fields}
+    make_config(SAEConfig, {"d_in": 1} | values.get("sae", {}) | own, source="sae")  # before any text is read
     train_values = make_config(TrainConfig, values.get("train", {}) | given, source="train")
     return values.get("sae", {}) | own, train_values
 

@@ -102,11 +102,14 @@ def load(
     trust_remote_code: bool = False,
 ) -> Any:
     """Rebuild a debiaser; raises InputError that says what is missing or strange."""
-    if not (directory / MANIFEST).is_file():
+    try:
+        manifest = read_manifest(directory, KIND).check()
+    except InputError:
+        if (directory / MANIFEST).is_file():
+            raise
         raise InputError(
             f"{directory} holds no {MANIFEST}; give a directory written by SSAEDebiaser.save or debias-ssae fit"
-        )
-    manifest = read_manifest(directory, KIND).check()
+        ) from None
     about, arrays = manifest.about, manifest.arrays(ARRAYS)
     try:
         parameters = _parameters(about["parameters"])

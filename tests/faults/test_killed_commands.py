@@ -1,0 +1,183 @@
+"""Commands killed at random moments, then run again: the same result as uninterrupted, and no litter."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_debiaser import CONFIG, make_texts, small_encoder
+
+from debias_ssae import SSAEDebiaser
+from debias_ssae.core.config import dump_config
+from debias_ssae.core.errors import InputError
+
+__all__ = ["small_encoder"]
+
+# imports once, forks for each command: most of a command's time would be imports
+FORKER = """
+import os, sys
+import debias_ssae.cli.activations, debias_ssae.cli.estimators, debias_ssae.cli.retrieve, debias_ssae.cli.sae
+import debias_ssae.debiaser, debias_ssae.model.store.harvest, debias_ssae.sae.training, sentence_transformers, datasets
+from debias_ssae.cli import main
+
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            main(line.split())
+        except SystemExit as end:
+            os._exit(end.code or 0)
+        finally:
+            os._exit(99)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Forker:
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FORKER],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+
+    def start(self, command: str) -> int:
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def end(self) -> int:
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def forker():
+    made = Forker()
+    yield made
+    made.process.stdin.close()
+    made.process.wait()
+    made.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    texts = make_texts(600)
+    (folder / "corpus.txt").write_text("\n".join(texts))
+    rows = "\n".join(f"{text},{'f' if 'she' in text.split() else 'm'}" for text in texts[:120])
+    (folder / "table.csv").write_text(f"text,g\n{rows}\n")
+    (folder / "small.yaml").write_text(dump_config(CONFIG))
+    return folder
+
+
+COMMANDS = {
+    "harvest": "activations harvest --encoder {encoder} --corpus {inputs}/corpus.txt --out {out}/made --dtype float32"
+    " --texts-per-shard 40 --quiet",
+    "sae": "sae train --encoder {encoder} --corpus {inputs}/corpus.txt --out {out}/made --rows 4000 --steps 150"
+    " --d-sae 32 --k 4 --batch-size 128 --set checkpoint_steps=40 --resume --quiet",
+    "fit": "fit --data {inputs}/table.csv --sensitive g --corpus {inputs}/corpus.txt --encoder {encoder}"
+    " --out {out}/made --config {inputs}/small.yaml --cache {out}/cache --overwrite --quiet",
+}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All numbers that were made; the descriptions beside them hold times of the clock."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*.safetensors")}
+    return {name: path.read_bytes() for name, path in files.items() if "checkpoints" not in path.parts}
+
+
+def litter(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.suffix in (".tmp", ".partial", ".old")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_and_run_again_it_is_as_if_never_killed(
+    tmp_path, forker, inputs, small_encoder, name, amount, counted
+):
+    n_kills = amount(name == "harvest", 20)
+    if not n_kills:
+        pytest.skip("make faults runs it")
+
+    def command(folder: str) -> str:
+        return COMMANDS[name].format(encoder=small_encoder, inputs=inputs, out=tmp_path / folder)
+
+    def run(folder: str) -> float:
+        begin = time.monotonic()
+        forker.start(command(folder))
+        assert forker.end() == 0
+        return time.monotonic() - begin
+
+    (tmp_path / "whole").mkdir()
+    seconds = run("whole")
+    right, rng = contents(tmp_path / "whole" / "made"), random.Random(len(name))
+    for i in range(n_kills):
+        folder = f"killed-{i}"
+        (tmp_path / folder).mkdir()
+        pid = forker.start(command(folder))
+        time.sleep(rng.random() * seconds)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        forker.end()
+        run(folder)
+        assert contents(tmp_path / folder / "made") == right != {}
+        assert litter(tmp_path / folder) == []
+        shutil.rmtree(tmp_path / folder)
+        counted["kills"] = counted.get("kills", 0) + 1
+
+
+def test_a_fit_over_an_old_model_leaves_the_old_one_or_the_new_one(
+    tmp_path, forker, inputs, small_encoder, amount, counted
+):
+    command = COMMANDS["fit"].format(encoder=small_encoder, inputs=inputs, out=tmp_path)
+    forker.start(command)
+    assert forker.end() == 0
+    texts = make_texts(5, seed=7)
+    old = SSAEDebiaser.load(tmp_path / "made").transform(texts)
+    forker.start(command + " --seed 1")  # fills the cache, so that the kills fall into the writing
+    assert forker.end() == 0
+    new, rng = SSAEDebiaser.load(tmp_path / "made").transform(texts), random.Random(3)
+    assert not np.array_equal(old, new)
+    for i in range(amount(1, 20)):
+        begin = time.monotonic()
+        pid = forker.start(command + f" --seed {i % 2}")
+        time.sleep(rng.random() * 2)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        forker.end()
+        assert time.monotonic() - begin < 60
+        found = SSAEDebiaser.load(tmp_path / "made").transform(texts)
+        assert np.array_equal(found, old) or np.array_equal(found, new)
+        counted["kills"] = counted.get("kills", 0) + 1
+    forker.start(command)
+    assert forker.end() == 0
+    assert litter(tmp_path) == []
+
+
+def test_two_fits_with_one_out_leave_one_whole(tmp_path, inputs, small_encoder):
+    both = [Forker(), Forker()]
+    try:
+        for i, forker in enumerate(both):
+            forker.start(
+                COMMANDS["fit"].format(encoder=small_encoder, inputs=inputs, out=tmp_path) + f" --seed {i}"
+            )
+        ends = [forker.end() for forker in both]
+    finally:
+        for forker in both:
+            forker.process.stdin.close()
+            forker.process.wait()
+            forker.process.stdout.close()
+    assert 0 in ends
+    try:
+        assert np.isfinite(SSAEDebiaser.load(tmp_path / "made").transform(["she works"])).all()
+    except InputError as error:
+        pytest.fail(str(error))
+    assert litter(tmp_path) == []
