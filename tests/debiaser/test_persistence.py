@@ -12,7 +12,6 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import read_manifest, write_manifest
 from debias_ssae.debiaser.persistence import KIND
 from debias_ssae.model.encoder import ActivationEncoder
-from debias_ssae.review import candidates
 
 
 @pytest.mark.parametrize("fixture", ["labelled", "from_concept"])
@@ -57,7 +56,6 @@ def test_what_was_fitted_is_saved_and_not_what_was_set_since(
     assert np.array_equal(again.transform(texts[:9]), before)
     assert again.intervention_.eraser.alpha == 0.5
     assert again.concept_ == debiaser.concept_
-    assert len(candidates(again, texts, n_more=0)) == len(debiaser.intervention_.selection.ids)
 
 
 def test_names_of_columns_come_back(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_configuration_file_and_what_overrides_it(tmp_path, store):
     for text, said in (
         ("sae: {d_sa: 20}", "d_sa: unknown name; did you mean d_sae?"),
         ("{", "Cannot read"),
-        ("tain: {}", "must hold sae: and train:"),
+        ("tain: {}", "must hold the groups sae: and train:"),
         ("train: {lr: -1}", "lr"),
     ):
         config.write_text(text)
