@@ -38,7 +38,7 @@ from debias_ssae.sae import SparseAutoencoder, shuffled_batches, train_sae
 RESULTS = Path(__file__).parent / "results" / "dictionary.json"
 RECURS = 0.8
 """Cosine from which a latent counts as found again."""
-HELD_OUT = 20_000
+HELD_OUT = 10_000
 """Rows of each of the two sources that no training sees."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -90,7 +90,7 @@ def harvest(arguments: argparse.Namespace) -> None:
             np.save(folder / f"{hookpoint}_{name}.npy", torch.cat(parts)[: arguments.rows].numpy())
     concept = Concept.load(arguments.concept)
     for hookpoint in arguments.hookpoints:
-        pairs = harvest_pairs(model, texts, concept, hookpoint, max_texts=400, random_state=0)
+        pairs = harvest_pairs(model, texts, concept, hookpoint, max_texts=200, random_state=0)
         kept = {"n_texts": pairs.a.n_texts}
         for side, rows in (("a", pairs.a), ("b", pairs.b)):
             kept |= {side: rows.x, f"{side}_texts": rows.text_ids, f"{side}_tokens": rows.token_ids}

@@ -76,11 +76,14 @@ def train(
     if (activations is None) == (encoder is None or corpus is None):
         raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
     sae_values, train_values = _settings(config, knobs, others)
+    _sae_config({"d_in": 1, **sae_values})  # wrong values are told before anything is loaded
     if activations is not None:
         source = _from_store(activations, hookpoint, train_values.batch_size, seed)
     else:
         texts = (str(encoder), str(corpus), column)
-        source = _from_corpus(*texts, hookpoint, rows, train_values.batch_size, seed, progress=not quiet)
+        source = _from_corpus(
+            *texts, hookpoint, rows, train_values.batch_size, seed, sae_values=sae_values, progress=not quiet
+        )
     _train_and_save(
         source,
         sae_values,
@@ -280,15 +283,20 @@ def _from_corpus(
     batch_size: int,
     seed: int,
     *,
+    sae_values: dict[str, Any],
     progress: bool,
 ) -> Source:
     import torch
 
     from debias_ssae.model import load_model, stream_rows
     from debias_ssae.sae import shuffled_batches
+    from debias_ssae.sae.model import check_memory
     from debias_ssae.text.tables import stream_texts
 
     model, name = load_model(encoder), hookpoint or "embeddings"
+    check_memory(
+        _sae_config({**sae_values, "d_in": model.d_model}), copies=6
+    )  # before the work of harvesting
     parts, found = [], 0
     texts = (text for text in stream_texts(corpus, column=column) if isinstance(text, str))
     for part in stream_rows(model, texts, name, progress=progress):

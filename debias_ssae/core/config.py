@@ -134,6 +134,8 @@ class TrainConfig(Settings):
     to fire 160 times."""
     start: Literal["rows", "random"] = "rows"
     """First decoder rows of a training from scratch: distinct rows of the stream, or random directions."""
+    start_cosine: float = Field(default=0.7, gt=0, le=1)
+    """Cosine from which two centred rows count as the same there."""
     center: Literal["mean", "geometric_median", "zero"] = "mean"
     """Where b_dec starts when training from scratch."""
     init_batches: int | None = Field(default=None, ge=1)

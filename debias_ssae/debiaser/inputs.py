@@ -83,7 +83,7 @@ def read_fit(
         attribute=attribute,
         hookpoints=hookpoints,
         corpus=_read_corpus(debiaser.corpus),
-        saes=_read_saes(debiaser.sae, hookpoints),
+        saes=_read_saes(debiaser.sae, hookpoints, encoder.language_model.name),
         output_eraser=debiaser.output_eraser,
         alpha=debiaser.alpha,
         cache_dir=debiaser.cache_dir,
@@ -313,8 +313,8 @@ def _read_corpus(corpus: Any) -> list[str] | None:
     return load_corpus(corpus) if isinstance(corpus, str | Path) else check_texts(corpus)
 
 
-def _read_saes(sae: Any, hookpoints: Sequence[str]) -> dict[str, SparseAutoencoder]:
-    """The general SAEs by hookpoint, read where paths name them."""
+def _read_saes(sae: Any, hookpoints: Sequence[str], model: str | None = None) -> dict[str, SparseAutoencoder]:
+    """The general SAEs by hookpoint, read where paths name them; warned of where those say another origin."""
     if sae is None:
         return {}
     given = sae if isinstance(sae, Mapping) else {hookpoints[0]: sae}
@@ -325,7 +325,9 @@ def _read_saes(sae: Any, hookpoints: Sequence[str]) -> dict[str, SparseAutoencod
     for hookpoint, one in given.items():
         if not isinstance(one, str | Path | SparseAutoencoder):
             raise InputError(f"sae is {type(one).__name__}; expected a path or a SparseAutoencoder")
-        found[hookpoint] = one if isinstance(one, SparseAutoencoder) else load_sae(one)
+        if not isinstance(one, SparseAutoencoder):
+            one = load_sae(one, model=model, hookpoint=None if model is None else hookpoint)
+        found[hookpoint] = one
     return found
 
 

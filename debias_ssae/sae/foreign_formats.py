@@ -24,12 +24,16 @@ from debias_ssae.core.errors import InputError, brief, one_line
 from debias_ssae.core.io import read_bytes, read_json, read_tensors
 from debias_ssae.sae.model import SparseAutoencoder
 
+MOST_DEFLATED = 1032
+"""Bytes that a byte of deflate can stand for at most."""
+
 
 class TensorReader:
     """Hands out tensors by name, checking that they are there and have the expected shape."""
 
     def __init__(self, tensors: dict[str, Tensor], source: Path) -> None:
         self.tensors, self.source = tensors, source
+        self.taken: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -48,7 +52,17 @@ class TensorReader:
             raise InputError(f"{self.source}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
         return tensor
 
+    def refuse_others(self, *known: str) -> None:
+        """Raise InputError when there are tensors that were not taken and are not ``known``: they mean something."""
+        others = sorted(set(self.tensors) - self.taken - set(known))
+        if others:
+            raise InputError(
+                f"{self.source} holds {brief(others)}, which this package does not know and without which the "
+                "SAE would be another. Convert it with the library that wrote it"
+            )
+
     def _get(self, name: str) -> Tensor:
+        self.taken.add(name)
         if name not in self.tensors:
             raise InputError(
                 f"{self.source} has no tensor {name!r}; it holds {one_line(sorted(self.tensors))}"
@@ -139,7 +153,7 @@ def read_saelens(path: Path) -> SparseAutoencoder:
     """
     cfg = read_json(path / "cfg.json")
     weights = path / "sae_weights.safetensors"
-    take = TensorReader(_floats(read_tensors(weights)), weights)
+    take = TensorReader(_floats(read_tensors(weights), weights), weights)
     architecture = _saelens_architecture(cfg, path)
     names = {
         "standard": "relu",
@@ -166,6 +180,9 @@ def read_saelens(path: Path) -> SparseAutoencoder:
         )
     W_enc = take.matrix("W_enc").T
     d_sae, d_in = W_enc.shape
+    for name, there in (("d_in", d_in), ("d_sae", d_sae)):
+        if cfg.get(name, there) != there:
+            raise InputError(f"{path}: cfg.json says {name}={brief(cfg[name])}, the weights have {there}")
     parts = Parts(
         names[architecture],
         W_enc,
@@ -187,6 +204,14 @@ def read_saelens(path: Path) -> SparseAutoencoder:
         parts.widths = tuple(cfg.get("matryoshka_widths") or ())
         if parts.widths and parts.widths[-1] != d_sae:
             parts.widths = (*parts.widths, d_sae)
+    for name in ("finetuning_scaling_factor", "scaling_factor"):
+        # versions before 6: what latents are multiplied with before they are decoded
+        if name in take:
+            factor = take(name, (d_sae,))
+            if not cfg.get("finetuning_scaling_factor") and not bool((factor == 1).all()):
+                raise InputError(f"{path} holds {name}, but cfg.json does not say that it is used")
+            parts.W_dec = parts.W_dec * factor.unsqueeze(1)
+    take.refuse_others("b_enc", "sparsity", "log_feature_sparsity")
     return parts.build(path)
 
 
@@ -237,7 +262,7 @@ def read_dictionary_learning(path: Path) -> SparseAutoencoder:
         factor = float(saved.get("norm_factor") or 1.0)
         saved = saved["ae"]
     tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
-    take = TensorReader(_floats(tensors), file)
+    take = TensorReader(_floats(tensors, file), file)
     if "W_enc" in take:
         parts = _dictionary_learning_matrices(take)
     elif "encoder.weight" in take:
@@ -246,6 +271,7 @@ def read_dictionary_learning(path: Path) -> SparseAutoencoder:
         raise InputError(
             f"{file} is no class of dictionary_learning that is known; it holds {sorted(tensors)}"
         )
+    take.refuse_others("threshold")  # that of topk is not used
     if factor != 1.0:
         parts.b_enc, parts.b_dec = parts.b_enc * factor, parts.b_dec * factor
         parts.threshold = torch.as_tensor(parts.threshold) * factor
@@ -258,7 +284,8 @@ def _dictionary_learning_matrices(take: TensorReader) -> Parts:
     d_sae, d_in = W_enc.shape
     rest = (take("b_enc", (d_sae,)), take("W_dec", (d_sae, d_in)), take("b_dec", (d_in,)))
     if "group_sizes" in take:
-        widths = tuple(int(size) for size in take.tensors["group_sizes"].cumsum(0))
+        sizes = take.tensors["group_sizes"]
+        widths = tuple(int(size) for size in take("group_sizes", (len(sizes),)).cumsum(0))
         threshold = take("threshold", ()).clamp_min(0.0)
         return Parts("matryoshka", W_enc, *rest, threshold=threshold, k=int(take("k", ())), widths=widths)
     return Parts("jumprelu", W_enc, *rest, threshold=take("threshold", (d_sae,)), centres_input=False)
@@ -280,7 +307,8 @@ def _dictionary_learning_layers(take: TensorReader) -> Parts:
         return Parts("relu", W_enc, b_enc, W_dec, take("bias", (d_in,)))
     k, threshold = int(take("k", ())), take("threshold", ())
     config = take.source.parent / "config.json"
-    named = read_json(config).get("trainer", {}).get("dict_class", "") if config.exists() else ""
+    trainer = read_json(config).get("trainer") if config.exists() else None
+    named = trainer.get("dict_class") if isinstance(trainer, dict) else None
     # the two classes hold the same tensors; without a config, a threshold that was trained says which
     is_topk = named == "AutoEncoderTopK" or (named != "BatchTopKSAE" and float(threshold) < 0)
     if is_topk:
@@ -301,10 +329,11 @@ def read_sparsify(path: Path) -> SparseAutoencoder:
             f"{path}: unknown architecture, activation {brief(cfg['activation'])}; known: ['topk']"
         )
     weights = path / "sae.safetensors"
-    take = TensorReader(_floats(read_tensors(weights)), weights)
+    take = TensorReader(_floats(read_tensors(weights), weights), weights)
     W_enc = take.matrix("encoder.weight")
     d_sae, d_in = W_enc.shape
     rest = (take("encoder.bias", (d_sae,)), take("W_dec", (d_sae, d_in)), take("b_dec", (d_in,)))
+    take.refuse_others()
     return Parts("topk", W_enc, *rest, k=int(cfg.get("k", 32))).build(path)
 
 
@@ -321,15 +350,9 @@ def read_gemma_scope(path: Path) -> SparseAutoencoder:
     SAEs of the embedding (by the name of their folder) were trained on rows divided by sqrt(d_in).
     """
     file = path if path.is_file() else path / "params.npz"
-    try:
-        with np.load(BytesIO(read_bytes(file)), allow_pickle=False) as data:
-            arrays = {name: torch.from_numpy(np.array(data[name])) for name in data.files}
-    except _NPZ_FAULTS as error:
-        raise InputError(
-            f"Cannot read {file} as arrays: {one_line(error) or type(error).__name__}"
-        ) from error
+    arrays = _npz(file)
     named = {("W_" + name[2:] if name.startswith("w_") else name): value for name, value in arrays.items()}
-    take = TensorReader(_floats(named), file)
+    take = TensorReader(_floats(named, file), file)
     W_enc = take.matrix("W_enc").T
     d_sae, d_in = W_enc.shape
     if "scaling_factor" in take and not bool((take.tensors["scaling_factor"] == 1).all()):
@@ -343,6 +366,7 @@ def read_gemma_scope(path: Path) -> SparseAutoencoder:
         threshold=take("threshold", (d_sae,)),
         centres_input=False,
     )
+    take.refuse_others("scaling_factor")
     if any("embedding" in part for part in file.parts[-4:-1]):
         parts.W_enc, parts.W_dec = parts.W_enc / math.sqrt(d_in), parts.W_dec * math.sqrt(d_in)
     return parts.build(file)
@@ -356,7 +380,7 @@ def read_llama_scope(path: Path) -> SparseAutoencoder:
     """
     cfg = read_json(path / "hyperparams.json")
     weights = path / "checkpoints" / "final.safetensors"
-    take = TensorReader(_floats(read_tensors(weights)), weights)
+    take = TensorReader(_floats(read_tensors(weights), weights), weights)
     W_enc = take.matrix("encoder.weight")
     d_sae, d_in = W_enc.shape
     try:
@@ -367,7 +391,7 @@ def read_llama_scope(path: Path) -> SparseAutoencoder:
         threshold = float(cfg["jump_relu_threshold"]) * (1.0 if counts_norm else scale_in)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"{path / 'hyperparams.json'}: bad or missing {error}") from error
-    return Parts(
+    parts = Parts(
         "jumprelu",
         W_enc,
         take("encoder.bias", (d_sae,)),
@@ -378,7 +402,9 @@ def read_llama_scope(path: Path) -> SparseAutoencoder:
         counts_norm=counts_norm,
         input_scale=scale_in,
         output_scale=scale_out,
-    ).build(path)
+    )
+    take.refuse_others()
+    return parts.build(path)
 
 
 READERS: dict[str, Callable[[Path], SparseAutoencoder]] = {
@@ -390,17 +416,60 @@ READERS: dict[str, Callable[[Path], SparseAutoencoder]] = {
 }
 
 
-def _floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Half precision becomes float32; float64 and integers stay."""
+def _floats(tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """Half precision becomes float32; float64 and integers stay. A tensor may not claim more than its bytes."""
+    for name, value in tensors.items():
+        plain = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
+        if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise InputError(f"{source}: {brief(name)} is no plain tensor of its own size")
     half = (torch.float16, torch.bfloat16)
     return {name: value.float() if value.dtype in half else value for name, value in tensors.items()}
 
 
+def _refuse_pointer(path: Path, data: bytes) -> None:
+    if data.startswith(b"version "):
+        raise InputError(f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull")
+
+
+def _npz(path: Path) -> dict[str, Tensor]:
+    """Return the arrays of an npz file; raises InputError for one that claims more than the file can hold."""
+    try:
+        data = read_bytes(path)
+        _refuse_pointer(path, data)
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            for entry in archive.infolist():
+                _check_claim(archive, entry)
+        with np.load(BytesIO(data), allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
+    except _NPZ_FAULTS as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"Cannot read {path} as arrays: {one_line(error) or type(error).__name__}"
+        ) from error
+
+
+def _check_claim(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Compare what an array's header claims with the bytes that are there, before anything is allocated."""
+    if entry.file_size > MOST_DEFLATED * max(entry.compress_size, 1):
+        raise ValueError(f"{brief(entry.filename)} claims {entry.file_size} bytes")
+    with archive.open(entry) as file:
+        major, _ = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+        if math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise ValueError(f"{brief(entry.filename)} claims shape {brief(shape)}, more than the file holds")
+
+
 def _torch_file(path: Path) -> dict[str, Any]:
     try:
+        with path.open("rb") as file:
+            _refuse_pointer(path, file.read(8))
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler's own errors and whatever damaged bytes cause in it
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, InputError):
+            raise
+        reason = one_line(error) or type(error).__name__
         raise InputError(f"{path} does not hold plain tensors and is not loaded: {reason}") from error
     if not isinstance(saved, dict):
         raise InputError(f"{path} must hold named tensors, got a {type(saved).__name__}")

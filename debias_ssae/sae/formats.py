@@ -1,6 +1,7 @@
 """Sparse autoencoders on disk: SAELens's layout plus ssae.json, and other libraries' files."""
 
 import json
+import re
 import warnings
 from hashlib import sha256
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig, make_config
+from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import read_bytes, read_json, read_tensors, write_bytes
 from debias_ssae.sae.foreign_formats import READERS, TensorReader, detect_format
@@ -133,35 +135,38 @@ def _dictionary_learning_tensors(sae: SparseAutoencoder) -> dict[str, Tensor]:
     return {**linear, "b_dec": sae.b_dec, "k": k, "threshold": threshold}
 
 
-def load_sae(path: str | Path, *, sample: Tensor | None = None) -> SparseAutoencoder:
+def load_sae(
+    path: str | Path, *, sample: Tensor | None = None, model: str | None = None, hookpoint: str | None = None
+) -> SparseAutoencoder:
     """Read a sparse autoencoder: this package's directory, or another library's files.
 
     Known: SAELens (inference and training directories), dictionary_learning (directory or .pt),
     sparsify, Gemma Scope (params.npz), Llama Scope. All become the same module; what the formats do
     differently (scales, decoder norms, gates) is folded into the weights. With ``sample``, rows [n, d_in] of
-    the activations it is meant for, the FVU is measured, and a UserWarning says when it is 1 or more.
+    the activations it is meant for, the FVU is measured, and a UserWarning says when it is 1 or more. With ``model``
+    and ``hookpoint``, where it is to be used, a UserWarning says when the files name others.
 
     Raises InputError when files are missing, damaged, of wrong shapes, of an unknown architecture, or hold
     anything but tensors (nothing is ever executed).
     """
     path = Path(path)
+    kind = "ours" if (path / OURS).exists() else detect_format(path)
     try:
-        sae = _load_native(path) if (path / OURS).exists() else READERS[detect_format(path)](path)
+        sae = _load_native(path) if kind == "ours" else READERS[kind](path)
     except InputError:
         raise
     except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
         TypeError,
         ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        ArithmeticError,
-        RuntimeError,
     ) as error:
-        # settings of another library that are not of the kind they should be
-        raise InputError(
-            f"{path} holds no SAE that can be read: {type(error).__name__}: {one_line(error)}"
-        ) from error
+        # values of files that no reader foresaw
+        raise InputError(f"{path} cannot be read as an SAE ({kind}): {one_line(error)}") from error
+    _check_origin(path, model=model, hookpoint=hookpoint)
     if sample is not None:
         with torch.no_grad():
             share = fvu(sample, sae(sample).x_hat)
@@ -173,6 +178,43 @@ def load_sae(path: str | Path, *, sample: Tensor | None = None) -> SparseAutoenc
                 stacklevel=2,
             )
     return sae
+
+
+def _check_origin(path: Path, *, model: str | None, hookpoint: str | None) -> None:
+    """Warn where the files name another model or place than the one it is to be used at."""
+    about = load_metadata(path)
+    told, named = about.get("model_name"), about.get("hook_name")
+    differs = []
+    if hookpoint is not None and isinstance(named, str) and _place(named) not in ("", hookpoint):
+        differs.append(f"hookpoint {named!r}, not {hookpoint!r}")
+    if model is not None and isinstance(told, str) and told and not _same_model(told, model):
+        differs.append(f"model {told!r}, not {model!r}")
+    if differs:
+        warnings.warn(
+            f"{path} says that it was trained on {' and on '.join(differs)}: its latents mean nothing elsewhere. Give "
+            "the SAE of this model and hookpoint",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _place(hook_name: str) -> str:
+    """Return our hookpoint for TransformerLens's name of it; others stay as they are."""
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_(resid_post|resid_pre|mlp_out|attn_out)", hook_name)
+    if found is None:
+        return "embeddings" if hook_name == "hook_embed" else hook_name
+    block, kind = int(found[1]), found[2]
+    if kind == "resid_pre":
+        return f"blocks.{block - 1}" if block else "embeddings"
+    return f"blocks.{block}" + {"resid_post": "", "mlp_out": ".mlp", "attn_out": ".attn"}[kind]
+
+
+def _same_model(told: str, model: str) -> bool:
+    """Whether two names may mean one model: the last part of one stands somewhere in the other."""
+    one, other = resolve_model_name(told), resolve_model_name(model)
+    plain = ["".join(filter(str.isalnum, name.lower())) for name in (one, other)]
+    last = ["".join(filter(str.isalnum, Path(name).name.lower())) for name in (one, other)]
+    return last[0] in plain[1] or last[1] in plain[0]
 
 
 def load_metadata(path: str | Path) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -40,6 +43,7 @@ class SparseAutoencoder(nn.Module):
     def __init__(self, cfg: SAEConfig, *, random_state: int | None = None) -> None:
         """Random unit-norm decoder rows, encoder rows equal to them, biases and threshold zero."""
         super().__init__()
+        check_memory(cfg)
         self.cfg = cfg
         dtype = torch.float64 if cfg.dtype == "float64" else torch.float32
         generator = torch.Generator()
@@ -151,6 +155,27 @@ class SparseAutoencoder(nn.Module):
         ):
             raise InputError(f"latents must be a vector of numbers from 0 to {self.cfg.d_sae - 1}")
         return latents
+
+
+def check_memory(cfg: SAEConfig, copies: int = 1) -> None:
+    """Raise InputError where ``copies`` of an SAE's matrices are more than the memory of this machine."""
+    needed = 2 * copies * cfg.d_in * cfg.d_sae * (8 if cfg.dtype == "float64" else 4)
+    there = _memory()
+    if there is not None and needed > there:
+        raise InputError(
+            f"d_sae={cfg.d_sae} on rows of width {cfg.d_in} needs {needed / 2**30:,.0f} GiB, this machine has "
+            f"{there / 2**30:,.0f} GiB: give fewer latents"
+        )
+
+
+def _memory() -> int | None:
+    """Bytes of memory that this machine or this container has, where the system says."""
+    found = []
+    with suppress(AttributeError, OSError, ValueError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(OSError, ValueError):
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(found, default=None)
 
 
 def unwritten(W_dec: Tensor) -> Tensor:

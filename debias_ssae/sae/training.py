@@ -20,7 +20,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, newest_checkpoint, write_checkpoint
 from debias_ssae.sae.fast import Knobs, Step, Weights, active_at, combine, compute_step, where
 from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_weights, tilted
-from debias_ssae.sae.model import SparseAutoencoder, unwritten
+from debias_ssae.sae.model import SparseAutoencoder, check_memory, unwritten
 from debias_ssae.sae.processes import Processes
 
 REVIVAL = 10.0
@@ -33,8 +33,6 @@ DEAD_FIRINGS = 160
 """A latent is dead once the average latent has fired so often since it last did."""
 START_ROWS, MOST_START_ROWS = 4, 65_536
 """Rows a latent from which the first decoder rows are taken, and at most so many."""
-SAME = 0.9
-"""Cosine from which two centred rows count as the same for the first decoder rows."""
 
 OnStep = Callable[[int, dict[str, float]], bool | None]
 Evaluator = Callable[[SparseAutoencoder], dict[str, float]]
@@ -168,24 +166,24 @@ def sparsity(cfg: SAEConfig, train: TrainConfig) -> float:
     return {"relu": 0.1, "jumprelu": 1.0}.get(cfg.architecture, 0.0)
 
 
-def distinct_directions(rows: Tensor, most: int) -> Tensor:
+def distinct_directions(rows: Tensor, most: int, same: float) -> Tensor:
     """Return at most ``most`` unit vectors [m, d]: the directions of ``rows`` [n, d] that are not alike.
 
-    In the order of the rows, a row becomes a leader unless an earlier leader has a cosine of 0.9 or more with it; a
+    In the order of the rows, a row becomes a leader unless an earlier one has a cosine of ``same`` or more with it; a
     leader then moves to the mean of the rows that are nearest to it and as alike (one pass of spherical k-means).
     Frequent kinds of rows come first, each once. Where the rows run out of kinds, what they differ in from their
     leaders is treated the same, once more.
     """
     least = 1e-4 * float(rows.norm(dim=1).mean())
-    found = _leaders(rows, most, least)
+    found = _leaders(rows, most, same, least)
     if 0 < len(found) < most:
         nearest = torch.cat([linear(part, found).argmax(1) for part in rows.split(2048)])
         along = (rows * found[nearest]).sum(1, keepdim=True)
-        found = torch.cat([found, _leaders(rows - along * found[nearest], most - len(found), least)])
+        found = torch.cat([found, _leaders(rows - along * found[nearest], most - len(found), same, least)])
     return found
 
 
-def _leaders(rows: Tensor, most: int, least: float) -> Tensor:
+def _leaders(rows: Tensor, most: int, same: float, least: float) -> Tensor:
     """Return the leaders among the rows that are longer than ``least``."""
     length = rows.norm(dim=1, keepdim=True)
     rows = (rows / length.clamp_min(1e-30))[length.squeeze(1) > least]
@@ -197,8 +195,8 @@ def _leaders(rows: Tensor, most: int, least: float) -> Tensor:
     n = 0
     for part in short.split(512):
         if n:
-            part = part[linear(part, leaders[:n]).amax(1) < SAME]
-        alike = (part @ part.T >= SAME).cpu().numpy()
+            part = part[linear(part, leaders[:n]).amax(1) < same]
+        alike = (part @ part.T >= same).cpu().numpy()
         chosen: list[int] = []
         covered = alike[:0].any(0)
         for i in range(len(part)):
@@ -214,7 +212,7 @@ def _leaders(rows: Tensor, most: int, least: float) -> Tensor:
     means = torch.zeros(n, rows.shape[1], dtype=rows.dtype, device=rows.device)
     for part, exact in zip(short.split(2048), rows.split(2048), strict=True):
         cosine, nearest = linear(part, leaders).max(1)
-        alike_rows = cosine >= SAME
+        alike_rows = cosine >= same
         means.index_add_(0, nearest[alike_rows], exact[alike_rows])
     means = torch.where(means.norm(dim=1, keepdim=True) > 0, means, leaders.to(means))
     return means / means.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -425,7 +423,7 @@ class Training:
             else:
                 generator.manual_seed(int(random_state))
             order = torch.randperm(len(rows), generator=generator).to(rows.device)
-            found = distinct_directions(unexplained[order], self.cfg.d_sae)
+            found = distinct_directions(unexplained[order], self.cfg.d_sae, self.train.start_cosine)
             with torch.no_grad():
                 for matrix in (sae.W_enc, sae.W_dec):
                     matrix[: len(found)] = found.to(matrix)
@@ -663,6 +661,7 @@ def train_sae(
     another configuration, ``init``, ``random_state`` or seed of the stream.
     """
     train = train or TrainConfig()
+    check_memory(cfg, copies=6 if pick_device(train.device).type == "cpu" else 2)
     _check_init(cfg, init, frozen_latents=frozen_latents)
     processes = Processes(pick_device(train.device))
     training = Training(cfg, train, processes, frozen=init if frozen_latents else None)

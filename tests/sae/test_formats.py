@@ -142,6 +142,9 @@ def test_saelens_options(tmp_path, x):
     pre = x @ W_enc + b_enc
     latents = torch.where(pre > threshold, pre, 0.0).relu()
     assert close(load_sae(tmp_path).encode(x), latents)
+    save_file(
+        {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}, tmp_path / "sae_weights.safetensors"
+    )
     config.write_text(json.dumps({"architecture": "topk", "k": 5, "rescale_acts_by_decoder_norm": True}))
     norm = W_dec.norm(dim=1)
     top, where = (((x - b_dec) @ W_enc + b_enc) * norm).topk(5)

@@ -383,14 +383,14 @@ def test_first_decoder_rows_are_the_kinds_of_rows_frequent_ones_once():
         400, 6, generator=torch.Generator().manual_seed(0)
     )
     rows[399] = kinds[3]
-    found = distinct_directions(rows, 4)
+    found = distinct_directions(rows, 4, 0.9)
     assert torch.allclose(found.norm(dim=1), torch.ones(4))
     assert ((found @ kinds.T) > 0.99).sum(0).tolist() == [1, 1, 1, 1]
-    many = distinct_directions(rows, 40)  # beyond the kinds: what rows differ in from theirs
+    many = distinct_directions(rows, 40, 0.9)  # beyond the kinds: what rows differ in from theirs
     assert 4 < len(many) <= 40
     assert torch.equal(many[:4], found)
 
 
 @pytest.mark.parametrize("rows", [torch.ones(10, 1), torch.zeros(10, 3), torch.ones(1, 4)])
 def test_rows_of_one_kind_give_as_many_directions_as_there_are(rows):
-    assert len(distinct_directions(rows, 8)) == int(rows.any())
+    assert len(distinct_directions(rows, 8, 0.9)) == int(rows.any())
