@@ -8,7 +8,8 @@
 Each variant is trained twice or more, each time with another start, another draw of rows (``--share`` of them) and
 another order; no two trainings share anything but the configuration. Measured on rows that no training saw:
 
-* fvu, l0; ``alive``: share of latents that fired on some of the last 100 batches of training or on the held-out rows;
+* fvu, l0; ``own_fvu`` and ``tail``: mean error of the subdomain's rows, and of the worst hundredth of them, in the
+  same units; ``alive``: share of latents that are not dead at the end of training;
 * ``recurrence``: of the latents that carry the change between counterfactual pairs, weighted by what each carries, the
   share that has a latent with cosine >= 0.8 in the other training (``recurrence_top20``: among the 20 that carry most);
 * ``n90``: how few latents carry 90% of that change; ``top10``: what the 10 best carry;
@@ -117,12 +118,11 @@ class Rows:
         return torch.cat([part[torch.from_numpy(np.sort(rng.permutation(len(part))[:n]))] for part in parts])
 
 
-def settings(variant: dict[str, Any], d_in: int) -> tuple[SAEConfig, TrainConfig]:
+def settings(variant: dict[str, Any], d_in: int, hookpoint: str) -> tuple[SAEConfig, TrainConfig]:
     """Return the default of DebiasConfig with what ``variant`` changes."""
     defaults = DebiasConfig()
     changes = dict(variant)
-    shape = {"d_sae": defaults.d_sae, "k": defaults.k, "architecture": defaults.architecture, "d_in": d_in}
-    cfg = SAEConfig(**{name: value for name, value in shape.items() if value is not None})
+    cfg = defaults.sae_config(d_in, hookpoint)
     cfg = cfg.updated(d_sae=round(cfg.d_sae * changes.pop("width", 1)))
     train = defaults.general
     train = train.updated(
@@ -142,14 +142,18 @@ class Trained:
     def __init__(self, sae: SparseAutoencoder, rows: Rows, seconds: float, n_rows: int) -> None:
         self.sae, self.seconds, self.n_rows = sae, seconds, n_rows
         fired = torch.zeros(sae.cfg.d_sae)
-        error, active = 0.0, 0
+        error, active, each = 0.0, 0, list[Tensor]()
         with torch.no_grad():
             for x in rows.held_out.split(4096):
                 latents = sae.encode(x)
                 fired += (latents > 0).sum(0)
                 active += int((latents > 0).sum())
-                error += float((sae.decode(latents) - x).square().sum())
+                each.append((sae.decode(latents) - x).square().sum(1))
+                error += float(each[-1].sum())
         variance = float((rows.held_out - rows.held_out.mean(0)).square().sum())
+        own, mean = torch.cat(each)[HELD_OUT:], variance / len(rows.held_out)
+        self.own_fvu = float(own.mean()) / mean
+        self.tail = float(own.topk(len(own) // 100).values.mean()) / mean
         self.fvu, self.l0, self.fired = error / variance, active / len(rows.held_out), fired
         self.W_dec = sae.W_dec.detach() / sae.W_dec.detach().norm(dim=1, keepdim=True)
         self.carried = self._carried(rows.pairs)
@@ -175,6 +179,8 @@ class Trained:
         return {
             "fvu": self.fvu,
             "l0": self.l0,
+            "own_fvu": self.own_fvu,
+            "tail": self.tail,
             "alive": alive,
             "n90": int((carried.cumsum(0) < 0.9 * carried.sum()).sum()) + 1,
             "top10": float(carried[:10].sum()),
@@ -219,20 +225,20 @@ def train(
     init: SparseAutoencoder | None = None,
 ) -> tuple[Trained, float]:
     """Return a training and the share of its latents that are alive."""
-    last: list[float] = []
     started = time.process_time()
     stream = shuffled_batches(x, knobs.batch_size, seed)
     result = train_sae(stream, cfg, knobs, random_state=seed, init=init)
     trained = Trained(result.sae, rows, time.process_time() - started, knobs.n_steps * knobs.batch_size)
-    last.append(1 - result.history[-1]["dead_fraction"])
-    return trained, last[-1]
+    return trained, 1 - result.history[-1]["dead_fraction"]
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train the wanted variants and keep what is measured."""
     rows = Rows(Path(arguments.acts), arguments.hookpoint)
     for name in arguments.only or VARIANTS:
-        cfg, knobs = settings(VARIANTS[name] | json.loads(arguments.set), rows.held_out.shape[1])
+        cfg, knobs = settings(
+            VARIANTS[name] | json.loads(arguments.set), rows.held_out.shape[1], arguments.hookpoint
+        )
         made = []
         for seed in range(arguments.seeds):
             made.append(train(rows.draw(seed, arguments.share), cfg, knobs, seed, rows))
@@ -242,24 +248,38 @@ def run(arguments: argparse.Namespace) -> None:
         keep(name, arguments, cfg, knobs, made)
 
 
+TILTS: dict[str, dict[str, Any]] = {
+    "mean loss": {"tilt": 0.0},
+    "TERM, effective sample 0.5": {"tilt": "auto", "tilt_ess": 0.5},
+    "TERM, effective sample 0.9": {"tilt": "auto", "tilt_ess": 0.9},
+    "TERM, effective sample 0.5, annealed": {"tilt": "auto", "tilt_ess": 0.5, "tilt_warmup_fraction": 0.95},
+}
+
+
 def specialise(arguments: argparse.Namespace) -> None:
-    """Fine-tune SSAEs from one general SAE and from different ones: how much more do the former agree?"""
+    """Fine-tune SSAEs from one general SAE and from different ones: how much more do the former agree? And what does
+    TERM do, in each form, for the worst rows and for the mean?
+    """
     rows = Rows(Path(arguments.acts), arguments.hookpoint)
-    defaults = DebiasConfig()
-    cfg, knobs = settings(json.loads(arguments.set), rows.held_out.shape[1])
-    special = defaults.special.updated(device="cpu")
+    cfg, knobs = settings(json.loads(arguments.set), rows.held_out.shape[1], arguments.hookpoint)
+    special = (DebiasConfig().special or TrainConfig()).updated(
+        device="cpu", tilt=0.0, **json.loads(arguments.special)
+    )
     general = [
         train(rows.draw(seed, arguments.share, ["general"]), cfg, knobs, seed, rows) for seed in (0, 1)
     ]
     keep("general", arguments, cfg, knobs, general)
-    tuned = [
-        train(
-            rows.draw(10 + i, arguments.share, ["texts"]), cfg, special, 10 + i, rows, general[start][0].sae
-        )
-        for i, start in enumerate((0, 0, 1))
-    ]
+
+    def tune(seed: int, start: int, **changes: Any) -> tuple[Trained, float]:
+        x = rows.draw(seed, arguments.share, ["texts"])
+        return train(x, cfg, special.updated(**changes), seed, rows, general[start][0].sae)
+
+    tuned = [tune(10 + i, start) for i, start in enumerate((0, 0, 1))]
     keep("SSAEs of one general SAE", arguments, cfg, special, tuned[:2])
     keep("SSAEs of two general SAEs", arguments, cfg, special, tuned[1:])
+    keep("SSAE, mean loss", arguments, cfg, special, tuned[:1])
+    for name, changes in list(TILTS.items())[1:]:
+        keep(f"SSAE, {name}", arguments, cfg, special.updated(**changes), [tune(10, 0, **changes)])
 
 
 def keep(
@@ -295,7 +315,7 @@ def keep(
 def table() -> None:
     """Print the kept results as Markdown: means over trainings and over pairs of trainings."""
     columns = ["fvu", "l0", "alive", "n90", "top10", "recurrence", "of_the_10_best", "fired_mcc", "pw_mcc"]
-    columns.append("rows_per_cpu_second")
+    columns += ["own_fvu", "tail", "rows_per_cpu_second"]
     print("| hookpoint | variant | d_sae | k | steps |", " | ".join(columns), "|")
     print("|---" * (5 + len(columns)) + "|")
     for record in json.loads(RESULTS.read_text()):
@@ -333,6 +353,7 @@ def main() -> None:
         command.add_argument("--hookpoint", default="embeddings")
         command.add_argument("--share", type=float, default=0.6, help="of the rows that one training sees")
         command.add_argument("--set", default="{}", help="settings for all, as JSON")
+        command.add_argument("--special", default="{}", help="settings of the fine-tuning, as JSON")
         command.add_argument("--matched", action="store_true", help="also PW-MCC, minutes at 16,384 latents")
         if name == "run":
             command.add_argument("--only", nargs="+", choices=list(VARIANTS))

@@ -246,9 +246,9 @@ class DebiasConfig(Settings):
     k: int | None = Field(default=None, ge=1)
     """Active latents a row; None is 4 at the embeddings and 8 deeper, where a row says more."""
     architecture: Architecture = "batchtopk"
-    general: TrainConfig = TrainConfig(n_steps=400, lr=4e-3)
+    general: TrainConfig = TrainConfig(n_steps=300, lr=2e-3)
     """Training of the general SAE, on the corpus."""
-    special: TrainConfig | None = TrainConfig(n_steps=500, lr=5e-4, tilt="auto")
+    special: TrainConfig | None = TrainConfig(n_steps=150, lr=5e-4)
     """Fine-tuning of the SSAE, on the subdomain; None takes the general SAE as it is."""
     general_rows: int = Field(default=1_000_000, ge=1)
     """Activation rows (tokens) sampled from the corpus for the general SAE."""
@@ -353,8 +353,8 @@ DEMO = BenchmarkConfig(
     n_attribute=50,
     max_head=250,
     debias=DebiasConfig(
-        general=TrainConfig(n_steps=300, batch_size=1024),
-        special=TrainConfig(n_steps=150, batch_size=1024, lr=5e-4, tilt="auto"),
+        general=TrainConfig(n_steps=300, batch_size=1024, lr=2e-3),
+        special=TrainConfig(n_steps=100, batch_size=1024, lr=5e-4),
         general_rows=150_000,
         retrieval=RetrievalConfig(n_texts=1_000, max_seeds=500),
     ),
@@ -372,7 +372,7 @@ QUICK = {
     "debias": {
         "d_sae": 2048,
         "general": {"n_steps": 300},
-        "special": {"n_steps": 150, "lr": 5e-4, "tilt": "auto"},
+        "special": {"n_steps": 100, "lr": 5e-4},
         "general_rows": 150_000,
         "retrieval": {"n_texts": 1_000, "max_seeds": 500},
         "selection": {"max_texts": 600},

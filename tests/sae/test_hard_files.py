@@ -84,7 +84,8 @@ BAD = {
     "pointer, npz": (lambda f: (f / "params.npz").write_bytes(POINTER), "git lfs pull"),
     "cut safetensors": (lambda f: damaged(f, lambda b: b[: len(b) // 2]), "damaged"),
     "longer safetensors": (lambda f: damaged(f, lambda b: b + b"\0"), "damaged"),
-    "flipped safetensors": (lambda f: damaged(f, lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:], hashed=True), "save the SAE again"),
+    "flipped safetensors": (
+        lambda f: damaged(f, lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:], hashed=True), "save the SAE again"),
     "header of terabytes": (lambda f: damaged(f, lambda b: (1 << 42).to_bytes(8, "little") + b[8:]), "damaged"),
     "empty safetensors": (lambda f: damaged(f, lambda b: b""), "damaged"),
     "NaN": (lambda f: saelens(f, W_dec=torch.full((32, 8), torch.nan)), "not finite"),
