@@ -21,7 +21,7 @@ CONFIG = DebiasConfig(
     k=8,
     general=TRAIN,
     special=TRAIN,
-    selection=SelectionConfig(n_latents=6, most_latents=6, min_cell=5),
+    selection=SelectionConfig(most_latents=6, min_cell=5),
 )
 
 

@@ -193,12 +193,14 @@ class ActivationConfig(Settings):
 
 
 class SelectionConfig(Settings):
-    """Which latents are removed, or kept."""
+    """Which latents are removed."""
 
-    n_latents: int = Field(default=150, ge=0)
-    """How many are removed where the rule of n_latents="auto" cannot be run."""
-    most_latents: int = Field(default=512, ge=1)
-    """At most so many are considered."""
+    most_latents: int = Field(default=20, ge=1)
+    """At most so many are removed where n_latents="auto"."""
+    carried: float = Field(default=0.99, gt=0, le=1)
+    """Concept regime: share of what all latents of the concept carry that the smallest sufficient set carries."""
+    purity: float = Field(default=0.5, ge=0, le=1)
+    """Concept regime: share of its activation mass that a latent of the concept has on the concept's tokens."""
     max_texts: int = Field(default=2_000, ge=1)
     """Texts with counterfactuals that the concept regime looks at."""
     max_labelled: int = Field(default=5_000, ge=1)
@@ -208,7 +210,7 @@ class SelectionConfig(Settings):
     propagate: bool = True
     """Concept regime: let the listed words' probe find the concept in tokens that the list lacks."""
     control: bool = True
-    """Concept regime: leave out latents that answer to random swaps at least as much."""
+    """Concept regime: leave out latents that respond to random swaps at least as much."""
     guard: bool = True
     """Keep out latents whose removal costs more of the target than of the attribute."""
     absorption: bool = True

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -240,6 +239,8 @@ def _spectrum(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 logger = logging.getLogger(__name__)
 CONFOUNDED_MARGIN = 2.0
 """Where attribute and target may be one in all texts, a cue that the list lacks looks like target: keep out less."""
+CONSIDERED = 512
+"""Latents that the guard looks at."""
 BLOCK = 8192
 """Tokens encoded at a time; bounds the dense latents."""
 
@@ -256,25 +257,7 @@ class Selection:
     """What each step of the selection did; JSON."""
 
 
-Take = Callable[[int | str], Selection]
-"""From how many latents are asked for, or "auto", to those."""
-
-
 def select_from_concept(
-    model: LanguageModel,
-    sae: SparseAutoencoder,
-    texts: Sequence[str],
-    concept: Concept,
-    config: SelectionConfig,
-    *,
-    n_latents: int | str = "auto",
-    **options: Any,
-) -> Selection:
-    """Concept regime: no attribute labels. ``options`` are those of ``rank_from_concept``."""
-    return rank_from_concept(model, sae, texts, concept, config, **options)(n_latents)
-
-
-def rank_from_concept(
     model: LanguageModel,
     sae: SparseAutoencoder,
     texts: Sequence[str],
@@ -283,37 +266,39 @@ def rank_from_concept(
     *,
     y: np.ndarray | None = None,
     hookpoint: str = "embeddings",
+    n_latents: int | str = "auto",
     random_state: int | None = None,
     progress: bool = False,
     activations: ActivationConfig | None = None,
-) -> Take:
-    """Do what comes before it is said how many latents go; the function returned is told that.
+) -> Selection:
+    """Select what changes when the concept's words are swapped in ``texts``; no attribute labels.
 
-    ``activations`` says where texts are cut; the rest is as in ``rank_from_pairs``. Raises InputError where no text
-    holds a word of the concept.
+    A concept without words to swap has seed texts, which are a small labelled set. ``activations`` says where texts are
+    cut; the rest is as in ``select_from_pairs``. Raises InputError where no text holds a word of the concept.
     """
     activations = activations or ActivationConfig()
     if not concept.pairs:
         seed_texts, labels = concept.labelled_seed_texts()
         rows = harvest(model, seed_texts, hookpoint, **activations.limits)
-        return partial(_from_seed_texts, sae, rows, labels, config)
+        return _from_seed_texts(sae, rows, labels, config, n_latents)
     options: dict[str, Any] = {"hookpoint": hookpoint, "random_state": random_state, "progress": progress}
     pairs = read_counterfactual_pairs(model, texts, concept, config, activations=activations, **options)
-    return rank_from_pairs(sae, pairs, config, y=y, random_state=random_state)
+    return select_from_pairs(sae, pairs, config, y=y, n_latents=n_latents)
 
 
-def rank_from_pairs(
+def select_from_pairs(
     sae: SparseAutoencoder,
     pairs: CounterfactualPairs,
     config: SelectionConfig,
     *,
     y: np.ndarray | None = None,
-    random_state: int | None = None,
-) -> Take:
-    """The same from what was read of the texts, which serves every SAE of that hookpoint.
+    n_latents: int | str = "auto",
+) -> Selection:
+    """Select from what was read of the texts, which serves every SAE of that hookpoint.
 
-    Counterfactual contrast, less what answers to random swaps; propagation to tokens outside the list; guard, which
-    alone the target ``y`` of the texts serves. Raises InputError where every word of the concept was cut off.
+    Counterfactual contrast, less what responds to random swaps; propagation to tokens outside the list; of these
+    latents the ones that fire on the concept's tokens and hardly elsewhere; guard, which alone the target ``y`` of the
+    texts serves. Raises InputError where every word of the concept was cut off.
     """
     report: dict[str, Any] = {}
     counterfactuals, others = pairs.counterfactuals, pairs.others
@@ -323,74 +308,80 @@ def rank_from_pairs(
         scores = _controlled(sae, pairs.random, scores, report)
     if config.propagate and others is not None:
         scores = propagate(scores, _blocks(sae, others.firing), others.probe)
-    pooled = _pooled(sae, counterfactuals, latents_a)
+    purity = _purity(sae, pairs, latents_a)
+    scores = _pure(scores, purity, config.purity, report)
     costs = None
     if len(counterfactuals.values) > 2:
         report["guard"] = "not run: the concept has more than two values"
     elif config.guard and y is not None:
+        pooled = _pooled(sae, counterfactuals, latents_a)
         costs = _costs_of_pairs(sae, pooled, y[counterfactuals.source], config.min_cell, report)
-    ranking = _guarded(scores.top(config.most_latents), costs, report, margin=CONFOUNDED_MARGIN)
-    active = _others_active(sae, counterfactuals, firing_rate)
-    return _Ranked(
-        sae,
-        scores,
-        ranking,
-        report,
-        pooled,
-        counterfactuals.versions,
-        others,
-        active,
-        costs,
-        config,
-        random_state,
-    ).take
+    chosen = _guarded(scores.top(CONSIDERED), costs, report, margin=CONFOUNDED_MARGIN)
+    chosen = chosen[: int(n_latents) if n_latents != "auto" else _carrying(scores.score[chosen], config)]
+    if config.absorption and others is not None and len(chosen):
+        active = _others_active(sae, counterfactuals, firing_rate)
+        most = config.most_latents if n_latents == "auto" else int(n_latents)
+        chosen = _filled(sae, chosen, most, others, active, costs, report)
+    report["purity"] = [round(float(share), 3) for share in purity[chosen]]
+    return Selection(scores, chosen, report)
 
 
-@dataclass(frozen=True)
-class _Ranked:
-    """The latents that a concept's swapped words point to, best first, and what choosing among them takes."""
+def _carrying(score: np.ndarray, config: SelectionConfig) -> int:
+    """How many of the latents with ``score [m]``, best first, carry ``carried`` of what all of them carry."""
+    if not len(score):
+        return 0
+    n = int(np.searchsorted(np.cumsum(score), config.carried * score.sum())) + 1
+    return min(n, config.most_latents)
 
-    sae: SparseAutoencoder
-    scores: LatentScores
-    ranking: np.ndarray
-    report: dict[str, Any]
-    pooled: dict[str, np.ndarray]
-    versions: np.ndarray
-    """Which values each text shows in its versions ``[n, 2]``."""
-    others: Others | None
-    active: np.ndarray
-    """On how many of all others each latent is active ``[d_sae]``."""
-    costs: Costs | None
-    config: SelectionConfig
-    random_state: int | None
 
-    def take(self, n_latents: int | str) -> Selection:
-        """As many as asked, or as the rule says; holes filled."""
-        report, chosen = dict(self.report), self.ranking
-        if n_latents != "auto":
-            chosen = chosen[: int(n_latents)]
-        elif len(self.pooled["X_a"]) > 1:
-            # the pairs differ in the listed words only, so the rule alone would stop before the propagated latents
-            score = _pairs_score(self.sae, self.pooled, self.versions, self.random_state)
-            chosen = chosen[: _sufficient(chosen, score, self.config, report, start=64)]
-        if self.config.absorption and self.others is not None and len(chosen):
-            chosen = self._filled(chosen, n_latents, self.others, report)
-        return Selection(self.scores, chosen, report)
+def _purity(sae: SparseAutoencoder, pairs: CounterfactualPairs, latents_a: np.ndarray) -> np.ndarray:
+    """Share of each latent's activation mass that lies on the concept's tokens ``[d_sae]``: on swapped words, and on
+    other tokens at which the listed words' probe fires.
+    """
+    rows, words = pairs.counterfactuals.a, pairs.counterfactuals.words
+    sizes = torch.bincount(rows.text_ids, minlength=rows.n_texts).numpy()
+    everywhere = sizes @ latents_a.astype(np.float64)
+    on_words = [
+        sum(
+            (latents.sum(axis=0, dtype=np.float64) for _, latents in _blocks(sae, x)), np.zeros(sae.cfg.d_sae)
+        )
+        for x in (words.a.x, words.b.x, *(() if pairs.others is None else (pairs.others.firing,)))
+    ]
+    total = everywhere + on_words[1]
+    return np.minimum(np.divide(sum(on_words), total, out=np.zeros_like(total), where=total > 0), 1.0)
 
-    def _filled(
-        self, chosen: np.ndarray, n_latents: int | str, others: Others, report: dict[str, Any]
-    ) -> np.ndarray:
-        """Let the latents that fill holes join; of a fixed number they take the last places, at most half."""
-        blocks, counts = _blocks(self.sae, others.firing), (others.n, self.active)
-        absorbed = fill_holes(blocks, _decoder(self.sae), others.probe, chosen, tokens=counts)
-        report["absorption"] = absorbed.to_dict()
-        joining = absorbed.latents
-        if self.costs is not None:
-            joining = guard(joining, self.costs, margin=CONFOUNDED_MARGIN).kept
-        if n_latents == "auto":
-            return np.concatenate([chosen, joining])
-        joining = joining[: int(n_latents) // 2]
-        return np.concatenate([chosen[: int(n_latents) - len(joining)], joining])
+
+def _pure(scores: LatentScores, purity: np.ndarray, least: float, report: dict[str, Any]) -> LatentScores:
+    """Take the score from latents that fire mostly elsewhere, unless the concept is not in latents of its own: after
+    many blocks a word's meaning stands in its neighbours' activations too.
+    """
+    pure = np.where(purity >= least, scores.score, 0.0)
+    if pure.sum() < scores.score.sum() / 2:
+        report["impure"] = "kept: latents of the concept alone carry less than half of it"
+        return scores
+    report["impure"] = int(((scores.score > 0) & (purity < least)).sum())
+    return replace(scores, score=pure)
+
+
+def _filled(
+    sae: SparseAutoencoder,
+    chosen: np.ndarray,
+    most: int,
+    others: Others,
+    active: np.ndarray,
+    costs: Costs | None,
+    report: dict[str, Any],
+) -> np.ndarray:
+    """Let the absorbing latents join; they take the last of ``most`` places, at most half."""
+    absorbed = fill_holes(
+        _blocks(sae, others.firing), _decoder(sae), others.probe, chosen, tokens=(others.n, active)
+    )
+    report["absorption"] = absorbed.to_dict()
+    joining = absorbed.latents
+    if costs is not None:
+        joining = guard(joining, costs, margin=CONFOUNDED_MARGIN).kept
+    joining = joining[: max(most - len(chosen), most // 2)]
+    return np.concatenate([chosen[: most - len(joining)], joining])
 
 
 def select_from_labels(
@@ -422,7 +413,7 @@ def select_from_labels(
             )
         except InputError as error:
             report["guard"] = f"not run: {error}"
-    chosen = _guarded(scores.top(config.most_latents), costs, report)
+    chosen = _guarded(scores.top(CONSIDERED), costs, report)
     if n_latents != "auto":
         return Selection(scores, chosen[: int(n_latents)], report)
     options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
@@ -430,7 +421,7 @@ def select_from_labels(
         score = removal_score(X, latents, W_dec, codes, y, output_eraser=output_eraser, **options)
     except InputError as error:
         report["n_latents"] = f"rule not run: {error}"
-        return Selection(scores, chosen[: config.n_latents], report)
+        return Selection(scores, chosen[: config.most_latents], report)
     return Selection(scores, chosen[: _sufficient(chosen, score, config, report)], report)
 
 
@@ -514,23 +505,6 @@ def _sufficient(
             found.n,
         )
     return found.n
-
-
-def _pairs_score(
-    sae: SparseAutoencoder, pooled: dict[str, np.ndarray], versions: np.ndarray, random_state: int | None
-) -> Callable[[np.ndarray], np.ndarray]:
-    """How well a probe tells the pairs apart; both versions of a text share a fold."""
-    n = len(pooled["X_a"])
-    return removal_score(
-        np.concatenate([pooled["X_a"], pooled["X_b"]]),
-        np.concatenate([pooled["latents_a"], pooled["latents_b"]]),
-        _decoder(sae),
-        versions.T.ravel(),
-        groups=np.tile(np.arange(n), 2),
-        n_folds=min(10, n),
-        min_cell=1,
-        random_state=random_state,
-    )
 
 
 def _pooled(

@@ -21,7 +21,7 @@ SMALL = DebiasConfig(
     special=TrainConfig(n_steps=10, batch_size=256, lr=5e-4, tilt="auto"),
     general_rows=5_000,
     retrieval=RetrievalConfig(n_texts=20, max_seeds=20),
-    selection=SelectionConfig(n_latents=20, max_texts=60, min_cell=3),
+    selection=SelectionConfig(most_latents=20, max_texts=60, min_cell=3),
 )
 
 

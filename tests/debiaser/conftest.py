@@ -20,7 +20,7 @@ def small_config() -> DebiasConfig:
         special=TrainConfig(n_steps=20, batch_size=512, lr=5e-4, tilt="auto"),
         general_rows=20_000,
         retrieval=RetrievalConfig(n_texts=50, max_seeds=50),
-        selection=SelectionConfig(n_latents=30, most_latents=30, max_texts=100, min_cell=5),
+        selection=SelectionConfig(most_latents=30, max_texts=100, min_cell=5),
     )
 
 

@@ -10,7 +10,7 @@ from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.training import shuffled_batches, train_sae
 from debias_ssae.selection import counterfactual_contrast, pooled_latents
-from debias_ssae.selection.select import rank_from_concept
+from debias_ssae.selection.select import select_from_concept
 from debias_ssae.text import synthetic_biographies
 from debias_ssae.text.concept import Concept, WordRow
 
@@ -132,9 +132,9 @@ def test_selection_for_many_values_says_what_it_leaves_out(
     minilm: LanguageModel, sae: SparseAutoencoder
 ) -> None:
     y = np.array(["x", "y"] * (len(FAITHFUL) // 2))
-    selection = rank_from_concept(
+    selection = select_from_concept(
         minilm, sae, FAITHFUL, FAITHS, SelectionConfig(max_texts=90, control=False), y=y, random_state=0
-    )("auto")
+    )
     assert len(selection.ids) > 0
     assert selection.report["guard"] == "not run: the concept has more than two values"
     assert "absorption" not in selection.report

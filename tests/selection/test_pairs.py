@@ -11,7 +11,7 @@ from debias_ssae.sae.training import shuffled_batches, train_sae
 from debias_ssae.selection import SwappedWords
 from debias_ssae.selection.absorption import fill_holes
 from debias_ssae.selection.pairs import CounterfactualPairs, read_counterfactual_pairs
-from debias_ssae.selection.select import rank_from_concept, rank_from_pairs
+from debias_ssae.selection.select import select_from_concept, select_from_pairs
 from debias_ssae.text import synthetic_biographies
 from debias_ssae.text.concept import Concept
 
@@ -39,8 +39,8 @@ def test_every_sae_finds_what_it_finds_alone(
 ) -> None:
     found = []
     for sae in saes:
-        alone = rank_from_concept(minilm, sae, TEXTS, GENDER, CONFIG, y=Y, random_state=0)("auto")
-        after = rank_from_pairs(sae, pairs, CONFIG, y=Y, random_state=0)("auto")
+        alone = select_from_concept(minilm, sae, TEXTS, GENDER, CONFIG, y=Y, random_state=0)
+        after = select_from_pairs(sae, pairs, CONFIG, y=Y)
         assert len(alone.ids)
         assert alone.ids.tolist() == after.ids.tolist()
         assert alone.report == after.report
@@ -60,8 +60,8 @@ def test_the_tokens_kept_are_those_at_which_the_probe_fires(pairs: Counterfactua
 def test_holes_are_counted_over_all_tokens(saes: list[SparseAutoencoder], pairs: CounterfactualPairs) -> None:
     """The rate at which a latent is active elsewhere comes from counts, and must be that of all other tokens."""
     sae, config = saes[0], CONFIG.updated(absorption=False)
-    chosen = rank_from_pairs(sae, pairs, config)(10)
-    found = rank_from_pairs(sae, pairs, CONFIG)(10)
+    chosen = select_from_pairs(sae, pairs, config, n_latents=10)
+    found = select_from_pairs(sae, pairs, CONFIG, n_latents=10)
     assert pairs.others is not None
     rows = pairs.counterfactuals.others()
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_without_a_control_none_is_read(
     minilm: LanguageModel, saes: list[SparseAutoencoder], pairs: CounterfactualPairs
 ) -> None:
     def said(pairs: CounterfactualPairs) -> object:
-        return rank_from_pairs(saes[0], pairs, CONFIG)(5).report.get("random_swaps")
+        return select_from_pairs(saes[0], pairs, CONFIG, n_latents=5).report.get("random_swaps")
 
     assert isinstance(pairs.random, SwappedWords)
     assert isinstance(said(pairs), dict)
@@ -93,4 +93,26 @@ def test_words_that_are_all_cut_off_are_said_to_be(
     limits = ActivationConfig(max_length=16)
     assert read_counterfactual_pairs(minilm, late, GENDER, CONFIG, activations=limits).others is None
     with pytest.raises(InputError, match="raise max_length"):
-        rank_from_concept(minilm, saes[0], late, GENDER, CONFIG, activations=limits)
+        select_from_concept(minilm, saes[0], late, GENDER, CONFIG, activations=limits)
+
+
+def test_latents_that_fire_elsewhere_are_left_out(
+    pairs: CounterfactualPairs, saes: list[SparseAutoencoder]
+) -> None:
+    """Of two latents along the words' probe, one fires beyond its limit and one on every token."""
+    assert pairs.others is not None
+    probe = pairs.others.probe
+    direction = torch.from_numpy(probe.direction).float()
+    beyond = float(probe.center @ probe.direction) + probe.limits[1]
+    sae = SparseAutoencoder(SAEConfig(d_in=len(direction), d_sae=2, k=2, architecture="relu"), random_state=0)
+    with torch.no_grad():
+        sae.b_dec.zero_()
+        sae.W_enc.copy_(torch.stack([direction, 10 * direction]))
+        sae.W_dec.copy_(sae.W_enc)
+        everywhere = float((pairs.counterfactuals.a.x @ direction).min())
+        sae.b_enc.copy_(torch.tensor([10 - everywhere, -10 * beyond]))
+    bare = CONFIG.updated(propagate=False, absorption=False)
+    chosen = select_from_pairs(sae, pairs, bare)
+    assert chosen.ids.tolist() == [1], chosen.report
+    assert (chosen.report["impure"], chosen.report["purity"]) == (1, [1.0])
+    assert sorted(select_from_pairs(sae, pairs, bare.updated(purity=0.0)).ids.tolist()) == [0, 1]
