@@ -14,6 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from debias_ssae.core.config import DebiasConfig
+from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError, NothingRemovedWarning
 from debias_ssae.debiaser import persistence
 from debias_ssae.debiaser.inputs import config_of, read_fit
@@ -136,6 +137,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.random_state = random_state
         self.verbose = verbose
 
+    @plain_precision()
     def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None, exclude: Any = None) -> Self:
         """Learn what to remove.
 
@@ -180,6 +182,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.n_features_out_ = X.shape[1] if self.encoder is None else self.text_encoder_.width
         return self
 
+    @plain_precision()
     def transform(self, X: Any) -> np.ndarray:
         """Return debiased representations ``(n, d)``. The attribute is never needed."""
         check_is_fitted(self)
@@ -228,6 +231,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             bundle["text/html"] = self._repr_html_inner()
         return bundle
 
+    @plain_precision()
     def with_latents(
         self,
         latents: Mapping[str, Sequence[int] | np.ndarray],

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError
 from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, first_of, lock_of
-from debias_ssae.model.lowered import lowered
 
 Edit = Callable[[Tensor], Tensor]
 """Rows [n, d] of real tokens, float32, to rows of the same shape."""
@@ -217,9 +216,9 @@ def run_batch(
         if model.module.training:
             model.module.eval()
         # a model that was put into half precision as a whole runs as it is
-        whole = next(model.module.parameters()).dtype == torch.float32
-        precision = model.dtype if whole else torch.float32
-        with _hooks(model, hookpoints, edits, last, batch), lowered(model.device, precision):
+        low = model.dtype == torch.bfloat16 and next(model.module.parameters()).dtype == torch.float32
+        cast = torch.autocast(model.device.type, torch.bfloat16, enabled=low)
+        with _hooks(model, hookpoints, edits, last, batch), cast:
             # without a mask attention takes its fast causal path; what padding gives is never read
             mask = None if model.is_causal else batch.attention
             kwargs = {"use_cache": False} if model.accepts_use_cache else {}

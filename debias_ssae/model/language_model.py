@@ -32,7 +32,6 @@ from debias_ssae.core.device import (
     resolve_model_name,
 )
 from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.model.lowered import forget
 from debias_ssae.model.readout import Readout, Stated, as_readout, read_stated, stated_by
 
 _TOLERANCE = 1e-3
@@ -294,7 +293,6 @@ def _wrap(
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
     blocks = find_blocks(module, getattr(text_config, "num_hidden_layers", None))
     module.eval()
-    forget(module)
     name = name or str(getattr(config, "name_or_path", "") or type(module).__name__)
     probe = _Probe(name, module, blocks, tokenizer)
     if dtype == torch.bfloat16:

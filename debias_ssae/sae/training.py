@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from tqdm import tqdm
 
 from debias_ssae.core.config import SAEConfig, TrainConfig
-from debias_ssae.core.device import has_fast_bf16, pick_device
+from debias_ssae.core.device import has_fast_bf16, pick_device, plain_precision
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, newest_checkpoint, write_checkpoint
 from debias_ssae.sae.fast import Knobs, Step, Weights, active_at, combine, compute_step, where
@@ -630,6 +630,7 @@ class TrainResult(NamedTuple):
     aux_loss, penalty, seconds; and eval_* where the evaluator was called."""
 
 
+@plain_precision()
 def train_sae(
     stream: Iterator[Tensor] | Iterator[tuple[Tensor, Tensor]],
     cfg: SAEConfig,
