@@ -288,7 +288,7 @@ def _contrasts(report: AuditReport, section: str) -> Table:
         ]
         rows.append(TableRow(cells))
     names = _columns(("group", "against", "measure", "of label"), ())
-    last = Column("p, Holm-corrected" if len(report.models) == 1 else "lowest p, Holm-corrected", True)
+    last = Column("p, Holm" if len(report.models) == 1 else "lowest p, Holm", True)
     caption = f"Groups against each other by {section}, signed"
     return _cut(Table(caption, [*names, *columns, last], rows, folded=True))
 

@@ -301,7 +301,7 @@ def _tpr_rms(part: Slice, values: dict[str, float], missing: list[str]) -> list[
     found = rms_gap(*(v.T for v in share.effective))
     left_out = [str(part.classes[c]) for c in np.flatnonzero((share.n > 0).sum(axis=0) < 2)]
     named = f"{len(part.classes) - len(left_out)} of {len(part.classes)} classes"
-    named += f", without {', '.join(left_out[:10])}" if left_out else ""
+    named += f", without {', '.join(left_out)}" if 0 < len(left_out) <= 3 else ""
     low, high, corrected = float(found.low), float(found.high), float(found.corrected)
     note = "noise alone makes it positive; its interval is that of the corrected one"
     facts: Row = {"where": named, "missing": missing, "method": "inverted test, normal noise"}

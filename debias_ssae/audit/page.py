@@ -82,10 +82,16 @@ def number_cell(
     """A number with its interval, ``signed`` with a plus; "undefined" where it is NaN or None."""
     if value is None or math.isnan(value):
         return Cell("undefined", "")
-    form = "{:+.3f}" if signed else "{:.3f}"
+
+    def said(number: float) -> str:
+        text = f"{number:+.3f}" if signed else f"{number:.3f}"
+        return (
+            text.replace("-", "+" if signed else "") if float(text) == 0 else text
+        )  # no minus before nothing
+
     ends = low is not None and high is not None and not math.isnan(low) and not math.isnan(high)
-    note = f"{form.format(low)} to {form.format(high)}" if ends else ""
-    return Cell(form.format(value), f"{value:.9g}", note)
+    note = f"{said(low)} to {said(high)}" if ends and low is not None and high is not None else ""
+    return Cell(said(value), f"{value:.9g}", note)
 
 
 def p_cell(value: float) -> Cell:

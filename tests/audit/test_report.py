@@ -245,6 +245,8 @@ def test_cells_of_tables() -> None:
     assert number_cell(math.nan).text == "undefined"
     assert number_cell(0.5, math.nan, math.nan).note == ""
     assert number_cell(0.5, 0.4, 0.6).note == "0.400 to 0.600"
+    signed = number_cell(-0.0001, -0.2, 0.0001, signed=True)
+    assert (signed.text, signed.note) == ("+0.000", "-0.200 to +0.000")
     assert count_cell(12345.0).text == "12,345"
     assert count_cell(1.25).text == "1.2"
     assert count_cell(None).text == "undefined"
