@@ -3,6 +3,7 @@
     python benchmarks/dictionary.py harvest --general corpus.parquet --texts biographies.parquet --out acts
     python benchmarks/dictionary.py run --acts acts --hookpoint embeddings --only default k2 k8
     python benchmarks/dictionary.py specialise --acts acts --hookpoint embeddings
+    python benchmarks/dictionary.py leaders --acts acts
     python benchmarks/dictionary.py table
 
 Each variant is trained twice or more, each time with another start, another draw of rows (``--share`` of them) and
@@ -35,6 +36,7 @@ from torch import Tensor
 
 from debias_ssae.core.config import DebiasConfig, SAEConfig, TrainConfig
 from debias_ssae.sae import SparseAutoencoder, shuffled_batches, train_sae
+from debias_ssae.sae.training import distinct_directions
 
 RESULTS = Path(__file__).parent / "results" / "dictionary.json"
 RECURS = 0.8
@@ -282,6 +284,21 @@ def specialise(arguments: argparse.Namespace) -> None:
         keep(f"SSAE, {name}", arguments, cfg, special.updated(**changes), [tune(10, 0, **changes)])
 
 
+def leaders(arguments: argparse.Namespace) -> None:
+    """Print how many first decoder rows each of some tokens has, by the cosine from which rows count as the same."""
+    rows = Rows(Path(arguments.acts), arguments.hookpoint)
+    x = rows.draw(0, 1.0)
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:32_768]].float()
+    pairs = rows.pairs
+    tokens = torch.cat([pairs["a_tokens"], pairs["b_tokens"]])
+    swapped = torch.cat([pairs["a"], pairs["b"]]).float() - x.mean(0)
+    for cosine in arguments.cosines:
+        found = distinct_directions(x - x.mean(0), 8192, cosine)
+        nearest = torch.cat([(part @ found.T).argmax(1) for part in swapped.split(4096)])
+        counts = {token: len(nearest[tokens == token].unique()) for token in arguments.tokens}
+        print(f"cosine {cosine}: leaders of tokens {counts}", flush=True)
+
+
 def keep(
     name: str,
     arguments: argparse.Namespace,
@@ -316,20 +333,20 @@ def table() -> None:
     """Print the kept results as Markdown: means over trainings and over pairs of trainings."""
     columns = ["fvu", "l0", "alive", "n90", "top10", "recurrence", "of_the_10_best", "fired_mcc", "pw_mcc"]
     columns += ["own_fvu", "tail", "rows_per_cpu_second"]
-    print("| hookpoint | variant | d_sae | k | steps |", " | ".join(columns), "|")
-    print("|---" * (5 + len(columns)) + "|")
+    print("| hookpoint | variant | d_sae | k | steps | lr | start |", " | ".join(columns), "|")
+    print("|---" * (7 + len(columns)) + "|")
     for record in json.loads(RESULTS.read_text()):
         every: dict[str, list[float]] = {}
         for part in (*record["alone"], *record["pairs"]):
             for name, value in part.items():
                 every.setdefault(name, []).append(value)
         cells = [
-            ""
-            if name not in every
-            else f"{np.mean(every[name]):.{0 if name[0] == 'r' and 'rows' in name else 3}f}"
+            "" if name not in every else f"{np.mean(every[name]):.{0 if name.startswith('rows') else 3}f}"
             for name in columns
         ]
-        shape = (record["cfg"]["d_sae"], record["cfg"]["k"], record["train"]["n_steps"])
+        knobs = record["train"]
+        start = knobs["start_cosine"] if knobs["start"] == "rows" else "random"
+        shape = (record["cfg"]["d_sae"], record["cfg"]["k"], knobs["n_steps"], knobs["lr"], start)
         print(f"| {record['hookpoint']} | {record['name']} |", " | ".join(map(str, (*shape, *cells))), "|")
 
 
@@ -358,13 +375,22 @@ def main() -> None:
         if name == "run":
             command.add_argument("--only", nargs="+", choices=list(VARIANTS))
             command.add_argument("--seeds", type=int, default=2)
+    count = commands.add_parser("leaders")
+    count.add_argument("--acts", required=True)
+    count.add_argument("--hookpoint", default="embeddings")
+    count.add_argument("--cosines", type=float, nargs="+", default=[0.9, 0.7])
+    count.add_argument(
+        "--tokens", type=int, nargs="+", default=[2002, 2016, 2010, 2014], help="he, she, his, her"
+    )
     commands.add_parser("table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "table":
         table()
     else:
-        {"harvest": harvest, "run": run, "specialise": specialise}[arguments.command](arguments)
+        {"harvest": harvest, "run": run, "specialise": specialise, "leaders": leaders}[arguments.command](
+            arguments
+        )
 
 
 if __name__ == "__main__":

@@ -128,10 +128,20 @@ def general_sae(c: Context, **options: Any) -> SSAEDebiaser:
 
 
 def mean_loss(c: Context) -> SSAEDebiaser:
-    """Fine-tuned with the mean loss instead of TERM's."""
+    """Fine-tuned with the mean loss."""
+    return _tuned(c, 0.0)
+
+
+def tilted(c: Context) -> SSAEDebiaser:
+    """Fine-tuned with TERM's loss."""
+    return _tuned(c, "auto")
+
+
+def _tuned(c: Context, tilt: float | Literal["auto"]) -> SSAEDebiaser:
     special = c.config.debias.special
-    untilted = None if special is None else special.updated(tilt=0.0)
-    return edit_alone(c, config=c.config.debias.updated(special=untilted))
+    return edit_alone(
+        c, config=c.config.debias.updated(special=None if special is None else special.updated(tilt=tilt))
+    )
 
 
 def middle(c: Context) -> SSAEDebiaser:
@@ -254,7 +264,7 @@ METHODS: dict[str, Method] = {
     "latent_skyline": Method(latent_skyline, ("labelled",)),
     "gsae": Method(general_sae, _FAMILIES),
     "ssae_erm": Method(mean_loss, _FAMILIES),
-    "ssae": Method(edit_alone, _EVERY),
+    "ssae": Method(tilted, _EVERY),
     "gsae_eighth": Method(partial(general_sae, share=NARROW), _FAMILIES),
     "ssae_eighth": Method(partial(edit_alone, share=NARROW), _FAMILIES),
     "ssae_deep": Method(middle, _FAMILIES),
