@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.core.stats import critical_value, mean_of_shares
 from debias_ssae.core.stats.heads import logistic_head
 from debias_ssae.core.stats.networks import Task, train_networks
@@ -138,7 +138,7 @@ def probe_leakage(
     lengths that differ, non-finite X, one value only.
     """
     rows, values, labels, n_missing = _checked(X, z, y, probes)
-    rng = np.random.default_rng(random_state)
+    rng = np.random.default_rng(check_seed(random_state))
     if len(values) > max_rows:
         keep = rng.permutation(len(values))[:max_rows]
         rows, values, labels = rows[keep], values[keep], labels if labels is None else labels[keep]

@@ -33,7 +33,7 @@ from debias_ssae.audit.rates import (
     label_codes,
     weights_of,
 )
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, check_seed
 
 LARGEST_CROSSING = 5000
 MIN_GROUP = 10
@@ -196,7 +196,7 @@ def audit(
         _at_least(min_group, 1, "min_group"),
         tolerance,
         _at_least(n_bootstrap, 2, "n_bootstrap"),
-        random_state,
+        check_seed(random_state),
     )
     if not 0.0 < tolerance < 1.0:
         raise InputError(f"tolerance must lie strictly between 0 and 1, got {tolerance!r}")

@@ -2,6 +2,7 @@
 
 import errno
 import reprlib
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ def one_line(error: object, limit: int = 200) -> str:
     """Return the beginning of a message without line breaks."""
     text = " ".join(str(error).split())
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def check_seed(random_state: Any) -> int | None:
+    """Return ``random_state`` as a plain number or None; raises InputError for what NumPy could not start from."""
+    if random_state is None:
+        return None
+    try:
+        seed = index(random_state)
+    except TypeError:
+        seed = -1
+    if isinstance(random_state, bool) or not 0 <= seed < 2**32:
+        raise InputError(
+            f"random_state is {brief(random_state)}; expected None or a whole number from 0 to 4294967295"
+        )
+    return seed
 
 
 def cannot_write(path: str | Path, error: OSError) -> InputError:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import column_or_1d
 
 from debias_ssae.core.config import DebiasConfig, load_config, make_config
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.debiaser.matrix import MATRIX, MatrixEncoder
 from debias_ssae.debiaser.output import FROM_LABELS, check_output, labels_for_output, output_kind
 from debias_ssae.debiaser.pipeline import Spec
@@ -282,9 +282,9 @@ def _with_limits(config: DebiasConfig, encoder: ActivationEncoder) -> DebiasConf
 
 def seed_of(state: Any) -> int | None:
     """A number from ``random_state``; a RandomState gives the next one."""
-    if state is None or isinstance(state, int | np.integer):
-        return None if state is None else int(state)
-    return int(check_random_state(state).randint(2**31 - 1))
+    if isinstance(state, np.random.RandomState):
+        return int(state.randint(2**31 - 1))
+    return check_seed(state)
 
 
 def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEncoder:

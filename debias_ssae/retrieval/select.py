@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
 from debias_ssae.retrieval.embedders import embed_texts
 from debias_ssae.retrieval.index import IndexedTexts, IndexedVectors, PartOfTexts, take
@@ -97,6 +97,7 @@ def retrieve(
     ``sources`` names where each text of the corpus is from, for the report. Raises InputError for no seeds, an
     unknown method or entries that are no strings.
     """
+    random_state = check_seed(random_state)
     seeds = check_texts(seeds, name="seeds", may_be_empty=True)
     if not isinstance(corpus, IndexedTexts | PartOfTexts):
         corpus = check_texts(corpus, name="texts of the corpus", may_be_empty=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.core.config import DebiasConfig, DiscoveryConfig, load_config, make_config
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.debiaser.training import learn_ssae
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
@@ -89,7 +89,7 @@ def discover(
     InputError
         For unusable input, before anything is trained.
     """
-    listed = check_texts(texts)
+    listed, random_state = check_texts(texts), check_seed(random_state)
     if y is None and head is not None and not hasattr(head, "predict"):
         y = head
     if y is None:

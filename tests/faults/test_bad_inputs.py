@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import save
 
+from debias_ssae import SSAEDebiaser
 from debias_ssae.audit import audit
 from debias_ssae.cli import main
 from debias_ssae.core.config import (
@@ -219,6 +220,8 @@ TABLE: dict[str, list[Bad]] = {
         Bad("columns of unequal length", "one entry a row each", "the same rows", lambda p: audit(Y, P, sensitive_features=G[:-1]), "lengths differ"),
         Bad("scores given as predictions", "labels", "y_score=", lambda p: audit(np.arange(40) / 40, np.arange(40) / 40 + 0.001, sensitive_features=G), "pass predicted labels"),
         Bad("predictions in other words than the labels", "the same labels", "one spelling", lambda p: audit(Y, ["a"] * 40, sensitive_features=G), "shares no value"),
+        Bad("a seed below zero", "None or 0 to 4294967295", "such a number", lambda p: audit(Y, P, sensitive_features=G, random_state=-1), "random_state is -1; expected None or"),
+        Bad("a word for a seed", "None or 0 to 4294967295", "such a number", lambda p: SSAEDebiaser(random_state="a").fit(np.eye(60)[:, :6], sensitive_features=G + G[:20]), "random_state is 'a'; expected None or"),
         Bad("a weight below zero", "weights of zero or more", "leave those rows out", lambda p: audit(Y, P, sensitive_features=G, sample_weight=[-1.0] * 40), "not negative"),
     ],
     "Settings": [
