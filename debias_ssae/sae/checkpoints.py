@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash: written whole or not at all, checked when read."""
+"""Checkpoints that survive a crash: written atomically, checked when read."""
 
 import hashlib
 import json

@@ -25,7 +25,7 @@ DENSE_SHARE = 0.15
 SAMPLED_ROWS = 128
 """Rows by which a step of relu and jumprelu is found to be dense or sparse."""
 SAMPLED_BLOCKS = 16
-"""Blocks of 4 rows from which the bound of a batch is guessed; a bad guess costs a second look, no more."""
+"""Blocks of 4 rows from which the bound of a batch is guessed; a bad guess costs a second pass, no more."""
 CHUNK_ROWS = 256
 """Rows of pre-activations that exist at a time on the CPU, where they then stay in its cache."""
 MIN_GROUPS = 64

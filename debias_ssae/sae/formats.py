@@ -183,12 +183,12 @@ def load_sae(
 def _check_origin(path: Path, *, model: str | None, hookpoint: str | None) -> None:
     """Warn where the files name another model or place than the one it is to be used at."""
     about = load_metadata(path)
-    told, named = about.get("model_name"), about.get("hook_name")
+    said, named = about.get("model_name"), about.get("hook_name")
     differs = []
     if hookpoint is not None and isinstance(named, str) and _place(named) not in ("", hookpoint):
         differs.append(f"hookpoint {named!r}, not {hookpoint!r}")
-    if model is not None and isinstance(told, str) and told and not _same_model(told, model):
-        differs.append(f"model {told!r}, not {model!r}")
+    if model is not None and isinstance(said, str) and said and not _same_model(said, model):
+        differs.append(f"model {said!r}, not {model!r}")
     if differs:
         warnings.warn(
             f"{path} says that it was trained on {' and on '.join(differs)}: its latents mean nothing elsewhere. Give "
@@ -209,9 +209,9 @@ def _place(hook_name: str) -> str:
     return f"blocks.{block}" + {"resid_post": "", "mlp_out": ".mlp", "attn_out": ".attn"}[kind]
 
 
-def _same_model(told: str, model: str) -> bool:
+def _same_model(said: str, model: str) -> bool:
     """Whether two names may mean one model: the last part of one stands somewhere in the other."""
-    one, other = resolve_model_name(told), resolve_model_name(model)
+    one, other = resolve_model_name(said), resolve_model_name(model)
     plain = ["".join(filter(str.isalnum, name.lower())) for name in (one, other)]
     last = ["".join(filter(str.isalnum, Path(name).name.lower())) for name in (one, other)]
     return last[0] in plain[1] or last[1] in plain[0]

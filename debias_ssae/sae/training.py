@@ -382,7 +382,7 @@ class Training:
     def begin(self, rows: Tensor, init: SparseAutoencoder | None, random_state: int | None) -> None:
         """Estimate scale and centre on the first ``rows`` [n, d_in] and set the first weights.
 
-        Columns of next to no spread (all-MiniLM-L6-v2 has three) stay out: what an eraser wrote there would be
+        Columns that hardly vary (all-MiniLM-L6-v2 has three) stay out: what an eraser wrote there would be
         rounding, which a head that standardises its columns blows up to the size of all else.
         """
         rows = rows.to(self.device)
@@ -653,7 +653,7 @@ def train_sae(
     stop. ``evaluator(sae)`` is called every evaluate_every steps; its numbers enter the history.
 
     With ``checkpoint_dir``, ``resume=True`` continues from the newest sound checkpoint there, if any, to the
-    same weights, bit for bit on one process: give the same stream from its beginning (it is sought with its
+    same weights, bit-identical on one process: give the same stream from its beginning (it is sought with its
     ``seek``, else read past what was used). A run that stopped early stays stopped. Under torch.distributed
     every rank gives the same stream and works on its share of each batch; rank 0 writes.
 

@@ -1,4 +1,4 @@
-"""Small planted data and SAEs for the tests of this room."""
+"""Small planted data and SAEs for the tests of this folder."""
 
 import torch
 from torch import Tensor

@@ -12,7 +12,7 @@ from debias_ssae.sae.formats import load_metadata
 
 
 class Store:
-    """Stands for a store on disk; the real one is tested in its own room."""
+    """Stands for a store on disk; the real one is tested in its own folder."""
 
     hookpoints: tuple[str, ...] = ("embeddings",)
     d_model, n_rows = 16, 3000

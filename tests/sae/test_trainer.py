@@ -7,9 +7,10 @@ from planted_sae import ARCHITECTURES, planted_rows, random_sae
 from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae import shuffled_batches, train_sae
+from debias_ssae.sae.fast import Weights
 from debias_ssae.sae.metrics import evaluate
 from debias_ssae.sae.model import unwritten
-from debias_ssae.sae.training import centre, distinct_directions
+from debias_ssae.sae.training import Adam, centre, distinct_directions
 
 CFG = SAEConfig(d_in=16, d_sae=48, k=4)
 BRIEF = TrainConfig(n_steps=30, batch_size=64, device="cpu")
@@ -288,7 +289,7 @@ def test_patience_without_an_evaluator_watches_training():
     assert history[-1]["step"] < 200
 
 
-def test_looks_at_nothing_do_not_count_as_not_better():
+def test_evaluations_of_nothing_do_not_count_as_not_better():
     train = BRIEF.updated(n_steps=40, log_every=20, evaluate_every=5, patience=2)
     for evaluator in (None, lambda sae: {"width": 1.0}):
         history = train_sae(stream(), CFG, train, evaluator=evaluator, random_state=0).history
@@ -396,3 +397,43 @@ def test_first_decoder_rows_are_the_kinds_of_rows_frequent_ones_once():
 @pytest.mark.parametrize("rows", [torch.ones(10, 1), torch.zeros(10, 3), torch.ones(1, 4)])
 def test_rows_of_one_kind_give_as_many_directions_as_there_are(rows):
     assert len(distinct_directions(rows, 8, 0.9)) == int(rows.any())
+
+
+@pytest.mark.parametrize("rows", [None, torch.arange(6)])
+def test_adam_with_a_gradient_for_every_latent_is_torchs(rows):
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn():
+        shapes = ((6, 4), (6,), (6, 4), (4,))
+        return Weights(*(torch.randn(shape, generator=generator) for shape in shapes))
+
+    weights = drawn()
+    copies = [part.clone().requires_grad_() for part in (weights.W_enc, weights.b_enc, weights.b_dec)]
+    ours, theirs = Adam(weights), torch.optim.Adam(copies, lr=0.01)
+    for _ in range(5):
+        gradient = drawn()
+        for copy, slope in zip(copies, (gradient.W_enc, gradient.b_enc, gradient.b_dec), strict=True):
+            copy.grad = slope.clone()
+        theirs.step()
+        ours.step(weights, gradient, rows, 0.01)
+    for part, copy in zip((weights.W_enc, weights.b_enc, weights.b_dec), copies, strict=True):
+        assert torch.allclose(part, copy, atol=1e-6)
+    assert torch.allclose(weights.W_dec.norm(dim=1), torch.ones(6))
+
+
+def test_adam_leaves_latents_without_a_gradient_where_they_are():
+    weights = Weights(
+        torch.randn(6, 4), torch.randn(6), torch.nn.functional.normalize(torch.randn(6, 4)), torch.zeros(4)
+    )
+    before = {name: value.clone() for name, value in weights.tensors().items()}
+    rows, optimiser = torch.tensor([1, 4]), Adam(weights)
+    for _ in range(3):
+        optimiser.step(
+            weights, Weights(torch.ones(2, 4), torch.ones(2), torch.ones(2, 4), torch.ones(4)), rows, 0.1
+        )
+    others = torch.tensor([0, 2, 3, 5])
+    for name in ("W_enc", "b_enc", "W_dec"):
+        moved = (getattr(weights, name) - before[name]).abs().reshape(6, -1).amax(1)
+        assert moved[others].max() == 0
+        assert moved[rows].min() > 0
+    assert torch.allclose(weights.b_enc[rows], before["b_enc"][rows] - 0.3, atol=1e-5)  # three whole steps
