@@ -33,12 +33,11 @@ faults: $(VENV)/.test
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# lowest.txt: each dependency of the package at the lowest version that pyproject.toml allows
+# the lowest versions that pyproject.toml allows
 test-lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
-	$(PYTHON) -c "import re, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-	  print(*[re.sub(r'>=', '==', d) for d in p['dependencies']], sep='\n')" > $(VENV)-lowest/lowest.txt
-	$(VENV)-lowest/bin/python -m pip install --quiet -c $(VENV)-lowest/lowest.txt -e '.[test]'
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -e '.[test]'
 	$(VENV)-lowest/bin/python -m pytest -m "not slow and not browser and not interop"
 
 bench: $(VENV)/.test

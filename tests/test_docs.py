@@ -116,6 +116,12 @@ def test_the_table_of_commands_is_the_command_line() -> None:
     }
 
 
+def test_every_method_of_the_benchmark_is_described() -> None:
+    from debias_ssae.benchmark import METHODS
+
+    assert set(METHODS) <= set(re.findall(r"`(\w+)`", (DOCS / "benchmark.md").read_text(encoding="utf-8")))
+
+
 def test_contributing_lists_the_folders_in_the_order_of_imports() -> None:
     from tests.test_floors import ORDER
 

@@ -11,13 +11,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_the_example_runs_and_prints_what_it_says(minilm: object, capsys: pytest.CaptureFixture[str]) -> None:
-    example = re.search(r"```python\n(.*?)```", README, re.S)[1]
+    example, printed = (re.search(rf"```{kind}\n(.*?)```", README, re.S)[1] for kind in ("python", "text"))
     steps = [line for line in example.splitlines() if line.strip() and not line.startswith("from ")]
     assert len(steps) <= 10
     exec(compile(example, "README.md", "exec"), {})
     found, *scores = capsys.readouterr().out.splitlines()
-    assert len(cards(found)) > 5
+    said, *expected = printed.splitlines()
+    # other processors round differently, so that cards of like weight change places
+    assert len(set(cards(found)) & set(cards(said))) >= len(cards(said)) / 2
     before, after = map(float, scores)
+    assert [before, after] == pytest.approx(list(map(float, expected)), abs=0.15)
     assert after > before + 0.2
 
 
