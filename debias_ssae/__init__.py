@@ -1,9 +1,14 @@
 """Remove spurious attributes from text representations with specialised sparse autoencoders."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Read when torch loads OpenMP: by default its idle threads spin, which costs five times the processor time of one
+# thread on small batches (benchmarks/threads.py). Whoever sets it keeps what was set.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # public name -> module; imported on first use, so that ``import debias_ssae`` stays light
 _PUBLIC = {

@@ -80,6 +80,4 @@ def _end(error: object, code: int = 2) -> NoReturn:
 @click.version_option(package_name="debias-ssae", prog_name="debias-ssae")
 def main() -> None:
     """Remove spurious attributes from text representations, and audit the result."""
-    # read when torch starts: threads that spin while idle take the processor from those that work
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
