@@ -210,8 +210,8 @@ def biographies(arguments: argparse.Namespace, results: Results, seed: int) -> N
     corpus = [pool[i] for i in np.random.default_rng(seed).permutation(len(pool))[: arguments.n_corpus]]
     cpu = time.process_time()
     found = discover(
-        bench.texts, bench.y, encoder=encoder, corpus=corpus, random_state=seed, cache_dir=arguments.cache,
-        class_words={"nurse": "nurse", "surgeon": "surgeon"}, say=print,
+        bench.texts, bench.y, encoder=encoder, corpus=corpus, sae=arguments.sae, random_state=seed,
+        cache_dir=arguments.cache, say=print,
     )  # fmt: skip
     print(f"first round and training: {time.process_time() - cpu:.0f} CPU-s", flush=True)
     judge = word_list_judge(Concept.load("gender"))
@@ -257,6 +257,8 @@ def planted(arguments: argparse.Namespace, results: Results, seed: int) -> None:
         for hookpoint in arguments.hookpoints:
             found = discover(
                 bench.texts, bench.y, encoder=encoder, corpus=synthetic_corpus(4000, random_state=seed),
+                sae={"embeddings": arguments.sae} if arguments.sae else None,
+                config={"general": {"n_steps": 400}, "special": {"n_steps": 150}},
                 hookpoint=hookpoint.split("+"), random_state=seed, cache_dir=arguments.cache, say=print,
             )  # fmt: skip
             rounds(bench, judge, f"discover at {hookpoint}", found, n_rounds=arguments.rounds)
@@ -279,6 +281,7 @@ def main() -> None:
     parser.add_argument(
         "--phrases", nargs="+", default=list(PHRASES), help="denver, profile, hospital or none."
     )
+    parser.add_argument("--sae", default=None, help="An SAE of the embeddings that is taken as it is.")
     parser.add_argument("--cache", default=None)
     parser.add_argument("--page", default=None)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "discover.json")

@@ -1,7 +1,9 @@
 """Review of a fitted debiaser: cards of what it removes and of the next candidates, and the same with other ticks."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -74,9 +76,10 @@ def with_choices(
     """Return a copy of ``debiaser`` that removes what is ticked; latents that the choices do not name stay as they are.
 
     ``texts``, ``y`` and ``sensitive_features`` are as in ``SSAEDebiaser.with_latents``, which says when they are
-    needed. Raises InputError as that does, and for choices of another SAE.
+    needed. The record of each hookpoint tells of the review. Raises InputError as that does, and for choices of another
+    SAE.
     """
-    latents = {}
+    latents, reviews = {}, {}
     for hookpoint, cards in choices.cards.items():
         if hookpoint not in debiaser.interventions_:
             known = ", ".join(debiaser.interventions_)
@@ -88,7 +91,14 @@ def with_choices(
         before = one.selection.ids.tolist()
         added = [i for i, tick in ticks.items() if tick and i not in set(before)]
         latents[hookpoint] = [i for i in before if ticks.get(i, True)] + added
-    return debiaser.with_latents(latents, texts, y, sensitive_features=sensitive_features)
+        kept = [i for i in before if not ticks.get(i, True)]
+        reviews[hookpoint] = {"date": datetime.now(UTC).date().isoformat(), "kept": kept, "added": added}
+    new = copy.copy(debiaser.with_latents(latents, texts, y, sensitive_features=sensitive_features))
+    new.interventions_ = {
+        name: replace(one, record={**one.record, "review": reviews[name]}) if name in reviews else one
+        for name, one in new.interventions_.items()
+    }
+    return new
 
 
 def _scored(scores: LatentScores | None, d_sae: int, ids: list[int]) -> Scored:

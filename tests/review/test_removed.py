@@ -52,6 +52,8 @@ def test_no_change_gives_the_same_bits(fitted: SSAEDebiaser, cards: list[Card], 
     new = with_choices(fitted, Choices.load(tmp_path / "a.yaml", saes))
     assert np.array_equal(new.transform(NEW), fitted.transform(NEW))
     assert np.array_equal(new.intervention_.selection.ids, fitted.intervention_.selection.ids)
+    assert {**new.intervention_.record["review"], "date": ""} == {"date": "", "kept": [], "added": []}
+    assert "review" not in fitted.intervention_.record
 
 
 def test_other_ticks_are_what_fit_would_have_given(
