@@ -17,28 +17,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from debias_ssae.benchmark.splits import drop_duplicates, make_split
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from debias_ssae import ActivationEncoder, Choices, Concept, SSAEDebiaser, discover
+from debias_ssae.benchmark.protocol import drop_duplicates, make_split
 from debias_ssae.review import Card, Shortcuts, word_list_judge
 from debias_ssae.selection.choices import Choice
 from debias_ssae.selection.classifier import LinearHead
-from debias_ssae.text import load_corpus, read_table, synthetic_biographies, synthetic_corpus
+from debias_ssae.text import load_corpus, read_table
 
 C = 0.1
 ROUNDS = 3
 PHRASES = {
-    "denver": ("She is based in Denver, Colorado.", "He is based in Denver, Colorado."),
-    "profile": ("(View profile)", "(View profile)"),
-    "hospital": (
-        "Affiliated with Saint Luke's Medical Center.",
-        "Affiliated with Saint Luke's Medical Center.",
+    "denver": (
+        ("She is based in Denver, Colorado.", "He is based in Denver, Colorado."),
+        "based denver colorado",
     ),
+    "profile": (("(View profile)", "(View profile)"), "view profile"),
+    "hospital": (("Affiliated with Saint Luke's.", "Affiliated with Saint Luke's."), "affiliated saint luke"),
 }
+"""The phrase for a woman and for a man, and the words on which the judge ticks."""
 Judge = Callable[[Card], bool]
 
 
@@ -205,6 +206,9 @@ def biographies(arguments: argparse.Namespace, results: Results, seed: int) -> N
         test=(take(split.test), y[split.test], np.char.add(y[split.test].astype(str), z[split.test].astype(str))),
         oracle=(take(split.attribute), y[split.attribute]),
     )  # fmt: skip
+    if arguments.choices:
+        draws(arguments, bench, Choices.load(arguments.choices), seed)
+        return
     bench.group_free()
     pool = load_corpus(arguments.corpus)
     corpus = [pool[i] for i in np.random.default_rng(seed).permutation(len(pool))[: arguments.n_corpus]]
@@ -218,7 +222,12 @@ def biographies(arguments: argparse.Namespace, results: Results, seed: int) -> N
     seen = rounds(bench, judge, "discover", found)
     if arguments.page:
         found.save(arguments.page)
-    first = seen[0][1]
+    seen[0][1].save(arguments.out.with_name(f"choices_{seed}.yaml"))
+    draws(arguments, bench, seen[0][1], seed)
+
+
+def draws(arguments: argparse.Namespace, bench: Bench, first: Choices, seed: int) -> None:
+    """Ticks of the first round at random, and those of a judge that errs."""
     rng = np.random.default_rng(seed)
     for draw in range(arguments.draws):
         bench.measure(f"random ticks, draw {draw}", random_ticks(first, rng))
@@ -227,20 +236,23 @@ def biographies(arguments: argparse.Namespace, results: Results, seed: int) -> N
 
 
 def planted(arguments: argparse.Namespace, results: Results, seed: int) -> None:
-    """Synthetic biographies of balanced gender; a phrase ends the texts of one class, in training only."""
-    made = synthetic_biographies(1400, correlation=0.0, n_professions=2, random_state=seed)
+    """Biographies of balanced gender; in training a phrase ends the texts of one class, in the test half of all."""
+    table = drop_duplicates(read_table(arguments.data))
+    cells = table.groupby(["profession", "gender"], group_keys=False)
+    made = cells.sample(240, random_state=seed).reset_index(drop=True)
     y, gender = made["profession"].to_numpy(), made["gender"].to_numpy()
+    place = made.groupby(["profession", "gender"]).cumcount().to_numpy()
+    train, test = np.flatnonzero(place < 160).tolist(), np.flatnonzero(place >= 160).tolist()
+    with_phrase = np.random.default_rng(seed).random(len(made)) < 0.5
     encoder = ActivationEncoder("minilm", cache_dir=arguments.cache)
     first = np.unique(y)[0]
     for name in arguments.phrases:
-        phrase = PHRASES.get(name)
+        phrase, words = PHRASES.get(name, (None, ""))
 
         def marked(i: int, phrase: tuple[str, str] | None = phrase) -> str:
             text = str(made["text"][i])
-            return text if phrase is None else f"{text} {phrase[0 if gender[i] == 'female' else 1]}"
+            return text if phrase is None else f"{text} {phrase[0 if gender[i] == 'F' else 1]}"
 
-        train, test = np.arange(640), np.arange(800, 1400)
-        with_phrase = np.random.default_rng(seed).random(1400) < 0.5
         bench = Bench(
             results, f"planted {name}", seed, encoder,
             train=([marked(i) if y[i] == first else made["text"][i] for i in train], y[train]),
@@ -252,11 +264,10 @@ def planted(arguments: argparse.Namespace, results: Results, seed: int) -> None:
                 [marked(i) if with_phrase[i] else made["text"][i] for i in train], y[train],
             ),
         )  # fmt: skip
-        words = set() if phrase is None else {w.strip("(),.'s").lower() for w in " ".join(phrase).split()}
-        judge = word_list_judge(words - {"she", "he", "with", ""})
+        judge = word_list_judge(words.split())
         for hookpoint in arguments.hookpoints:
             found = discover(
-                bench.texts, bench.y, encoder=encoder, corpus=synthetic_corpus(4000, random_state=seed),
+                bench.texts, bench.y, encoder=encoder, corpus=load_corpus(arguments.corpus)[: arguments.n_corpus],
                 sae={"embeddings": arguments.sae} if arguments.sae else None,
                 config={"general": {"n_steps": 400}, "special": {"n_steps": 150}},
                 hookpoint=hookpoint.split("+"), random_state=seed, cache_dir=arguments.cache, say=print,
@@ -282,6 +293,7 @@ def main() -> None:
         "--phrases", nargs="+", default=list(PHRASES), help="denver, profile, hospital or none."
     )
     parser.add_argument("--sae", default=None, help="An SAE of the embeddings that is taken as it is.")
+    parser.add_argument("--choices", default=None, help="Choices of a first round: measures the draws alone.")
     parser.add_argument("--cache", default=None)
     parser.add_argument("--page", default=None)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "discover.json")

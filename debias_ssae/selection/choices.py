@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
@@ -93,6 +94,10 @@ class Choices:
     def names(self) -> list[str]:
         """Names of the ticked cards."""
         return [card.name for cards in self.cards.values() for card in cards if card.tick]
+
+    def select(self, model: Any, hookpoint: str, sae: SparseAutoencoder, data: Any) -> np.ndarray:
+        """Return the ids ticked at ``hookpoint``: choices are what is known of an attribute (``SSAEDebiaser``)."""
+        return self.ids.get(hookpoint, np.array([], dtype=int))
 
     def __or__(self, later: "Choices") -> "Choices":
         """Both choices; where the later one names a latent again, it counts. Raises InputError for other SAEs."""
