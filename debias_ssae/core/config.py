@@ -183,7 +183,7 @@ class ActivationConfig(Settings):
     """auto: bfloat16 where the processor is faster with it, else float32."""
     token_budget: int = Field(default=2048, ge=1)
     """Tokens a batch, padding included; another number gives other last bits."""
-    max_length: int | None = Field(default=None, ge=2)
+    max_length: int | None = Field(default=None, ge=3)
     """Tokens a text, special ones included; None is the model's own limit."""
 
     @property

@@ -12,6 +12,7 @@ import torch
 from sklearn.utils import column_or_1d
 
 from debias_ssae.core.config import DebiasConfig, load_config, make_config
+from debias_ssae.core.device import pick_device
 from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.debiaser.matrix import MATRIX, MatrixEncoder
 from debias_ssae.debiaser.output import FROM_LABELS, check_output, labels_for_output, output_kind
@@ -118,7 +119,7 @@ def _read_matrix(
     data = FitData(
         X,
         y,
-        config,
+        _trained_on(debiaser.device, config),
         sensitive_features=z,
         n_latents=debiaser.n_latents,
         follows=follows,
@@ -275,9 +276,21 @@ def config_of(debiaser: "SSAEDebiaser") -> DebiasConfig:
 
 
 def _with_limits(config: DebiasConfig, encoder: ActivationEncoder) -> DebiasConfig:
-    """The settings with the encoder's own limits: training has to see of a text what transform sees."""
+    """The settings with the encoder's own limits and device: training has to see of a text what transform sees."""
     activations = {**config.activations.model_dump(), **encoder.limits}
+    where = encoder.language_model.device
+    config = _trained_on("auto" if where.type == pick_device().type else str(where), config)
     return make_config(DebiasConfig, {**config.model_dump(), "activations": activations}, "the encoder")
+
+
+def _trained_on(device: str, config: DebiasConfig) -> DebiasConfig:
+    """The settings with ``device`` wherever they leave the device of training open."""
+    changes = {
+        name: train.updated(device=device)
+        for name, train in (("general", config.general), ("special", config.special))
+        if train is not None and train.device == "auto" and device != "auto"
+    }
+    return config.model_copy(update=changes)
 
 
 def seed_of(state: Any) -> int | None:

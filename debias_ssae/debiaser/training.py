@@ -143,7 +143,9 @@ def learn_ssae(
     if corpus is None:
         logger.info("no corpus given: the SAE is trained on the %d training texts alone", len(texts))
     else:
-        nearest, record["retrieval"] = _retrieved(texts, corpus, held_out, config.retrieval, **options)
+        nearest, record["retrieval"] = _retrieved(
+            texts, corpus, held_out, config.retrieval, device=config.general.device, **options
+        )
         subdomain += nearest
     if general is None:
         pool = texts if corpus is None else without(corpus, held_out)
@@ -186,12 +188,14 @@ def _retrieved(
     *,
     random_state: int | None,
     cache_dir: str | Path | None,
+    device: str,
     progress: bool,
 ) -> tuple[list[str], dict[str, Any]]:
     """The texts of ``corpus`` nearest to ``texts``, and the report; kept under ``cache_dir``."""
 
     def find() -> tuple[np.ndarray, dict[str, Any]]:
         options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
+        options["device"] = device
         found = retrieve(texts, corpus, held_out=held_out, **options, **config.model_dump())
         return found.corpus_ids, found.report
 
@@ -199,7 +203,7 @@ def _retrieved(
         ids, report = find()
     else:
         key = [
-            embedder_id(config.embedder),
+            embedder_id(config.embedder, device),
             config,
             random_state,
             *map(texts_sha256, (texts, corpus, held_out)),

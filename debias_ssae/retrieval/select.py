@@ -81,6 +81,7 @@ def retrieve(
     rerank: Rerank | None = None,
     n_candidates: int | None = None,
     cache_dir: str | Path | None = None,
+    device: str = "auto",
     random_state: int | None = None,
     progress: bool = False,
 ) -> RetrievedTexts:
@@ -113,7 +114,8 @@ def retrieve(
     def embedded(some: Sequence[str], bar: bool = False) -> NDArray[np.float32]:
         if isinstance(some, PartOfTexts):
             return some.vectors(lambda whole: embedded(whole, bar))
-        return embed_texts(some, embedder, max_length=max_length, cache_dir=cache_dir, progress=bar)
+        options: dict[str, Any] = {"cache_dir": cache_dir, "device": device, "progress": bar}
+        return embed_texts(some, embedder, max_length=max_length, **options)
 
     seed_vectors = embedded(used)
     if vectors is None and method != "bm25":

@@ -122,3 +122,16 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch):
     limit = 0
     with pytest.raises(InputError, match="Memory does not hold one text"):
         embed(model, TEXTS[0])
+
+
+def test_the_device_reaches_training_and_retrieval(monkeypatch):
+    from debias_ssae import DebiasConfig, TrainConfig
+    from debias_ssae.debiaser import inputs
+
+    small = small_model("bert")
+    encoder = ActivationEncoder.from_model(small.module, small.tokenizer, dtype="float32")
+    config = DebiasConfig(special=TrainConfig(device="cuda:1"))
+    assert inputs._with_limits(config, encoder).general.device == "auto"  # the default is this very device
+    monkeypatch.setattr(inputs, "pick_device", lambda: torch.device("cuda"))
+    found = inputs._with_limits(config, encoder)
+    assert (found.general.device, found.special.device) == ("cpu", "cuda:1")
