@@ -3,11 +3,13 @@
     python benchmarks/sae_training.py --quick         # ratios, within 5 minutes
     python benchmarks/sae_training.py                 # all architectures, memory, final FVU
     python benchmarks/sae_training.py --device cuda   # the size for a GPU
+    python benchmarks/sae_training.py --quick --d-sae 8192 --k 4   # the shape of the default at MiniLM
 
 Rounds are interleaved: every engine takes a few steps in turn, and ratios are taken within a round. Time is
 CPU-seconds of the process on one thread (GPU: wall seconds); wall on two threads stands beside it. Rows are
 MiniLM's residual after its fourth block on general_corpus where DEBIAS_SSAE_DATA names the folder, else random.
-Writes benchmarks/results/sae_training[_quick|_cuda].json. Peers that are not installed are left out, saying so.
+Writes benchmarks/results/sae_training[_quick|_cuda][_WIDTH_K].json.
+Peers that are not installed are left out, saying so.
 """
 
 import argparse
@@ -207,7 +209,16 @@ def peak_memory(settings: Settings, names: list[str]) -> dict[str, float]:
     """Return MiB by which a process's peak grows over 5 steps, each engine in a process of its own."""
     peaks = {}
     for name in names:
-        command = [sys.executable, __file__, "--memory-of", name, "--d-sae", str(settings.d_sae)]
+        command = [
+            sys.executable,
+            __file__,
+            "--memory-of",
+            name,
+            "--d-sae",
+            str(settings.d_sae),
+            "--k",
+            str(settings.k),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             peaks[name] = float(done.stdout.strip().splitlines()[-1])
@@ -319,7 +330,7 @@ def measure(arguments: argparse.Namespace, parts: list[str], path: Path) -> dict
     """Measure the wanted parts; those that ``path`` holds from an earlier run stay."""
     rounds = arguments.rounds or (3 if arguments.quick else 5)
     result: dict[str, Any] = json.loads(path.read_text()) if path.exists() and arguments.parts else {}
-    settings = Settings(d_sae=arguments.d_sae, n_steps=5)
+    settings = Settings(d_sae=arguments.d_sae, k=arguments.k, n_steps=5)
     if arguments.device == "cuda":
         settings = Settings(2048, 65_536, 64, 8192, n_steps=5, device="cuda")
         rows, source = torch.randn(8 * settings.batch_size, settings.d_in, device="cuda"), "random normal"
@@ -378,15 +389,18 @@ def main() -> None:
     parser.add_argument("--fvu-rates", default="default,2e-3", help="learning rates of the peers")
     parser.add_argument("--fvu-of", default=",".join([OURS, *PEERS]), help="libraries")
     parser.add_argument("--d-sae", type=int, default=3072)
+    parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.memory_of:
-        memory_of(arguments.memory_of, Settings(d_sae=arguments.d_sae, n_steps=5))
+        memory_of(arguments.memory_of, Settings(d_sae=arguments.d_sae, k=arguments.k, n_steps=5))
         return
     brief = arguments.quick or arguments.device == "cuda"
     parts = (arguments.parts or ("speed" if brief else "speed,wall,memory,fvu")).split(",")
     suffix = "_cuda" if arguments.device == "cuda" else "_quick" if arguments.quick else ""
+    if (arguments.d_sae, arguments.k) != (3072, 32):
+        suffix += f"_{arguments.d_sae}_{arguments.k}"
     path = RESULTS / f"sae_training{suffix}.json"
     shown = {key: value for key, value in measure(arguments, parts, path).items() if key != "settings"}
     for part in ("one_thread_cpu", "two_threads_wall", "gpu_wall"):
