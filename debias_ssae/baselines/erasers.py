@@ -12,11 +12,11 @@ from debias_ssae.baselines.attribute import apply_attribute, read_attribute
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import (
     LinearEraser,
-    counterfactual,
+    fit_counterfactual,
     fit_inlp,
+    fit_leace,
+    fit_mean_difference,
     fit_splince,
-    leace,
-    mean_difference,
     sufficient_components,
 )
 from debias_ssae.model.encoder import ActivationEncoder
@@ -35,7 +35,7 @@ class LinearErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     Attributes
     ----------
     eraser_ : LinearEraser
-        Edits ``x - (x - center) left^T right``; fitted on standardised columns, since all-MiniLM-L6-v2 has some of
+        Edits ``x - (x - center) read^T write``; fitted on standardised columns, since all-MiniLM-L6-v2 has some of
         standard deviation 1e-33, where the rounding of a plain projection would be all that is left.
     values_ : tuple of str
         The attribute's values, in the order of their codes.
@@ -64,7 +64,7 @@ class LinearErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     @property
     def rank_(self) -> int:
         """How many directions are removed."""
-        return len(self.eraser_.left)
+        return len(self.eraser_.read)
 
     @abstractmethod
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
@@ -84,7 +84,7 @@ class MeanDifference(LinearErasure):
         self.conditional = conditional
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
-        return mean_difference(X, z, _classes(y, self.conditional))
+        return fit_mean_difference(X, z, _classes(y, self.conditional))
 
 
 class LEACE(LinearErasure):
@@ -111,7 +111,7 @@ class LEACE(LinearErasure):
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
         options = {"shrinkage": self.shrinkage, "constrain_trace": self.constrain_trace}
-        return leace(X, z, _classes(y, self.conditional), **options)
+        return fit_leace(X, z, _classes(y, self.conditional), **options)
 
 
 class INLP(LinearErasure):
@@ -226,7 +226,7 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         self.probe_accuracies_: dict[int, float] = {}
         if n == "auto":
             n, self.probe_accuracies_ = sufficient_components(X, other, self.random_state)
-        self.eraser_ = counterfactual(X, other, int(n))
+        self.eraser_ = fit_counterfactual(X, other, int(n))
         return self
 
     def transform(self, X: Any) -> np.ndarray:

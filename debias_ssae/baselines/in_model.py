@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from debias_ssae.baselines.attribute import read_attribute
 from debias_ssae.baselines.erasers import text_tags
 from debias_ssae.core.errors import InputError
-from debias_ssae.erase import leace
+from debias_ssae.erase import fit_leace
 from debias_ssae.model import LanguageModel, embed, harvest
 from debias_ssae.model.encoder import ActivationEncoder, Edit
 from debias_ssae.model.forward import tokenize
@@ -31,22 +31,22 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class LinearEdit:
-    """An edit of activations at one hookpoint: ``x - (x - center) left^T right``."""
+    """An edit of activations at one hookpoint: ``x - (x - center) read^T write``."""
 
-    left: Tensor
-    right: Tensor
+    read: Tensor
+    write: Tensor
     center: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the edited activations ``[n, d]``."""
-        left, right, center = (part.to(x.device, x.dtype) for part in (self.left, self.right, self.center))
-        return x - (x - center) @ left.T @ right
+        read, write, center = (part.to(x.device, x.dtype) for part in (self.read, self.write, self.center))
+        return x - (x - center) @ read.T @ write
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the edit, for caches of what comes out of an edited model."""
         digest = hashlib.sha256()
-        for part in (self.left, self.right, self.center):
+        for part in (self.read, self.write, self.center):
             digest.update(np.ascontiguousarray(part.numpy()).tobytes())
         return f"linear-edit:{digest.hexdigest()}"
 
@@ -133,8 +133,8 @@ class BlockErasure(_EditedEncoder):
             options = {"edits": {**(self.encoder.edits or {}), **found}, **self.encoder.limits}
             rows = harvest(model, [texts[i] for i in known], hookpoint, **options)
             owner = known[rows.text_ids.numpy()]
-            fitted = leace(rows.x.double().numpy(), z[owner], None if labels is None else labels[owner])
-            parts = (fitted.left, fitted.right, fitted.center)
+            fitted = fit_leace(rows.x.double().numpy(), z[owner], None if labels is None else labels[owner])
+            parts = (fitted.read, fitted.write, fitted.center)
             found[hookpoint] = LinearEdit(*(torch.from_numpy(part).float() for part in parts))
         self.edits_ = found
         return self

@@ -221,8 +221,9 @@ def _heads(
 ) -> Iterator[tuple[str, str, Head, np.ndarray | None]]:
     """Kind of head, what is said of the representation, the head, and a shift of the representation before it."""
     if used.what == "predict":
-        C = getattr(_last(used.estimator), "C_", None)
-        yield "retrained", "", Head(_Own(), C, "own"), None
+        last = _last(used.estimator)
+        rule = "cv" if getattr(last, "C", None) == "auto" else "own"
+        yield "retrained", "", Head(_Own(), getattr(last, "C_", None), rule), None
         return
     if is_plain:
         yield from (("retrained", "", one, None) for one in plain.heads)

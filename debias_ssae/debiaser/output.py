@@ -15,18 +15,18 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.erase import (
     LatentEraser,
     LinearEraser,
-    counterfactual,
-    displacement,
+    fit_counterfactual,
+    fit_displacement,
+    fit_leace,
+    fit_mean_difference,
     joined,
-    leace,
-    mean_difference,
 )
 from debias_ssae.selection.attribute import AnnotatedTexts, Encoder, FitData, Nothing, Words, members
 from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
 from debias_ssae.selection.select import Linear
 from debias_ssae.text.concept import Concept
 
-FROM_LABELS: dict[str, Linear] = {"mean_difference": mean_difference, "leace": leace}
+FROM_LABELS: dict[str, Linear] = {"mean_difference": fit_mean_difference, "leace": fit_leace}
 """Output erasers that are fitted on labels of the attribute."""
 KINDS = ("counterfactual", "displacement", *FROM_LABELS)
 
@@ -186,18 +186,18 @@ def _samples(
 def fit_eraser(kind: str, samples: Samples) -> LinearEraser:
     """Fit one of KINDS on ``samples``. Raises InputError where they leave nothing to learn from."""
     if kind == "displacement":
-        return displacement(samples.plain, samples.edited)
+        return fit_displacement(samples.plain, samples.edited)
     z = np.asarray(samples.z)
     if kind == "counterfactual":
         # of the plain model, since after the edit little is left of the listed words: the direction is there to
         # catch what the list does not name
         a, b = np.split(samples.plain, 2)
-        return counterfactual(a, b, len(np.unique(z)) - 1)
+        return fit_counterfactual(a, b, len(np.unique(z)) - 1)
     if kind == "leace":
-        return leace(samples.edited, z, samples.y)
-    eraser = mean_difference(samples.plain, z, samples.y, edited=samples.edited)
+        return fit_leace(samples.edited, z, samples.y)
+    eraser = fit_mean_difference(samples.plain, z, samples.y, edited=samples.edited)
     n_values, d = len(np.unique(z)), samples.plain.shape[1]
-    if n_values > 2 and len(eraser.left) >= d:
+    if n_values > 2 and len(eraser.read) >= d:
         raise InputError(
             f"the means of {n_values} attribute values differ in all {d} dimensions, so "
             'output_eraser="mean_difference" would leave nothing; merge values, or use output_eraser=None'

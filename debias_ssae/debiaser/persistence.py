@@ -300,7 +300,7 @@ def _check_shapes(debiaser: "SSAEDebiaser", width: int) -> None:
     eraser = debiaser.output_eraser_
     shapes = [] if debiaser.shift_ is None else [debiaser.shift_.shape[-1]]
     if isinstance(eraser, LinearEraser):
-        shapes += [eraser.left.shape[-1], eraser.right.shape[-1], eraser.center.shape[-1]]
+        shapes += [eraser.read.shape[-1], eraser.write.shape[-1], eraser.center.shape[-1]]
     if isinstance(debiaser.encoder_, MatrixEncoder):
         shapes += [one.sae.cfg.d_in for one in debiaser.interventions_.values()]
     if any(shape != width for shape in shapes):

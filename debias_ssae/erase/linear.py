@@ -10,24 +10,24 @@ from debias_ssae.core.errors import InputError, MissingExtraError
 from debias_ssae.core.stats.heads import quiet
 
 DISPLACED, MOST_DISPLACED = 0.9, 4
-"""Share of the movement that ``displacement`` projects out, and by how many directions at most."""
+"""Share of the movement that ``fit_displacement`` projects out, and by how many directions at most."""
 
 
 @dataclass(frozen=True)
 class LinearEraser:
-    """``x -> x - (x - center) @ left.T @ right`` on rows ``[n, d]``; ``left`` and ``right`` are ``[k, d]``, float64.
+    """``x -> x - (x - center) @ read.T @ write`` on rows ``[n, d]``; read and write directions ``[k, d]``, float64.
 
     They are fitted on standardised columns and hold the scale: a column of tiny spread would else be left with
     nothing but the rounding of the others.
     """
 
-    left: np.ndarray
-    right: np.ndarray
+    read: np.ndarray
+    write: np.ndarray
     center: np.ndarray
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return edited rows in the dtype that came in."""
-        return (x - (x - self.center) @ self.left.T @ self.right).astype(x.dtype)
+        return (x - (x - self.center) @ self.read.T @ self.write).astype(x.dtype)
 
 
 def spread(rows: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def orthonormal(columns: np.ndarray, tol: float = 1e-6) -> np.ndarray:
     return basis
 
 
-def counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> LinearEraser:
+def fit_counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> LinearEraser:
     """Project out the principal directions of (b - a), rows ``[n, d]`` of texts in both versions.
 
     The mean of both versions is kept in place, so that a deployed classifier keeps its intercept. Raises
@@ -72,7 +72,9 @@ def counterfactual(a: np.ndarray, b: np.ndarray, n_components: int = 1) -> Linea
     return LinearEraser(basis * inverse(scale), basis * scale, center)
 
 
-def displacement(plain: np.ndarray, edited: np.ndarray, *, n_components: int | None = None) -> LinearEraser:
+def fit_displacement(
+    plain: np.ndarray, edited: np.ndarray, *, n_components: int | None = None
+) -> LinearEraser:
     """Project out the principal directions of what the edit moved, rows ``[n, d]`` without and with the edit.
 
     It needs no label and no word: where the edit moved the texts, the attribute is. By default the directions that
@@ -97,14 +99,14 @@ def joined(erasers: Sequence[LinearEraser], x: np.ndarray) -> LinearEraser:
     smallest move in units of the columns of ``x [n, d]``.
     """
     scale, mean = spread(x), x.mean(axis=0, dtype=np.float64)
-    reads = np.concatenate([one.left for one in erasers])
-    wanted = np.concatenate([one.left @ one.center for one in erasers])
+    reads = np.concatenate([one.read for one in erasers])
+    wanted = np.concatenate([one.read @ one.center for one in erasers])
     basis = orthonormal((reads * scale).T)
     along = np.linalg.lstsq((reads * scale) @ basis, wanted - reads @ mean, rcond=None)[0]
     return LinearEraser(basis.T * inverse(scale), basis.T * scale, mean + scale * (basis @ along))
 
 
-def mean_difference(
+def fit_mean_difference(
     x: np.ndarray, z: np.ndarray, y: np.ndarray | None = None, *, edited: np.ndarray | None = None
 ) -> LinearEraser:
     """Project out the differences between the groups' means, for rows ``[n, d]`` and attribute codes ``[n]``.
@@ -142,7 +144,7 @@ def _apart(rows: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> tuple[np.nd
     return orthonormal(pulls.T / len(rows)).T, center
 
 
-def leace(
+def fit_leace(
     x: np.ndarray,
     z: np.ndarray,
     y: np.ndarray | None = None,
@@ -174,9 +176,9 @@ def leace(
         shrinkage=shrinkage,
         constrain_cov_trace=constrain_trace,
     )
-    left, right = fitted.proj_right.numpy(), fitted.proj_left.numpy().T
-    used = np.abs(right).sum(axis=1) > 0
-    return LinearEraser(left[used] * inverse(scale), right[used] * scale, center)
+    read, write = fitted.proj_right.numpy(), fitted.proj_left.numpy().T
+    used = np.abs(write).sum(axis=1) > 0
+    return LinearEraser(read[used] * inverse(scale), write[used] * scale, center)
 
 
 def within_classes(Z: np.ndarray, y: np.ndarray | None) -> np.ndarray:

@@ -92,7 +92,7 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     for hookpoint, part in debiaser.interventions_.items():
         rows[f"at `{hookpoint}`"] = f"{len(part.selection.ids)} of {part.sae.cfg.d_sae} latents removed"
     eraser, kind = debiaser.output_eraser_, str(debiaser.output_kind_).replace("_", " ")
-    rows["output eraser"] = f"{kind}, rank {len(eraser.left)}" if isinstance(eraser, LinearEraser) else "none"
+    rows["output eraser"] = f"{kind}, rank {len(eraser.read)}" if isinstance(eraser, LinearEraser) else "none"
     dates = [
         part.record["review"]["date"] for part in debiaser.interventions_.values() if "review" in part.record
     ]

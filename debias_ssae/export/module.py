@@ -116,7 +116,7 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
             eraser.save(goal / ERASERS / f"{hookpoint}.safetensors")
         arrays = {} if self.shift is None else {"shift": self.shift}
         if self.output_eraser is not None:
-            names = ("left", "right", "center")
+            names = ("read", "write", "center")
             arrays |= {
                 f"output_eraser.{n}": np.ascontiguousarray(getattr(self.output_eraser, n), np.float64)
                 for n in names

@@ -188,7 +188,7 @@ def test_attribute_is_routed_through_a_pipeline() -> None:
         pipeline = make_pipeline(eraser, LogisticRegression()).fit(X, y, sensitive_features=z)
         assert pipeline.predict(X).shape == (N,)
     direct = LEACE().fit(X, y, sensitive_features=z)
-    np.testing.assert_allclose(pipeline[0].eraser_.left, direct.eraser_.left)
+    np.testing.assert_allclose(pipeline[0].eraser_.read, direct.eraser_.read)
 
 
 def test_an_attribute_that_nothing_depends_on_leaves_splince_idle() -> None:

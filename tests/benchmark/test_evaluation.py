@@ -47,7 +47,8 @@ def test_which_heads_see_what(seed: tuple[Protocol, Plain]) -> None:
 
     rules = {"logistic cv", "logistic fixed", "logistic group", "mlp fixed"}
     assert kinds("erm", "none") == {("retrained", False, rule) for rule in rules}
-    assert kinds("oracle", "labelled") == {("retrained", False, "logistic own")}
+    assert kinds("oracle", "labelled") == {("retrained", False, "logistic cv")}
+    assert kinds("dfr", "labelled") == {("retrained", False, "logistic own")}
     edited = {("retrained", False), ("frozen", False), ("frozen", True)}
     assert kinds("scrub", "concept") == {(*one, rule) for one in edited for rule in rules}
     assert kinds("concept_bottleneck", "none") == {("retrained", False, rule) for rule in rules}, (

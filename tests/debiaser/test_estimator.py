@@ -371,7 +371,7 @@ def test_several_attributes_are_removed_together(small_encoder, texts) -> None: 
             both.transform([getattr(pair, side) for pair in one.concept_.counterfactual_pairs(texts)])
             for side in ("text_a", "text_b")
         )
-        direction = one.output_eraser_.left[0]
+        direction = one.output_eraser_.read[0]
         assert np.abs(((b - a) @ direction).mean()) < 1e-3 * np.abs(both.transform(texts) @ direction).mean()
 
 

@@ -8,7 +8,7 @@ import pytest
 from debias_ssae.core.config import DebiasConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser.output import fit_output
-from debias_ssae.erase import LinearEraser, displacement, joined, mean_difference
+from debias_ssae.erase import LinearEraser, fit_displacement, fit_mean_difference, joined
 from debias_ssae.selection.attribute import AnnotatedTexts, FitData
 
 rng = np.random.default_rng(0)
@@ -38,13 +38,13 @@ def fit(z: np.ndarray, y: np.ndarray | None = None, *, encoder: Any = None, **se
 
 def test_rare_values_cost_no_direction() -> None:
     z = np.array(["a", "b"] * 95 + ["c"] * 10)
-    assert len(fit(z).left) == 1
-    assert len(fit(z, min_cell=10).left) == 2
+    assert len(fit(z).read) == 1
+    assert len(fit(z, min_cell=10).read) == 2
 
 
 def test_rare_values_are_taken_where_there_is_nothing_else() -> None:
     z = np.array(["a"] * 190 + ["b"] * 10)
-    assert len(fit(z).left) == 1
+    assert len(fit(z).read) == 1
 
 
 def test_plain_and_edited_are_asked_for_the_same_rows_of_every_cell() -> None:
@@ -68,13 +68,13 @@ def test_more_values_than_dimensions_are_refused() -> None:
 def test_joined_erasers_leave_nothing_that_either_reads() -> None:
     a, b = rng.integers(0, 2, 200), rng.integers(0, 2, 200)
     rows = X + 3 * a[:, None] * rng.normal(size=6) + 3 * b[:, None] * rng.normal(size=6)
-    one, other = mean_difference(rows, a), mean_difference(rows, b)
+    one, other = fit_mean_difference(rows, a), fit_mean_difference(rows, b)
     left = joined([one, other], rows)(rows)
     for eraser in (one, other):
-        wanted = np.tile(eraser.left @ eraser.center, (200, 1))
-        assert np.allclose(left @ eraser.left.T, wanted, atol=1e-6)
+        wanted = np.tile(eraser.read @ eraser.center, (200, 1))
+        assert np.allclose(left @ eraser.read.T, wanted, atol=1e-6)
     after = other(one(rows))
-    assert not np.allclose(after @ one.left.T, one.left @ one.center, atol=1e-3), (
+    assert not np.allclose(after @ one.read.T, one.read @ one.center, atol=1e-3), (
         "one after the other brings it back"
     )
     assert np.allclose(joined([one], rows)(rows), one(rows), atol=1e-5)
@@ -84,10 +84,10 @@ def test_displacement_takes_out_where_the_edit_moved_and_nothing_else() -> None:
     direction = np.array([1.0, -1, 0, 0, 0, 0])
     plain = X + rng.normal(size=(200, 1)) * direction
     edited = plain - rng.exponential(1, size=(200, 1)) * direction
-    eraser = displacement(plain, edited)
-    assert len(eraser.left) == 1
+    eraser = fit_displacement(plain, edited)
+    assert len(eraser.read) == 1
     left = eraser(edited)
     assert np.allclose(left[:, 2:], edited[:, 2:], atol=1e-6)
-    assert np.std(left @ eraser.left[0]) < 1e-6 * np.std(plain @ eraser.left[0])
+    assert np.std(left @ eraser.read[0]) < 1e-6 * np.std(plain @ eraser.read[0])
     with pytest.raises(InputError, match="moved no training text"):
-        displacement(plain, plain)
+        fit_displacement(plain, plain)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.erase import LinearEraser, counterfactual, leace, mean_difference
+from debias_ssae.erase import LinearEraser, fit_counterfactual, fit_leace, fit_mean_difference
 
 rng = np.random.default_rng(0)
 z = rng.integers(0, 2, 600)
@@ -23,7 +23,7 @@ def probe_of(x: np.ndarray, groups: np.ndarray) -> float:
 
 
 def test_leace_erases_what_a_probe_could_read() -> None:
-    eraser = leace(X, z)
+    eraser = fit_leace(X, z)
     assert probe(X) > 0.9
     assert probe(eraser(X)) < 0.56
     assert np.allclose(eraser(X)[z == 0].mean(0), eraser(X)[z == 1].mean(0), atol=1e-3)
@@ -33,7 +33,7 @@ def test_leace_erases_what_a_probe_could_read() -> None:
 def test_counterfactual_subspace_removes_the_differences() -> None:
     direction = rng.normal(size=10)
     differences = np.outer(rng.normal(size=600), direction)
-    eraser = counterfactual(X, X + differences)
+    eraser = fit_counterfactual(X, X + differences)
     middle = X + differences / 2
     assert np.allclose(eraser(X + differences), eraser(X), atol=1e-4)
     assert np.allclose(eraser(middle).mean(0), middle.mean(0), atol=1e-4)
@@ -42,8 +42,8 @@ def test_counterfactual_subspace_removes_the_differences() -> None:
 
 def test_as_many_directions_as_asked_for() -> None:
     differences = rng.normal(size=(600, 3)) @ rng.normal(size=(3, 10))
-    assert len(counterfactual(X, X + differences, 2).left) == 2
-    eraser = counterfactual(X, X + differences, 3)
+    assert len(fit_counterfactual(X, X + differences, 2).read) == 2
+    eraser = fit_counterfactual(X, X + differences, 3)
     assert np.allclose(eraser(X + differences), eraser(X), atol=1e-4)
 
 
@@ -54,7 +54,7 @@ def test_mean_difference_looks_inside_classes_and_sets_rows_midway() -> None:
     rows = rng.normal(size=(4000, 3)) * 0.1
     rows[:, 0] += y
     rows[:, 1] += who
-    given, marginal = mean_difference(rows, who, y)(rows), mean_difference(rows, who)(rows)
+    given, marginal = fit_mean_difference(rows, who, y)(rows), fit_mean_difference(rows, who)(rows)
     assert abs(np.diff([given[y == c, 0].mean() for c in (0, 1)])[0]) > 0.95
     assert abs(np.diff([marginal[y == c, 0].mean() for c in (0, 1)])[0]) < 0.6
     gaps = [given[(y == c) & (who == 1)].mean(0) - given[(y == c) & (who == 0)].mean(0) for c in (0, 1)]
@@ -66,8 +66,8 @@ def test_mean_difference_looks_inside_classes_and_sets_rows_midway() -> None:
 def test_mean_difference_leaves_no_group_mean_apart(values: int) -> None:
     groups = rng.integers(0, values, 600)
     rows = X + np.eye(10)[groups]
-    eraser = mean_difference(rows, groups)
-    assert len(eraser.left) == values - 1
+    eraser = fit_mean_difference(rows, groups)
+    assert len(eraser.read) == values - 1
     means = np.stack([eraser(rows)[groups == g].mean(0) for g in range(values)])
     assert np.allclose(means, means[0], atol=1e-6)
     assert probe_of(rows, groups) > probe_of(eraser(rows), groups) + 0.2
@@ -76,32 +76,32 @@ def test_mean_difference_leaves_no_group_mean_apart(values: int) -> None:
 def test_mean_difference_takes_what_an_edit_leaves_as_well() -> None:
     """The plain direction is gone from any rows, and no group mean is apart in the edited ones."""
     edited = X @ rng.normal(size=(10, 10)) / 3
-    eraser = mean_difference(X, z, edited=edited)
-    assert len(eraser.left) == 2
-    assert np.allclose(eraser.left @ eraser.right.T, np.eye(2), atol=1e-9)
+    eraser = fit_mean_difference(X, z, edited=edited)
+    assert len(eraser.read) == 2
+    assert np.allclose(eraser.read @ eraser.write.T, np.eye(2), atol=1e-9)
     a, b = (eraser(edited)[z == g].mean(0) for g in (0, 1))
     assert np.allclose(a, b, atol=1e-6)
-    alone = mean_difference(X, z)
-    assert np.ptp(eraser(X) @ alone.left[0]) < 1e-5
-    assert np.allclose(eraser(X)[0] @ alone.left[0], alone(X)[0] @ alone.left[0], atol=1e-5)
+    alone = fit_mean_difference(X, z)
+    assert np.ptp(eraser(X) @ alone.read[0]) < 1e-5
+    assert np.allclose(eraser(X)[0] @ alone.read[0], alone(X)[0] @ alone.read[0], atol=1e-5)
 
 
 def test_nothing_differs_where_no_class_holds_two_groups() -> None:
-    assert np.array_equal(mean_difference(X, z, z)(X), X)
+    assert np.array_equal(fit_mean_difference(X, z, z)(X), X)
 
 
 @pytest.mark.parametrize("n", [4, 0])
 def test_no_differences(n: int) -> None:
     with pytest.raises(InputError, match="do not occur"):
-        counterfactual(X[:n], X[:n])
+        fit_counterfactual(X[:n], X[:n])
 
 
 @pytest.mark.parametrize(
     "fit",
     [
-        lambda x: leace(x, z),
-        lambda x: mean_difference(x, z),
-        lambda x: counterfactual(x[:300], x[300:]),
+        lambda x: fit_leace(x, z),
+        lambda x: fit_mean_difference(x, z),
+        lambda x: fit_counterfactual(x[:300], x[300:]),
     ],
 )
 def test_a_column_of_tiny_spread_is_not_left_with_rounding(fit: Callable[[np.ndarray], LinearEraser]) -> None:
@@ -111,7 +111,7 @@ def test_a_column_of_tiny_spread_is_not_left_with_rounding(fit: Callable[[np.nda
     assert np.allclose(fit(tiny)(tiny) / scale, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("fit", [lambda x: leace(x, z), lambda x: mean_difference(x, z)])
+@pytest.mark.parametrize("fit", [lambda x: fit_leace(x, z), lambda x: fit_mean_difference(x, z)])
 def test_constant_columns_stay_the_same_bits(fit: Callable[[np.ndarray], LinearEraser]) -> None:
     """Rounding of 1e-17 there would tell the attribute to a head that standardises."""
     held = X.astype(np.float64)

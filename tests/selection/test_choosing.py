@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.erase import mean_difference
+from debias_ssae.erase import fit_mean_difference
 from debias_ssae.selection import removal_score, smallest_sufficient
 from debias_ssae.selection.select import _spectrum
 
@@ -180,7 +180,7 @@ def test_a_score_costs_about_a_second_at_full_size() -> None:
 def test_what_a_linear_eraser_takes_needs_no_latents() -> None:
     X, latents, W_dec, z, y = planted(64)
     alone = removal_score(X, latents, W_dec, z, y, random_state=0)
-    followed = removal_score(X, latents, W_dec, z, y, output_eraser=mean_difference, random_state=0)
+    followed = removal_score(X, latents, W_dec, z, y, output_eraser=fit_mean_difference, random_state=0)
     assert alone(np.arange(8)).mean() > 0.3 > 0.05 > followed(np.arange(8)).mean()
     assert smallest_sufficient(np.arange(D_SAE - 1), followed).n == 8
     assert smallest_sufficient(np.arange(D_SAE - 1), alone).n == 64
