@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -159,6 +160,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         self._forget()
         if self.encoder is None:
+            if _are_texts(X):
+                raise InputError('X holds texts, but encoder is None; name one: SSAEDebiaser("minilm", ...)')
             X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         spec, data = read_fit(self, X, y, sensitive_features, exclude)
         if isinstance(spec.attribute, Nothing):
@@ -363,6 +366,11 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             tags.input_tags.two_d_array = False
         tags.transformer_tags.preserves_dtype = ["float64", "float32"] if self.encoder is None else []
         return tags
+
+
+def _are_texts(X: Any) -> bool:
+    is_flat = isinstance(X, list | tuple | np.ndarray | pd.Series) and getattr(X, "ndim", 1) == 1
+    return is_flat and len(X) > 0 and all(isinstance(x, str) for x in X)
 
 
 def _removed(one: Intervention) -> dict[str, Any]:

@@ -112,6 +112,11 @@ def test_labels_are_looked_at_before_a_matrix_trains(y: Any, z: Any, message: st
         SSAEDebiaser(config=CONFIG).fit(X, sensitive_features=np.arange(40) % 2)
 
 
+def test_texts_without_an_encoder_name_the_parameter_that_was_forgotten(texts: list[str]) -> None:
+    with pytest.raises(InputError, match="encoder is None; name one"):
+        SSAEDebiaser(attribute="gender").fit(texts)
+
+
 def test_a_fit_that_fails_takes_the_earlier_one_with_it(texts: list[str]) -> None:
     X = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
     debiaser = SSAEDebiaser(config=CONFIG, random_state=0).fit(X, sensitive_features=X[:, 0] > 0)
