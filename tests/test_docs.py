@@ -123,7 +123,7 @@ def test_every_method_of_the_benchmark_is_described() -> None:
 
 
 def test_contributing_lists_the_folders_in_the_order_of_imports() -> None:
-    from tests.test_floors import ORDER
+    from test_floors import ORDER
 
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^\| `(\w+)/` \| ", page, re.M)[: len(ORDER)]) == ORDER
