@@ -1,10 +1,9 @@
 """Accuracy against how many latents are removed, and how strongly; random latents beside.
 
 python benchmarks/curves.py --data bios.parquet --corpus corpus.parquet --out results/curves --jobs 2
-python benchmarks/sweep_tables.py curves results/curves/curves.json    # writes the table into docs/benchmark.md
 
-Told the whole list of words; heads with C by cross-validation. An SAE is trained once for each seed and kept in the
-cache, so a point costs a selection and a pass over the seed's texts.
+Writes OUT/curves.json and prints worst-group accuracies. Told the whole list of words; heads with C by cross-validation.
+An SAE is trained once for each seed and kept in the cache, so a point costs a selection and a pass over the seed's texts.
 """
 
 import argparse
@@ -89,6 +88,8 @@ def main() -> None:
             )
     head = {name: results[name] for name in ("config", "versions", "data", "concept", "made")}
     write_json(Path(given.out) / "curves.json", {**head, "curves": rows})
+    for row in rows:
+        print(f"{row['method']:>15} {row['value']:6g}  {row['head']:<18} {row['worst_group_accuracy']:.3f}")
 
 
 if __name__ == "__main__":

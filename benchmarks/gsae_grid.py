@@ -1,10 +1,10 @@
 """Where does specialising pay? The general SAE against the specialised one, over settings fixed beforehand.
 
 python benchmarks/gsae_grid.py --data bios.parquet --corpus corpus.parquet --out results/grid --jobs 2
-python benchmarks/sweep_tables.py gsae_grid results/grid/grid.json    # writes the tables into docs/benchmark.md
 
-In each setting the same number of latents is removed from four SAEs: gsae; gsae_continued, trained on for as many steps
-as the specialising takes; ssae_erm, specialised with the mean loss; ssae, with TERM's tilt.
+Writes OUT/grid.json and prints the paired differences. In each setting the same number of latents is removed from four
+SAEs: gsae; gsae_continued, trained on for as many steps as the specialising takes; ssae_erm, specialised with the mean
+loss; ssae, with TERM's tilt.
 """
 
 import argparse
@@ -182,6 +182,7 @@ def main() -> None:
     )
     made = {**results["made"], "command": shlex.join(["python", *sys.argv])}
     made["processor_seconds"] = sum(one["made"]["processor_seconds"] for one, _ in found.values())
+    records = differences({name: frame for name, (_, frame) in found.items()}, summaries)
     write_json(
         Path(given.out) / "grid.json",
         {
@@ -195,9 +196,14 @@ def main() -> None:
                 for name, summary in summaries.items()
                 for row in usual(summary)
             ],
-            "differences": differences({name: frame for name, (_, frame) in found.items()}, summaries),
+            "differences": records,
         },
     )
+    for one in records:
+        print(
+            f"{one['setting']:<24} {one['head']:<18} ssae - {one['against']:<14} {one['difference']:+.3f} "
+            f"({one['ci_low']:+.3f} to {one['ci_high']:+.3f}), p after Holm {one['p_holm']:.2f}"
+        )
 
 
 if __name__ == "__main__":
