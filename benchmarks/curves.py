@@ -2,8 +2,8 @@
 
 python benchmarks/curves.py --data bios.parquet --corpus corpus.parquet --out results/curves --jobs 2
 
-Writes OUT/curves.json and prints worst-group accuracies. Told the whole list of words; heads with C by cross-validation.
-An SAE is trained once for each seed and kept in the cache, so a point costs a selection and a pass over the seed's texts.
+Writes OUT/curves.json and prints worst-group accuracies. Told the whole list of words; heads with C by
+cross-validation. An SAE is trained once for each seed and kept in the cache, so a point costs a selection and a pass.
 """
 
 import argparse
