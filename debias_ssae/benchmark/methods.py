@@ -66,7 +66,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Method:
-    """How an estimator is made, what it may be told of the attribute, and which texts ``fit`` gets."""
+    """How an estimator is made, which supervision it takes, and which texts ``fit`` gets."""
 
     make: Callable[[Context], Any]
     regimes: tuple[str, ...]

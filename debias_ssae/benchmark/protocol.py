@@ -1,4 +1,4 @@
-"""Who trains the head, who describes the attribute, who is tested, and what a method is told of the attribute."""
+"""Who trains the head, who describes the attribute, who is tested, and which supervision a method gets."""
 
 import hashlib
 import json
@@ -346,7 +346,7 @@ def _check_words(concept: Concept | None, texts: Sequence[str], z: np.ndarray) -
     if concept is not None and concept.pairs and association(concept, texts, z) < LEAST_ASSOCIATION:
         logger.warning(
             "the words of the concept %r do not go with the attribute's values in these texts: methods that are "
-            "told words are told of another attribute",
+            "given words learn of another attribute",
             concept.name,
         )
 

@@ -301,7 +301,7 @@ class BenchmarkConfig(Settings):
     """Whether the head learns from each class's majority cell alone, or from a plain sample."""
     methods: tuple[str, ...] = ("erm", "oracle", "scrub", "mean_diff", "ssae_default")
     regimes: tuple[str, ...] = ()
-    """What methods are told of the attribute: none, labelled, labelled_gap, labelled_head, labelled_all, concept,
+    """The supervision that methods get: none, labelled, labelled_gap, labelled_head, labelled_all, concept,
     and concept_NAME for each short list; () is every one that can be."""
     short_concepts: dict[str, str | list[str] | list[list[str]]] | None = None
     """Short lists by name: a section of the concept, two words, or pairs of words. None is, for gender, its

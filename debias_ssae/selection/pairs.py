@@ -37,7 +37,7 @@ def counterfactual_contrast(
     """Score latents by the signed change between counterfactual pairs, in context.
 
     For each swapped word, the difference of the latents' mean over its tokens: value b minus value a. The score
-    is the absolute mean over all swapped words of at most ``max_texts`` texts, so a latent that answers to
+    is the absolute mean over all swapped words of at most ``max_texts`` texts, so a latent that responds to
     whichever word happens to stand there cancels out. Of more than two values, each is set against the values that
     stood in its place (the mean change towards it), and the largest over values counts, as with labels.
 
@@ -231,7 +231,7 @@ _ALIKE = 10
 def random_swaps(texts: Sequence[str], concept: Concept, *, random_state: int | None = None) -> Concept:
     """Return a concept of N_SWAPS pairs of other words that occur, together, about as often in ``texts`` as its own.
 
-    Many pairs, so that no meaning adds up: what answers to these answers to any change of words. Raises
+    Many pairs, so that no meaning adds up: what responds to these responds to any change of words. Raises
     InputError when the texts have too few words.
     """
     counts = Counter(word for text in texts for word in re.findall(r"[^\W\d_]+", text.casefold()))
