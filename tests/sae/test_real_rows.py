@@ -13,7 +13,9 @@ from debias_ssae.text import load_corpus
 @pytest.fixture(scope="module")
 def rows(data_dir):
     texts = load_corpus(data_dir / "general_corpus" / "data.parquet")[::40]
-    return torch.cat(list(stream_rows(load_model("minilm"), texts, "embeddings")))
+    found = torch.cat(list(stream_rows(load_model("minilm"), texts, "embeddings")))
+    # the corpus comes source by source: what is held out is to be like what is trained on
+    return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))]
 
 
 @pytest.mark.slow
