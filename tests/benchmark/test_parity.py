@@ -50,7 +50,7 @@ def case(
     )
     y, z = (table[name].to_numpy(str) for name in ("target", "sensitive"))
     split = make_split(y, z, n_test=60, n_attribute=60, max_head=150, random_state=0)
-    wiki = pd.read_parquet(data_dir / "wiki_bios" / "data.parquet").head(400)
+    wiki = pd.read_parquet(data_dir / "wiki_bios" / "data.parquet").sample(400, random_state=0)
     other = pd.DataFrame({"text": wiki["text"], "sensitive": wiki["gender"]}).dropna()
     corpus = pd.read_parquet(data_dir / "general_corpus" / "data.parquet", columns=["text"]).text.head(1000)
     return config, table, split, corpus.tolist(), other

@@ -135,7 +135,7 @@ def test_benchmark_on_a_users_table(minilm, folder: Path) -> None:  # type: igno
         *("--out", folder / "results", "--quiet"),
     )
     assert code == 0, output
-    assert "erm" in output
+    assert "ssae" in output
     results = json.loads((folder / "results" / "results.json").read_text())
     assert len(results["data"]["sha256"]) == 64
     assert results["config"]["seeds"] == 1
@@ -239,7 +239,7 @@ def test_fit_needs_to_know_what_to_remove(folder: Path) -> None:
     ("arguments", "message"),
     [
         (("transform", "nowhere", "--data", "train.csv", "--out", "X.txt"), "ends in .parquet or .csv"),
-        (("transform", "nowhere", "--data", "train.csv", "--out", "X.csv"), "no manifest.json"),
+        (("transform", "nowhere", "--data", "train.csv", "--out", "X.csv"), "There is no model nowhere"),
         (("benchmark", "table", "--out", "r"), "needs --data"),
         (("benchmark", "--out", "r", "--professions", "nurse"), "at least two"),
         (("benchmark", "--data", "train.csv", "--out", "r", "--seeds", "0"), "seeds"),
@@ -274,6 +274,6 @@ def test_demo(minilm, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  #
     monkeypatch.setattr("debias_ssae.cli.demo.N_CORPUS", 100)
     code, output = invoke("demo", "--out", folder / "demo", "--quiet")
     assert code == 0, output
-    for name in ("erm", "ssae", "oracle", "report.html", "results.json"):
+    for name in ("ssae", "worst group", "report.html", "results.json"):
         assert name in output
     assert (folder / "demo" / "report.html").exists()
