@@ -70,7 +70,7 @@ def test_the_row_of_the_table_is_what_the_class_gives(case: Any, tmp_path: Path)
         "labelled_gap": AnnotatedTexts(other.text.tolist(), other.sensitive.to_numpy()),
         "concept": config.concept,
     }
-    encoder = ActivationEncoder(config.encoder, dtype="float32")
+    encoder = ActivationEncoder(config.encoder, layer=config.layer, pooling=config.pooling, dtype="float32")
     for regime, attribute in attributes.items():
         debiaser = SSAEDebiaser(
             encoder, attribute=attribute, corpus=corpus, config=config.debias, random_state=config.seed
