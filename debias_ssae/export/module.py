@@ -216,7 +216,7 @@ def _no_bars() -> Iterator[None]:
 
 
 def full_precision(model: LanguageModel, *, trust_remote_code: bool = False) -> LanguageModel:
-    """Return the model with the weights it was published with: those in use may be lowered to bfloat16."""
+    """Return the model with the weights it was published with: those in use may be in bfloat16."""
     if model.dtype == torch.float32:
         return model
     options: dict[str, Any] = {"revision": model.revision or None, "trust_remote_code": trust_remote_code}

@@ -306,7 +306,7 @@ def _register(target: HookTarget, visit: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _apply(edit: Edit, hidden: Tensor, real: Tensor, name: str) -> Tensor:
-    # the edit's own matrix products must not be lowered by the pass's autocast
+    # the edit's own matrix products must keep their precision under the pass's autocast
     with torch.autocast(hidden.device.type, enabled=False):
         rows = hidden[real]
         edited = edit(rows.float())

@@ -251,7 +251,7 @@ def batch_topk_candidates(
 ) -> Candidates:
     """Return the ``n_active`` largest positive entries over the rows of all ranks, and some more.
 
-    ``n`` rows are this rank's. The bound is the quantile of a sample of them, lowered until enough pass.
+    ``n`` rows are this rank's. The bound is the quantile of a sample of them, reduced until enough pass.
     """
     step = max(1, n // SAMPLED_BLOCKS)
     sample = torch.cat([pre_acts(i, min(i + 4, n)) for i in range(0, n, step)][:SAMPLED_BLOCKS])
