@@ -1,15 +1,11 @@
 """How good and how light retrieval is. Writes benchmarks/results/retrieval.json.
 
 Precision: pool = a general corpus and 3,000 biographies, seeds = 50 others; share of biographies among the first
-2,000 retrieved, for each method over the same pool, and for the plain maximum over seeds. IVF-PQ: recall@100 of
-exact search after comparing 1,000 candidates again, and memory, on MiniLM vectors of the general corpus.
+2,000 retrieved, for each method over the same pool, and for the plain maximum over seeds.
 """
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -71,66 +67,8 @@ def _rerank(general: list[str], seeds: list[str], n_steps: int) -> Any:
     return tracin_scorer(model, sae, seeds, hookpoint="blocks.3")
 
 
-_CHILD = """
-import sys, json, numpy as np, psutil
-kind, folder = sys.argv[1], sys.argv[2]
-from debias_ssae.retrieval import CorpusIndex, ApproximateIndex
-import faiss, pandas
-index = CorpusIndex(folder)
-queries = np.load(folder + '/queries.npy')
-index.texts([0])
-index.vectors(np.arange(3))
-before = psutil.Process().memory_info().rss
-if kind == 'flat':
-    flat = faiss.IndexFlatIP(384)
-    flat.add(index.all_vectors())
-    ids = flat.search(queries, 100)[1]
-else:
-    near = ApproximateIndex(index)
-    ids = np.concatenate([near.search(q[None], 100).ids for q in queries])
-print(json.dumps([psutil.Process().memory_info().rss - before, ids.tolist()]))
-"""
-
-
-def approximate(data: Path, cache_dir: Path) -> dict[str, Any]:
-    """Recall@100 and the memory that each way of searching holds, each in its own process."""
-    from debias_ssae.retrieval import CorpusIndex, build_approximate, embed_texts
-
-    texts = pd.read_parquet(data / "general_corpus" / "data.parquet")["text"].tolist()
-    vectors = embed_texts(texts, cache_dir=cache_dir)
-    rng = np.random.default_rng(0)
-    held = np.sort(rng.choice(len(texts), 200, replace=False))
-    rest = np.setdiff1d(np.arange(len(texts)), held)
-    with tempfile.TemporaryDirectory() as folder:
-        index = CorpusIndex(folder, embedder="minilm")
-        known = dict(zip(texts, vectors, strict=True))
-        index.embed = lambda texts, progress=False: np.stack([known[t] for t in texts])  # type: ignore[method-assign]
-        index.add(texts[i] for i in rest)
-        np.save(Path(folder) / "queries.npy", vectors[held])
-        start = time.process_time()
-        settings = build_approximate(index)
-        built = time.process_time() - start
-        found = {}
-        for kind in ("flat", "ivfpq"):
-            child = [sys.executable, "-c", _CHILD, kind, folder]
-            found[kind] = json.loads(subprocess.run(child, check=True, capture_output=True, text=True).stdout)
-        codes = (Path(folder) / "ivfpq.faiss").stat().st_size
-    shares = [
-        len(np.intersect1d(a, b)) / 100 for a, b in zip(found["flat"][1], found["ivfpq"][1], strict=True)
-    ]
-    return {
-        **settings,
-        "recall_at_100": float(np.mean(shares)),
-        "flat_resident_bytes": found["flat"][0],
-        "ivfpq_resident_bytes": found["ivfpq"][0],
-        "share_of_flat": found["ivfpq"][0] / found["flat"][0],
-        "codes_file_bytes": codes,
-        "build_cpu_seconds": built,
-    }
-
-
 def main() -> None:
-    """Measure and print both tables."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="The folder of real data sets.")
     parser.add_argument("--cache-dir", type=Path, required=True, help="Where vectors are kept.")
@@ -142,7 +80,6 @@ def main() -> None:
         "precision_at_2000": precision(
             arguments.data, arguments.cache_dir, arguments.seed, arguments.tracin_steps
         ),
-        "approximate": approximate(arguments.data, arguments.cache_dir),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -29,7 +29,6 @@ def retrieve() -> None:
 @click.option(
     "--max-length", type=click.IntRange(min=3), help="Tokens a text [default: 128, or the index's]."
 )
-@click.option("--ivfpq", is_flag=True, help="Also build IVF-PQ codes, for more than a million texts.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def index(
     corpus: str,
@@ -37,12 +36,11 @@ def index(
     out: Path,
     embedder: str | None,
     max_length: int | None,
-    ivfpq: bool,
     quiet: bool,
 ) -> None:
     """Add a corpus to an index on disk; interrupted, the same command goes on."""
     from debias_ssae.core.io import MANIFEST
-    from debias_ssae.retrieval import ApproximateIndex, CorpusIndex, build_approximate
+    from debias_ssae.retrieval import CorpusIndex
     from debias_ssae.text.tables import stream_texts
 
     texts = stream_texts(corpus, column=column)
@@ -53,15 +51,6 @@ def index(
     )
     added = corpus_index.add(chain([first], texts), _endless(Path(corpus).name), progress=not quiet)
     click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")
-    if ivfpq:
-        import numpy as np
-
-        settings = build_approximate(corpus_index)
-        picks = np.random.default_rng(0).choice(len(corpus_index), min(50, len(corpus_index)), replace=False)
-        recall = ApproximateIndex(corpus_index).recall(corpus_index.vectors(np.sort(picks)), k=100)
-        click.echo(
-            f"IVF-PQ: {settings['n_lists']} lists, recall@100 against exact search {recall:.3f} (50 texts)"
-        )
 
 
 @retrieve.command()

@@ -3,26 +3,22 @@
 from debias_ssae.retrieval.duplicates import fold, unsaid, without
 from debias_ssae.retrieval.embedders import embed_texts, embedder_id
 from debias_ssae.retrieval.index import (
-    ApproximateIndex,
     CorpusIndex,
     Hits,
     IndexedTexts,
     IndexedVectors,
     PartOfTexts,
-    build_approximate,
     take,
 )
 from debias_ssae.retrieval.select import RetrievedTexts, retrieve
 
 __all__ = [
-    "ApproximateIndex",
     "CorpusIndex",
     "Hits",
     "IndexedTexts",
     "IndexedVectors",
     "PartOfTexts",
     "RetrievedTexts",
-    "build_approximate",
     "embed_texts",
     "embedder_id",
     "fold",

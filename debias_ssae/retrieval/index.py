@@ -1,9 +1,8 @@
-"""A corpus with its vectors on disk: grows part by part, searched exactly or through IVF-PQ, read as a list.
+"""A corpus with its vectors on disk: grows part by part, is searched, and read as a list.
 
 ``DIR/manifest.json`` names the embedder, the parts, their sizes and hashes, and is written last: a part that it does
-not name is not there. ``DIR/part-00000.parquet`` holds texts, sources and keys, ``.safetensors`` their vectors;
-``DIR/ivfpq-*.faiss`` the codes of the rows that were there when they were built. Every file is compared with its
-hash before it is first used.
+not name is not there. ``DIR/part-00000.parquet`` holds texts, sources and keys, ``.safetensors`` their vectors.
+Every file is compared with its hash before it is first used.
 """
 
 import hashlib
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, overload
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +27,12 @@ from debias_ssae.core.io import (
     write_arrays,
     write_bytes,
     write_manifest,
-    writing,
 )
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.retrieval.embedders import embed_texts
 
 KIND = "debias-ssae index 2"
 PART_TEXTS = 4096
-EXACT_LIMIT = 1_000_000
-"""Rows up to which a search compares with every row."""
 _PROBE = "A nurse and a surgeon walk to the hospital in the rain."
 _SAME_MODEL = 0.99
 """Cosine of the probe's vectors from which two embedders are one (precisions differ by less)."""
@@ -57,17 +52,11 @@ def exact_search(
     parts: Iterable[tuple[int, NDArray[np.float32]]], queries: NDArray[np.float32], k: int
 ) -> Hits:
     """Return the ``k`` rows of largest inner product with each query, reading one part at a time."""
-    import faiss
-
-    queries = np.ascontiguousarray(queries, np.float32)
     scores = np.full((len(queries), k), -np.inf, np.float32)
     ids = np.full((len(queries), k), -1, np.int64)
     for start, vectors in parts:
-        here = min(k, len(vectors))
-        found, rows = faiss.knn(
-            queries, np.ascontiguousarray(vectors), here, metric=faiss.METRIC_INNER_PRODUCT
-        )
-        scores, ids = np.hstack([scores, found]), np.hstack([ids, rows + start])
+        rows = np.broadcast_to(np.arange(start, start + len(vectors)), (len(queries), len(vectors)))
+        scores, ids = np.hstack([scores, queries @ vectors.T]), np.hstack([ids, rows])
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
     return Hits(ids, scores)
@@ -97,9 +86,7 @@ class CorpusIndex:
             about = {"embedder": embedder, "max_length": 128 if max_length is None else max_length}
             with only_writer(self.directory):
                 if not (self.directory / MANIFEST).exists():
-                    write_manifest(
-                        self.directory, KIND, about | {"sizes": [], "probe": None, "ivfpq": None}, {}
-                    )
+                    write_manifest(self.directory, KIND, about | {"sizes": [], "probe": None}, {})
         self.refresh()
         for name, value in (("embedder", embedder), ("max_length", max_length)):
             if value is not None and value != self.settings[name]:
@@ -220,14 +207,9 @@ class CorpusIndex:
         found = [vectors for _, vectors in self.parts()]
         return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
 
-    def search(self, queries: NDArray[np.float32], k: int, *, exact: bool | None = None) -> Hits:
-        """Return the ``k`` nearest rows of each query [n, d].
-
-        ``exact`` None compares with every row up to a million rows, and beyond uses IVF-PQ where it was built.
-        """
-        if exact is None:
-            exact = len(self) <= EXACT_LIMIT or self.settings["ivfpq"] is None
-        return exact_search(self.parts(), queries, k) if exact else ApproximateIndex(self).search(queries, k)
+    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
+        """Return the ``k`` nearest rows of each query [n, d], compared with every row."""
+        return exact_search(self.parts(), queries, k)
 
     def _table(self, part: int, columns: list[str]) -> Any:
         import pandas as pd
@@ -273,120 +255,6 @@ def _fresh(named: Iterable[tuple[str | None, str]], keys: set[int]) -> Iterator[
         if folded and key not in keys:
             keys.add(key)
             yield str(text).encode("utf-8", "replace").decode("utf-8"), str(source), key
-
-
-# ---------------------------------------------------------------- IVF-PQ
-
-
-def build_approximate(
-    index: CorpusIndex,
-    *,
-    n_lists: int | None = None,
-    code_bytes: int = 32,
-    n_train: int = 262_144,
-    random_state: int = 0,
-) -> dict[str, Any]:
-    """Train an IVF-PQ index on a sample and add every row; written into the index's folder.
-
-    ``n_lists`` None is four times the square root of the number of rows; ``code_bytes`` is lowered to a divisor
-    of the width. Raises InputError for fewer rows than
-    the 256 centroids of a code. Returns the settings.
-    """
-    import faiss
-
-    n = len(index)
-    if n < 256:
-        raise InputError(f"IVF-PQ needs at least 256 texts, the index has {n}: exact search is fast enough")
-    lists = max(1, min(int(4 * np.sqrt(n)) if n_lists is None else n_lists, n // 39 or 1))
-    rng = np.random.default_rng(random_state)
-    sample = index.vectors(np.sort(rng.choice(n, min(n, n_train), replace=False)))
-    code_bytes = max(m for m in range(1, code_bytes + 1) if sample.shape[1] % m == 0)
-    quantizer = faiss.IndexFlatIP(sample.shape[1])
-    approximate = faiss.IndexIVFPQ(
-        quantizer, sample.shape[1], lists, code_bytes, 8, faiss.METRIC_INNER_PRODUCT
-    )
-    approximate.cp.seed = approximate.pq.cp.seed = random_state
-    # faiss warns below 39 training points a centroid; fewer is the caller's choice
-    approximate.cp.min_points_per_centroid = approximate.pq.cp.min_points_per_centroid = 1
-    approximate.train(sample)
-    for _, vectors in index.parts():
-        approximate.add(np.ascontiguousarray(vectors))
-    with only_writer(index.directory):
-        index.refresh()  # another process may have added since
-        name = f"ivfpq-{uuid4().hex[:12]}.faiss"
-        with writing(index.directory / name) as temporary:
-            faiss.write_index(approximate, str(temporary))
-        settings = {"file": name, "n_rows": n, "n_lists": lists, "code_bytes": code_bytes}
-        files = {k: v for k, v in index.manifest.files.items() if not k.startswith("ivfpq-")}
-        files[name] = file_record(index.directory / name)
-        write_manifest(index.directory, KIND, index.settings | {"ivfpq": settings}, files)
-        for older in index.directory.glob("ivfpq-*.faiss"):
-            if older.name != name:
-                older.unlink(missing_ok=True)
-        index.refresh()
-    return settings
-
-
-class ApproximateIndex:
-    """The IVF-PQ codes of a :class:`CorpusIndex`, memory-mapped; rows added later are compared exactly."""
-
-    def __init__(self, index: CorpusIndex) -> None:
-        """Open the codes; raises InputError when they were not built or are damaged."""
-        import faiss
-
-        told = index.settings["ivfpq"]
-        if told is None:
-            raise InputError(
-                f"{index.directory} has no IVF-PQ codes: build them with `retrieve index --ivfpq`"
-            )
-        self.index = index
-        try:
-            file = index.manifest.file(str(told["file"]))
-            codes: Any = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-            self.n_rows, self.n_lists = int(told["n_rows"]), int(told["n_lists"])
-            width = len(index.settings["probe"] or [])
-            if (codes.ntotal, codes.nlist, codes.d) != (self.n_rows, self.n_lists, width):
-                raise ValueError("they are not the codes that the manifest describes")
-            self._codes = codes
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"The IVF-PQ codes of {index.directory} cannot be read ({one_line(error)}): build them again"
-            ) from error
-
-    def search(
-        self, queries: NDArray[np.float32], k: int, *, n_candidates: int = 1000, n_probe: int | None = None
-    ) -> Hits:
-        """Return the ``k`` best of ``n_candidates`` rows a query, compared again by their full vectors.
-
-        ``n_probe`` lists are looked into, by default an eighth of all.
-        """
-        queries = np.ascontiguousarray(queries, np.float32)
-        self._codes.nprobe = max(1, self.n_lists // 8) if n_probe is None else n_probe
-        _, candidates = self._codes.search(queries, max(k, n_candidates))
-        newer = [(start, v) for start, v in self.index.parts() if start >= self.n_rows]
-        late = exact_search(newer, queries, k)
-        ids = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        for row, (query, near) in enumerate(zip(queries, candidates, strict=True)):
-            near = near[near >= 0]
-            values = self.index.vectors(near) @ query if len(near) else np.zeros(0, np.float32)
-            here = np.concatenate([near, late.ids[row]])
-            values = np.concatenate([values, late.scores[row]])
-            best = np.argsort(-values, kind="stable")[:k]
-            ids[row, : len(best)], scores[row, : len(best)] = here[best], values[best]
-        return Hits(ids, scores)
-
-    def recall(self, queries: NDArray[np.float32], k: int = 100, **options: Any) -> float:
-        """Return the share of the exact ``k`` nearest rows that :meth:`search` finds."""
-        wanted = exact_search(self.index.parts(), queries, k).ids
-        found = self.search(queries, k, **options).ids
-        shares = [
-            len(np.intersect1d(a[a >= 0], b[b >= 0])) / max(1, (a >= 0).sum())
-            for a, b in zip(wanted, found, strict=True)
-        ]
-        return float(np.mean(shares))
 
 
 # ---------------------------------------------------------------- views

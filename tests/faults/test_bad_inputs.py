@@ -147,7 +147,7 @@ def manifest(**changes: Any) -> Callable[[Path], Any]:
 
 def index(p: Path, **about: Any) -> Any:
     folder = p / "index"
-    settings = {"embedder": "minilm", "max_length": 128, "sizes": [], "probe": None, "ivfpq": None}
+    settings = {"embedder": "minilm", "max_length": 128, "sizes": [], "probe": None}
     folder.mkdir(exist_ok=True)
     write_manifest(folder, "debias-ssae index 2", settings | about, {})
     return CorpusIndex(folder)

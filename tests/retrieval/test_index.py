@@ -12,11 +12,9 @@ from debias_ssae.cli import main
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import write_manifest
 from debias_ssae.retrieval import (
-    ApproximateIndex,
     CorpusIndex,
     IndexedTexts,
     IndexedVectors,
-    build_approximate,
     retrieve,
 )
 from debias_ssae.retrieval.index import exact_search
@@ -112,26 +110,6 @@ def test_exact_search_over_parts_equals_one_product(tmp_path, embedder):
     assert np.isneginf(few.scores[:, 3:]).all()
 
 
-def test_ivfpq_with_rerank_finds_the_exact_neighbours_and_new_rows(tmp_path, embedder):
-    index = CorpusIndex(tmp_path / "i", embedder="minilm")
-    index.add(corpus(3000))
-    with pytest.raises(InputError, match="no IVF-PQ codes"):
-        index.search(embedder(["nurse"]), 3, exact=False)
-    settings = build_approximate(index, code_bytes=8, n_lists=16)
-    assert settings["n_rows"] == 3000
-    queries = embedder(corpus(10, seed=5))
-    approximate = ApproximateIndex(index)
-    assert approximate.recall(queries, 50, n_probe=16) > 0.95
-    assert approximate.recall(queries, 50, n_candidates=50, n_probe=1) < 0.95
-    before = index.search(queries, 5, exact=False)
-    np.testing.assert_allclose(
-        before.scores, np.take_along_axis(queries @ index.all_vectors().T, before.ids, 1), atol=1e-5
-    )
-    index.add(["surgeon surgeon surgeon late arrival"])
-    late = index.search(embedder(["surgeon surgeon surgeon late arrival"]), 1, exact=False)
-    assert late.ids[0, 0] == 3000
-
-
 @pytest.mark.parametrize("method", ["dense", "hybrid", "tracin"])
 def test_an_index_is_selected_from_as_a_list_would_be(tmp_path, embedder, monkeypatch, method):
     monkeypatch.setattr("debias_ssae.retrieval.select.embed_texts", embedder)
@@ -195,8 +173,6 @@ def test_bad_indices_are_named(tmp_path, embedder):
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     assert index.all_vectors().shape == (0, 0)
     assert index.vectors(np.zeros(0, np.int64)).shape == (0, 0)
-    with pytest.raises(InputError, match="IVF-PQ needs at least 256"):
-        build_approximate(index)
     with pytest.raises(InputError, match="made with embedder='minilm', not 'other'"):
         CorpusIndex(tmp_path / "i", embedder="other")
     with pytest.raises(InputError, match="made with max_length=128, not 64"):
@@ -274,22 +250,6 @@ def test_command_line_tracin_and_errors(tmp_path):
         assert message in failed.output.strip().splitlines()[-1]
 
 
-def test_command_line_ivfpq(tmp_path, embedder):
-    (tmp_path / "c.txt").write_text("\n".join(corpus(400)))
-    arguments = [
-        "retrieve",
-        "index",
-        "--corpus",
-        str(tmp_path / "c.txt"),
-        "--out",
-        str(tmp_path / "i"),
-        "--ivfpq",
-    ]
-    build = CliRunner().invoke(main, arguments)
-    assert build.exit_code == 0, build.output
-    assert "recall@100" in build.output
-
-
 def damages(data: bytes, rng: np.random.Generator, other: bytes) -> list[bytes]:
     """Flipped bits, a cut end, an added end, a hole, and another file in its place."""
     flipped = []
@@ -304,14 +264,12 @@ def damages(data: bytes, rng: np.random.Generator, other: bytes) -> list[bytes]:
 def test_no_damage_gives_a_wrong_answer(tmp_path, embedder):
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     index.add(corpus(300))
-    build_approximate(index, code_bytes=8, n_lists=4)
     queries, rng = embedder(corpus(3, seed=5)), np.random.default_rng(0)
 
     def answers():
         opened = CorpusIndex(tmp_path / "i")
-        found = [opened.search(queries, 4), opened.search(queries, 4, exact=False)]
         return (
-            [hits.ids.tolist() for hits in found],
+            opened.search(queries, 4).ids.tolist(),
             opened.texts([0, 299]),
             opened.add(corpus(300)),
             len(opened),
@@ -346,8 +304,6 @@ def test_no_damage_gives_a_wrong_answer(tmp_path, embedder):
         {"max_length": "long"},
         {"probe": None},
         {"probe": ["a"]},
-        {"ivfpq": {"file": "../x"}},
-        {"ivfpq": 3},
     ],
 )
 def test_numbers_of_a_manifest_are_checked_before_use(tmp_path, embedder, changes):
@@ -355,7 +311,7 @@ def test_numbers_of_a_manifest_are_checked_before_use(tmp_path, embedder, change
     index.add(corpus(100))
     write_manifest(tmp_path / "i", "debias-ssae index 2", index.settings | changes, index.manifest.files)
     with pytest.raises(InputError):
-        CorpusIndex(tmp_path / "i").search(embedder(["nurse"]), 2, exact="ivfpq" not in changes)
+        CorpusIndex(tmp_path / "i").search(embedder(["nurse"]), 2)
 
 
 def test_one_process_adds_at_a_time_and_none_is_lost(tmp_path, embedder):
