@@ -20,7 +20,6 @@ from scipy.special import ndtr, ndtri
 from debias_ssae.audit import audit
 from debias_ssae.core.stats import (
     clustered_interval,
-    gap_permutation_test,
     lowest_share,
     lowest_share_difference,
     newcombe,
@@ -205,23 +204,6 @@ def _shifted(base: np.ndarray, gap: float) -> np.ndarray:
     return np.clip(np.stack([base + sign * gap / 2, base - sign * gap / 2], axis=1), 0.02, 0.98)
 
 
-def gap_test(n_sets: int) -> list[dict[str, Any]]:
-    """How often the permutation test calls identical groups different."""
-    rows = []
-    for n in ((200, 200), (50, 400), (30, 60, 90, 200, 500)):
-        rng = RNG(8)
-        hits = rng.binomial(n, 0.8, (n_sets, len(n)))
-        p = np.array([gap_permutation_test(h, n, n_permutations=499, rng=rng)[0] for h in hits])
-        rows.append(
-            {
-                "what": "gap test, identical groups",
-                "case": f"n {n}",
-                "rejected": round(float((p <= 0.05).mean()), 4),
-            }
-        )
-    return rows
-
-
 def _row(
     what: str, case: str, found: Any, truth: float, told: float, percentile: float | None = None
 ) -> dict[str, Any]:
@@ -246,9 +228,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     n_sets = 200 if options.quick else options.datasets
-    studies = (worst_cell, paired, signed_gap, rms, gap_test) + (
-        () if options.quick else (paired_gaps, several_seeds)
-    )
+    studies = (worst_cell, paired, signed_gap, rms) + (() if options.quick else (paired_gaps, several_seeds))
     rows = [row for study in studies for row in study(n_sets)]
     for row in rows:
         print(json.dumps(row))

@@ -23,7 +23,7 @@ from debias_ssae.audit.page import (
     trusted,
     write_text,
 )
-from debias_ssae.audit.plotting import Point, Series, dot_plot, pareto_plot
+from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.audit.run import AuditReport
 from debias_ssae.audit.verdict import (
     MOST_FINDINGS,
@@ -312,23 +312,9 @@ def _undefined(table: pd.DataFrame, section: str) -> Table:
 
 
 def _models(report: AuditReport) -> Iterator[Block]:
-    """Models in pairs and, of more than two, their trade-off."""
+    """Models in pairs."""
     if len(report.models) < 2:
         return
-    section = report.sections[0]
-    figures = []
-    if len(report.models) > 2:
-        points = []
-        for model in report.models:
-            x, y = (
-                report.measure_row(m, model=model, section=section)
-                for m in ("accuracy", "worst_group_accuracy")
-            )
-            ends = [(r["ci_low"], r["ci_high"]) for r in (x, y)]
-            points.append(Point(model, x["value"], y["value"], ends[0], ends[1], model))
-        svg = pareto_plot(points, title="Trade-off", x_label="accuracy", y_label="worst-group accuracy")
-        caption = f"Accuracy against worst-group accuracy by {section}; none beats those on the dashed front on both."
-        figures.append(Figure(trusted(svg), caption))
     rows = []
     for r in _dicts(report.comparisons):
         better = {"a better": r["model_a"], "b better": r["model_b"]}.get(r["outcome"])
@@ -338,7 +324,7 @@ def _models(report: AuditReport) -> Iterator[Block]:
         rows.append(TableRow([*cells, p_cell(r["p"]), Cell(r["method"], wrap=True)]))
     names = ("measure", "models", "section", "difference", "finding", "p", "method")
     table = Table("Models in pairs, on the same rows", _columns(names, ("difference", "p")), rows)
-    yield Block("models", "Models against each other", figures, [_cut(table)])
+    yield Block("models", "Models against each other", tables=[_cut(table)])
 
 
 def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:

@@ -28,7 +28,6 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats import (
     Extreme,
     critical_value,
-    gap_permutation_test,
     holm,
     lowest_ratio,
     lowest_share,
@@ -114,7 +113,7 @@ def outcome_of(low: float, high: float, tolerance: float) -> str:
     return BEYOND if low > tolerance else WITHIN if high <= tolerance else TOO_FEW
 
 
-def measure_rows(part: Slice, rng: np.random.Generator) -> list[Row]:
+def measure_rows(part: Slice) -> list[Row]:
     """Every measure of a section and a model, in reading order."""
     values = {k: float(v) for k, v in summary_values(part.counts, part.positive, part.decides).items()}
     every = list(range(len(part.classes)))
@@ -125,12 +124,12 @@ def measure_rows(part: Slice, rng: np.random.Generator) -> list[Row]:
         _accuracy(part, values),
         _balanced(part, values),
         _worst_group(part, values, part.empty(cells)),
-        _gap(part, "accuracy_gap", values, [("", by_group)], rng, part.empty([every])),
-        _gap(part, "tpr_gap_max", values, recall, rng, part.empty(cells), disjoint=True),
+        _gap(part, "accuracy_gap", values, [("", by_group)], part.empty([every])),
+        _gap(part, "tpr_gap_max", values, recall, part.empty(cells)),
         *_tpr_rms(part, values, part.empty(cells)),
-        _parity(part, values, chosen, rng, part.empty([every])),
+        _parity(part, values, chosen, part.empty([every])),
         _impact_ratio(part, values, chosen, part.empty([every])),
-        _odds(part, values, rng, part.empty([*([c] for c in part.labels), *rest])),
+        _odds(part, values, part.empty([*([c] for c in part.labels), *rest])),
     ]
 
 
@@ -147,8 +146,6 @@ def _row(part: Slice, metric: str, value: float, ends: Sequence[Any], **facts: A
         "outcome": MEASURED,
         "excess": NAN,
         "where": "",
-        "p_permutation": NAN,
-        "chance_95": NAN,
         "method": "",
         **facts,
     }
@@ -205,13 +202,10 @@ def _gap(
     metric: str,
     values: Mapping[str, float],
     family: Family,
-    rng: np.random.Generator,
     missing: list[str],
-    *,
-    disjoint: bool = False,
     **facts: Any,
 ) -> Row:
-    """The widest of several gaps between groups, where it is, and the same for groups dealt at random."""
+    """The widest of several gaps between groups, and where it is."""
     value = values[metric]
     if np.isnan(value):
         note = f"fewer than two groups have {part.min_group} rows to compute it from"
@@ -221,13 +215,10 @@ def _gap(
     columns = zip(*(widest_gap(*s.effective, families=len(family)) for _, s in family), strict=True)
     found = Extreme(*(float(np.nanmax(np.array(c, dtype=float))) for c in columns))
     where = _over(part, share.value)
-    p, chance = _dealt(part, family, rng, disjoint)
     own = {
         "where": f"{label}: {where}" if label else where,
         "outcome": outcome_of(found.low, found.high, part.tolerance),
         "excess": value - part.tolerance,
-        "p_permutation": p,
-        "chance_95": chance,
         "method": "simultaneous Newcombe",
     }
     return _row(part, metric, value, found[1:], missing=missing, **{**own, **facts})
@@ -240,24 +231,10 @@ def _over(part: Slice, values: Array) -> str:
     return "all groups alike" if same else f"{part.attribute.groups[high]} over {part.attribute.groups[low]}"
 
 
-def _dealt(part: Slice, family: Family, rng: np.random.Generator, disjoint: bool) -> tuple[float, float]:
-    """Permutation p value; classes that share rows are Bonferroni-corrected. Not for weighted rows."""
-    if part.weighted:
-        return NAN, NAN
-    if disjoint:
-        hits, n = (np.stack(v) for v in zip(*(s[:2] for _, s in family), strict=True))
-        return gap_permutation_test(hits, n, rng=rng)
-    tests = np.array([gap_permutation_test(s.hits, s.n, rng=rng) for _, s in family])
-    p = float(np.nanmin(tests[:, 0])) if not np.isnan(tests[:, 0]).all() else NAN
-    return min(1.0, p * len(family)), float(tests[0, 1]) if len(family) == 1 else NAN
-
-
-def _parity(
-    part: Slice, values: dict[str, float], family: Family, rng: np.random.Generator, missing: list[str]
-) -> Row:
+def _parity(part: Slice, values: dict[str, float], family: Family, missing: list[str]) -> Row:
     """A gap in selection that is no wider than the labels' own, give or take the tolerance, is no failure."""
     metric = "demographic_parity_difference"
-    row = _gap(part, metric, values, family, rng, missing)
+    row = _gap(part, metric, values, family, missing)
     base = [float(spread(s.value)) for _, s in part.family("base_rate", part.labels)]
     if np.isnan(row["value"]) or np.isnan(base).all():
         return row
@@ -312,18 +289,16 @@ def _tpr_rms(part: Slice, values: dict[str, float], missing: list[str]) -> list[
     ]
 
 
-def _odds(part: Slice, values: dict[str, float], rng: np.random.Generator, missing: list[str]) -> Row:
+def _odds(part: Slice, values: dict[str, float], missing: list[str]) -> Row:
     family: Family = []
     for label in part.labels:
         both = part.family("true_positive_rate", [label], "TPR of ")
         both += part.family("false_positive_rate", [label], "FPR of ")
         if not np.isnan([float(spread(share.value)) for _, share in both]).any():
             family += both
-    # with two classes the TPR's and the FPR's rows are disjoint; with more, classes share rows
-    disjoint = len(part.classes) == 2
     note = "the larger of the TPR and FPR differences"
-    note += "" if disjoint else " over all classes, one against the rest"
-    return _gap(part, "equalized_odds_difference", values, family, rng, missing, disjoint=disjoint, note=note)
+    note += "" if len(part.classes) == 2 else " over all classes, one against the rest"
+    return _gap(part, "equalized_odds_difference", values, family, missing, note=note)
 
 
 def own_metric_rows(

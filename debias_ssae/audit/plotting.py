@@ -23,7 +23,6 @@ _WIDTH = 5.0  # inches at 96 px: 480 px, still legible when scaled down to a pho
 _MARKERS = "osD^vP"
 _LONGEST_LABEL = 26
 _INCH_ROW = 0.27
-_AROUND = ((6, 5), (-11, 5), (6, -11), (-11, -11))  # where a number stands beside its dot, in points
 
 
 class Series(NamedTuple):
@@ -33,17 +32,6 @@ class Series(NamedTuple):
     values: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
-
-
-class Point(NamedTuple):
-    """One method in a trade-off plot, with intervals on both axes (NaN: none)."""
-
-    name: str
-    x: float
-    y: float
-    x_interval: tuple[float, float]
-    y_interval: tuple[float, float]
-    series: str = ""
 
 
 def dot_plot(
@@ -81,51 +69,6 @@ def dot_plot(
     axes.set_xlabel(x_label)
     _legend(axes, series)
     return _svg(figure, title, _spoken(labels, series))
-
-
-def pareto_plot(points: Sequence[Point], *, title: str, x_label: str, y_label: str) -> str:
-    """Scatter of a trade-off, with the front of points that none beats on both axes. Returns an SVG."""
-    few = len(points) <= 3
-    height = 3.5 if few else 3.5 + 0.19 * (-(-len(points) // 3))
-    figure, axes = _figure(height)
-    names = list(dict.fromkeys(p.series for p in points))
-    for i, p in enumerate(points):
-        colour = _SERIES[names.index(p.series) % len(_SERIES)]
-        for interval, draw in ((p.x_interval, axes.hlines), (p.y_interval, axes.vlines)):
-            draw(p.y if draw == axes.hlines else p.x, *interval, color=colour, linewidth=1.4, alpha=0.45)
-        marker = _MARKERS[names.index(p.series) % 6]
-        axes.plot([p.x], [p.y], marker, color=colour, markersize=6.5)
-        axes.annotate(
-            _short(p.name) if few else str(i + 1),
-            (p.x, p.y),
-            xytext=(6, 5) if few else _AROUND[i % 4],
-            textcoords="offset points",
-            fontsize=8.5,
-            color=_INK,
-        )
-    if not few:
-        # names would lie upon each other: numbers beside the dots, a key below
-        key = [f"{i} {_short(p.name)}" for i, p in enumerate(points, 1)]
-        rows = [" · ".join(key[i : i + 3]) for i in range(0, len(key), 3)]
-        figure.text(0.01, 0.0, "\n".join(rows), fontsize=8.5, color=_INK, va="bottom")
-        share = (0.17 * len(rows) + 0.03) / height
-        figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))
-    front = _front(points)
-    axes.plot(
-        [p.x for p in front], [p.y for p in front], color=_MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0
-    )
-    axes.set(xlabel=x_label, ylabel=y_label)
-    axes.margins(0.14)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    spoken = "; ".join(f"{p.name}: {x_label} {p.x:.3f}, {y_label} {p.y:.3f}" for p in points)
-    return _svg(figure, title, f"{spoken}. Not beaten on both axes: {', '.join(p.name for p in front)}.")
-
-
-def _front(points: Sequence[Point]) -> list[Point]:
-    def beaten(p: Point) -> bool:
-        return any(q.x >= p.x and q.y >= p.y and (q.x > p.x or q.y > p.y) for q in points)
-
-    return sorted((p for p in points if not beaten(p)), key=lambda p: p.x)
 
 
 def _figure(height: float) -> tuple[Any, Any]:

@@ -264,7 +264,7 @@ def _audit_section(
             tolerance=options.tolerance,
             weighted=weights is not None,
         )
-        measures += measure_rows(part, rng)
+        measures += measure_rows(part)
         rows["undefined"] += undefined_rows(part)
         tables["by_group"].append(group_table(part))
         tables["cells"].append(cell_table(part))
@@ -369,9 +369,7 @@ def _notes(inputs: _Inputs, options: _Options) -> tuple[str, ...]:
             "Rates of more than two classes are one class against the rest; gaps are the widest over classes."
         )
     if inputs.weights is not None:
-        notes.append(
-            "Rows are weighted: intervals use effective sizes, comparisons a row bootstrap; no permutation tests."
-        )
+        notes.append("Rows are weighted: intervals use effective sizes, comparisons a row bootstrap.")
     if inputs.scores:
         notes.append("Calibration is bootstrapped by rows.")
     return tuple(notes)

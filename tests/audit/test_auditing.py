@@ -247,8 +247,6 @@ def test_a_real_gap_is_found_and_fails_four_fifths() -> None:
     assert report.measure_row("worst_group_accuracy")["outcome"] == "beyond tolerance"
     assert gap["excess"] == pytest.approx(gap["value"] - 0.1)
     assert gap["where"] == "1: m over f"
-    assert gap["p_permutation"] == pytest.approx(0.001)
-    assert gap["value"] > gap["chance_95"]
     assert ratio["outcome"] == "below four fifths"
     tpr = report.contrasts[
         (report.contrasts["metric"] == "true_positive_rate") & (report.contrasts["label"] == "1")
@@ -299,7 +297,6 @@ def test_weighted_rows_are_bootstrapped_one_by_one_and_it_says_so() -> None:
     report = _audit(y, {"p": predicted, "q": y}, group, sample_weight=weight, n_bootstrap=20)
     assert report.comparisons["method"].str.contains("row bootstrap").all()
     assert any("row bootstrap" in note for note in report.notes)
-    assert report.measures["p_permutation"].isna().all()
     plain, doubled = _audit(y, predicted, group), _audit(y, predicted, group, sample_weight=np.full(400, 2.0))
     same = ["value", "ci_low", "ci_high"]
     assert np.allclose(plain.measures[same], doubled.measures[same], equal_nan=True)

@@ -15,7 +15,6 @@ from debias_ssae.core.stats.seeds import clustered_interval as clustered_interva
 from debias_ssae.core.stats.seeds import gap_closed as gap_closed
 from debias_ssae.core.stats.shares import count_draws as count_draws
 from debias_ssae.core.stats.shares import critical_value as critical_value
-from debias_ssae.core.stats.shares import gap_permutation_test as gap_permutation_test
 from debias_ssae.core.stats.shares import holm as holm
 from debias_ssae.core.stats.shares import mean_of_shares as mean_of_shares
 from debias_ssae.core.stats.shares import newcombe as newcombe

@@ -213,33 +213,3 @@ def row_draws(n_rows: int, n_draws: int, rng: np.random.Generator) -> Iterator[N
     """Bootstrap of rows: for each draw, how often each row is taken [n_rows]."""
     for _ in range(n_draws):
         yield np.bincount(rng.integers(0, n_rows, n_rows), minlength=n_rows)
-
-
-def gap_permutation_test(
-    hits: ArrayLike, n: ArrayLike, *, n_permutations: int = 999, rng: np.random.Generator
-) -> tuple[float, float]:
-    """``p, null_95``: is the widest gap between groups wider than when group labels are dealt out at random?
-
-    ``hits`` and ``n`` [n_groups] are counts, or [n_strata, n_groups] of disjoint sets of rows, of whose gaps
-    the widest counts. Dealing inside a stratum keeps every group's size and the total number of hits, which
-    is one multivariate hypergeometric a permutation. ``null_95`` is the gap that chance alone exceeds in 5%
-    of deals. NaN when no stratum has two groups with rows.
-    """
-    strata = zip(*(np.atleast_2d(np.rint(np.asarray(v)).astype(np.int64)) for v in (hits, n)), strict=True)
-    observed, gaps = -1.0, np.full(n_permutations, -1.0)
-    for k, size in strata:
-        k, size = k[size > 0], size[size > 0]
-        if len(k) < 2:
-            continue
-        share = k / size
-        observed = max(observed, float(share.max() - share.min()))
-        # numpy's "marginals" method is quick for few colours and many balls
-        dealt = (
-            rng.multivariate_hypergeometric(size, int(k.sum()), size=n_permutations, method="marginals")
-            / size
-        )
-        gaps = np.maximum(gaps, dealt.max(axis=1) - dealt.min(axis=1))
-    if observed < 0:
-        return float("nan"), float("nan")
-    p = (1 + int((gaps >= observed - 1e-12).sum())) / (1 + n_permutations)
-    return float(p), float(np.quantile(gaps, 0.95))
