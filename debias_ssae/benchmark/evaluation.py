@@ -255,8 +255,9 @@ def _facts(estimator: Any) -> dict[str, Any]:
     """Where a debiaser edits the model, and how much of it it removes."""
     parts = getattr(estimator, "interventions_", None)
     if parts is None:
-        return {"hookpoint": None, "d_sae": None, "n_latents": None}
+        return {"hookpoint": None, "d_sae": None, "n_latents": None, "choice": None}
     return {
+        "choice": estimator.report_["choice"],
         "hookpoint": ", ".join(parts),
         "d_sae": max(part.sae.cfg.d_sae for part in parts.values()),
         "n_latents": sum(len(part.selection.ids) for part in parts.values()),

@@ -106,6 +106,12 @@ def debiaser(c: Context, **options: Any) -> SSAEDebiaser:
     return SSAEDebiaser(c.encoder, **{**given, **options})
 
 
+def fixed(c: Context) -> SSAEDebiaser:
+    """The edit and its usual output eraser, whatever cross-validation would pick."""
+    words = c.supervision.concept is not None
+    return debiaser(c, output_eraser="counterfactual" if words else "mean_difference")
+
+
 def edit_alone(c: Context, *, share: int = 1, **options: Any) -> SSAEDebiaser:
     """A fixed number of latents removed inside the model, and nothing after it; ``share`` times fewer of both."""
     n, config = c.config.n_latents, options.pop("config", c.config.debias)
@@ -277,6 +283,7 @@ METHODS: dict[str, Method] = {
         partial(edit_alone, output_eraser="mean_difference"), ("labelled", "labelled_gap")
     ),
     "ssae_counterfactual": Method(partial(edit_alone, output_eraser="counterfactual"), _WORDS),
+    "ssae_fixed": Method(fixed, _EVERY),
     "ssae_default": Method(debiaser, _EVERY),
 }
 """In the order of tables."""

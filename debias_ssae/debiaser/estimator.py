@@ -20,7 +20,7 @@ from debias_ssae.core.errors import InputError, NothingRemovedWarning
 from debias_ssae.debiaser import persistence
 from debias_ssae.debiaser.inputs import config_of, read_fit
 from debias_ssae.debiaser.matrix import MatrixEncoder
-from debias_ssae.debiaser.output import FROM_LABELS, OutputEraser, apply_output
+from debias_ssae.debiaser.output import FROM_LABELS, FROM_WORDS, KINDS, OutputEraser, apply_output
 from debias_ssae.debiaser.pipeline import Intervention, edits_of, fit, fit_after_edit
 from debias_ssae.debiaser.summary import html, sentences
 from debias_ssae.erase import LatentEraser
@@ -56,11 +56,14 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         How many latents to remove at most; "auto" removes the smallest set that suffices (docs/method.md).
     alpha : float, default=1.0
         Share of the latents' contribution that is removed; 0 returns the plain representation, bit-identical.
-    output_eraser : {"auto", "counterfactual", "mean_difference", "leace", "displacement", None} or transformer
+    output_eraser : {"auto", "counterfactual", "counterfactual_subspace", "mean_difference", "leace", "displacement", \
+            None} or transformer
         A linear eraser of the pooled output, after the edit, which a classifier that is not retrained needs: the
-        direction between counterfactual pairs, the groups' mean difference (both of the plain model), LEACE of what is
-        left after the edit, the directions in which the edit moved the texts, or a transformer of your own. "auto"
-        takes the one that ``attribute`` has the knowledge for.
+        direction between counterfactual pairs, all directions in which they differ, the groups' mean difference
+        (these of the plain model), LEACE of what is left after the edit, the directions in which the edit moved the
+        texts, or a transformer of your own. "auto" tries those that ``attribute`` has the knowledge for, after the edit
+        and without it, by cross-validation on the training data, and keeps the edit unless something else is clearly
+        better (``report_["choice"]``). Anything but "auto" is done as it is said; with ``n_latents=0`` it stands alone.
     cache_dir : path, optional
         Keeps embeddings, activations and SAEs between fits.
     device : str, default="auto"
@@ -179,6 +182,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.report_ = {
             "removed": {name: _removed(one) for name, one in fitted.interventions.items()},
             "output_eraser": fitted.output_kind,
+            "choice": fitted.choice,
             "measured": fitted.measured,
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -273,7 +277,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             for name, one in self.interventions_.items()
         ):
             return new
-        stays = self.output_kind_ == "counterfactual" or (
+        stays = self.output_kind_ in FROM_WORDS or (
             self.output_kind_ is None and not config_of(self).recenter
         )
         if not (stays and bool(self.edits) == bool(new.edits)):
@@ -292,8 +296,10 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f'output_eraser="{self.output_kind_}" is fitted on labels; give those of the training texts as well '
                 "(--sensitive)"
             )
+        if self.output_kind_ is None or self.output_kind_ in KINDS:  # what was picked stays
+            asking.output_eraser = self.output_kind_
         if self.output_kind_ in (None, "displacement"):  # which need no knowledge of the attribute
-            asking.attribute, asking.output_eraser = Nothing(), self.output_kind_
+            asking.attribute = Nothing()
         spec, data = read_fit(asking, X, y, sensitive_features, None)
         fitted = fit_after_edit(replace(spec, encoder=self.encoder_), self.interventions_, data)
         self.output_eraser_, self.output_kind_ = fitted.output_eraser, fitted.output_kind

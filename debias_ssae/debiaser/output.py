@@ -20,6 +20,7 @@ from debias_ssae.erase import (
     fit_leace,
     fit_mean_difference,
     joined,
+    sufficient_components,
 )
 from debias_ssae.selection.attribute import AnnotatedTexts, Encoder, FitData, Nothing, Words, members
 from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
@@ -28,7 +29,9 @@ from debias_ssae.text.concept import Concept
 
 FROM_LABELS: dict[str, Linear] = {"mean_difference": fit_mean_difference, "leace": fit_leace}
 """Output erasers that are fitted on labels of the attribute."""
-KINDS = ("counterfactual", "displacement", *FROM_LABELS)
+FROM_WORDS = ("counterfactual", "counterfactual_subspace")
+"""Output erasers that are fitted on counterfactual pairs: the direction between them, or all in which they differ."""
+KINDS = (*FROM_WORDS, "displacement", *FROM_LABELS)
 
 
 class Transformer(Protocol):
@@ -87,6 +90,12 @@ class Samples:
         values = np.concatenate([[pair.values[side] for pair in found] for side in (0, 1)])
         return cls(encoder, edits, texts, values, y, np.tile(np.arange(n), 2))
 
+    def unedited(self) -> "Samples":
+        """The same without the edit."""
+        kept = Samples(self.encoder, {}, self.X, self.z, self.y, self.groups)
+        kept.__dict__["plain"] = self.plain
+        return kept
+
     def at(self, rows: np.ndarray) -> "Samples":
         """These samples alone, with the representations that are known already."""
         X = [self.X[i] for i in rows.tolist()] if isinstance(self.X, list) else self.X[rows]
@@ -103,7 +112,7 @@ class Samples:
     @cached_property
     def edited(self) -> np.ndarray:
         """Representations with the edit inside the model ``[n, d]``."""
-        return self.encoder.encode(self.X, self.edits)
+        return self.encoder.encode(self.X, self.edits) if self.edits else self.plain
 
 
 def output_kind(asked: Any, attribute: Any, *, edits: bool) -> Any:
@@ -131,16 +140,35 @@ def _auto(attribute: Any) -> str | None:
 
 def has_center(kind: Any) -> bool:
     """Whether no shift is to follow: this output eraser has a centre in the plain model, or is the user's own."""
-    return not isinstance(kind, str | None) or kind in ("counterfactual", "mean_difference")
+    return not isinstance(kind, str | None) or kind in (*FROM_WORDS, "mean_difference")
+
+
+def evidence_for(
+    kind: Any, attribute: Any, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
+) -> Samples | None:
+    """The samples on which an output eraser is fitted and others can be compared with it; None of several attributes,
+    and where nothing is known of the attribute.
+    """
+    if len(members(attribute)) > 1 or kind not in (*FROM_LABELS, *FROM_WORDS):
+        return None
+    return _samples(kind, members(attribute)[0], encoder, edits, data)
 
 
 def fit_output(
-    kind: Any, attribute: Any, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
+    kind: Any,
+    attribute: Any,
+    encoder: Encoder,
+    edits: Mapping[str, LatentEraser],
+    data: FitData,
+    samples: Samples | None = None,
 ) -> tuple[OutputEraser | None, Samples | None]:
     """Fit the output eraser that ``output_kind`` named; also return what the attribute can be measured on.
 
-    Raises InputError where the eraser has nothing to learn from.
+    ``samples`` stand in for those of a single attribute where they are at hand. Raises InputError where the eraser
+    has nothing to learn from.
     """
+    if samples is not None and isinstance(kind, str | None):
+        return (None if kind is None else fit_eraser(kind, samples)), samples
     if kind is not None and not isinstance(kind, str):
         return _fit_transformer(kind, attribute, encoder, edits, data)
     found: list[LinearEraser] = []
@@ -165,9 +193,9 @@ def _samples(
     if kind == "displacement":
         return Samples.drawn(encoder, edits, data)
     words = attribute.concept if isinstance(attribute, Words) and attribute.concept.pairs else None
-    if kind == "counterfactual" and words is None:
+    if kind in FROM_WORDS and words is None:
         raise InputError(
-            'output_eraser="counterfactual" needs a concept with words to swap as attribute=; with labels use '
+            f'output_eraser="{kind}" needs a concept with words to swap as attribute=; with labels use '
             '"mean_difference" or "leace", otherwise "displacement" or None'
         )
     if words is not None and kind not in FROM_LABELS:
@@ -188,11 +216,12 @@ def fit_eraser(kind: str, samples: Samples) -> LinearEraser:
     if kind == "displacement":
         return fit_displacement(samples.plain, samples.edited)
     z = np.asarray(samples.z)
-    if kind == "counterfactual":
+    if kind in FROM_WORDS:
         # of the plain model, since after the edit little is left of the listed words: the direction is there to
         # catch what the list does not name
         a, b = np.split(samples.plain, 2)
-        return fit_counterfactual(a, b, len(np.unique(z)) - 1)
+        n = len(np.unique(z)) - 1 if kind == "counterfactual" else sufficient_components(a, b, 0)[0]
+        return fit_counterfactual(a, b, n)
     if kind == "leace":
         return fit_leace(samples.edited, z, samples.y)
     eraser = fit_mean_difference(samples.plain, z, samples.y, edited=samples.edited)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from debias_ssae.debiaser.choice import candidates, choose
 from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.debiaser.output import (
     OutputEraser,
     Samples,
     apply_output,
+    evidence_for,
     fit_output,
     has_center,
     output_kind,
@@ -54,7 +56,7 @@ class Intervention:
     record: dict[str, Any]
     """What was retrieved and how training went; JSON."""
 
-    def with_latents(self, ids: np.ndarray) -> "Intervention":
+    def with_latents(self, ids: np.ndarray | Sequence[int]) -> "Intervention":
         """The same SAE and scores with other latents removed. Raises InputError for ids that the SAE has not."""
         eraser = LatentEraser.from_sae(self.sae, ids, alpha=self.eraser.alpha)
         selection = Selection(self.selection.scores, np.asarray(ids, dtype=np.int64), self.selection.report)
@@ -72,6 +74,8 @@ class Fitted:
     shift: np.ndarray | None
     measured: dict[str, Any] = field(default_factory=dict)
     """How well probes read the attribute and the target before and after; JSON."""
+    choice: dict[str, Any] | None = None
+    """What ``output_eraser="auto"`` tried, and what it picked; JSON."""
 
 
 def fit(spec: Spec, data: FitData) -> Fitted:
@@ -92,7 +96,27 @@ def fit(spec: Spec, data: FitData) -> Fitted:
         selection = _named(selection, spec.encoder, hookpoint, sae, data)
         eraser = LatentEraser.from_sae(sae, selection.ids, alpha=spec.alpha)
         interventions[hookpoint] = Intervention(eraser, sae, selection, record)
-    return fit_after_edit(spec, interventions, data)
+    if spec.output_eraser != "auto" or spec.alpha == 0 or data.n_latents == 0:
+        return fit_after_edit(spec, interventions, data)
+    return _fit_the_best(spec, interventions, data)
+
+
+def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitData) -> Fitted:
+    """The edit, an output eraser after it, or that eraser alone, as cross-validation on training data picks."""
+    edits = edits_of(interventions)
+    kind = output_kind("auto", spec.attribute, edits=True)
+    samples = evidence_for(kind, spec.attribute, spec.encoder, edits, data)
+    choice = None
+    if samples is not None:
+        tried = candidates(kind, edits=bool(edits))
+        choice = choose(samples, tried, recenter=data.config.recenter, random_state=data.random_state)
+        picked = tried[0] if choice is None else choice.picked
+        if not picked.edit:
+            interventions = {name: one.with_latents([]) for name, one in interventions.items()}
+            samples = samples.unedited()
+        spec = replace(spec, output_eraser=picked.kind)
+    fitted = fit_after_edit(spec, interventions, data, samples)
+    return replace(fitted, choice=None if choice is None else choice.report)
 
 
 def _named(
@@ -111,11 +135,16 @@ def _named(
     return replace(selection, report={**selection.report, "names": names})
 
 
-def fit_after_edit(spec: Spec, interventions: dict[str, Intervention], data: FitData) -> Fitted:
-    """What follows the edit: an output eraser, and a shift where that one keeps no mean in place."""
+def fit_after_edit(
+    spec: Spec, interventions: dict[str, Intervention], data: FitData, samples: Samples | None = None
+) -> Fitted:
+    """What follows the edit: an output eraser, and a shift where that one keeps no mean in place.
+
+    ``samples`` are those that the eraser is fitted on, where they are at hand.
+    """
     edits = edits_of(interventions)
     kind = output_kind(spec.output_eraser, spec.attribute, edits=bool(edits))
-    eraser, evidence = fit_output(kind, spec.attribute, spec.encoder, edits, data)
+    eraser, evidence = fit_output(kind, spec.attribute, spec.encoder, edits, data, samples)
     shift = None
     if data.config.recenter and edits and not has_center(kind):
         sample = Samples.drawn(spec.encoder, edits, data)
@@ -124,7 +153,7 @@ def fit_after_edit(spec: Spec, interventions: dict[str, Intervention], data: Fit
         shift = (sample.plain.mean(axis=0) - moved).astype(sample.plain.dtype)
     name = kind if isinstance(kind, str | None) else type(kind).__name__
     fitted = Fitted(interventions, eraser, name, shift)
-    return replace(fitted, measured=measure(evidence, fitted)) if edits else fitted
+    return replace(fitted, measured=measure(evidence, fitted)) if edits or eraser is not None else fitted
 
 
 def edits_of(interventions: Mapping[str, Intervention]) -> dict[str, LatentEraser]:

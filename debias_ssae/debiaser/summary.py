@@ -106,6 +106,8 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     kind = report.get("output_eraser")
     if kind:
         lines.append(f"Output eraser: {kind.replace('_', ' ')}.")
+    if choice := report.get("choice"):
+        lines.append(_chosen(choice))
     measured = report.get("measured", {})
     for name in ("attribute", "target"):
         if name in measured:
@@ -117,6 +119,26 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     if "seconds" in report:
         lines.append(f"Fitted in {_duration(report['seconds'])}.")
     return lines
+
+
+def _chosen(choice: Mapping[str, Any]) -> str:
+    """What was tried and why this was picked."""
+
+    def scored(name: str) -> str:
+        one = choice["candidates"][name]
+        return f"{one['worst_group_retrained']:.2f} retrained, {one['worst_group_frozen']:.2f} frozen"
+
+    picked, default = choice["picked"], choice["default"]
+    if picked == default:
+        return (
+            f"{len(choice['candidates'])} ways were tried on the training data; no other is clearly better than "
+            f"{default} (worst group {scored(default)})."
+        )
+    start = "Here latents do not help" if picked.endswith("alone") and picked != "latents alone" else "Picked"
+    return (
+        f"{start}: on the training data {picked} is clearly better (worst group {scored(picked)}) than {default} "
+        f"({scored(default)})."
+    )
 
 
 def html(report: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.heads import quiet
 
 DISPLACED, MOST_DISPLACED = 0.9, 4
@@ -155,17 +155,13 @@ def fit_leace(
     """LEACE (Belrose et al. 2023, arXiv 2306.03819) for rows ``[n, d]`` and attribute codes ``[n]``.
 
     With classes ``y`` [n] the groups' means become equal inside each of them. ``shrinkage`` is of the covariance;
-    ``constrain_trace`` never lets the variance grow, which costs the guarantee where it acts. Raises
-    MissingExtraError without the package concept-erasure.
+    ``constrain_trace`` never lets the variance grow, which costs the guarantee where it acts.
     """
-    try:
-        import torch
+    import torch
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # it compiles a function on import
-            from concept_erasure import LeaceEraser
-    except ImportError as error:
-        raise MissingExtraError("concept-erasure", "baselines") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it compiles a function on import
+        from concept_erasure import LeaceEraser
     targets = within_classes(np.eye(int(z.max()) + 1)[z], y)
     center, scale = x.mean(axis=0, dtype=np.float64), spread(x)
     # the package's own tolerance takes singular values that are no noise for noise, and leaves them in

@@ -1,0 +1,89 @@
+"""Which way of removing the attribute ``output_eraser="auto"`` picks, and that it can be overruled."""
+
+import json
+
+import numpy as np
+import pytest
+
+from debias_ssae import SSAEDebiaser
+from debias_ssae.debiaser.choice import candidates, choose
+from debias_ssae.debiaser.output import Samples
+from debias_ssae.debiaser.summary import sentences
+
+
+class NoModel:
+    def encode(self, X, edits=None):  # type: ignore[no-untyped-def]
+        raise AssertionError("the representations are at hand")
+
+
+def samples(edited: str, *, n: int = 400, y=None, z=None) -> Samples:  # type: ignore[no-untyped-def]
+    """Rows whose attribute lies along columns 0 and 1, and whose target along column 1; ``edited`` says what the edit did."""
+    rng = np.random.default_rng(0)
+    z = np.tile([0, 1], n // 2) if z is None else z
+    y = np.repeat([0, 1], n // 2) if y is None else y
+    plain = rng.normal(size=(n, 12))
+    classes = np.unique(y, return_inverse=True)[1]
+    plain[:, 0] += z
+    # what a linear eraser takes out along column 1 holds the target as well
+    plain[:, 1] += 3 * classes + 4 * z
+    made = Samples(NoModel(), {"embeddings": None}, [str(i) for i in range(n)], z, y)  # type: ignore[dict-item, arg-type]
+    after = plain.copy()
+    if edited == "good":
+        after[:, 0] -= z
+        after[:, 1] -= 4 * z
+    else:
+        after[:, 1] = rng.normal(size=n)
+    made.__dict__.update(plain=plain, edited=after)
+    return made
+
+
+def picked(made: Samples, kind: str = "mean_difference"):  # type: ignore[no-untyped-def]
+    return choose(made, candidates(kind, edits=True), recenter=True, random_state=0)
+
+
+def test_an_edit_that_costs_the_target_is_left_out() -> None:
+    choice = picked(samples("bad"))
+    assert not choice.picked.edit
+    assert choice.report["better_by"] > choice.report["standard_error"]
+    assert "latents do not help" in " ".join(sentences({"choice": choice.report}))
+
+
+def test_an_edit_that_helps_stays_and_is_the_default() -> None:
+    choice = picked(samples("good"))
+    assert choice.picked.edit and choice.report["picked"] in choice.report["candidates"]
+    assert "no other is clearly better" in " ".join(sentences({"choice": choice.report})) or (
+        choice.report["better_by"] > choice.report["standard_error"]
+    )
+
+
+def test_the_names_of_classes_do_not_matter() -> None:
+    assert picked(samples("bad")).report == picked(samples("bad", y=np.repeat(["b", "q"], 200))).report
+
+
+def test_a_matrix_keeps_what_is_asked_for_and_says_what_was_tried(small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    made = samples("good")
+    options = {"config": small_config, "random_state": 0}
+    asked = SSAEDebiaser(output_eraser="mean_difference", **options)
+    asked.fit(made.plain, made.y, sensitive_features=made.z)
+    assert asked.report_["choice"] is None and asked.output_kind_ == "mean_difference"
+    free = SSAEDebiaser(**options).fit(made.plain, made.y, sensitive_features=made.z)
+    choice = free.report_["choice"]
+    assert len(free.intervention_.selection.ids) == 0 or "alone" not in choice["picked"].replace(
+        "latents alone", ""
+    )
+    free.save(tmp_path / "saved")
+    again = SSAEDebiaser.load(tmp_path / "saved")
+    assert again.report_["choice"] == json.loads(json.dumps(choice))
+    assert np.array_equal(again.transform(made.plain), free.transform(made.plain))
+
+
+@pytest.mark.parametrize("missing", ["target", "one class", "confounded"])
+def test_nothing_is_compared_where_nothing_can_tell(missing: str) -> None:
+    n = 200
+    y = np.repeat([0, 1], n // 2)
+    made = {
+        "target": lambda: Samples(NoModel(), {}, ["t"] * n, y),  # type: ignore[arg-type]
+        "one class": lambda: samples("good", n=n, y=np.zeros(n, dtype=int)),
+        "confounded": lambda: samples("good", n=n, y=y, z=y),
+    }[missing]()
+    assert picked(made) is None
