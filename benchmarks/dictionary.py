@@ -71,9 +71,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def harvest(arguments: argparse.Namespace) -> None:
     """Keep rows of general texts and of the subdomain, and the rows of counterfactual pairs."""
-    from debias_ssae.selection.concept import harvest_pairs
-
     from debias_ssae.model import load_model, stream_rows
+    from debias_ssae.selection.pairs import harvest_pairs
     from debias_ssae.text import load_corpus
     from debias_ssae.text.concept import Concept
 

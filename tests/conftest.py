@@ -7,6 +7,7 @@ import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["DEBIAS_SSAE_CACHE"] = "off"  # no test writes into the user's own
 # read by OpenMP when torch starts: idle threads that spin slow everything down on few, busy cores
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "activations": ("activations", "activations", "Harvest a model's activations into a store on disk."),
     "concept": ("concept", "concept", "Show a list of words, and what it finds in your texts."),
     "retrieve": ("retrieve", "retrieve", "Find the subdomain of a corpus that matters."),
+    "cache": ("cache", "cache", "Show or clear what is kept between fits."),
     "doctor": ("doctor", "doctor", "Print versions, device, extras, and what is missing."),
 }
 

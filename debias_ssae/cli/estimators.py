@@ -118,7 +118,7 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
         n_latents=n_latents if n_latents == "auto" else int(n_latents),
         alpha=options["alpha"],
         output_eraser=None if options["output_eraser"] == "none" else options["output_eraser"],
-        cache_dir=options["cache"],
+        cache_dir=options["cache"] or "auto",
         device=options["device"],
         config=config,
         random_state=options["seed"],

@@ -32,7 +32,7 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
     "cache": click.option(
         "--cache",
         type=click.Path(file_okay=False),
-        help="Directory that keeps embeddings and SAEs between runs.",
+        help="Directory that keeps embeddings and SAEs between runs; fit has one by default (debias-ssae cache).",
     ),
     "quiet": click.option("--quiet", is_flag=True, help="No progress bars."),
 }

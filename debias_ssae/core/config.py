@@ -166,13 +166,15 @@ class RetrievalConfig(Settings):
     """A sentence-transformers model."""
     n_texts: int = Field(default=10_000, ge=1)
     """How many texts to retrieve."""
-    max_seeds: int = Field(default=2_000, ge=1)
+    max_seeds: int = Field(default=500, ge=1)
     """Seed texts beyond this number are subsampled."""
     method: Literal["dense", "bm25", "hybrid"] = "dense"
     """How texts are scored; dense is the mean cosine with the seeds."""
     near_duplicate: float = Field(default=0.95, gt=0, le=1)
     """Cosine above which two texts count as one."""
-    max_length: int = Field(default=128, ge=3)
+    likely: int | None = Field(default=2, ge=1)
+    """Only so many times n_texts are embedded, the best of BM25; None embeds the whole corpus."""
+    max_length: int = Field(default=32, ge=3)
     """Tokens a text for the embedder."""
 
 

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from debias_ssae.core.cache import trim
 from debias_ssae.core.config import DebiasConfig
 from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError, NothingRemovedWarning
@@ -64,8 +65,9 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         texts, or a transformer of your own. "auto" tries those that ``attribute`` has the knowledge for, after the edit
         and without it, by cross-validation on the training data, and keeps the edit unless something else is clearly
         better (``report_["choice"]``). Anything but "auto" is done as it is said; with ``n_latents=0`` it stands alone.
-    cache_dir : path, optional
-        Keeps embeddings, activations and SAEs between fits.
+    cache_dir : path, "auto" or None, default="auto"
+        Keeps embeddings and SAEs between fits. "auto" is the user's cache (``debias-ssae cache info``), which holds
+        what comes from the corpus and the SAEs; a path also keeps what every text became.
     device : str, default="auto"
         Where the language model and the SAE run: auto, cpu, cuda, cuda:1, ...
     config : DebiasConfig, mapping or path of a YAML file, optional
@@ -119,7 +121,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         n_latents: int | str = "auto",
         alpha: float = 1.0,
         output_eraser: Any = "auto",
-        cache_dir: str | Path | None = None,
+        cache_dir: str | Path | None = "auto",
         device: str = "auto",
         config: DebiasConfig | Mapping[str, Any] | str | Path | None = None,
         random_state: Any = None,
@@ -186,6 +188,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             "measured": fitted.measured,
             "seconds": round(time.monotonic() - started, 1),
         }
+        if self.cache_dir == "auto" and spec.cache_dir is not None:
+            trim(spec.cache_dir)
         self.n_features_out_ = X.shape[1] if self.encoder is None else self.text_encoder_.width
         return self
 

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from sklearn.utils import column_or_1d
 
+from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, load_config, make_config
 from debias_ssae.core.device import pick_device
 from debias_ssae.core.errors import InputError, check_seed
@@ -87,7 +88,7 @@ def read_fit(
         saes=_read_saes(debiaser.sae, hookpoints, encoder.language_model.name),
         output_eraser=debiaser.output_eraser,
         alpha=debiaser.alpha,
-        cache_dir=debiaser.cache_dir,
+        cache_dir=cache_directory(debiaser.cache_dir),
     )
     return spec, data
 
@@ -310,7 +311,8 @@ def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEn
         debiaser.encoder,
         layer=debiaser.layer,
         pooling=debiaser.pooling,
-        cache_dir=debiaser.cache_dir,
+        # what every text becomes is kept where that was asked for, not by default
+        cache_dir=None if debiaser.cache_dir == "auto" else debiaser.cache_dir,
         dtype=settings.dtype,
         max_length=settings.max_length,
         token_budget=settings.token_budget,

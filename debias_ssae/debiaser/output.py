@@ -34,6 +34,10 @@ FROM_WORDS = ("counterfactual", "counterfactual_subspace")
 KINDS = (*FROM_WORDS, "displacement", *FROM_LABELS)
 
 
+ENOUGH = 150
+"""Texts of a cell that run through the model, whatever the smallest cell of its class has."""
+
+
 class Transformer(Protocol):
     """An output eraser of the user's own."""
 
@@ -265,8 +269,8 @@ def _labelled_samples(
         if common.sum() > 1:
             codes = np.where((codes >= 0) & common[codes], codes, -1)
         order = np.random.default_rng(data.random_state).permutation(len(codes))
-        limit = config.max_texts if isinstance(labelled.texts, list) else len(codes)
-        rows = rows_of_every_cell(order, codes, y, limit)
+        limit, enough = (config.max_texts, ENOUGH) if isinstance(labelled.texts, list) else (len(codes), None)
+        rows = rows_of_every_cell(order, codes, y, limit, enough=enough)
         if not len(rows):
             raise InputError(
                 'output_eraser="mean_difference" needs a class of the target that holds two attribute values; give '

@@ -43,7 +43,7 @@ class Spec:
     """General SAEs by hookpoint, to be fine-tuned; one is trained where there is none."""
     output_eraser: Any
     alpha: float
-    cache_dir: str | Path | None
+    cache_dir: Path | None
 
 
 @dataclass(frozen=True)

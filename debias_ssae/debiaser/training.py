@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from debias_ssae.core.cache import mark_used
 from debias_ssae.core.config import DebiasConfig, RetrievalConfig, SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import (
@@ -24,7 +26,7 @@ from debias_ssae.core.io import (
 from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.model.encoder import ActivationEncoder
-from debias_ssae.retrieval import embedder_id, retrieve, without
+from debias_ssae.retrieval import load_embedder, retrieve, without
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.training import shuffled_batches, train_sae
@@ -112,7 +114,9 @@ def train_general_sae(
     ]
 
     def train() -> LearnedSAE:
-        texts = _draw(corpus, config.general_rows, _longest(model, config), random_state)
+        train = config.general
+        n_rows = min(config.general_rows, train.n_steps * train.batch_size)
+        texts = _draw(corpus, n_rows, _longest(model, config), random_state)
         x = harvest(model, texts, hookpoint, progress=progress, **config.activations.limits).x
         return _fit(x, sae_config, config.general, random_state=random_state, progress=progress)
 
@@ -142,9 +146,11 @@ def learn_ssae(
     subdomain = list(texts)
     if corpus is None:
         logger.info("no corpus given: the SAE is trained on the %d training texts alone", len(texts))
-    else:
+    elif config.special is not None:
+        n_wanted = _worth_retrieving(texts, corpus, _longest(model, config), _rows_read(config))
+        retrieval = config.retrieval.updated(n_texts=min(config.retrieval.n_texts, n_wanted))
         nearest, record["retrieval"] = _retrieved(
-            texts, corpus, held_out, config.retrieval, device=config.general.device, **options
+            model, texts, corpus, held_out, retrieval, config.general.device, **options
         )
         subdomain += nearest
     if general is None:
@@ -159,9 +165,7 @@ def learn_ssae(
     start, fine_tuning = general, config.special
     if fine_tuning is None:
         return LearnedSAE(start, record)
-    # rows that the training does not come to are not worth a pass
-    n_rows = min(config.special_rows, fine_tuning.n_steps * fine_tuning.batch_size)
-    subdomain = _at_most(subdomain, n_rows, _longest(model, config), random_state)
+    subdomain = _at_most(subdomain, _rows_read(config), _longest(model, config), random_state)
     key = [
         model.fingerprint,
         hookpoint,
@@ -181,29 +185,34 @@ def learn_ssae(
 
 
 def _retrieved(
+    model: LanguageModel,
     texts: Sequence[str],
     corpus: Sequence[str],
     held_out: Sequence[str],
     config: RetrievalConfig,
+    device: str,
     *,
     random_state: int | None,
     cache_dir: str | Path | None,
-    device: str,
     progress: bool,
 ) -> tuple[list[str], dict[str, Any]]:
-    """The texts of ``corpus`` nearest to ``texts``, and the report; kept under ``cache_dir``."""
+    """The texts of ``corpus`` nearest to ``texts``, and the report; kept under ``cache_dir``.
+
+    A ``model`` of the embedder's name is not loaded once more.
+    """
+    embedder = model if config.embedder == model.name else load_embedder(config.embedder, device)
 
     def find() -> tuple[np.ndarray, dict[str, Any]]:
         options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
-        options["device"] = device
-        found = retrieve(texts, corpus, held_out=held_out, **options, **config.model_dump())
+        settings = {**config.model_dump(), "embedder": embedder}
+        found = retrieve(texts, corpus, held_out=held_out, **options, **settings)
         return found.corpus_ids, found.report
 
     if cache_dir is None:
         ids, report = find()
     else:
         key = [
-            embedder_id(config.embedder, device),
+            embedder.fingerprint,
             config,
             random_state,
             *map(texts_sha256, (texts, corpus, held_out)),
@@ -218,6 +227,7 @@ def _read(file: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
     """What was found once, or None where there is nothing or where it is damaged: then it is looked for again."""
     with suppress(InputError):
         arrays, report = sealed_arrays(file)
+        mark_used(file)
         return arrays["corpus_ids"], report
     return None
 
@@ -267,6 +277,19 @@ def _longest(model: LanguageModel, config: DebiasConfig) -> int:
     return min(model.max_length, config.activations.max_length or model.max_length)
 
 
+def _rows_read(config: DebiasConfig) -> int:
+    """Rows that fine-tuning reads: what it does not come to is worth no pass."""
+    train = config.special
+    return 0 if train is None else min(config.special_rows, train.n_steps * train.batch_size)
+
+
+def _worth_retrieving(texts: Sequence[str], corpus: Sequence[str], longest: int, n_rows: int) -> int:
+    """How many texts of ``corpus`` hold what the training ``texts`` leave of ``n_rows``, or half of it."""
+    held, total = (sum(_tokens(text, longest) for text in some) for some in (texts, corpus))
+    missing = max(n_rows - held, n_rows / 2)
+    return max(1, math.ceil(missing / max(total / max(len(corpus), 1), 1)))
+
+
 def _draw(corpus: Sequence[str], n_rows: int, longest: int, random_state: int | None) -> list[str]:
     """Draw texts until they hold about ``n_rows`` tokens that the model reads."""
     order = np.random.default_rng(random_state).permutation(len(corpus))
@@ -310,6 +333,7 @@ def _kept(directory: Path) -> LearnedSAE | None:
         return None
     try:
         manifest = read_manifest(directory, _KIND).check()
+        mark_used(directory)
         return LearnedSAE(load_sae(directory), manifest.about)
     except InputError:
         return None

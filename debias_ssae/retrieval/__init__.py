@@ -1,13 +1,12 @@
 """Which part of a corpus is worth training on: the texts nearest to a handful of seeds."""
 
 from debias_ssae.retrieval.duplicates import fold, unsaid, without
-from debias_ssae.retrieval.embedders import embed_texts, embedder_id
+from debias_ssae.retrieval.embedders import embed_texts, embedder_id, load_embedder
 from debias_ssae.retrieval.index import (
     CorpusIndex,
     Hits,
     IndexedTexts,
     IndexedVectors,
-    PartOfTexts,
     take,
 )
 from debias_ssae.retrieval.select import RetrievedTexts, retrieve
@@ -17,11 +16,11 @@ __all__ = [
     "Hits",
     "IndexedTexts",
     "IndexedVectors",
-    "PartOfTexts",
     "RetrievedTexts",
     "embed_texts",
     "embedder_id",
     "fold",
+    "load_embedder",
     "retrieve",
     "take",
     "unsaid",

@@ -10,6 +10,7 @@ from filelock import Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from debias_ssae.core.cache import mark_used
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import kept_arrays, read_or_make, write_arrays
 from debias_ssae.text.checks import texts_sha256
@@ -22,7 +23,7 @@ CHUNK_TEXTS = 2048
 
 def embed_texts(
     texts: Sequence[str],
-    embedder: str = "minilm",
+    embedder: "str | LanguageModel" = "minilm",
     *,
     max_length: int = 128,
     token_budget: int = 2048,
@@ -34,13 +35,14 @@ def embed_texts(
     """Return unit vectors [n_texts, d] of ``texts``, cut at ``max_length`` tokens.
 
     With ``cache_dir`` the vectors are kept chunk by chunk (2,048 texts), keyed by the texts, the model's
-    weights, precision and length, so that an interrupted run goes on and a later one loads. Raises InputError
-    for an unknown model.
+    weights, precision and length, so that an interrupted run goes on and a later one loads. ``embedder`` is a name or
+    a loaded model. Raises InputError for an unknown one.
     """
-    model = load_embedder(embedder, device, dtype)
+    model = load_embedder(embedder, device, dtype) if isinstance(embedder, str) else embedder
     folder = None
     if cache_dir is not None:
-        folder = Path(cache_dir) / "embeddings" / f"{embedder_id(embedder, device, dtype)}-{max_length}"
+        folder = Path(cache_dir) / "embeddings" / f"{embedder_id(model)}-{max_length}"
+        mark_used(folder)
     width = model.readout().width(model.d_model)
     out = np.empty((len(texts), width), np.float32)
     with tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress) as bar:
@@ -99,9 +101,10 @@ def load_embedder(embedder: str, device: str = "auto", dtype: str = "auto") -> "
     return model
 
 
-def embedder_id(embedder: str, device: str = "auto", dtype: str = "auto") -> str:
+def embedder_id(embedder: "str | LanguageModel", device: str = "auto", dtype: str = "auto") -> str:
     """Return a hexadecimal id of the model's weights, precision and pooling."""
-    return load_embedder(embedder, device, dtype).fingerprint[:16]
+    model = load_embedder(embedder, device, dtype) if isinstance(embedder, str) else embedder
+    return model.fingerprint[:16]
 
 
 def _embed_chunk(

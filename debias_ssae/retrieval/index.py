@@ -6,7 +6,7 @@ Every file is compared with its hash before it is first used.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
@@ -300,29 +300,6 @@ class IndexedVectors:
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors [m, d] at positions ``rows`` [m]."""
         return self._index.vectors(rows)
-
-
-class PartOfTexts(Sequence[str]):
-    """Some texts of a larger sequence; vectors are made, and kept, for the whole of it, and serve every part."""
-
-    def __init__(self, whole: Sequence[str], rows: NDArray[np.int64]) -> None:
-        """``rows`` are positions in ``whole``."""
-        self.whole, self.rows = whole, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, key: int) -> str: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[str]: ...
-    def __getitem__(self, key: int | slice) -> str | list[str]:
-        rows = self.rows[key]
-        return [self.whole[i] for i in rows.tolist()] if isinstance(key, slice) else self.whole[int(rows)]
-
-    def vectors(self, embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return the vectors ``[n, d]`` of this part by embedding the whole."""
-        return embed(self.whole)[self.rows]
 
 
 def take(texts: Sequence[str], ids: NDArray[np.int64]) -> list[str]:

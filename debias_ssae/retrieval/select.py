@@ -4,16 +4,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
-from debias_ssae.retrieval.embedders import embed_texts
-from debias_ssae.retrieval.index import IndexedTexts, IndexedVectors, PartOfTexts, take
+from debias_ssae.retrieval.embedders import embed_texts, embedder_id
+from debias_ssae.retrieval.index import IndexedTexts, IndexedVectors, take
 from debias_ssae.text.checks import check_texts
+
+if TYPE_CHECKING:
+    from debias_ssae.model import LanguageModel
 
 Method = Literal["dense", "bm25", "hybrid", "tracin"]
 Rerank = Callable[[list[str]], NDArray[np.floating[Any]]]
@@ -70,12 +73,13 @@ def retrieve(
     corpus: Sequence[str],
     *,
     n_texts: int = 10_000,
-    embedder: str = "minilm",
+    embedder: "str | LanguageModel" = "minilm",
     method: str = "dense",
     held_out: Collection[str] = (),
     near_duplicate: float = 0.95,
     max_seeds: int = 2000,
     max_length: int = 128,
+    likely: int | None = None,
     sources: Sequence[str] | None = None,
     vectors: NDArray[np.float32] | IndexedVectors | None = None,
     rerank: Rerank | None = None,
@@ -89,18 +93,18 @@ def retrieve(
 
     ``method``: "dense" (mean cosine with the seeds), "bm25" (mean BM25), "hybrid" (reciprocal rank fusion of
     both; Cormack et al. 2009), "tracin" (the ``n_candidates`` best dense texts, by default three times
-    ``n_texts``, put in order by ``rerank``). Texts equal or nearly equal (cosine above ``near_duplicate``) to
-    a seed, to a text of ``held_out`` or to one already chosen are dropped. More than ``max_seeds`` seeds are
-    subsampled; a text nearly equal to one of the others may be chosen. Vectors of the corpus are ``vectors`` or
-    made here and kept under ``cache_dir``. An index is searched as ``IndexedTexts(index)`` with
-    ``vectors=IndexedVectors(index)``: of its texts and vectors only the ones chosen and one part at a time are in
-    memory, but BM25 needs all texts at once. Several parts of one corpus, each a ``PartOfTexts``, share its vectors.
-    ``sources`` names where each text of the corpus is from, for the report. Raises InputError for no seeds, an
-    unknown method or entries that are no strings.
+    ``n_texts``, put in order by ``rerank``). With ``likely``, dense and hybrid embed only the ``likely`` times
+    ``n_texts`` texts that BM25 puts first, unless fewer share a word with the seeds or ``vectors`` are given. Texts
+    equal or nearly equal (cosine above ``near_duplicate``) to a seed, to a text of ``held_out`` or to one already
+    chosen are dropped. More than ``max_seeds`` seeds are subsampled; a text nearly equal to one of the others may be
+    chosen. Vectors of the corpus are ``vectors`` or made here and kept under ``cache_dir``. An index is searched as
+    ``IndexedTexts(index)`` with ``vectors=IndexedVectors(index)``: of its texts and vectors only the ones chosen and
+    one part at a time are in memory, but BM25 needs all texts at once. ``sources`` names where each text of the corpus
+    is from, for the report. Raises InputError for no seeds, an unknown method or entries that are no strings.
     """
     random_state = check_seed(random_state)
     seeds = check_texts(seeds, name="seeds", may_be_empty=True)
-    if not isinstance(corpus, IndexedTexts | PartOfTexts):
+    if not isinstance(corpus, IndexedTexts):
         corpus = check_texts(corpus, name="texts of the corpus", may_be_empty=True)
     held_out = check_texts(
         sorted(held_out) if isinstance(held_out, Set) else held_out, name="held_out texts", may_be_empty=True
@@ -109,18 +113,40 @@ def retrieve(
     if not any(seed.strip() for seed in seeds):
         raise InputError("No seed texts: give at least one text of the subdomain")
     candidates = new_texts(corpus, [*seeds, *held_out])
+    n_new = len(candidates)
     used = _subsample([seed for seed in seeds if seed.strip()], max_seeds, random_state)
 
-    def embedded(some: Sequence[str], bar: bool = False) -> NDArray[np.float32]:
-        if isinstance(some, PartOfTexts):
-            return some.vectors(lambda whole: embedded(whole, bar))
-        options: dict[str, Any] = {"cache_dir": cache_dir, "device": device, "progress": bar}
-        return embed_texts(some, embedder, max_length=max_length, **options)
+    def embedded(some: Sequence[str], **options: Any) -> NDArray[np.float32]:
+        return embed_texts(some, embedder, max_length=max_length, device=device, **options)
+
+    def kept_by_text(some: Sequence[str]) -> NDArray[np.float32]:
+        from debias_ssae.model.store import EmbeddingCache
+
+        if cache_dir is None:
+            return embedded(some, progress=progress)
+        cache = EmbeddingCache(cache_dir, f"{embedder_id(embedder, device)}|{max_length}|unit")
+        return cache.fetch(some, lambda missing: embedded(missing, progress=progress))
 
     seed_vectors = embedded(used)
+    lexical = np.zeros(len(corpus), np.float32)
+    rules_out = likely is not None and vectors is None and method == "dense"
+    if len(candidates) and (rules_out or method in ("bm25", "hybrid")):
+        lexical[candidates] = LexicalIndex(take(corpus, candidates)).scores(used)
     if vectors is None and method != "bm25":
-        vectors = embedded(corpus, progress)
-    scores = _scores(method, candidates, corpus, used, vectors, seed_vectors)
+        best = candidates[np.argsort(-lexical[candidates], kind="stable")][: (likely or 0) * n_texts]
+        if len(best) and lexical[best[-1]] > 0:
+            candidates = np.sort(best)
+            vectors = np.zeros((len(corpus), seed_vectors.shape[1]), np.float32)
+            vectors[candidates] = kept_by_text(take(corpus, candidates))
+        else:
+            vectors = embedded(corpus, cache_dir=cache_dir, progress=progress)
+    scores = lexical
+    if vectors is not None and method != "bm25":
+        scores = np.asarray(vectors @ seed_vectors.mean(0))
+    if method == "hybrid":
+        fused = np.zeros(len(corpus), np.float32)
+        fused[candidates] = fuse_ranks(scores[candidates], lexical[candidates])
+        scores = fused
     ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
     if rerank is not None:
         ranked = ranked[: 3 * n_texts if n_candidates is None else n_candidates]
@@ -133,7 +159,7 @@ def retrieve(
     known = np.concatenate([seed_vectors, embedded(held_out)]) if held_out else seed_vectors
     kept, near = drop_near(ranked, vectors_of, known, min(n_texts, len(ranked)), near_duplicate)
     counts = {"method": method, "n_corpus": len(corpus), "n_seeds": len(seeds), "n_seeds_used": len(used)}
-    counts |= {"n_exact_duplicates": len(corpus) - len(candidates), "n_near_duplicates": near}
+    counts |= {"n_exact_duplicates": len(corpus) - n_new, "n_near_duplicates": near}
     texts, chosen = take(corpus, kept), scores[kept].astype(np.float32)
     named = None if sources is None else take(sources, kept)
     report = counts | {"n_retrieved": len(kept)} | describe(texts, chosen, named)
@@ -174,26 +200,6 @@ def _check_options(method: str, rerank: Rerank | None, n_texts: int, near_duplic
         raise InputError(
             f"near_duplicate={near_duplicate}: give a cosine in (0, 1]; 1 drops exact duplicates only"
         )
-
-
-def _scores(
-    method: str,
-    candidates: NDArray[np.int64],
-    corpus: Sequence[str],
-    seeds: Sequence[str],
-    vectors: NDArray[np.float32] | IndexedVectors | None,
-    seed_vectors: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    dense = vectors @ seed_vectors.mean(0) if vectors is not None else np.zeros(len(corpus), np.float32)
-    if method in ("dense", "tracin") or len(candidates) == 0:
-        return dense
-    lexical = np.zeros(len(corpus), np.float32)
-    lexical[candidates] = LexicalIndex(take(corpus, candidates)).scores(seeds)
-    if method == "bm25":
-        return lexical
-    fused = np.zeros(len(corpus), np.float32)
-    fused[candidates] = fuse_ranks(dense[candidates], lexical[candidates])
-    return fused
 
 
 def _subsample(texts: list[str], n: int, random_state: int | None) -> list[str]:

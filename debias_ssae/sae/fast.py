@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, linear
 
 from debias_ssae.core.config import SAEConfig
-from debias_ssae.sae.model import nested_widths
+from debias_ssae.core.device import has_fast_bf16
+from debias_ssae.sae.model import SparseAutoencoder, nested_widths
 from debias_ssae.sae.processes import Processes
 
 DENSE_SHARE = 0.15
@@ -221,6 +222,34 @@ def _bags(indices: Tensor, weight: Tensor, offsets: Tensor, values: Tensor) -> T
 
 
 # ---------------------------------------------------------------- which latents are active
+
+
+def active_latents(sae: SparseAutoencoder, x: Tensor) -> tuple[Active, Tensor]:
+    """Return which latents are active on rows ``x`` [n, d_in] and their values [m]: ``sae.encode(x)`` less its zeros.
+
+    Where the processor is faster so, a product in bfloat16 proposes them, with a margin that its rounding cannot
+    exceed (by Cauchy-Schwarz); their values are exact. Pre-activations of all latents exist a chunk of rows at a time.
+    """
+    with torch.no_grad():
+        if not sae.is_elementwise:
+            latents = sae.encode(x)
+            flat = where(latents > 0)
+            return active_at(flat, *latents.shape), latents.flatten()[flat]
+        threshold = sae.threshold.clamp_min(0) * (sae.cfg.architecture != "relu")
+        centred = x.to(sae.W_enc) - sae.b_dec
+        low = sae.W_enc.dtype == torch.float32 and float(threshold.min()) > 0 and has_fast_bf16(x.device.type)
+        W, b = (sae.W_enc.bfloat16(), sae.b_enc.bfloat16()) if low else (sae.W_enc, sae.b_enc)
+        slack = float(sae.W_enc.norm(dim=1).max()) * 2.0**-7 if low else 0.0
+        flats = []
+        for i, part in enumerate(centred.split(CHUNK_ROWS)):
+            bound = threshold * (1 - 2.0**-7) - part.norm(dim=1, keepdim=True) * slack if low else threshold
+            pre = _sortable(linear(part.to(W.dtype), W, b))
+            least = _sortable(bound.to(W.dtype)).clamp_min(_smallest_positive(pre))
+            flats.append(where(pre >= least) + i * CHUNK_ROWS * sae.cfg.d_sae)
+        found = active_at(torch.cat(flats), len(x), sae.cfg.d_sae)
+        values = sampled_dot(found, centred, sae.W_enc) + sae.b_enc[found.columns]
+        limit = threshold if threshold.dim() == 0 else threshold[found.columns]
+        return _narrow(found, values, values > limit)
 
 
 class Candidates(NamedTuple):

@@ -11,10 +11,11 @@ from scipy.stats import norm
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats import holm
 from debias_ssae.model import Activations
+from debias_ssae.sae.fast import active_latents
 from debias_ssae.sae.model import SparseAutoencoder
 
 CHUNK = 8192
-"""Rows encoded at a time; bounds the dense latents to CHUNK x d_sae."""
+"""Rows encoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,18 @@ def corrected_p_values(z: np.ndarray) -> np.ndarray:
 def pooled_latents(sae: SparseAutoencoder, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
     """Return each text's mean latents ``[n_texts, d_sae]`` and each latent's firing rate ``[d_sae]``.
 
-    Rows are encoded in chunks: the dense latents of all rows never exist at once.
+    Only the active latents are computed: the dense latents of all rows never exist at once.
     """
-    sums = torch.zeros(activations.n_texts, sae.cfg.d_sae)
-    fired = torch.zeros(sae.cfg.d_sae)
-    for start in range(0, len(activations.x), CHUNK):
-        rows = slice(start, start + CHUNK)
-        with torch.no_grad():
-            f = sae.encode(activations.x[rows]).float().cpu()
-        sums.index_add_(0, activations.text_ids[rows], f)
-        fired += (f > 0).sum(0, dtype=torch.int32)
-    sizes = torch.bincount(activations.text_ids, minlength=activations.n_texts).clamp(min=1)
-    return (sums / sizes[:, None]).numpy(), (fired / max(len(activations.x), 1)).numpy()
+    n, d_sae = activations.n_texts, sae.cfg.d_sae
+    sums, fired = torch.zeros(n * d_sae), torch.zeros(d_sae, dtype=torch.long)
+    for x, text_ids in zip(activations.x.split(CHUNK), activations.text_ids.split(CHUNK), strict=True):
+        active, values = active_latents(sae, x.to(sae.W_enc.device))
+        rows, columns = active.rows.cpu(), active.columns.cpu()
+        sums.index_add_(0, text_ids[rows] * d_sae + columns, values.float().cpu())
+        fired += torch.bincount(columns, minlength=d_sae)
+    sizes = torch.bincount(activations.text_ids, minlength=n).clamp(min=1)
+    pooled = sums.view(n, d_sae) / sizes[:, None]
+    return pooled.numpy(), (fired / max(len(activations.x), 1)).float().numpy()
 
 
 def encode_attribute(
@@ -110,20 +111,30 @@ def encode_labels(
 
 
 def rows_of_every_cell(
-    order: np.ndarray, z: np.ndarray, y: np.ndarray | None, max_rows: int, min_cell: int = 1
+    order: np.ndarray,
+    z: np.ndarray,
+    y: np.ndarray | None,
+    max_rows: int,
+    min_cell: int = 1,
+    *,
+    enough: int | None = None,
 ) -> np.ndarray:
     """Row numbers, in ``order``, of the cells (class x value) of those classes that hold two cells of ``min_cell``.
 
     ``z [n]`` are codes, -1 unknown. A cell gives ``min_cell`` rows or its share of ``max_rows``, whichever is more.
+    With ``enough``, a cell of more than that gives at most three times the smallest of its class: the difference of
+    two means is as uncertain as that of the smaller group.
     """
     order = order[z[order] >= 0]
     classes = np.zeros(len(z), dtype=int) if y is None else y
     cells: list[np.ndarray] = []
+    most = len(order) if enough is None else enough
     for c in np.unique(classes[order]):
         inside = order[classes[order] == c]
         of_class = [inside[z[inside] == g] for g in np.unique(z[inside])]
         large = [cell for cell in of_class if len(cell) >= min_cell]
-        cells += large if len(large) > 1 else []
+        if len(large) > 1:
+            cells += [cell[: max(most, 3 * min(map(len, large)))] for cell in large]
     if not cells:
         return order[:0]
     share = max(min_cell, max_rows // len(cells))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from small_debiaser import CONFIG, make_texts
 
+from debias_ssae import SSAEDebiaser
+from debias_ssae.core.cache import entries
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.debiaser import training
 from debias_ssae.debiaser.training import LearnedSAE, learn_ssae
@@ -124,3 +126,30 @@ def test_what_was_retrieved_is_kept(
     learn(n_texts=4)
     learn(texts=texts[:9])
     assert len(asked) == 5
+
+
+def test_a_second_fit_finds_the_corpus_in_the_users_cache(
+    small_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEBIAS_SSAE_CACHE", str(tmp_path))
+    trained: list[int] = []
+    train_sae = training.train_sae
+    monkeypatch.setattr(training, "train_sae", lambda *a, **k: trained.append(1) or train_sae(*a, **k))
+    monkeypatch.setattr(training, "retrieve", lambda *a, **k: trained.append(2) or retrieve(*a, **k))
+    texts, corpus = make_texts(40), make_texts(100)[40:]
+    y, z = np.arange(40) % 2, np.arange(40) // 2 % 2
+
+    def fit(texts: list[str]) -> SSAEDebiaser:
+        config = CONFIG.updated(selection=CONFIG.selection.updated(min_cell=5))
+        debiaser = SSAEDebiaser(small_encoder, corpus=corpus, config=config, random_state=0)
+        return debiaser.fit(texts, y, sensitive_features=z)
+
+    first = fit(texts)
+    assert trained == [2, 1, 1]
+    again = fit(texts)
+    assert trained == [2, 1, 1]
+    assert again.intervention_.sae.fingerprint() == first.intervention_.sae.fingerprint()
+    fit(texts[::-1])
+    assert trained == [2, 1, 1, 2, 1], "of other texts the general SAE is the same"
+    kinds = {one.path.parent.name for one in entries(tmp_path)}
+    assert {"saes", "retrieved"} <= kinds

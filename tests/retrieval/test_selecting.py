@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.retrieval import PartOfTexts, embed_texts, embedders, retrieve
+from debias_ssae.retrieval import embed_texts, embedders, retrieve
 from debias_ssae.retrieval.duplicates import drop_near, fold, new_texts, without
 from debias_ssae.retrieval.select import LexicalIndex, fuse_ranks
 
@@ -48,23 +48,20 @@ def test_dense_score_is_the_mean_cosine_with_the_seeds():
     np.testing.assert_allclose(found.scores, cosines.mean(1), atol=5e-3)  # bfloat16 in other batches
 
 
-def test_parts_of_a_corpus_share_its_vectors(monkeypatch):
-    """A part is searched as if it were the corpus, and only the whole is ever embedded."""
-    rows = np.arange(1, len(CORPUS), 2)
-    part = PartOfTexts(CORPUS, rows)
-    assert (len(part), part[3], part[np.int64(-1)], part[1:3]) == (
-        len(rows), CORPUS[7], CORPUS[rows[-1]], [CORPUS[3], CORPUS[5]]
-    )  # fmt: skip
-    plain = retrieve(SEEDS, list(part), n_texts=9, near_duplicate=1.0)
+def test_only_what_bm25_finds_likely_is_embedded(monkeypatch):
     embedded, inner = [], embed_texts
     monkeypatch.setattr(
         "debias_ssae.retrieval.select.embed_texts",
-        lambda texts, *a, **k: embedded.append(list(texts)) or inner(texts, *a, **k),
+        lambda texts, *a, **k: embedded.extend(texts) or inner(texts, *a, **k),
     )
-    found = retrieve(SEEDS, part, n_texts=9, near_duplicate=1.0)
-    assert found.texts == plain.texts
-    assert (found.corpus_ids == plain.corpus_ids).all()
-    assert embedded == [SEEDS, CORPUS]
+    found = retrieve(SEEDS, CORPUS, n_texts=9, likely=2, near_duplicate=1.0)
+    assert len(embedded) == len(SEEDS) + 18
+    assert set(found.texts) <= set(MEDICAL) & set(embedded)
+    # words that the corpus does not hold rule out nothing
+    embedded.clear()
+    strange = retrieve(["Krankenschwester"], CORPUS, n_texts=9, likely=2, near_duplicate=1.0)
+    assert len(embedded) == 1 + len(CORPUS)
+    assert len(strange.texts) == 9
 
 
 def test_tracin_puts_candidates_in_the_order_of_the_rerank():

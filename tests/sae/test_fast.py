@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import fast
 from debias_ssae.sae.fast import Active, combine, combine_by_column, order_by_column, sampled_dot
+from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.processes import Processes
 
 ALONE = Processes(torch.device("cpu"))
@@ -122,3 +124,19 @@ def test_bfloat16_proposes_almost_all_of_the_exact_choice(which):
     seen[proposed.rows, proposed.columns] = True
     assert int((pre >= bound).sum()) == 512
     assert int(((pre >= bound) & ~seen).sum()) <= 5
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu", "relu", "topk"])
+@pytest.mark.parametrize("low", [True, False])
+def test_active_latents_are_those_of_encode(architecture, low, monkeypatch):
+    monkeypatch.setattr(fast, "has_fast_bf16", lambda device: low)
+    sae = SparseAutoencoder(SAEConfig(d_in=16, d_sae=64, k=4, architecture=architecture), random_state=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        sae.b_dec.normal_(generator=generator)
+        sae.threshold.copy_(torch.rand(sae.threshold.shape, generator=generator) + 0.5)
+    x = torch.randn(600, 16, generator=generator) * torch.logspace(-1, 2, 600)[:, None]
+    active, values = fast.active_latents(sae, x)
+    with torch.no_grad():
+        torch.testing.assert_close(dense(active, values, (600, 64)), sae.encode(x), rtol=1e-4, atol=1e-5)
+    assert float(values.min()) > 0

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from debias_ssae.core.cache import mark_used
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import Place, file_digest, tensor_places, write_bytes, write_json
 
@@ -31,6 +32,7 @@ class EmbeddingCache:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"Cannot make the cache folder {self.directory}: {error.strerror}") from error
+        mark_used(self.directory)
         if not (self.directory / "key.json").exists():
             write_json(self.directory / "key.json", {"key": key})
         self._parts: list[tuple[Path, Place]] = []

@@ -1,0 +1,118 @@
+"""The user's cache: what fits of one corpus share, where the system keeps such things, and never beyond a bound."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from platformdirs import user_cache_path
+
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import writable_directory
+
+VARIABLE = "DEBIAS_SSAE_CACHE"
+"""Environment variable that names another directory, or turns the user's cache off."""
+OFF = ("", "0", "off", "none", "false")
+MOST_BYTES = 4 * 2**30
+"""What the user's cache may hold; the entries that were not used for longest go first."""
+LEAST_FREE = 2**30
+"""With less free space on the disk nothing is kept by default."""
+IN_USE = 3600
+"""Seconds since the last use within which an entry stays: a fit that runs now may read it."""
+KINDS = ("saes", "retrieved", "embeddings")
+
+
+class Entry(NamedTuple):
+    """What is kept as one: a directory or a file."""
+
+    path: Path
+    n_bytes: int
+    used: float
+    """When it was last used, in seconds since 1970."""
+
+
+def user_cache() -> Path | None:
+    """Return the directory of the user's cache, whether it is there or not; None where it is turned off."""
+    named = os.environ.get(VARIABLE)
+    if named is None:
+        return user_cache_path("debias_ssae", appauthor=False)
+    return None if named.strip().lower() in OFF else Path(named).expanduser()
+
+
+def cache_directory(asked: Any) -> Path | None:
+    """Return what ``cache_dir=asked`` means: a path, None, or for "auto" the user's cache.
+
+    That is None where it is turned off, cannot be written, or where the disk is almost full: a default never stops a
+    fit.
+    """
+    if asked is None or not (isinstance(asked, str) and asked == "auto"):
+        return None if asked is None else Path(asked)
+    directory = user_cache()
+    if directory is None:
+        return None
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        free = shutil.disk_usage(writable_directory(directory)).free
+    except (InputError, OSError):
+        return None
+    return directory if free > LEAST_FREE else None
+
+
+def mark_used(path: Path) -> None:
+    """Note that an entry was used now."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def entries(directory: Path) -> list[Entry]:
+    """Return what is kept in ``directory``, last used first."""
+    found = [_entry(path) for kind in KINDS for path in _listed(directory / kind)]
+    return sorted((one for one in found if one is not None), key=lambda one: -one.used)
+
+
+def trim(directory: Path, most: int = MOST_BYTES) -> int:
+    """Remove what was not used for longest until ``most`` bytes are left; returns how many bytes went."""
+    held = gone = 0
+    for one in entries(directory):
+        if held + one.n_bytes > most and time.time() - one.used > IN_USE:
+            gone += _remove(one, directory)
+        else:
+            held += one.n_bytes
+    return gone
+
+
+def clear(directory: Path) -> int:
+    """Remove all that is kept; returns how many bytes went. Other files in ``directory`` stay."""
+    return sum(_remove(one, directory) for one in entries(directory))
+
+
+def _remove(one: Entry, directory: Path) -> int:
+    # readers find the whole entry or none, and make it again
+    gone = directory / f".gone-{uuid4().hex}"
+    try:
+        one.path.rename(gone)
+    except OSError:
+        return 0
+    if gone.is_dir():
+        shutil.rmtree(gone, ignore_errors=True)
+    else:
+        gone.unlink(missing_ok=True)
+    return one.n_bytes
+
+
+def _listed(folder: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from folder.iterdir()
+
+
+def _entry(path: Path) -> Entry | None:
+    """None where another process has just removed it."""
+    try:
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        return Entry(path, sum(file.stat().st_size for file in files), path.stat().st_mtime)
+    except OSError:
+        return None
