@@ -92,7 +92,7 @@ def reading(rows: int, n_batches: int) -> dict[str, Any]:
                 "offsets": torch.zeros(per_shard, 2),
             }
             tensors["offsets"] = tensors["offsets"].long()
-            writer.write(number, tensors, {"texts_sha256": "", "n_texts": 1, "n_rows": per_shard})
+            writer.write_rows(number, tensors, {"texts_sha256": "", "n_texts": 1, "n_rows": per_shard})
         writer.finish(8)
         stream = ActivationStore(f"{folder}/s").shuffled(batch_size=2048, random_state=0)
         start = time.process_time()

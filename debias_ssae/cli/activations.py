@@ -1,7 +1,6 @@
 """``debias-ssae activations``: harvest a corpus into a store, and look into one."""
 
 import logging
-import os
 from pathlib import Path
 
 import click
@@ -66,6 +65,7 @@ def harvest(
     Of a single file every process reads all and the store is the same for any number of processes; of many
     files or a hub data set each process reads its own share only.
     """
+    from debias_ssae.core.shards import process_share
     from debias_ssae.model import load_model
     from debias_ssae.model.store.harvest import harvest_to_store, summary
     from debias_ssae.text.tables import is_one_file, stream_texts
@@ -73,7 +73,7 @@ def harvest(
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     model = load_model(encoder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     own_share = not is_one_file(corpus)
-    ranks = {name.lower(): int(os.environ.get(name, n)) for name, n in (("RANK", "0"), ("WORLD_SIZE", "1"))}
+    ranks = dict(zip(("rank", "world_size"), process_share(), strict=True))
     store = harvest_to_store(
         model,
         stream_texts(corpus, column=column, split=split, limit=limit, **(ranks if own_share else {})),

@@ -8,6 +8,7 @@ import click
 
 from debias_ssae.cli.checks import check_columns, check_encoder, check_hookpoints, check_model, check_parent
 from debias_ssae.cli.options import read_config, shared
+from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
 
 _FILE = click.Path(dir_okay=False)
@@ -191,11 +192,36 @@ def _choices(name: str) -> Any:
 
 @click.command()
 @click.argument("model", type=click.Path(file_okay=False))
-@click.option("--data", required=True, type=_FILE, help=_TABLE)
+@click.option(
+    "--data",
+    required=True,
+    help="Table (csv, tsv, jsonl or parquet, also .gz), a folder or pattern of such, or a hub data set.",
+)
 @click.option("--text", default="text", show_default=True, help="Column of texts.")
-@click.option("--out", required=True, type=_FILE, help="Parquet or csv of representations.")
+@click.option("--split", default="train", show_default=True, help="The split of a hub data set.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(),
+    help="Parquet or csv file of representations, or a folder, which is filled shard by shard.",
+)
 @click.option(
     "--id", "ids", multiple=True, help="Column to copy into OUT, before the dimensions. Repeatable."
+)
+@click.option(
+    "--format",
+    "form",
+    default="parquet",
+    show_default=True,
+    type=click.Choice(["parquet", "csv", "npy"]),
+    help="Kind of file of a folder's shards.",
+)
+@click.option(
+    "--rows-per-shard",
+    default=ROWS_PER_SHARD,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Texts a shard: what is in memory at a time.",
 )
 @click.option("--trust-remote-code", is_flag=True, help="Run the language model's own code, if it has any.")
 @shared("cache", "device", "quiet")
@@ -203,29 +229,34 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     """Write the debiased representations of a table of texts.
 
     Only the text column is read, and those of --id: the attribute is never needed. One row a text, in the
-    table's order, one column a dimension.
+    table's order, one column a dimension. With a folder as --out memory stays flat: run again to go on after an
+    interruption, or under torchrun to share the work.
     """
-    goal = Path(out)
-    if goal.suffix not in (".parquet", ".csv"):
-        raise InputError(f"--out is {out}; expected a name that ends in .parquet or .csv")
-    if goal.exists() and Path(data).exists() and goal.samefile(data):
+    goal, loading = Path(out), {name: options[name] for name in ("device", "trust_remote_code")}
+    whole = goal.suffix in (".parquet", ".csv") and not goal.is_dir()
+    if not whole and goal.suffix and not goal.is_dir():
+        raise InputError(f"--out is {out}; expected a name that ends in .parquet or .csv, or a folder's")
+    if goal.is_file() and Path(data).exists() and goal.samefile(data):
         raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
     check_model(model)
     check_parent(goal, "--out")
     from debias_ssae.text import load_table, write_table
 
-    table = load_table(data, text=text, as_written=ids)
-    check_columns(table, data, "--id", ids)
-    from debias_ssae.debiaser import SSAEDebiaser
+    if whole:
+        table = load_table(data, text=text, as_written=ids)
+        check_columns(table, data, "--id", ids)
+    from debias_ssae.debiaser import SSAEDebiaser, transform_to_shards
 
-    debiaser = SSAEDebiaser.load(
-        model,
-        device=options["device"],
-        cache_dir=options["cache"],
-        trust_remote_code=options["trust_remote_code"],
-    )
+    debiaser = SSAEDebiaser.load(model, cache_dir=options["cache"], **loading)
     if debiaser.encoder is None:
         raise InputError(f"{model} was fitted on a matrix and reads no texts; use its transform in Python")
+    if not whole:
+        named = {name: options[name] for name in ("split", "form", "rows_per_shard")}
+        found = transform_to_shards(
+            debiaser, data, goal, text=text, ids=ids, progress=not options["quiet"], **named
+        )
+        click.echo(f"{found['n_texts']} texts: {goal / 'data'}" if found else "other processes are at work")
+        return
     debiaser.verbose = debiaser.text_encoder_.verbose = not options["quiet"]
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
     n_dimensions = frame.shape[1]

@@ -16,6 +16,8 @@ from debias_ssae.core.io import parse_yaml, read_yaml
 
 Architecture = Literal["relu", "topk", "batchtopk", "jumprelu", "matryoshka"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+ROWS_PER_SHARD = 8192
+"""Texts a shard of ``transform``: what a killed process makes again, and what is in memory at a time."""
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

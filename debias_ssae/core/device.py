@@ -55,12 +55,16 @@ def hub_in_reach() -> bool:
 def pick_device(device: "str | torch.device" = "auto") -> "torch.device":
     """Return the device that ``device`` names; "auto" is the GPU where there is one, else the processor.
 
-    Raises InputError for a name that is none, and for a device that this machine or this torch cannot use.
+    Under torchrun, "auto" and "cuda" are a GPU of the process's own. Raises InputError for a name that is none, and for
+    a device that this machine or this torch cannot use.
     """
     import torch
 
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    if device in ("auto", "cuda"):
+        here = os.environ.get("LOCAL_RANK")
+        device = "cuda" if here is None else f"cuda:{int(here) % max(torch.cuda.device_count(), 1)}"
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:

@@ -55,14 +55,14 @@ class LatentEraser:
         """Return edited activations; ``x`` itself where nothing is to be removed."""
         if not self.changes_anything:
             return x
-        sae = self.sae.to(x.device)
+        sae = self.sae if self.sae.W_enc.device == x.device else self.sae.to(x.device)
         with torch.set_grad_enabled(x.requires_grad):  # attribution follows a gradient through the edit
             rows = x.to(sae.W_enc.dtype)
             edited = torch.addmm(rows, self._activations(rows), self._rows(sae.W_dec), alpha=-self.alpha).to(
                 x.dtype
             )
-            unwritten = self._unwritten.to(x.device)
-            edited[:, unwritten] = x[:, unwritten]
+            if self._unwritten:
+                edited[:, self._unwritten] = x[:, self._unwritten]
             return edited
 
     def double(self) -> "LatentEraser":
@@ -82,9 +82,9 @@ class LatentEraser:
         return torch.where(pre > sae.threshold, pre, 0.0).relu_()
 
     @cached_property
-    def _unwritten(self) -> Tensor:
+    def _unwritten(self) -> list[int]:
         """Columns that the SAE does not write: they stay bit-identical."""
-        return unwritten(self._rows(self.sae.W_dec.detach()))
+        return unwritten(self._rows(self.sae.W_dec.detach())).tolist()
 
     @cached_property
     def _bias(self) -> Tensor:

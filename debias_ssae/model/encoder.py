@@ -210,7 +210,7 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         edits = {**(self.edits or {}), **(edits or {})}
         if self.cache_dir is None:
             return self._run(texts, edits)
-        cache = EmbeddingCache(self.cache_dir, self._key(edits))
+        cache = EmbeddingCache(self.cache_dir, self.key(edits))
         return cache.fetch(texts, lambda missing: self._run(missing, edits))
 
     @property
@@ -243,7 +243,8 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             **self.limits,
         )
 
-    def _key(self, edits: Mapping[str, Edit]) -> str:
+    def key(self, edits: Mapping[str, Edit]) -> str:
+        """Return what vectors depend on besides their texts, as a name for caches. Loads the model."""
         parts = [self.language_model.fingerprint, self.layer, self.readout.key, str(self.max_length)]
         parts += [f"{hookpoint}={edits[hookpoint].fingerprint}" for hookpoint in sorted(edits)]
         return "|".join(parts)

@@ -272,7 +272,7 @@ def _hooks(
                     hidden = _apply(edits[name], hidden, batch.real, name)
                 if name in hookpoints:
                     batch.states[name] = hidden
-                if name == last:
+                if name == last and not torch.compiler.is_exporting():  # a graph leaves out what nothing reads
                     raise _StopForwardError
                 if whole.shape[1] > t:
                     hidden = torch.cat([hidden, whole[:, t:]], dim=1)
@@ -306,6 +306,9 @@ def _register(target: HookTarget, visit: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _apply(edit: Edit, hidden: Tensor, real: Tensor, name: str) -> Tensor:
+    if torch.compiler.is_exporting():  # a graph edits every token, and takes the real ones
+        edited = edit(hidden.flatten(0, 1)).view_as(hidden)
+        return torch.where(real[:, :, None], edited, hidden)
     # the edit's own matrix products must keep their precision under the pass's autocast
     with torch.autocast(hidden.device.type, enabled=False):
         rows = hidden[real]

@@ -160,6 +160,47 @@ def stream_texts(
     yield from islice(islice(_texts(pieces, column), rank, None, world_size), limit)
 
 
+def stream_tables(
+    source: str | Path | Iterable[str], columns: Sequence[str], n_rows: int, *, split: str = "train"
+) -> Iterator[pd.DataFrame]:
+    """Yield ``columns`` of ``source`` as tables of ``n_rows`` rows (the last one shorter), wherever its files end.
+
+    ``source`` is as in :func:`stream_texts`, or an iterable of texts. No more than a table and a piece of a file are
+    in memory. Values are those of the file, of a csv its strings. Raises InputError for an unreadable source, a
+    missing column, and a row whose first column holds no text.
+    """
+    is_named = isinstance(source, str | Path)
+    pieces = _pieces(str(source), columns, split) if is_named else _from_texts(source, columns)
+    held: dict[str, list[Any]] = {name: [] for name in columns}
+    for found, where, _ in pieces:
+        for name in columns:
+            if name not in found:
+                raise InputError(_no_column(str(source), name, list(found)))
+            held[name] += found[name]
+        for i, text in enumerate(found[columns[0]]):
+            if not isinstance(text, str) or not text.strip():
+                told = brief(text) if text else "no text"
+                raise InputError(
+                    f"{where(i)} holds {told} in column {columns[0]!r}; drop the row or fill it in"
+                )
+        while len(held[columns[0]]) >= n_rows:
+            yield _as_written({name: values[:n_rows] for name, values in held.items()})
+            held = {name: values[n_rows:] for name, values in held.items()}
+    if held[columns[0]]:
+        yield _as_written(held)
+
+
+def _as_written(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+
+
+def _from_texts(texts: Iterable[str], columns: Sequence[str]) -> Iterator[Piece]:
+    start, rest = 0, iter(texts)
+    while part := list(islice(rest, _PIECE_ROWS)):
+        yield Piece({columns[0]: part}, _placed("the source", range(start, start + len(part)), "text"), False)
+        start += len(part)
+
+
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write ``table`` as parquet or csv by the ending of ``path``, atomically, csv ``spreadsheet_safe``."""
     with writing(path) as temporary:

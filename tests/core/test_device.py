@@ -137,3 +137,13 @@ def test_a_hub_out_of_reach_is_seen_before_its_client_asks_for_a_minute(
     models.hub_in_reach.cache_clear()
     assert models.hub_in_reach()
     models.hub_in_reach.cache_clear()
+
+
+def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    assert [str(models.pick_device(name)) for name in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+    for here, own in (("0", "cuda:0"), ("1", "cuda:1"), ("2", "cuda:0")):
+        monkeypatch.setenv("LOCAL_RANK", here)
+        assert [str(models.pick_device(name)) for name in ("auto", "cuda", "cuda:1")] == [own, own, "cuda:1"]

@@ -86,12 +86,14 @@ COMMANDS = {
     " --d-sae 32 --k 4 --batch-size 128 --set checkpoint_steps=40 --resume --quiet",
     "fit": "fit --data {inputs}/table.csv --sensitive g --corpus {inputs}/corpus.txt --encoder {encoder}"
     " --out {out}/made --config {inputs}/small.yaml --cache {out}/cache --overwrite --quiet",
+    "transform": "transform {inputs}/model --data {inputs}/corpus.txt --out {out}/made --rows-per-shard 40 --format npy"
+    " --device cpu --quiet",
 }
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All numbers that were made; the descriptions beside them hold times of the clock."""
-    files = {str(path.relative_to(folder)): path for path in folder.rglob("*.safetensors")}
+    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.suffix in (".safetensors", ".npy")}
     return {name: path.read_bytes() for name, path in files.items() if "checkpoints" not in path.parts}
 
 
@@ -103,9 +105,13 @@ def litter(folder: Path) -> list[str]:
 def test_killed_and_run_again_it_is_as_if_never_killed(
     tmp_path, forker, inputs, small_encoder, name, amount, counted
 ):
-    n_kills = amount(name == "harvest", 20)
+    n_kills = amount(name in ("harvest", "transform"), 20)
     if not n_kills:
         pytest.skip("make faults runs it")
+    if name == "transform" and not (inputs / "model").exists():
+        forker.start(COMMANDS["fit"].format(encoder=small_encoder, inputs=inputs, out=inputs))
+        assert forker.end() == 0
+        (inputs / "made").rename(inputs / "model")
 
     def command(folder: str) -> str:
         return COMMANDS[name].format(encoder=small_encoder, inputs=inputs, out=tmp_path / folder)

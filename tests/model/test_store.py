@@ -17,8 +17,9 @@ from safetensors.numpy import save as save_file
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import read_json, read_or_make, write_bytes, write_json, write_manifest
+from debias_ssae.core.shards import chunks
 from debias_ssae.model.store import ActivationStore, EmbeddingCache, StoreWriter
-from debias_ssae.model.store.activations import FORMAT, chunks, shard_path
+from debias_ssae.model.store.activations import FORMAT, shard_path
 from debias_ssae.text.checks import texts_sha256
 
 SETTINGS = {"hookpoints": ["embeddings", "blocks.0"], "d_model": 4, "dtype": "float32"}
@@ -32,7 +33,7 @@ def fill(directory, sizes=(10, 0, 25), **changes):
         ids = torch.arange(n)
         tensors = {"x/embeddings": x, "x/blocks.0": -x, "text_ids": ids, "token_ids": ids.clone()}
         tensors["offsets"] = torch.zeros(n, 2, dtype=torch.int64)
-        writer.write(number, tensors, {"texts_sha256": str(number), "n_texts": n, "n_rows": n})
+        writer.write_rows(number, tensors, {"texts_sha256": str(number), "n_texts": n, "n_rows": n})
         first += n
     writer.finish(len(sizes))
     return ActivationStore(directory)
@@ -238,7 +239,7 @@ def test_a_manifest_needs_every_shard_and_float16_its_range(tmp_path):
     with pytest.raises(InputError, match=r"shard-00000.json"):
         writer.finish(1)
     with pytest.raises(InputError, match="beyond float16"):
-        writer.write(0, {"x/embeddings": torch.full((1, 4), 1e6)}, {})
+        writer.write_rows(0, {"x/embeddings": torch.full((1, 4), 1e6)}, {})
 
 
 def test_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
@@ -265,13 +266,13 @@ def test_a_file_size_limit_is_told_and_resumes(tmp_path):
 
     writer = StoreWriter(tmp_path / "s", SETTINGS)
     small = {"x/embeddings": torch.ones(4, 4)}
-    writer.write(0, small, {"texts_sha256": "a", "n_rows": 4, "n_texts": 1})
+    writer.write_rows(0, small, {"texts_sha256": "a", "n_rows": 4, "n_texts": 1})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
         with pytest.raises(InputError, match="disk is full"):
-            writer.write(1, {"x/embeddings": torch.ones(10_000, 4)}, {"texts_sha256": "b"})
+            writer.write_rows(1, {"x/embeddings": torch.ones(10_000, 4)}, {"texts_sha256": "b"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)

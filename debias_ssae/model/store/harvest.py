@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.shards import chunks, process_share
 from debias_ssae.model import Activations, LanguageModel, harvest_many
 from debias_ssae.model.harvesting import check_max_length
 from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.model.store import ActivationStore, StoreWriter
-from debias_ssae.model.store.activations import chunks
 from debias_ssae.text.checks import texts_sha256
 
 
@@ -52,8 +52,8 @@ def harvest_to_store(
     """
     if texts_per_shard < 1:
         raise InputError(f"texts_per_shard={texts_per_shard}: give at least 1")
-    rank = int(os.environ.get("RANK", "0")) if rank is None else rank
-    world_size = int(os.environ.get("WORLD_SIZE", "1")) if world_size is None else world_size
+    own_rank, n_processes = process_share()
+    rank, world_size = own_rank if rank is None else rank, n_processes if world_size is None else world_size
     if own_share and world_size > 1 and "MASTER_ADDR" not in os.environ:
         raise InputError(
             "own_share=True needs torchrun, over which the processes tell how many texts they have"
@@ -116,7 +116,7 @@ class _Shards:
         clean = [text if isinstance(text, str) else "" for text in chunk]
         found = harvest_many(self.model, clean, self.hookpoints, **options)
         record = _record(chunk, clean, found[self.hookpoints[0]], digest, self.settings)
-        self.writer.write(number, _tensors(found, number * self.settings["texts_per_shard"]), record)
+        self.writer.write_rows(number, _tensors(found, number * self.settings["texts_per_shard"]), record)
 
 
 def summary(totals: Mapping[str, int]) -> str:
