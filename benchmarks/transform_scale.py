@@ -1,6 +1,7 @@
 """What a text costs `transform` in shards, and how much memory it takes, from ten thousand texts to 200,000.
 
-MiniLM with 200 latents removed, short made-up texts from a generator, parquet shards. Each number of texts runs in a
+A random BERT of two blocks (width 64) with MiniLM's tokenizer, so that what is around the model shows; short made-up
+texts from a generator, parquet shards. Each number of texts runs in a
 process of its own, so that its peak memory is its own; CPU-seconds of one thread. A million is extrapolated from the
 cost of a text at the two largest sizes, and says so. Writes benchmarks/results/transform_scale.json.
 
@@ -21,13 +22,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from eraser_cost import fit, processor
+from eraser_cost import processor
+from transformers import AutoTokenizer, BertConfig, BertModel
 
-from debias_ssae import SSAEDebiaser
+from debias_ssae import DebiasConfig, SSAEDebiaser, TrainConfig
+from debias_ssae.core.device import resolve_model_name
 from debias_ssae.debiaser import transform_to_shards
 from debias_ssae.text import synthetic_biographies
 
-WORDS = "she he nurse surgeon works in the city clinic and was born a of hospital old her his trained for years".split()
+WORDS = (
+    "she",
+    "he",
+    "nurse",
+    "surgeon",
+    "works",
+    "in",
+    "the",
+    "city",
+    "clinic",
+    "and",
+    "was",
+    "born",
+    "trained",
+)
 MOST_COST, MOST_MEMORY = 1.1, 1.15
 """Bars: cost of a text and peak memory at the largest size, as multiples of those at the smallest."""
 
@@ -37,6 +54,18 @@ def texts(n: int) -> Iterator[str]:
     rng = np.random.default_rng(0)
     for i in range(n):
         yield " ".join(rng.choice(WORDS, rng.integers(4, 13))) + f" {i}"
+
+
+def small_debiaser(folder: str) -> None:
+    """Save a debiaser of a small random model into ``folder``/model."""
+    encoder = f"{folder}/encoder"
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    BertModel(BertConfig(**sizes)).save_pretrained(encoder)
+    AutoTokenizer.from_pretrained(resolve_model_name("minilm")).save_pretrained(encoder)
+    train = TrainConfig(n_steps=20, batch_size=256)
+    config = DebiasConfig(d_sae=256, k=8, general=train, special=None)
+    debiaser = SSAEDebiaser(encoder, attribute="gender", device="cpu", config=config, random_state=0)
+    debiaser.fit(synthetic_biographies(200, n_professions=2, random_state=0).text).save(f"{folder}/model")
 
 
 def measure(model: str, n: int) -> dict[str, Any]:
@@ -70,7 +99,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     runs = []
     with tempfile.TemporaryDirectory() as folder:
-        fit(synthetic_biographies(300, n_professions=2, random_state=0).text.tolist()).save(f"{folder}/model")
+        small_debiaser(folder)
         for n in map(int, arguments.sizes.split(",")):
             with get_context("spawn").Pool(1) as pool:
                 runs.append(pool.apply(measure, (f"{folder}/model", n)))
