@@ -169,8 +169,11 @@ def stream_tables(
     in memory. Values are those of the file, of a csv its strings. Raises InputError for an unreadable source, a
     missing column, and a row whose first column holds no text.
     """
-    is_named = isinstance(source, str | Path)
-    pieces = _pieces(str(source), columns, split) if is_named else _from_texts(source, columns)
+    pieces = (
+        _pieces(str(source), columns, split)
+        if isinstance(source, str | Path)
+        else _from_texts(source, columns)
+    )
     held: dict[str, list[Any]] = {name: [] for name in columns}
     for found, where, _ in pieces:
         for name in columns:
