@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from debias_ssae.core.steps import duration
 from debias_ssae.debiaser.output import KINDS, Samples, apply_output, fit_eraser
 from debias_ssae.erase import LinearEraser
 
@@ -117,7 +118,7 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
                 f"{one['after']:.2f} after (chance {one['chance']:.2f}; {measured['n']} training samples, 5 folds)."
             )
     if "seconds" in report:
-        lines.append(f"Fitted in {_duration(report['seconds'])}.")
+        lines.append(f"Fitted in {duration(report['seconds'])}.")
     return lines
 
 
@@ -145,7 +146,3 @@ def html(report: Mapping[str, Any]) -> str:
     """Return ``report`` for a notebook."""
     items = "".join(f"<li>{escape(line)}</li>" for line in sentences(report))
     return f"<ul>{items}</ul>"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,8 +1,6 @@
 """``discover``: from texts, labels and a classifier to a short list of what its decision rests on."""
 
 import html
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import pandas as pd
 
 from debias_ssae.core.config import DebiasConfig, DiscoveryConfig, load_config, make_config
 from debias_ssae.core.errors import InputError, check_seed
+from debias_ssae.core.steps import Steps, to_stderr
 from debias_ssae.debiaser.training import learn_ssae
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
@@ -127,7 +126,7 @@ def discover(
     names = [hookpoint] if isinstance(hookpoint, str) else list(hookpoint)
     check_hookpoints([*names, encoder.layer], model.hookpoints)
     given, others = (_saes(one, names, model.d_model) for one in (sae, other_sae))
-    steps = _Steps(say if say is not None else _print if verbose else None)
+    steps = Steps(say if say is not None else to_stderr if verbose else None)
     pool = load_corpus(corpus) if isinstance(corpus, str | Path) else corpus
     saes = {}
     steps.expect(*[200.0] * sum(name not in given for name in names), *_costs(len(listed), len(names)))
@@ -257,7 +256,7 @@ class _Study:
     class_words: dict[str, str]
     config: DiscoveryConfig
     random_state: int
-    steps: "_Steps"
+    steps: Steps
     read: np.ndarray
     """Numbers of the texts that are read; the head learns from the others."""
     labels: np.ndarray
@@ -421,49 +420,9 @@ class _Study:
         )
 
 
-class _Steps:
-    """Says which step begins, and from what the steps so far took how long the rest may take."""
-
-    def __init__(self, say: Callable[[str], None] | None) -> None:
-        self.say = say
-        self.plan: list[float] = []
-        self.done, self.spent = 0, 0.0
-        self.began: float | None = None
-
-    def expect(self, *costs: float) -> None:
-        """Announce steps to come, with what each costs beside the others."""
-        self.plan += costs
-
-    def begin(self, step: str) -> None:
-        """End the step before, and say that the next begins."""
-        self.end()
-        self.began = time.monotonic()
-        if self.say is not None:
-            known = sum(self.plan[: self.done])
-            left = self.spent / known * sum(self.plan[self.done :]) if known and self.spent else None
-            about = "" if left is None else f" (about {max(left / 60, 0.1):.1f} min left)"
-            self.say(f"[{self.done + 1}/{len(self.plan)}] {step}{about}")
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing of the plan is left."""
-        return self.done + (self.began is not None) >= len(self.plan)
-
-    def end(self) -> None:
-        """Count the step as done."""
-        if self.began is not None:
-            self.spent += time.monotonic() - self.began
-            self.done += 1
-        self.began = None
-
-
 def _costs(n_texts: int, n_hookpoints: int) -> list[float]:
     """What the steps of a round cost beside the others: about processor seconds."""
     return [n_texts / 100, *[30.0, 2.0] * n_hookpoints, 90.0, 5.0]
-
-
-def _print(line: str) -> None:
-    sys.stderr.write(line + "\n")
 
 
 def _config(config: Any) -> DebiasConfig:

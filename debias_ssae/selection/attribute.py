@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from debias_ssae.core.config import DebiasConfig
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.steps import Steps
 from debias_ssae.model import Activations, LanguageModel
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
@@ -48,6 +49,8 @@ class FitData:
     """The linear eraser that follows on the very activations that are edited (a matrix); None elsewhere."""
     random_state: int | None = None
     progress: bool = False
+    steps: Steps = field(default_factory=Steps)
+    """Says what fit is doing."""
 
 
 class Attribute(Protocol):
