@@ -15,6 +15,7 @@ from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, load_config, make_config
 from debias_ssae.core.device import pick_device
 from debias_ssae.core.errors import InputError, check_seed
+from debias_ssae.core.steps import Steps, to_stderr
 from debias_ssae.debiaser.matrix import MATRIX, MatrixEncoder
 from debias_ssae.debiaser.output import FROM_LABELS, check_output, labels_for_output, output_kind
 from debias_ssae.debiaser.pipeline import Spec
@@ -75,6 +76,7 @@ def read_fit(
         n_latents=debiaser.n_latents,
         random_state=seed_of(debiaser.random_state),
         progress=debiaser.verbose,
+        steps=Steps(to_stderr if debiaser.verbose else None),
     )
     _check_output_data(debiaser.output_eraser, attribute, data)
     hookpoints = _hookpoints(debiaser.hookpoint, attribute, encoder, X)

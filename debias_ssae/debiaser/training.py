@@ -23,6 +23,7 @@ from debias_ssae.core.io import (
     write_arrays,
     write_manifest,
 )
+from debias_ssae.core.steps import Steps
 from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.model.encoder import ActivationEncoder
@@ -77,6 +78,7 @@ def train_ssae(
         general=general,
         held_out=data.exclude,
         cache_dir=cache_dir,
+        steps=data.steps,
         **options,
     )
 
@@ -135,6 +137,7 @@ def learn_ssae(
     random_state: int | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
+    steps: Steps | None = None,
 ) -> LearnedSAE:
     """Fine-tune ``general`` with TERM on ``texts`` and on what they retrieve from ``corpus``.
 
@@ -142,11 +145,13 @@ def learn_ssae(
     says. ``held_out`` texts are never retrieved nor trained on.
     """
     options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
+    begin = (steps or Steps()).begin
     record: dict[str, Any] = {"n_training_texts": len(texts)}
     subdomain = list(texts)
     if corpus is None:
         logger.info("no corpus given: the SAE is trained on the %d training texts alone", len(texts))
     elif config.special is not None:
+        begin(f"retrieval from {len(corpus):,} texts")
         n_wanted = _worth_retrieving(texts, corpus, _longest(model, config), _rows_read(config))
         retrieval = config.retrieval.updated(n_texts=min(config.retrieval.n_texts, n_wanted))
         nearest, record["retrieval"] = _retrieved(
@@ -154,6 +159,7 @@ def learn_ssae(
         )
         subdomain += nearest
     if general is None:
+        begin(f"general SAE at {hookpoint}")
         pool = texts if corpus is None else without(corpus, held_out)
         base = train_general_sae(model, pool, hookpoint, config, **options)
         general, record["general"] = base.sae, base.record
@@ -165,6 +171,7 @@ def learn_ssae(
     start, fine_tuning = general, config.special
     if fine_tuning is None:
         return LearnedSAE(start, record)
+    begin(f"specialised SAE at {hookpoint}")
     subdomain = _at_most(subdomain, _rows_read(config), _longest(model, config), random_state)
     key = [
         model.fingerprint,
