@@ -295,7 +295,7 @@ class BenchmarkConfig(Settings):
     encoder: str = "minilm"
     hookpoint: str = "embeddings"
     layer: str = "final"
-    pooling: str = "mean"
+    pooling: str = "auto"
     device: str = "auto"
     """Where the model and the SAEs run: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
     concept: str | None = "gender"
