@@ -3,6 +3,7 @@
 import copy
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -384,7 +385,7 @@ def _are_texts(X: Any) -> bool:
 
 
 def _removed(one: Intervention) -> dict[str, Any]:
-    names = list(dict.fromkeys(one.selection.report.get("names", [])))  # two latents of one name say the same
+    names = dict(Counter(one.selection.report.get("names", [])))  # two latents of one name say the same
     return {"n": len(one.selection.ids), "d_sae": one.sae.cfg.d_sae, "names": names}
 
 

@@ -96,10 +96,9 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     """Return ``report`` as sentences, most telling first."""
     lines = []
     for hookpoint, one in report.get("removed", {}).items():
-        names = "; ".join(one.get("names", [])[:MOST_NAMES])
-        names += (
-            f"; and {len(one['names']) - MOST_NAMES} more" if len(one.get("names", [])) > MOST_NAMES else ""
-        )
+        said = [name if n == 1 else f"{name} ({n} latents)" for name, n in one.get("names", {}).items()]
+        names = "; ".join(said[:MOST_NAMES])
+        names += f"; and {len(said) - MOST_NAMES} more" if len(said) > MOST_NAMES else ""
         lines.append(
             f"Removed {one['n']} of {one['d_sae']:,} latents at {hookpoint}"
             + (f": {names}." if names else ".")

@@ -272,7 +272,9 @@ def _hooks(
                     hidden = _apply(edits[name], hidden, batch.real, name)
                 if name in hookpoints:
                     batch.states[name] = hidden
-                if name == last and not torch.compiler.is_exporting():  # a graph leaves out what nothing reads
+                if (
+                    name == last and not torch.compiler.is_exporting()
+                ):  # a graph leaves out what nothing reads
                     raise _StopForwardError
                 if whole.shape[1] > t:
                     hidden = torch.cat([hidden, whole[:, t:]], dim=1)

@@ -13,15 +13,20 @@ import numpy as np
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choice, Choices
-from debias_ssae.selection.naming import Context, WordedRows, find_contexts, naming_words, word_shares
+from debias_ssae.selection.naming import (
+    SAME_WORDS,
+    Context,
+    WordedRows,
+    find_contexts,
+    naming_words,
+    word_shares,
+)
 from debias_ssae.text.concept import Concept
 
 logger = logging.getLogger(__name__)
 
-SAME_WORDS = 0.5
-"""Latents with at least this much activation mass on common words are one card."""
 SAME_PLACES = 0.6
-"""So are latents of which each has at least this share of its mass beside tokens where the other fires: a phrase."""
+"""Latents that have this share of their mass beside tokens where the other one fires are one card: a phrase."""
 BESIDE = 2
 """Tokens on either side that count as beside."""
 JUDGED_SHARE = 0.4

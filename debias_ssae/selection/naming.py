@@ -18,6 +18,8 @@ ENOUGH = 0.8
 MOST_NAMES = 4
 """... or until there are so many."""
 KEPT_WORDS = 20
+SAME_WORDS = 0.5
+"""Two latents with so much of their activation mass on the same words say the same."""
 
 
 class Piece(NamedTuple):
@@ -152,8 +154,25 @@ def _context(text: str, spans: np.ndarray, strength: np.ndarray, width: int) -> 
 def name_latents(
     sae: SparseAutoencoder, rows: Activations, texts: Sequence[str], ids: Sequence[int] | np.ndarray
 ) -> list[str]:
-    """Return a name for each of the latents ``ids``: the words that hold most of its activation mass on ``texts``."""
+    """Return a name for each of the latents ``ids``: the words that hold most of its activation mass on ``texts``.
+
+    Latents that say the same have one name: each joins the first one with which it shares SAME_WORDS of its mass.
+    """
     worded = find_words(texts, rows)
     fired = firing(sae, rows.x, [int(i) for i in ids])
-    words = [naming_words(word_shares(worded, fired[:, column])) for column in range(len(ids))]
-    return [" · ".join(found) or f"latent {int(i)}" for i, found in zip(ids, words, strict=True)]
+    shares = [word_shares(worded, column) for column in fired.T]
+    groups: list[list[int]] = []
+    for i, own in enumerate(shares):
+        for group in groups:
+            first = shares[group[0]]
+            if sum(min(share, first.get(word, 0.0)) for word, share in own.items()) >= SAME_WORDS:
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    names = [""] * len(shares)
+    for group in groups:
+        words = naming_words(word_shares(worded, fired[:, group].sum(axis=1)))
+        for i in group:
+            names[i] = " · ".join(words) or f"latent {int(ids[i])}"
+    return names

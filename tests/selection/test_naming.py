@@ -1,0 +1,28 @@
+"""Names of latents."""
+
+import torch
+
+from debias_ssae.core.config import SAEConfig
+from debias_ssae.model import Activations
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.naming import name_latents
+
+
+def test_latents_that_say_the_same_share_one_name() -> None:
+    """Two latents fire on the same word, a third on another."""
+    texts = ["she runs", "he runs", "she sleeps", "he sleeps"]
+    spans = [[(0, 3), (4, 8)], [(0, 2), (3, 7)], [(0, 3), (4, 10)], [(0, 2), (3, 9)]]
+    offsets = torch.tensor([span for text in spans for span in text])
+    x = torch.zeros(8, 4)
+    x[0, 0] = x[4, 0] = x[0, 1] = x[4, 1] = 1.0
+    x[2, 2] = x[6, 2] = 1.0
+    owners = torch.arange(4).repeat_interleave(2)
+    rows = Activations(x, owners, torch.arange(8) % 2, offsets, 4)
+    sae = SparseAutoencoder(SAEConfig(d_in=4, d_sae=4, k=4, architecture="topk"))
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(4))
+        sae.W_dec.copy_(torch.eye(4))
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+    names = name_latents(sae, rows, texts, [0, 1, 2])
+    assert names == ["she", "she", "he"]
