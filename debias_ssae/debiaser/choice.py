@@ -42,6 +42,8 @@ class Choice:
     """What was picked, and how every candidate did."""
 
     picked: Candidate
+    seen: Samples
+    """What they were compared on, with its representations."""
     report: dict[str, Any]
     """JSON: for each candidate ``worst_group_retrained`` and ``worst_group_frozen``, and the rule's numbers."""
 
@@ -64,11 +66,13 @@ def choose(
     if samples.z is None or samples.y is None:
         return None
     rng = np.random.default_rng(random_state)
-    seen = _some(
-        samples.at(np.flatnonzero(~pd.isna(samples.y))), rng
-    )  # both versions of a pair have one target
+    # each text goes through the model once: the eraser that is fitted in the end needs these as well
+    _ = (samples.plain, samples.edited) if tried[0].kind in FROM_LABELS else samples.plain
+    # both versions of a pair have one target
+    seen = _some(samples.at(np.flatnonzero(~pd.isna(samples.y))), rng)
     if len(seen.X) < 2 * FOLDS:
         return None
+    _ = seen.edited
     y, z = (np.unique(np.asarray(values), return_inverse=True)[1] for values in (seen.y, seen.z))
     cells = y * (int(z.max()) + 1) + z
     groups = np.arange(len(y)) if seen.groups is None else seen.groups
@@ -91,7 +95,8 @@ def choose(
                 after = fit_head(x[rows], y[rows], C=FIXED_C)
                 right[i, 2 * s, held] = after.predict(x[held]) == y[held]
                 right[i, 2 * s + 1, held] = before.predict(x[held]) == y[held]
-    return _picked(tried, right, cells, groups, rng)
+    picked, report = _picked(tried, right, cells, groups, rng)
+    return Choice(picked, seen, report)
 
 
 def _some(samples: Samples, rng: np.random.Generator) -> Samples:
@@ -137,7 +142,7 @@ def _picked(
     cells: np.ndarray,
     groups: np.ndarray,
     rng: np.random.Generator,
-) -> Choice:
+) -> tuple[Candidate, dict[str, Any]]:
     """Apply the rule to answers ``right`` [candidate, head, sample]: retrained and frozen heads take turns."""
     codes = np.unique(groups, return_inverse=True)[1]
     n = int(codes.max()) + 1
@@ -164,7 +169,7 @@ def _picked(
             for i, one in enumerate(tried)
         },
     }
-    return Choice(tried[picked], report)
+    return tried[picked], report
 
 
 def _worst(right: np.ndarray, member: np.ndarray, weights: np.ndarray) -> np.ndarray:

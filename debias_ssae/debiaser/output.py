@@ -34,6 +34,8 @@ FROM_WORDS = ("counterfactual", "counterfactual_subspace")
 KINDS = (*FROM_WORDS, "displacement", *FROM_LABELS)
 
 
+PAIRS = 500
+"""Counterfactual pairs that run through the model: a direction needs no more."""
 ENOUGH = 150
 """Texts of a cell that run through the model, whatever the smallest cell of its class has."""
 
@@ -82,11 +84,11 @@ class Samples:
     def pairs(
         cls, concept: Concept, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
     ) -> "Samples":
-        """Both versions of at most ``selection.max_texts`` training texts that hold a word of ``concept``."""
+        """Both versions of at most PAIRS training texts that hold a word of ``concept``."""
         concept.check_occurs(data.X)
         order = np.random.default_rng(data.random_state).permutation(len(data.X))
         found = concept.counterfactual_pairs(
-            [data.X[i] for i in order], limit=data.config.selection.max_texts
+            [data.X[i] for i in order], limit=min(PAIRS, data.config.selection.max_texts)
         )
         n, source = len(found), order[[pair.index for pair in found]]
         y = None if data.y is None else np.tile(data.y[source], 2)

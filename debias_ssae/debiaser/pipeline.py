@@ -134,7 +134,7 @@ def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitD
     edits = edits_of(interventions)
     kind = output_kind("auto", spec.attribute, edits=True)
     samples = evidence_for(kind, spec.attribute, spec.encoder, edits, data)
-    choice = None
+    choice = seen = None
     if samples is not None:
         tried = candidates(kind, edits=bool(edits))
         choice = choose(samples, tried, recenter=data.config.recenter, random_state=data.random_state)
@@ -142,8 +142,10 @@ def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitD
         if not picked.edit:
             interventions = {name: one.with_latents([]) for name, one in interventions.items()}
             samples = samples.unedited()
+        if choice is not None:
+            seen = choice.seen if picked.edit else choice.seen.unedited()
         spec = replace(spec, output_eraser=picked.kind)
-    fitted = fit_after_edit(spec, interventions, data, samples)
+    fitted = fit_after_edit(spec, interventions, data, samples, seen)
     return replace(fitted, choice=None if choice is None else choice.report)
 
 
@@ -164,11 +166,15 @@ def _named(
 
 
 def fit_after_edit(
-    spec: Spec, interventions: dict[str, Intervention], data: FitData, samples: Samples | None = None
+    spec: Spec,
+    interventions: dict[str, Intervention],
+    data: FitData,
+    samples: Samples | None = None,
+    seen: Samples | None = None,
 ) -> Fitted:
     """What follows the edit: an output eraser, and a shift where that one keeps no mean in place.
 
-    ``samples`` are those that the eraser is fitted on, where they are at hand.
+    ``samples`` are those that the eraser is fitted on, and ``seen`` some to measure it on, where they are at hand.
     """
     edits = edits_of(interventions)
     kind = output_kind(spec.output_eraser, spec.attribute, edits=bool(edits))
@@ -181,7 +187,9 @@ def fit_after_edit(
         shift = (sample.plain.mean(axis=0) - moved).astype(sample.plain.dtype)
     name = kind if isinstance(kind, str | None) else type(kind).__name__
     fitted = Fitted(interventions, eraser, name, shift)
-    return replace(fitted, measured=measure(evidence, fitted)) if edits or eraser is not None else fitted
+    return (
+        replace(fitted, measured=measure(seen or evidence, fitted)) if edits or eraser is not None else fitted
+    )
 
 
 def edits_of(interventions: Mapping[str, Intervention]) -> dict[str, LatentEraser]:
