@@ -125,12 +125,17 @@ def width(c: Context) -> int:
 
 
 def general_sae(c: Context, **options: Any) -> SSAEDebiaser:
-    """The same with the general SAE. Raises InputError without a corpus: an SAE of the head's own texts, from which
-    the specialised ones then start, is not general.
+    """The same with a general SAE that was trained for as many steps as general training and fine-tuning have.
+
+    Raises InputError without a corpus: an SAE of the head's own texts, from which the specialised ones then start, is
+    not general.
     """
     if c.corpus is None:
         raise InputError("there is no general corpus (--corpus) to train a general SAE on")
-    return edit_alone(c, config=c.config.debias.updated(special=None), **options)
+    base = c.config.debias
+    steps = base.general.n_steps + (base.special.n_steps if base.special else 0)
+    longer = base.updated(general=base.general.updated(n_steps=steps), special=None)
+    return edit_alone(c, config=longer, **options)
 
 
 def mean_loss(c: Context) -> SSAEDebiaser:

@@ -252,10 +252,11 @@ class DebiasConfig(Settings):
     k: int | None = Field(default=None, ge=1)
     """Active latents a row; None is 4 at the embeddings and 8 deeper, where a row says more."""
     architecture: Architecture = "batchtopk"
-    general: TrainConfig = TrainConfig(n_steps=300, lr=2e-3)
+    general: TrainConfig = TrainConfig(n_steps=100, lr=4e-3)
     """Training of the general SAE, on the corpus."""
-    special: TrainConfig | None = TrainConfig(n_steps=150, lr=5e-4)
-    """Fine-tuning of the SSAE, on the subdomain; None takes the general SAE as it is."""
+    special: TrainConfig | None = TrainConfig(n_steps=150, lr=2e-3)
+    """Fine-tuning of the SSAE, on the subdomain; None takes the general SAE as it is, which then wants more
+    steps."""
     general_rows: int = Field(default=1_000_000, ge=1)
     """Activation rows (tokens) sampled from the corpus for the general SAE."""
     special_rows: int = Field(default=2_500_000, ge=1)
@@ -278,13 +279,17 @@ class DebiasConfig(Settings):
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "fast": {
-        "general": {"n_steps": 300},
-        "special": {"n_steps": 150},
+        "general": {"n_steps": 80},
+        "special": {"n_steps": 100},
         "general_rows": 300_000,
         "retrieval": {"n_texts": 3_000, "max_seeds": 500},
         "selection": {"max_texts": 500},
     },
-    "thorough": {"general": {"n_steps": 3_000}, "special": {"n_steps": 1_500}, "general_rows": 3_000_000},
+    "thorough": {
+        "general": {"n_steps": 3_000, "lr": 2e-3},
+        "special": {"n_steps": 1_500, "lr": 5e-4},
+        "general_rows": 3_000_000,
+    },
 }
 """What ``fit --preset`` changes."""
 
@@ -377,7 +382,7 @@ QUICK = {
     "n_corpus": 5_000,
     "debias": {
         "d_sae": 2048,
-        "general": {"n_steps": 300},
+        "general": {"n_steps": 300, "lr": 2e-3},
         "special": {"n_steps": 100, "lr": 5e-4},
         "general_rows": 150_000,
         "retrieval": {"n_texts": 1_000, "max_seeds": 500},

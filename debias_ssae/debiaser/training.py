@@ -116,8 +116,7 @@ def train_general_sae(
     ]
 
     def train() -> LearnedSAE:
-        train = config.general
-        n_rows = min(config.general_rows, train.n_steps * train.batch_size)
+        n_rows = min(config.general_rows, config.general.n_steps * config.general.batch_size)
         texts = _draw(corpus, n_rows, _longest(model, config), random_state)
         x = harvest(model, texts, hookpoint, progress=progress, **config.activations.limits).x
         return _fit(x, sae_config, config.general, random_state=random_state, progress=progress)
