@@ -1,20 +1,26 @@
 """Synthetic biographies with a known confound, for the demo and for tests; no real person is meant."""
 
 import random
+from functools import cache
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
 import pandas as pd
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.text import vocabulary as words
+from debias_ssae.core.io import read_yaml
 
 GENDERS = ("male", "female")
-_PROFESSIONS = tuple(
-    (field, profession) for field in words.FIELDS for profession in (field.first, field.second)
-)
+N_PROFESSIONS = 8
 # Share of the work phrases that both professions of a field use, and that so do not tell them apart.
 _SHARED = 0.25
+
+
+@cache
+def words() -> Any:
+    """The vocabulary, from the file beside this one, which says what its parts are."""
+    return read_yaml(Path(__file__).with_suffix(".yaml"))
 
 
 def synthetic_biographies(
@@ -33,8 +39,8 @@ def synthetic_biographies(
     """
     if n < 1:
         raise InputError(f"n must be at least 1, got {n}")
-    if not 2 <= n_professions <= len(_PROFESSIONS):
-        raise InputError(f"n_professions must be between 2 and {len(_PROFESSIONS)}, got {n_professions}")
+    if not 2 <= n_professions <= N_PROFESSIONS:
+        raise InputError(f"n_professions must be between 2 and {N_PROFESSIONS}, got {n_professions}")
     if not -1 <= correlation <= 1:
         raise InputError(f"correlation must be between -1 and 1, got {correlation}")
     rng = random.Random(random_state)
@@ -43,8 +49,7 @@ def synthetic_biographies(
         which = i % n_professions
         own = which % 2
         gender = GENDERS[own if rng.random() < (1 + correlation) / 2 else 1 - own]
-        text, _ = _biography(rng, which, gender)
-        rows.append((text, _PROFESSIONS[which][1].name, gender))
+        rows.append((_biography(rng, which, gender)[0], _profession(which)[1]["name"], gender))
     rng.shuffle(rows)
     return pd.DataFrame(rows, columns=["text", "profession", "gender"])
 
@@ -62,31 +67,35 @@ def synthetic_corpus(n: int, *, random_state: int | None = None) -> list[str]:
     for i in range(n):
         gender = rng.choice(GENDERS)
         if i % 2:
-            texts.append(_biography(rng, rng.randrange(len(_PROFESSIONS)), gender)[0])
+            texts.append(_biography(rng, rng.randrange(N_PROFESSIONS), gender)[0])
         else:
-            slots = _person(rng, gender)
-            texts.append(
-                " ".join(_fill(rng, rng.choice(words.GENERAL_SENTENCES), slots)[0] for _ in range(2))
-            )
+            slots, frames = _person(rng, gender), words()["general_sentences"]
+            texts.append(" ".join(_fill(rng, rng.choice(frames), slots)[0] for _ in range(2)))
     rng.shuffle(texts)
     return texts
 
 
+def _profession(which: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A profession's field, and itself."""
+    field = words()["fields"][which // 2]
+    return field, field[("first", "second")[which % 2]]
+
+
 def _biography(rng: random.Random, which: int, gender: str) -> tuple[str, list[str]]:
     """Return a text and the words in it that show the gender."""
-    field, profession = _PROFESSIONS[which]
-    slots = _person(rng, gender)
+    field, profession = _profession(which)
+    slots, frame_of = _person(rng, gender), words()
 
     def work(kind: str) -> str:
         source = field if rng.random() < _SHARED else profession
-        return rng.choice(getattr(source, kind))
+        return str(rng.choice(source[kind]))
 
-    frames = [rng.choice(words.OPENINGS), *rng.sample(words.MIDDLES, rng.randint(2, 4))]
+    frames = [rng.choice(frame_of["openings"]), *rng.sample(frame_of["middles"], rng.randint(2, 4))]
     if rng.random() < 0.5:
-        frames.append(rng.choice(words.FAMILIES))
+        frames.append(rng.choice(frame_of["families"]))
     if rng.random() < 0.9:
-        frames.append(rng.choice(words.INDIRECT_FRAMES))
-    frames.append(rng.choice(words.CLOSINGS))
+        frames.append(rng.choice(frame_of["indirect_frames"]))
+    frames.append(rng.choice(frame_of["closings"]))
     sentences, cues = [], []
     for frame in frames:
         slots |= {"doing": work("doing"), "doing2": work("doing"), "topic": work("topics")}
@@ -97,27 +106,27 @@ def _biography(rng: random.Random, which: int, gender: str) -> tuple[str, list[s
 
 
 def _person(rng: random.Random, gender: str) -> dict[str, str]:
-    first, last = rng.choice(words.FIRST_NAMES[gender]), rng.choice(words.LAST_NAMES)
+    first, last = rng.choice(words()["first_names"][gender]), rng.choice(words()["last_names"])
     return {"gender": gender, "first": first, "last": last, "name": f"{first} {last}"}
 
 
 def _fill(rng: random.Random, frame: str, person: dict[str, str]) -> tuple[str, list[str]]:
     """Fill a frame's slots; return the sentence and the words put in that show the gender."""
-    gender = person["gender"]
-    listed: dict[str, Any] = words.LISTED[gender]
+    known, gender = words(), person["gender"]
+    listed: dict[str, Any] = known["listed"][gender]
     values = dict(person)
-    hint, second_hint = rng.sample(words.INDIRECT[gender], 2)
+    hint, second_hint = rng.sample(known["indirect"][gender], 2)
     for slot, choices in listed.items():
         values[slot] = choices if isinstance(choices, str) else rng.choice(choices)
     values |= {
         "indirect": hint,
         "indirect2": second_hint,
-        "city": rng.choice(words.CITIES),
-        "city2": rng.choice(words.CITIES),
+        "city": rng.choice(known["cities"]),
+        "city2": rng.choice(known["cities"]),
         "year": str(rng.randint(1985, 2020)),
         "years": str(rng.randint(2, 30)),
-        "thing": rng.choice(words.THINGS),
-        "weather": rng.choice(words.WEATHERS),
+        "thing": rng.choice(known["things"]),
+        "weather": rng.choice(known["weathers"]),
     }
     shown = [slot for _, slot, _, _ in Formatter().parse(frame) if slot]
     cues = [

@@ -9,12 +9,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.text import synthetic_biographies, synthetic_corpus, vocabulary
+from debias_ssae.text import synthetic_biographies, synthetic_corpus
 from debias_ssae.text.concept import Concept
-from debias_ssae.text.synthetic import _biography
+from debias_ssae.text.synthetic import _biography, words
 
 GENDER = Concept.load("gender")
-FIRST_HALF = {field.first.name for field in vocabulary.FIELDS}
+FIRST_HALF = {field["first"]["name"] for field in words()["fields"]}
 
 
 @pytest.mark.parametrize("n_professions", [2, 6, 8])
@@ -58,7 +58,7 @@ def test_about_a_quarter_of_the_gender_cues_is_not_in_the_shipped_concept() -> N
         unlisted += sum(not GENDER.swap_spans(f"{cue} Smith") for cue in cues)
     assert 0.2 <= unlisted / total <= 0.3
     for gender in ("male", "female"):
-        hints = [*vocabulary.FIRST_NAMES[gender], *vocabulary.INDIRECT[gender]]
+        hints = [*words()["first_names"][gender], *words()["indirect"][gender]]
         assert not [hint for hint in hints if GENDER.swap_spans(hint)]
 
 
