@@ -31,39 +31,26 @@ _PUBLIC = {
     "worst_group_accuracy": "audit",
 }
 
-__all__ = [
-    "ActivationEncoder",
-    "AuditReport",
-    "Choices",
-    "Concept",
-    "DebiasConfig",
-    "InputError",
-    "NothingRemovedWarning",
-    "SAEConfig",
-    "SSAEDebiaser",
-    "SparseAutoencoder",
-    "TrainConfig",
-    "audit",
-    "discover",
-    "load_sae",
-    "probe_leakage",
-    "train_sae",
-    "worst_group_accuracy",
-]
+__all__ = sorted(_PUBLIC)
 
 if TYPE_CHECKING:
-    from debias_ssae.audit import AuditReport, audit, worst_group_accuracy
-    from debias_ssae.audit.leakage import probe_leakage
-    from debias_ssae.core.config import DebiasConfig, SAEConfig, TrainConfig
-    from debias_ssae.core.errors import InputError, NothingRemovedWarning
-    from debias_ssae.debiaser import SSAEDebiaser
-    from debias_ssae.model.encoder import ActivationEncoder
-    from debias_ssae.review import discover
-    from debias_ssae.sae.formats import load_sae
-    from debias_ssae.sae.model import SparseAutoencoder
-    from debias_ssae.sae.training import train_sae
-    from debias_ssae.selection.choices import Choices
-    from debias_ssae.text.concept import Concept
+    from debias_ssae.audit import AuditReport as AuditReport
+    from debias_ssae.audit import audit as audit
+    from debias_ssae.audit import worst_group_accuracy as worst_group_accuracy
+    from debias_ssae.audit.leakage import probe_leakage as probe_leakage
+    from debias_ssae.core.config import DebiasConfig as DebiasConfig
+    from debias_ssae.core.config import SAEConfig as SAEConfig
+    from debias_ssae.core.config import TrainConfig as TrainConfig
+    from debias_ssae.core.errors import InputError as InputError
+    from debias_ssae.core.errors import NothingRemovedWarning as NothingRemovedWarning
+    from debias_ssae.debiaser import SSAEDebiaser as SSAEDebiaser
+    from debias_ssae.model.encoder import ActivationEncoder as ActivationEncoder
+    from debias_ssae.review import discover as discover
+    from debias_ssae.sae.formats import load_sae as load_sae
+    from debias_ssae.sae.model import SparseAutoencoder as SparseAutoencoder
+    from debias_ssae.sae.training import train_sae as train_sae
+    from debias_ssae.selection.choices import Choices as Choices
+    from debias_ssae.text.concept import Concept as Concept
 
 
 def __getattr__(name: str) -> Any:

@@ -6,25 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from debias_ssae.audit.flips import FlipReport, counterfactual_flips, flips_of_predictions
-from debias_ssae.audit.gates import GateResult, check_gates, parse_thresholds
-from debias_ssae.audit.rates import cell_accuracy, confusion, label_codes, summary_values, weights_of
-from debias_ssae.audit.run import AuditReport, audit, crossed_attributes
-
-__all__ = [
-    "AuditReport",
-    "FlipReport",
-    "GateResult",
-    "audit",
-    "check_gates",
-    "confusion",
-    "counterfactual_flips",
-    "flips_of_predictions",
-    "group_accuracies",
-    "parse_thresholds",
-    "summary_values",
-    "worst_group_accuracy",
-]
+from debias_ssae.audit.flips import FlipReport as FlipReport
+from debias_ssae.audit.flips import counterfactual_flips as counterfactual_flips
+from debias_ssae.audit.flips import flips_of_predictions as flips_of_predictions
+from debias_ssae.audit.gates import GateResult as GateResult
+from debias_ssae.audit.gates import check_gates as check_gates
+from debias_ssae.audit.gates import parse_thresholds as parse_thresholds
+from debias_ssae.audit.rates import cell_accuracy, label_codes, weights_of
+from debias_ssae.audit.rates import confusion as confusion
+from debias_ssae.audit.rates import summary_values as summary_values
+from debias_ssae.audit.run import AuditReport as AuditReport
+from debias_ssae.audit.run import audit as audit
+from debias_ssae.audit.run import crossed_attributes
 
 
 def worst_group_accuracy(

@@ -1,6 +1,7 @@
 """Linear erasers of representations as estimators; the algebra is in ``erase.linear``."""
 
 from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -71,73 +72,49 @@ class LinearErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         """Return the eraser for these rows, codes and classes."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MeanDifference(LinearErasure):
-    """Project out the differences between the attribute's group means (orthogonally, of standardised columns).
+    """Project out the differences between the attribute's group means (orthogonally, of standardised columns)."""
 
-    Parameters
-    ----------
-    conditional : bool, default=False
-        Take the differences inside each class of ``y``, pooled over classes.
-    """
-
-    def __init__(self, *, conditional: bool = False) -> None:
-        self.conditional = conditional
+    conditional: bool = False
+    """Take the differences inside each class of ``y``, pooled over classes."""
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
         return fit_mean_difference(X, z, _classes(y, self.conditional))
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LEACE(LinearErasure):
     """Least-squares concept erasure (Belrose et al. 2023, arXiv 2306.03819), by the package concept-erasure.
 
     After it, the groups' means are equal, so no linear classifier beats the constant one on the training rows.
-
-    Parameters
-    ----------
-    conditional : bool, default=False
-        Make the groups' means equal inside each class of ``y``.
-    shrinkage : bool, default=True
-        Shrink the covariance of ``X`` (the guarantee holds either way).
-    constrain_trace : bool, default=False
-        Never let the variance grow; costs the guarantee where it acts.
     """
 
-    def __init__(
-        self, *, conditional: bool = False, shrinkage: bool = True, constrain_trace: bool = False
-    ) -> None:
-        self.conditional = conditional
-        self.shrinkage = shrinkage
-        self.constrain_trace = constrain_trace
+    conditional: bool = False
+    """Make the groups' means equal inside each class of ``y``."""
+    shrinkage: bool = True
+    """Shrink the covariance of ``X`` (the guarantee holds either way)."""
+    constrain_trace: bool = False
+    """Never let the variance grow; costs the guarantee where it acts."""
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
         options = {"shrinkage": self.shrinkage, "constrain_trace": self.constrain_trace}
         return fit_leace(X, z, _classes(y, self.conditional), **options)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class INLP(LinearErasure):
     """Iterative nullspace projection (Ravfogel et al. 2020, arXiv 2004.07667).
 
-    Parameters
-    ----------
-    max_iter : int, default=100
-        Classifiers at most.
-    C : float, default=1.0
-        Inverse penalty of the logistic regressions.
-    tol : float, default=0.01
-        Stop when training accuracy is within this of the majority's share.
-
-    Attributes
-    ----------
-    accuracies_ : list of float
-        Training accuracy of each classifier, the last after all projections.
-    n_iter_ : int
-        Classifiers fitted.
+    ``accuracies_`` are the training accuracies of the ``n_iter_`` classifiers, the last after all projections.
     """
 
-    def __init__(self, *, max_iter: int = 100, C: float = 1.0, tol: float = 0.01) -> None:
-        self.max_iter = max_iter
-        self.C = C
-        self.tol = tol
+    max_iter: int = 100
+    """Classifiers at most."""
+    C: float = 1.0
+    """Inverse penalty of the logistic regressions."""
+    tol: float = 0.01
+    """Stop when training accuracy is within this of the majority's share."""
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
         eraser, self.accuracies_ = fit_inlp(X, z, max_iter=self.max_iter, C=self.C, tol=self.tol)
@@ -145,24 +122,17 @@ class INLP(LinearErasure):
         return eraser
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class SPLINCE(LinearErasure):
-    """Erase the attribute and keep the covariance with the target (Holstege et al. 2025, arXiv 2506.10703).
+    """Erase the attribute and keep the covariance with the target (Holstege et al. 2025, arXiv 2506.10703)."""
 
-    Parameters
-    ----------
-    shrinkage : bool, default=True
-        Ledoit-Wolf shrinkage of the covariance of ``X``.
-    tol : float, default=1e-6
-        Smaller singular values are taken for zero.
-    min_angle : float, default=0.01
-        Refuse when attribute and target span directions closer than this (radians): where they agree in the
-        training rows, what should go and what should stay are one.
-    """
-
-    def __init__(self, *, shrinkage: bool = True, tol: float = 1e-6, min_angle: float = 0.01) -> None:
-        self.shrinkage = shrinkage
-        self.tol = tol
-        self.min_angle = min_angle
+    shrinkage: bool = True
+    """Ledoit-Wolf shrinkage of the covariance of ``X``."""
+    tol: float = 1e-6
+    """Smaller singular values are taken for zero."""
+    min_angle: float = 0.01
+    """Refuse when attribute and target span directions closer than this (radians): where they agree in the training
+    rows, what should go and what should stay are one."""
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
         if y is None:
@@ -176,32 +146,22 @@ def _classes(y: np.ndarray | None, conditional: bool) -> np.ndarray | None:
     return y if conditional else None
 
 
+@dataclass(eq=False, repr=False)
 class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Project out the principal directions of (one version - the other), of standardised columns; no labels.
 
-    Parameters
-    ----------
-    n_components : int or "auto", default="auto"
-        "auto" takes the fewest of 1, 2, 5, 10, 20, 40, ... after which a linear probe, cross-fitted over texts,
-        tells the two versions apart no better than chance plus one standard error; if none does, the most.
-    random_state : int, optional
-        Which texts are in which fold.
-
-    Attributes
-    ----------
-    eraser_ : LinearEraser
-        Its centre is the mean over both versions, which the edit leaves in place.
-    probe_accuracies_ : dict of int to float
-        Accuracy of the probe for each number tried by "auto".
+    The centre of ``eraser_`` is the mean over both versions, which the edit leaves in place; ``probe_accuracies_``
+    holds the accuracy of the probe for each number tried by "auto".
     """
 
-    needs_attribute_at_predict = False
+    n_components: int | Literal["auto"] = "auto"
+    """"auto" takes the fewest of 1, 2, 5, 10, 20, 40, ... after which a linear probe, cross-fitted over texts, tells
+    the two versions apart no better than chance plus one standard error; if none does, the most."""
+    _: KW_ONLY
+    random_state: int | None = None
+    """Which texts are in which fold."""
 
-    def __init__(
-        self, n_components: int | Literal["auto"] = "auto", *, random_state: int | None = None
-    ) -> None:
-        self.n_components = n_components
-        self.random_state = random_state
+    needs_attribute_at_predict = False
 
     def fit(self, X: Any, y: Any = None, *, counterfactuals: Any = None) -> Self:
         """Learn from ``X (n, d)``, texts in one version, and ``counterfactuals (n, d)``, the same texts in the other.
@@ -235,44 +195,30 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         return self.eraser_(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
 
 
+@dataclass(eq=False, repr=False)
 class CounterfactualSubspace(TransformerMixin, BaseEstimator):
     """Encode texts and project out what the representation changes by when only a concept's words change.
 
-    Parameters
-    ----------
-    encoder : ActivationEncoder
-    concept : str, path or Concept, default="gender"
-    n_components, random_state :
-        As in ``CounterfactualEraser``; ``random_state`` also draws the texts.
-    max_texts : int, default=1000
-        Texts with counterfactuals that it is fitted on.
-
-    Attributes
-    ----------
-    eraser_ : CounterfactualEraser
+    ``eraser_`` is the fitted ``CounterfactualEraser``.
     """
 
-    needs_attribute_at_predict = False
+    encoder: ActivationEncoder
+    concept: Any = "gender"
+    """A shipped name, a path, or a Concept."""
+    _: KW_ONLY
+    n_components: int | Literal["auto"] = "auto"
+    """As in ``CounterfactualEraser``."""
+    max_texts: int = MAX_PAIRS
+    """Texts with counterfactuals that it is fitted on."""
+    random_state: int | None = None
+    """As in ``CounterfactualEraser``; also draws the texts."""
 
-    def __init__(
-        self,
-        encoder: ActivationEncoder,
-        concept: Any = "gender",
-        *,
-        n_components: int | Literal["auto"] = "auto",
-        max_texts: int = MAX_PAIRS,
-        random_state: int | None = None,
-    ) -> None:
-        self.encoder = encoder
-        self.concept = concept
-        self.n_components = n_components
-        self.max_texts = max_texts
-        self.random_state = random_state
+    needs_attribute_at_predict = False
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from texts; no label is read. Raises InputError when fewer than two hold a word of the concept."""
         texts = check_texts(X)
-        concept = self.concept if isinstance(self.concept, Concept) else Concept.load(self.concept)
+        concept = Concept.load(self.concept)
         order = np.random.default_rng(self.random_state).permutation(len(texts))
         pairs = concept.counterfactual_pairs([texts[i] for i in order], limit=self.max_texts)
         if len(pairs) < 2:
@@ -301,22 +247,18 @@ def text_tags(tags: Tags, *, requires_fit: bool = True) -> Tags:
     return tags
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class CorrelationRemoval(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Subtract from each column what a linear regression on the attribute predicts (fairlearn.preprocessing).
 
     It needs the attribute of the rows it transforms, so it is no debiaser for use on new texts and is never
     ranked among those that are.
-
-    Parameters
-    ----------
-    alpha : float, default=1.0
-        Share of the correlation that is removed.
     """
 
-    needs_attribute_at_predict = True
+    alpha: float = 1.0
+    """Share of the correlation that is removed."""
 
-    def __init__(self, *, alpha: float = 1.0) -> None:
-        self.alpha = alpha
+    needs_attribute_at_predict = True
 
     def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
         """Fit the regressions. Raises InputError without the attribute or with missing values in it."""

@@ -1,6 +1,8 @@
-"""Classifiers on representations: a plain one, and those that use group labels in training only."""
+"""Classifiers on representations: a plain one, those that use group labels in training only, and fairlearn's."""
 
+import warnings
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -9,35 +11,38 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
-from debias_ssae.baselines.attribute import read_attribute
+from debias_ssae.baselines.attribute import apply_attribute, read_attribute
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.heads import choose_c, fit_head, quiet
 
 
-class LogisticHead(ClassifierMixin, BaseEstimator):
-    """Logistic regression on standardised columns; no group label is read.
+@dataclass(eq=False, repr=False, kw_only=True)
+class CrossValidated:
+    """What the heads with a penalty chosen by cross-validation share: two parameters, and the choice."""
 
-    Parameters
-    ----------
-    C : float or "auto", default="auto"
-        Inverse penalty; "auto" is the best of 1e-4 ... 10 by 5-fold accuracy on the training rows.
-    random_state : int, default=0
-        Of the folds.
-    """
+    C: float | Literal["auto"] = "auto"
+    """Inverse penalty; "auto" is the best of 1e-4 ... 10 by 5-fold accuracy on the training rows, weights and all."""
+    random_state: int = 0
+    """Of the folds, and of whatever else is drawn."""
+
+    def _chosen(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> float:
+        options = {"sample_weight": weights, "random_state": self.random_state}
+        return choose_c(X, y, **options) if self.C == "auto" else float(self.C)
+
+
+class LogisticHead(CrossValidated, ClassifierMixin, BaseEstimator):
+    """Logistic regression on standardised columns; no group label is read."""
 
     needs_attribute_at_predict = False
-
-    def __init__(self, *, C: float | Literal["auto"] = "auto", random_state: int = 0) -> None:
-        self.C = C
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on rows ``(n, d)`` and classes ``(n,)``."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_ = np.unique(y)
-        self.C_ = choose_c(X, y, random_state=self.random_state) if self.C == "auto" else self.C
+        self.C_ = self._chosen(X, y)
         self.model_ = fit_head(X, y, C=self.C_)
         return self
 
@@ -96,71 +101,41 @@ class GroupHead(ClassifierMixin, BaseEstimator, ABC):
         """Set ``coef_`` and ``intercept_`` from standardised rows, class codes and cell codes."""
 
 
-class GroupReweighting(GroupHead):
-    """Logistic regression with every cell (class x attribute) weighing the same.
-
-    Parameters
-    ----------
-    C : float or "auto", default="auto"
-        Inverse penalty; "auto" as in ``LogisticHead``, the rows weighing there too.
-    random_state : int, default=0
-        Of the folds.
-    """
-
-    def __init__(self, *, C: float | Literal["auto"] = "auto", random_state: int = 0) -> None:
-        self.C = C
-        self.random_state = random_state
+class GroupReweighting(CrossValidated, GroupHead):
+    """Logistic regression with every cell (class x attribute) weighing the same."""
 
     def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
         sizes = np.bincount(cell)
         weights = len(cell) / (np.count_nonzero(sizes) * sizes[cell])
-        options = {"sample_weight": weights, "random_state": self.random_state}
-        self.C_ = choose_c(X, y, **options) if self.C == "auto" else self.C
+        self.C_ = self._chosen(X, y, weights)
         model = LogisticRegression(C=self.C_, max_iter=500).fit(X, y, sample_weight=weights)
         self.coef_, self.intercept_ = model.coef_, model.intercept_
 
 
-class GroupSubsampling(GroupHead):
-    """Logistic regression on as many rows of every cell as the smallest has, drawn at random.
-
-    Parameters
-    ----------
-    C : float or "auto", default="auto"
-        Inverse penalty; "auto" as in ``LogisticHead``, on the rows that were drawn.
-    random_state : int, default=0
-    """
-
-    def __init__(self, *, C: float | Literal["auto"] = "auto", random_state: int = 0) -> None:
-        self.C = C
-        self.random_state = random_state
+class GroupSubsampling(CrossValidated, GroupHead):
+    """Logistic regression on as many rows of every cell as the smallest has, drawn at random."""
 
     def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
         rows = balanced_rows(cell, np.random.default_rng(self.random_state))
-        self.C_ = choose_c(X[rows], y[rows], random_state=self.random_state) if self.C == "auto" else self.C
+        self.C_ = self._chosen(X[rows], y[rows])
         model = LogisticRegression(C=self.C_, max_iter=500).fit(X[rows], y[rows])
         self.coef_, self.intercept_ = model.coef_, model.intercept_
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LastLayerRetraining(GroupHead):
     """Deep feature reweighting (Kirichenko et al. 2023, arXiv 2204.02937): refit the last layer on balanced cells.
 
     Fit it on a set that holds every cell. An l1-penalised logistic regression on rows drawn evenly from the
     cells, several times, weights averaged; C by worst-cell accuracy on a held-out half.
-
-    Parameters
-    ----------
-    C : float or None, default=None
-        Inverse penalty; None chooses from 1, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01.
-    n_draws : int, default=10
-    random_state : int, optional
     """
 
-    GRID = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
+    C: float | None = None
+    """Inverse penalty; None chooses from 1, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01."""
+    n_draws: int = 10
+    random_state: int | None = None
 
-    def __init__(self, *, C: float | None = None, n_draws: int = 10, random_state: int | None = None) -> None:
-        self.C = C
-        self.n_draws = n_draws
-        self.random_state = random_state
+    GRID = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
 
     def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
         rng = np.random.default_rng(self.random_state)
@@ -187,34 +162,21 @@ class LastLayerRetraining(GroupHead):
         return self.GRID[int(np.argmax(worst))]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GroupDRO(GroupHead):
     """Minimise the worst cell's loss (Sagawa et al. 2020, arXiv 1911.08731) for a softmax head on fixed rows.
 
     Every step all rows: cell weights go up by ``exp(step_size * loss)``, then Adam steps on the weighted loss
-    plus the penalty. The start is zero, so there is no randomness.
-
-    Parameters
-    ----------
-    penalty : float, default=0.01
-        Half the squared weights times this is added to the loss; large penalties are what makes group DRO work.
-    step_size : float, default=0.1
-        Of the cell weights.
-    lr : float, default=0.02
-    n_steps : int, default=500
-
-    Attributes
-    ----------
-    cell_weights_ : ndarray (n_cells,)
-        At the end, in the order class, then attribute value; cells without rows are left out.
+    plus the penalty. The start is zero, so there is no randomness. ``cell_weights_`` ``(n_cells,)`` are those at the
+    end, in the order class, then attribute value; cells without rows are left out.
     """
 
-    def __init__(
-        self, *, penalty: float = 0.01, step_size: float = 0.1, lr: float = 0.02, n_steps: int = 500
-    ) -> None:
-        self.penalty = penalty
-        self.step_size = step_size
-        self.lr = lr
-        self.n_steps = n_steps
+    penalty: float = 0.01
+    """Half the squared weights times this is added to the loss; large penalties are what makes group DRO work."""
+    step_size: float = 0.1
+    """Of the cell weights."""
+    lr: float = 0.02
+    n_steps: int = 500
 
     def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
         import torch
@@ -241,6 +203,121 @@ class GroupDRO(GroupHead):
         self.coef_ = coef[1:] - coef[:1] if two else coef
         self.intercept_ = intercept[1:] - intercept[:1] if two else intercept
         self.cell_weights_ = log_q.exp().numpy()
+
+
+class _TwoClassHead(CrossValidated, ClassifierMixin, BaseEstimator):
+    """What fairlearn's reduction and post-processing share, as heads on representations of two classes."""
+
+    def _check(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return standardised rows, 0/1 targets and attribute codes of the rows that have an attribute."""
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
+        z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
+        self.classes_ = np.unique(y)
+        if len(self.classes_) != 2:
+            raise InputError(f"{type(self).__name__} takes two classes, y has {len(self.classes_)}")
+        known = z >= 0
+        self.scaler_ = StandardScaler().fit(X[known])
+        rows, target = self.scaler_.transform(X[known]), (y[known] == self.classes_[1]).astype(int)
+        self.C_ = self._chosen(rows, target)
+        return rows, target, z[known]
+
+    def _rows(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        scaled: np.ndarray = self.scaler_.transform(X)
+        return scaled
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ReducedHead(_TwoClassHead):
+    """Exponentiated gradient (Agarwal et al. 2018, arXiv 1803.02453) over logistic regressions.
+
+    Predictions are drawn from a mixture of classifiers.
+    """
+
+    constraint: str = "equalized_odds"
+    """Or "demographic_parity", "true_positive_rate_parity"."""
+    eps: float = 0.02
+    """Allowed violation."""
+    max_iter: int = 30
+
+    needs_attribute_at_predict = False
+
+    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> Self:
+        """Fit on rows ``(n, d)``; rows with a missing attribute are left out.
+
+        Raises InputError for more than two classes, without the attribute and for an unknown constraint.
+        """
+        from fairlearn import reductions
+
+        known = {
+            "equalized_odds": reductions.EqualizedOdds,
+            "demographic_parity": reductions.DemographicParity,
+            "true_positive_rate_parity": reductions.TruePositiveRateParity,
+        }
+        if self.constraint not in known:
+            raise InputError(f"Unknown constraint {self.constraint!r}; known: {', '.join(known)}")
+        rows, target, z = self._check(X, y, sensitive_features)
+        self.reduction_ = reductions.ExponentiatedGradient(
+            LogisticRegression(C=self.C_, max_iter=300),
+            known[self.constraint](difference_bound=self.eps),
+            max_iter=self.max_iter,
+        )
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fairlearn under new pandas and scipy
+            self.reduction_.fit(rows, target, sensitive_features=z)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return class labels ``(n,)``, each drawn from the mixture."""
+        rows = self._rows(X)
+        chosen = np.asarray(self.reduction_.predict(rows, random_state=self.random_state)).astype(int)
+        labels: np.ndarray = self.classes_[chosen]
+        return labels
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ParityThresholds(_TwoClassHead):
+    """A threshold for each group on a logistic regression's score (Hardt et al. 2016, arXiv 1610.02413).
+
+    It needs the attribute of the rows it predicts, so it is never ranked among the methods that do not. Predictions
+    between two thresholds are drawn.
+    """
+
+    constraint: str = "equalized_odds"
+    """As in fairlearn.postprocessing.ThresholdOptimizer."""
+
+    needs_attribute_at_predict = True
+
+    def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> Self:
+        """Fit on rows ``(n, d)``; rows with a missing attribute are left out.
+
+        Raises InputError for more than two classes, without the attribute, and when a group holds one class only.
+        """
+        from fairlearn.postprocessing import ThresholdOptimizer
+
+        rows, target, z = self._check(X, y, sensitive_features)
+        for code, value in enumerate(self.values_):
+            if len(np.unique(target[z == code])) < 2:
+                raise InputError(f"group {value!r} holds one class only: there is no threshold to set for it")
+        self.optimizer_ = ThresholdOptimizer(
+            estimator=LogisticRegression(C=self.C_, max_iter=500),
+            constraints=self.constraint,
+            predict_method="decision_function",
+        )
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fairlearn under new pandas
+            self.optimizer_.fit(rows, target, sensitive_features=z)
+        return self
+
+    def predict(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
+        """Return class labels ``(n,)``. Raises InputError without the attribute or for a value not in fit."""
+        rows = self._rows(X)
+        z = apply_attribute(sensitive_features, self.values_, len(rows), "ParityThresholds")
+        drawn = self.optimizer_.predict(rows, sensitive_features=z, random_state=self.random_state)
+        labels: np.ndarray = self.classes_[np.asarray(drawn).astype(int)]
+        return labels
 
 
 def balanced_rows(cell: np.ndarray, rng: np.random.Generator) -> np.ndarray:

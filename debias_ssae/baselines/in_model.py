@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any, Self
 
@@ -87,33 +87,19 @@ class _EditedEncoder(TransformerMixin, BaseEstimator):
         return text_tags(super().__sklearn_tags__())
 
 
+@dataclass(eq=False, repr=False)
 class BlockErasure(_EditedEncoder):
     """Concept scrubbing: LEACE inside the model, at every block in turn (Belrose et al. 2023, section 6).
 
-    Parameters
-    ----------
-    encoder : ActivationEncoder
-    hookpoints : sequence of str, optional
-        By default the embeddings and every block's output that the representation comes from.
-    conditional : bool, default=False
-        Make the groups' means equal inside each class of ``y``.
-
-    Attributes
-    ----------
-    edits_ : dict of str to LinearEdit
-        In the order of the pass; each was fitted with those before it in place.
+    ``edits_`` are in the order of the pass; each was fitted with those before it in place.
     """
 
-    def __init__(
-        self,
-        encoder: ActivationEncoder,
-        *,
-        hookpoints: Sequence[str] | None = None,
-        conditional: bool = False,
-    ) -> None:
-        self.encoder = encoder
-        self.hookpoints = hookpoints
-        self.conditional = conditional
+    encoder: ActivationEncoder
+    _: KW_ONLY
+    hookpoints: Sequence[str] | None = None
+    """By default the embeddings and every block's output that the representation comes from."""
+    conditional: bool = False
+    """Make the groups' means equal inside each class of ``y``."""
 
     def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
         """Fit on the token activations of texts; every token has its text's attribute.
@@ -149,29 +135,18 @@ class BlockErasure(_EditedEncoder):
         return sorted(self.hookpoints, key=model.hookpoints.index)
 
 
+@dataclass(eq=False, repr=False)
 class NeuronAblation(_EditedEncoder):
     """Set the neurons whose text means tell the attribute best to their mean.
 
     The neuron skyline of SHIFT (Marks et al. 2024, arXiv 2403.19647, section 4), with the contrast of this
     package in place of attribution patching.
-
-    Parameters
-    ----------
-    encoder : ActivationEncoder
-    hookpoint : str, default="embeddings"
-    n_neurons : int, default=55
-
-    Attributes
-    ----------
-    edits_ : dict of str to NeuronEdit
     """
 
-    def __init__(
-        self, encoder: ActivationEncoder, *, hookpoint: str = "embeddings", n_neurons: int = 55
-    ) -> None:
-        self.encoder = encoder
-        self.hookpoint = hookpoint
-        self.n_neurons = n_neurons
+    encoder: ActivationEncoder
+    _: KW_ONLY
+    hookpoint: str = "embeddings"
+    n_neurons: int = 55
 
     def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None) -> Self:
         """Choose the neurons; ``y`` is not read. Raises InputError for fewer than one or more than there are."""
@@ -187,25 +162,21 @@ class NeuronAblation(_EditedEncoder):
         return self
 
 
+@dataclass(eq=False, repr=False)
 class TokenMask(TransformerMixin, BaseEstimator):
     """Encode texts with every token of a concept's words replaced by the mean token embedding.
 
     A token counts when it overlaps a word that the concept finds in its context, so titles and possessives are
     told apart as in scrubbing. The mean is over the tokens of the texts given to fit; without fit, over the
     vocabulary. Positions are kept, unlike in scrubbing.
-
-    Parameters
-    ----------
-    encoder : ActivationEncoder
-        Its layer, pooling and edits are used, its cache is not.
-    concept : str, path or Concept, default="gender"
     """
 
-    needs_attribute_at_predict = False
+    encoder: ActivationEncoder
+    """Its layer, pooling and edits are used, its cache is not."""
+    concept: Any = "gender"
+    """A shipped name, a path, or a Concept."""
 
-    def __init__(self, encoder: ActivationEncoder, concept: Any = "gender") -> None:
-        self.encoder = encoder
-        self.concept = concept
+    needs_attribute_at_predict = False
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the mean embedding of the texts' real tokens."""
@@ -221,7 +192,7 @@ class TokenMask(TransformerMixin, BaseEstimator):
         texts = check_texts(X)
         encoder, model = self.encoder, self.encoder.language_model
         model.check_spans()
-        concept = self.concept if isinstance(self.concept, Concept) else Concept.load(self.concept)
+        concept = Concept.load(self.concept)
         mean = getattr(self, "mean_", None)
         mean = _word_vectors(model).mean(0) if mean is None else mean
         out = np.zeros((len(texts), model.d_model), np.float32)

@@ -1,6 +1,7 @@
 """Methods told words: a filter, augmentation of what the head learns from, similarities to words about the task."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -16,29 +17,21 @@ from debias_ssae.text.checks import check_texts
 from debias_ssae.text.concept import Concept
 
 
+@dataclass(eq=False, repr=False)
 class TextScrubber(TransformerMixin, BaseEstimator):
-    """Replace the words that show the attribute by neutral ones: the filter every debiaser has to beat.
+    """Replace the words that show the attribute by neutral ones: the filter every debiaser has to beat."""
 
-    Parameters
-    ----------
-    concept : str, path or Concept, default="gender"
-        Whose words are replaced.
-    optional : tuple of str, default=()
-        Optional sections of a concept given by name or path; ``("names",)`` scrubs first names as well.
-    """
+    concept: Any = "gender"
+    """Whose words are replaced: a shipped name, a path, or a Concept."""
+    _: KW_ONLY
+    optional: tuple[str, ...] = ()
+    """Optional sections of the concept; ``("names",)`` scrubs first names as well."""
 
     needs_attribute_at_predict = False
 
-    def __init__(self, concept: Any = "gender", *, optional: tuple[str, ...] = ()) -> None:
-        self.concept = concept
-        self.optional = optional
-
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Load the concept; nothing is learnt from ``X``."""
-        if isinstance(self.concept, Concept):
-            self.concept_ = self.concept.with_optional(*self.optional)
-        else:
-            self.concept_ = Concept.load(self.concept, optional=self.optional)
+        self.concept_ = Concept.load(self.concept, optional=self.optional)
         return self
 
     def transform(self, X: Any) -> list[str]:
@@ -84,27 +77,22 @@ def augment_with_counterfactuals(texts: Sequence[str], y: Any, concept: Concept)
     )
 
 
+@dataclass(eq=False, repr=False)
 class AugmentedHead(ClassifierMixin, BaseEstimator):
-    """A logistic head that learns from texts and from their copies with the attribute's words swapped.
+    """A logistic head that learns from texts and from their copies with the attribute's words swapped."""
 
-    Parameters
-    ----------
-    encoder : ActivationEncoder
-    concept : str, path or Concept, default="gender"
-    random_state : int, default=0
-        Of the folds in which C is chosen.
-    """
+    encoder: ActivationEncoder
+    concept: Any = "gender"
+    """A shipped name, a path, or a Concept."""
+    _: KW_ONLY
+    random_state: int = 0
+    """Of the folds in which C is chosen."""
 
     needs_attribute_at_predict = False
 
-    def __init__(self, encoder: ActivationEncoder, concept: Any = "gender", *, random_state: int = 0) -> None:
-        self.encoder = encoder
-        self.concept = concept
-        self.random_state = random_state
-
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on texts and classes; no attribute label is read. Raises InputError as the augmentation does."""
-        concept = self.concept if isinstance(self.concept, Concept) else Concept.load(self.concept)
+        concept = Concept.load(self.concept)
         augmented = augment_with_counterfactuals(check_texts(X), y, concept)
         self.head_ = LogisticHead(random_state=self.random_state)
         self.head_.fit(self.encoder.encode(augmented.texts), augmented.y)
@@ -133,25 +121,20 @@ def hospital_words(classes: Collection[str]) -> tuple[str, ...]:
     return HOSPITAL_WORDS if set(classes) == {"nurse", "surgeon"} else ()
 
 
+@dataclass(eq=False, repr=False)
 class ConceptBottleneck(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Cosine similarity of a representation to each of a few words' representations.
 
     The baseline of SHIFT (Marks et al. 2024, arXiv 2403.19647): words that are about the task and say nothing
     of the attribute; any classifier on top.
-
-    Parameters
-    ----------
-    encoder : ActivationEncoder
-        It made the rows and encodes the words.
-    words : sequence of str
-        Twenty in the paper.
     """
 
-    needs_attribute_at_predict = False
+    encoder: ActivationEncoder
+    """It made the rows and encodes the words."""
+    words: Sequence[str] = HOSPITAL_WORDS
+    """Twenty in the paper."""
 
-    def __init__(self, encoder: ActivationEncoder, words: Sequence[str] = HOSPITAL_WORDS) -> None:
-        self.encoder = encoder
-        self.words = words
+    needs_attribute_at_predict = False
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Encode the words and centre on the training mean. Raises InputError for another width than ``X``'s."""

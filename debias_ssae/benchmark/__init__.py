@@ -4,42 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from debias_ssae.benchmark.methods import METHODS, Context, Method
-    from debias_ssae.benchmark.protocol import Protocol, Split, Supervision, demo_table, make_split, prepare
-    from debias_ssae.benchmark.run import compare, one_thread, run_benchmark
-
-# imported on first use: the report reads results without torch
-_MODULES = {
-    "METHODS": "methods",
-    "Context": "methods",
-    "Method": "methods",
-    "Protocol": "protocol",
-    "Split": "protocol",
-    "Supervision": "protocol",
-    "compare": "run",
-    "demo_table": "protocol",
-    "make_split": "protocol",
-    "one_thread": "run",
-    "prepare": "protocol",
-    "run_benchmark": "run",
-}
-__all__ = [
-    "METHODS",
-    "Context",
-    "Method",
-    "Protocol",
-    "Split",
-    "Supervision",
-    "compare",
-    "demo_table",
-    "make_split",
-    "one_thread",
-    "prepare",
-    "run_benchmark",
-]
+    from debias_ssae.benchmark.methods import METHODS as METHODS
+    from debias_ssae.benchmark.methods import Context as Context
+    from debias_ssae.benchmark.methods import Method as Method
+    from debias_ssae.benchmark.protocol import Protocol as Protocol
+    from debias_ssae.benchmark.protocol import Split as Split
+    from debias_ssae.benchmark.protocol import Supervision as Supervision
+    from debias_ssae.benchmark.protocol import demo_table as demo_table
+    from debias_ssae.benchmark.protocol import make_split as make_split
+    from debias_ssae.benchmark.protocol import prepare as prepare
+    from debias_ssae.benchmark.run import compare as compare
+    from debias_ssae.benchmark.run import one_thread as one_thread
+    from debias_ssae.benchmark.run import run_benchmark as run_benchmark
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    """Import what is asked for on first use: the report reads results without torch."""
+    for module in ("protocol", "methods", "run") if not name.startswith("__") else ():
+        found = import_module(f"{__name__}.{module}")
+        if hasattr(found, name):
+            return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,37 +1,17 @@
 """Erasers: of latents inside the model, and of directions in what leaves it."""
 
-from debias_ssae.erase.latents import LatentEraser
-from debias_ssae.erase.linear import (
-    LinearEraser,
-    fit_counterfactual,
-    fit_displacement,
-    fit_inlp,
-    fit_leace,
-    fit_mean_difference,
-    fit_splince,
-    inverse,
-    joined,
-    orthonormal,
-    principal_directions,
-    spread,
-    sufficient_components,
-    within_classes,
-)
-
-__all__ = [
-    "LatentEraser",
-    "LinearEraser",
-    "fit_counterfactual",
-    "fit_displacement",
-    "fit_inlp",
-    "fit_leace",
-    "fit_mean_difference",
-    "fit_splince",
-    "inverse",
-    "joined",
-    "orthonormal",
-    "principal_directions",
-    "spread",
-    "sufficient_components",
-    "within_classes",
-]
+from debias_ssae.erase.latents import LatentEraser as LatentEraser
+from debias_ssae.erase.linear import LinearEraser as LinearEraser
+from debias_ssae.erase.linear import fit_counterfactual as fit_counterfactual
+from debias_ssae.erase.linear import fit_displacement as fit_displacement
+from debias_ssae.erase.linear import fit_inlp as fit_inlp
+from debias_ssae.erase.linear import fit_leace as fit_leace
+from debias_ssae.erase.linear import fit_mean_difference as fit_mean_difference
+from debias_ssae.erase.linear import fit_splince as fit_splince
+from debias_ssae.erase.linear import inverse as inverse
+from debias_ssae.erase.linear import joined as joined
+from debias_ssae.erase.linear import orthonormal as orthonormal
+from debias_ssae.erase.linear import principal_directions as principal_directions
+from debias_ssae.erase.linear import spread as spread
+from debias_ssae.erase.linear import sufficient_components as sufficient_components
+from debias_ssae.erase.linear import within_classes as within_classes

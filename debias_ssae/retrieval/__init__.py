@@ -1,28 +1,15 @@
 """Which part of a corpus is worth training on: the texts nearest to a handful of seeds."""
 
-from debias_ssae.retrieval.duplicates import fold, unsaid, without
-from debias_ssae.retrieval.embedders import embed_texts, embedder_id, load_embedder
-from debias_ssae.retrieval.index import (
-    CorpusIndex,
-    Hits,
-    IndexedTexts,
-    IndexedVectors,
-    take,
-)
-from debias_ssae.retrieval.select import RetrievedTexts, retrieve
-
-__all__ = [
-    "CorpusIndex",
-    "Hits",
-    "IndexedTexts",
-    "IndexedVectors",
-    "RetrievedTexts",
-    "embed_texts",
-    "embedder_id",
-    "fold",
-    "load_embedder",
-    "retrieve",
-    "take",
-    "unsaid",
-    "without",
-]
+from debias_ssae.retrieval.duplicates import fold as fold
+from debias_ssae.retrieval.duplicates import unsaid as unsaid
+from debias_ssae.retrieval.duplicates import without as without
+from debias_ssae.retrieval.embedders import embed_texts as embed_texts
+from debias_ssae.retrieval.embedders import embedder_id as embedder_id
+from debias_ssae.retrieval.embedders import load_embedder as load_embedder
+from debias_ssae.retrieval.index import CorpusIndex as CorpusIndex
+from debias_ssae.retrieval.index import Hits as Hits
+from debias_ssae.retrieval.index import IndexedTexts as IndexedTexts
+from debias_ssae.retrieval.index import IndexedVectors as IndexedVectors
+from debias_ssae.retrieval.index import take as take
+from debias_ssae.retrieval.select import RetrievedTexts as RetrievedTexts
+from debias_ssae.retrieval.select import retrieve as retrieve

@@ -1,59 +1,34 @@
 """Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
-from debias_ssae.selection.controls import Stability, matched_cosines, matched_random_latents, stability
-from debias_ssae.selection.guarding import Costs, Guarded, costs_from_labels, costs_from_pairs, guard
-from debias_ssae.selection.pairs import (
-    N_SWAPS,
-    PairActivations,
-    SwappedWords,
-    counterfactual_contrast,
-    harvest_pairs,
-    propagate,
-    random_swaps,
-)
-from debias_ssae.selection.probing import KSparse, k_sparse_probing, probe_attribution, probe_direction
-from debias_ssae.selection.scores import (
-    LatentScores,
-    class_conditional_contrast,
-    encode_attribute,
-    encode_labels,
-    names_of,
-    pooled_latents,
-    rows_of_every_cell,
-)
-from debias_ssae.selection.select import LEFT, Linear, Sufficient, removal_score, smallest_sufficient
-
-__all__ = [
-    "LEFT",
-    "N_SWAPS",
-    "Costs",
-    "Guarded",
-    "KSparse",
-    "LatentScores",
-    "Linear",
-    "PairActivations",
-    "Stability",
-    "Sufficient",
-    "SwappedWords",
-    "class_conditional_contrast",
-    "costs_from_labels",
-    "costs_from_pairs",
-    "counterfactual_contrast",
-    "encode_attribute",
-    "encode_labels",
-    "guard",
-    "harvest_pairs",
-    "k_sparse_probing",
-    "matched_cosines",
-    "matched_random_latents",
-    "names_of",
-    "pooled_latents",
-    "probe_attribution",
-    "probe_direction",
-    "propagate",
-    "random_swaps",
-    "removal_score",
-    "rows_of_every_cell",
-    "smallest_sufficient",
-    "stability",
-]
+from debias_ssae.selection.controls import Stability as Stability
+from debias_ssae.selection.controls import matched_cosines as matched_cosines
+from debias_ssae.selection.controls import matched_random_latents as matched_random_latents
+from debias_ssae.selection.controls import stability as stability
+from debias_ssae.selection.guarding import Costs as Costs
+from debias_ssae.selection.guarding import Guarded as Guarded
+from debias_ssae.selection.guarding import costs_from_labels as costs_from_labels
+from debias_ssae.selection.guarding import costs_from_pairs as costs_from_pairs
+from debias_ssae.selection.guarding import guard as guard
+from debias_ssae.selection.pairs import N_SWAPS as N_SWAPS
+from debias_ssae.selection.pairs import PairActivations as PairActivations
+from debias_ssae.selection.pairs import SwappedWords as SwappedWords
+from debias_ssae.selection.pairs import counterfactual_contrast as counterfactual_contrast
+from debias_ssae.selection.pairs import harvest_pairs as harvest_pairs
+from debias_ssae.selection.pairs import propagate as propagate
+from debias_ssae.selection.pairs import random_swaps as random_swaps
+from debias_ssae.selection.probing import KSparse as KSparse
+from debias_ssae.selection.probing import k_sparse_probing as k_sparse_probing
+from debias_ssae.selection.probing import probe_attribution as probe_attribution
+from debias_ssae.selection.probing import probe_direction as probe_direction
+from debias_ssae.selection.scores import LatentScores as LatentScores
+from debias_ssae.selection.scores import class_conditional_contrast as class_conditional_contrast
+from debias_ssae.selection.scores import encode_attribute as encode_attribute
+from debias_ssae.selection.scores import encode_labels as encode_labels
+from debias_ssae.selection.scores import names_of as names_of
+from debias_ssae.selection.scores import pooled_latents as pooled_latents
+from debias_ssae.selection.scores import rows_of_every_cell as rows_of_every_cell
+from debias_ssae.selection.select import LEFT as LEFT
+from debias_ssae.selection.select import Linear as Linear
+from debias_ssae.selection.select import Sufficient as Sufficient
+from debias_ssae.selection.select import removal_score as removal_score
+from debias_ssae.selection.select import smallest_sufficient as smallest_sufficient

@@ -75,17 +75,20 @@ class Concept:
         return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
 
     @classmethod
-    def load(cls, name_or_path: str | Path, *, optional: Iterable[str] = ()) -> Self:
-        """Read a concept that ships with the package ("gender") or a YAML or JSON file (docs/concepts.md).
+    def load(cls, name_or_path: "str | Path | Self", *, optional: Iterable[str] = ()) -> Self:
+        """Read a concept that ships with the package ("gender") or a YAML or JSON file (docs/concepts.md); one that is
+        made already is returned.
 
         ``optional`` names sections that are off by default, such as gender's "names". Raises InputError.
         """
-        path = cls.path(name_or_path)
-        concept = cls.from_dict(read_yaml(path), source=str(path))
+        concept = name_or_path
+        if not isinstance(concept, cls):
+            path = cls.path(concept)
+            concept = cls.from_dict(read_yaml(path), source=str(path))
         return concept.with_optional(*_strings(optional, "optional"))
 
     @classmethod
-    def path(cls, name_or_path: str | Path) -> Path:
+    def path(cls, name_or_path: Any) -> Path:
         """Return the file of a shipped concept's name, or the path that was given. Raises InputError."""
         if not isinstance(name_or_path, str | Path):
             raise InputError(f"a concept is named by a string or a path, got {brief(name_or_path)}")
