@@ -8,13 +8,13 @@ from debias_ssae.baselines.erasers import CounterfactualEraser as Counterfactual
 from debias_ssae.baselines.erasers import CounterfactualSubspace as CounterfactualSubspace
 from debias_ssae.baselines.erasers import LinearErasure as LinearErasure
 from debias_ssae.baselines.erasers import MeanDifference as MeanDifference
-from debias_ssae.baselines.fairlearn_heads import ParityThresholds as ParityThresholds
-from debias_ssae.baselines.fairlearn_heads import ReducedHead as ReducedHead
 from debias_ssae.baselines.heads import GroupDRO as GroupDRO
 from debias_ssae.baselines.heads import GroupReweighting as GroupReweighting
 from debias_ssae.baselines.heads import GroupSubsampling as GroupSubsampling
 from debias_ssae.baselines.heads import LastLayerRetraining as LastLayerRetraining
 from debias_ssae.baselines.heads import LogisticHead as LogisticHead
+from debias_ssae.baselines.heads import ParityThresholds as ParityThresholds
+from debias_ssae.baselines.heads import ReducedHead as ReducedHead
 from debias_ssae.baselines.in_model import BlockErasure as BlockErasure
 from debias_ssae.baselines.in_model import NeuronAblation as NeuronAblation
 from debias_ssae.baselines.in_model import TokenMask as TokenMask
