@@ -24,7 +24,7 @@ from debias_ssae.audit.page import (
     write_text,
 )
 from debias_ssae.audit.plotting import Series, dot_plot
-from debias_ssae.audit.run import AuditReport
+from debias_ssae.audit.run import AuditReport, records
 from debias_ssae.audit.verdict import (
     MOST_FINDINGS,
     findings,
@@ -189,7 +189,7 @@ def _measures(report: AuditReport, section: str) -> Table:
                 rows.append(TableRow([*cells, Cell(r["note"], wrap=True)]))
         return Table(caption, _columns(names, ("value",)), rows)
     compared = _of(report.comparisons, section=section)
-    differences = {r["metric"]: r for r in _dicts(compared)} if len(report.models) == 2 else {}
+    differences = {r["metric"]: r for r in records(compared)} if len(report.models) == 2 else {}
     columns = [Column("measure")]
     for model in report.models:
         columns += [Column(model, True), Column(f"outcome, {model}" if len(report.models) > 1 else "outcome")]
@@ -223,7 +223,7 @@ def _side_by_side(
 ) -> tuple[list[Column], list[tuple[dict[str, Any], list[Cell]]]]:
     """Rows that differ in the model alone as one: its keys and the cells of the models, in the report's order."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for r in _dicts(table):
+    for r in records(table):
         found.setdefault(tuple(r[k] for k in keys), []).append(r)
     columns = [Column(model, True) for model in report.models]
     rows = []
@@ -316,7 +316,7 @@ def _models(report: AuditReport) -> Iterator[Block]:
     if len(report.models) < 2:
         return
     rows = []
-    for r in _dicts(report.comparisons):
+    for r in records(report.comparisons):
         better = {"a better": r["model_a"], "b better": r["model_b"]}.get(r["outcome"])
         said = f"{better} better" if better else r["outcome"].replace("no difference found", TOO_FEW)
         cells = [Cell(words(r["metric"])), Cell(f"{r['model_a']} - {r['model_b']}"), Cell(r["section"])]
@@ -400,7 +400,3 @@ def _cut(table: Table) -> Table:
         return table
     note = f"The first {MOST_ROWS} of {len(table.rows):,} rows; all of them are in the JSON output."
     return table._replace(rows=table.rows[:MOST_ROWS], note=note)
-
-
-def _dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]

@@ -34,6 +34,7 @@ from debias_ssae.audit.rates import (
     weights_of,
 )
 from debias_ssae.core.errors import InputError, check_seed
+from debias_ssae.core.io import plain
 
 LARGEST_CROSSING = 5000
 MIN_GROUP = 10
@@ -103,11 +104,6 @@ class AuditReport:
         """Share of right predictions, first model."""
         return self.measure("accuracy")
 
-    @property
-    def tpr_gap(self) -> float:
-        """Largest difference between groups in the true positive rate of a class, first model, finest section."""
-        return self.measure("tpr_gap_max")
-
     def with_extras(self, **extras: Any) -> "AuditReport":
         """A copy that also holds ``leakage``, ``flips`` (reports or their dicts) or ``provenance``."""
         plain = {k: v.to_dict() if hasattr(v, "to_dict") else v for k, v in extras.items()}
@@ -123,14 +119,14 @@ class AuditReport:
             "sections": list(self.sections),
             "settings": dict(self.settings),
             "notes": list(self.notes),
-            **{name: _records(getattr(self, name)) for name in TABLES},
+            **{name: plain(records(getattr(self, name))) for name in TABLES},
             **dict(self.extras),
         }
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    plain = table.astype(object).where(table.notna(), None)
-    return [{str(k): v for k, v in row.items()} for row in plain.to_dict("records")]
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table."""
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 class _Inputs(NamedTuple):

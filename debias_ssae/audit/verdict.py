@@ -21,7 +21,8 @@ from debias_ssae.audit.measures import (
     UNDEFINED,
     WITHIN,
 )
-from debias_ssae.audit.run import AuditReport
+from debias_ssae.audit.run import AuditReport, records
+from debias_ssae.core.io import plain
 
 MOST_FINDINGS = 5
 _MOST_MODELS = 3
@@ -90,7 +91,7 @@ def verdict(report: AuditReport) -> Finding:
     """The one sentence that the audit comes down to."""
     rows = [
         r
-        for r in _rows(report.measures)
+        for r in records(report.measures)
         if _judged(r, report) and (r["metric"] != _RATIO or kind_of(r["outcome"]) == "bad")
     ]
     tolerance = 100 * report.settings["tolerance"]
@@ -122,7 +123,7 @@ def verdict(report: AuditReport) -> Finding:
         first = "; ".join(f"{m} {said[states[m]]}" for m in report.models)
         text = f"{first}. {_change(report, worst['section'])}"
     else:
-        table = [r for r in _rows(report.measures) if r["section"] == worst["section"]]
+        table = [r for r in records(report.measures) if r["section"] == worst["section"]]
         cells = [r for r in table if r["metric"] == "worst_group_accuracy" and not math.isnan(r["value"])]
         n = sum(s == "bad" for s in states.values())
         text = f"{n} of {len(report.models)} models fail." if n else "No model was shown to fail."
@@ -141,7 +142,7 @@ def _change(report: AuditReport, section: str) -> str:
     one, two = (report.measure_row("worst_group_accuracy", model=m, section=section) for m in (a, b))
     if math.isnan(one["value"]) or math.isnan(two["value"]):
         return f"The worst-group accuracy by {section} is undefined."
-    rows = _rows(report.comparisons)
+    rows = records(report.comparisons)
     row = next(r for r in rows if r["section"] == section and r["metric"] == "worst_group_accuracy")
     ends = sorted((-100 * row["ci_low"], -100 * row["ci_high"]))
     said = ", ".join(f"{percent(r['value'])} ({r['model']}, {r['where']})" for r in (one, two))
@@ -158,7 +159,7 @@ def findings(report: AuditReport) -> list[Finding]:
     first five.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in _rows(report.measures):
+    for row in records(report.measures):
         if _judged(row, report):
             groups.setdefault((row["section"], row["metric"]), []).append(row)
     # a ratio that is not below four fifths repeats the gap in selection
@@ -285,10 +286,6 @@ def _extras(report: AuditReport) -> Iterator[Finding]:
         yield Finding("bad" if beyond else "", "Counterfactual flips", text, excess)
 
 
-def _rows(table: Any) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-
-
 def audit_json(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
     """Flat tables as JSON; undefined numbers are null, infinite ones too (JSON has neither)."""
     one = verdict(report)
@@ -297,17 +294,7 @@ def audit_json(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
         "verdict": {"outcome": one.tag, "text": one.text},
         "gates": [vars(g) for g in gates],
     }
-    return json.dumps(_defined(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _defined(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _defined(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(v) for v in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def value_text(row: Mapping[str, Any]) -> str:
@@ -326,7 +313,7 @@ def shown_measures(report: AuditReport, section: str) -> dict[str, list[dict[str
     """
     left_out = {"tpr_gap_rms"} | ({"demographic_parity_ratio"} if len(report.classes) > 2 else set())
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in _rows(report.measures):
+    for row in records(report.measures):
         if row["section"] == section and row["metric"] not in left_out:
             groups.setdefault(row["metric"], []).append(row)
     return groups
@@ -369,7 +356,7 @@ def audit_markdown(report: AuditReport, gates: Sequence[GateResult] = ()) -> str
     lines += [f"- **{f.tag}**: {_plain(f.text)}" for f in findings(report)[:MOST_FINDINGS]]
     lines += ["", "## Measures", "", "| section | model | measure | value (95% interval) | outcome | where |"]
     lines.append("|---|---|---|---|---|---|")
-    for row in _rows(report.measures):
+    for row in records(report.measures):
         shown = (row["section"], row["model"], row["metric"], value_text(row), row["outcome"], row["where"])
         lines.append(_table_row(shown))
     provenance = report.extras.get("provenance", {})

@@ -1,7 +1,6 @@
 """The benchmark: every method on every seed, resumable, to results.json, predictions.parquet and table.md."""
 
 import json
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
@@ -25,7 +23,7 @@ from debias_ssae.benchmark.summary import Answers, summarise
 from debias_ssae.benchmark.tables import head_kind, markdown_table
 from debias_ssae.core.config import BenchmarkConfig, dump_config
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, writable_directory, write_json, write_text
+from debias_ssae.core.io import plain, read_json, writable_directory, write_json, write_text
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.tables import write_table
 
@@ -90,7 +88,7 @@ def run_benchmark(
         "sums": compare_sums(summary, answers),
         "skipped": _skipped(records),
     }
-    results = _defined(results)
+    results = plain(results)
     write_json(out / "results.json", results)
     write_table(predictions, out / "predictions.parquet")
     write_text(out / "table.md", markdown_table(results))
@@ -267,7 +265,7 @@ def _task(
     protocol: Protocol, plain: Plain, number: int, name: str, method: Method, file: Path | None
 ) -> dict[str, Any]:
     with one_thread():
-        record = {**_defined(run_method(protocol, plain, number, name, method)), "number": number}
+        record = {**plain(run_method(protocol, plain, number, name, method)), "number": number}
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, record)
@@ -366,14 +364,3 @@ def _directory(given: str | Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as made:
         yield Path(made)
-
-
-def _defined(value: Any) -> Any:
-    """The same as a JSON file gives it back: what is undefined is None."""
-    if isinstance(value, dict):
-        return {key: _defined(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and math.isnan(value) else value
