@@ -18,7 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/debias-ssae demo --out demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

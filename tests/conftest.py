@@ -1,4 +1,4 @@
-"""Shared fixtures: the real data's folder, one MiniLM for the session, few threads."""
+"""Shared fixtures: the real data's folder, one MiniLM a process, few threads."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["DEBIAS_SSAE_CACHE"] = "off"  # no test writes into the user's own
 # read by OpenMP when torch starts: idle threads that spin slow everything down on few, busy cores
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from debias_ssae.audit.rates import (
     weights_of,
 )
 from debias_ssae.core.errors import InputError, check_seed
-from debias_ssae.core.io import plain
+from debias_ssae.core.io import as_json
 
 LARGEST_CROSSING = 5000
 MIN_GROUP = 10
@@ -119,7 +119,7 @@ class AuditReport:
             "sections": list(self.sections),
             "settings": dict(self.settings),
             "notes": list(self.notes),
-            **{name: plain(records(getattr(self, name))) for name in TABLES},
+            **{name: as_json(records(getattr(self, name))) for name in TABLES},
             **dict(self.extras),
         }
 

@@ -22,7 +22,7 @@ from debias_ssae.audit.measures import (
     WITHIN,
 )
 from debias_ssae.audit.run import AuditReport, records
-from debias_ssae.core.io import plain
+from debias_ssae.core.io import as_json
 
 MOST_FINDINGS = 5
 _MOST_MODELS = 3
@@ -294,7 +294,7 @@ def audit_json(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
         "verdict": {"outcome": one.tag, "text": one.text},
         "gates": [vars(g) for g in gates],
     }
-    return json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(as_json(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def value_text(row: Mapping[str, Any]) -> str:

@@ -28,8 +28,9 @@ class CrossValidated:
     """Of the folds, and of whatever else is drawn."""
 
     def _chosen(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> float:
-        options = {"sample_weight": weights, "random_state": self.random_state}
-        return choose_c(X, y, **options) if self.C == "auto" else float(self.C)
+        if self.C != "auto":
+            return float(self.C)
+        return choose_c(X, y, sample_weight=weights, random_state=self.random_state)
 
 
 class LogisticHead(CrossValidated, ClassifierMixin, BaseEstimator):

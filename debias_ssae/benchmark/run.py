@@ -23,7 +23,7 @@ from debias_ssae.benchmark.summary import Answers, summarise
 from debias_ssae.benchmark.tables import head_kind, markdown_table
 from debias_ssae.core.config import BenchmarkConfig, dump_config
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import plain, read_json, writable_directory, write_json, write_text
+from debias_ssae.core.io import as_json, read_json, writable_directory, write_json, write_text
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.tables import write_table
 
@@ -88,7 +88,7 @@ def run_benchmark(
         "sums": compare_sums(summary, answers),
         "skipped": _skipped(records),
     }
-    results = plain(results)
+    results = as_json(results)
     write_json(out / "results.json", results)
     write_table(predictions, out / "predictions.parquet")
     write_text(out / "table.md", markdown_table(results))
@@ -265,7 +265,7 @@ def _task(
     protocol: Protocol, plain: Plain, number: int, name: str, method: Method, file: Path | None
 ) -> dict[str, Any]:
     with one_thread():
-        record = {**plain(run_method(protocol, plain, number, name, method)), "number": number}
+        record = {**as_json(run_method(protocol, plain, number, name, method)), "number": number}
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, record)

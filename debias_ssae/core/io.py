@@ -108,7 +108,7 @@ def write_json(path: str | Path, values: Any) -> None:
 
     Numbers that JSON does not know (NaN, infinity) become null, NumPy's numbers plain ones.
     """
-    text = json.dumps(plain(values), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(as_json(values), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
@@ -251,14 +251,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def plain(values: Any) -> Any:
+def as_json(values: Any) -> Any:
     """Return ``values`` as JSON can hold them: undefined and infinite numbers None, NumPy's plain, paths strings."""
     if isinstance(values, Mapping):
-        return {str(key): plain(value) for key, value in values.items()}
+        return {str(key): as_json(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [plain(value) for value in values]
+        return [as_json(value) for value in values]
     if hasattr(values, "tolist"):
-        return plain(values.tolist())
+        return as_json(values.tolist())
     if isinstance(values, Path):
         return str(values)
     return None if isinstance(values, float) and not math.isfinite(values) else values
@@ -554,7 +554,7 @@ def write_arrays(
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    text = json.dumps(plain(about or {}), sort_keys=True)
+    text = json.dumps(as_json(about or {}), sort_keys=True)
     write_bytes(path, save(arrays, {"about": text, "sha256": _arrays_digest(arrays, text)}))
 
 
@@ -719,7 +719,7 @@ def write_manifest(
             for path in sorted(directory.rglob("*"))
             if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
         }
-    body = {"kind": kind, "about": plain(about or {}), "files": {k: dict(v) for k, v in files.items()}}
+    body = {"kind": kind, "about": as_json(about or {}), "files": {k: dict(v) for k, v in files.items()}}
     write_json(directory / MANIFEST, {**body, "sha256": _seal(body)})
     return Manifest(directory, kind, body["about"], body["files"])
 

@@ -1,5 +1,7 @@
 """A small setting that keeps every stage real."""
 
+from functools import partial
+
 import pytest
 from small_debiaser import concept, fitted, small_encoder, texts
 
@@ -37,11 +39,18 @@ def bios():  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def labelled(encoder, bios, small_config) -> SSAEDebiaser:  # type: ignore[no-untyped-def]
-    debiaser = SSAEDebiaser(encoder, config=small_config, random_state=0)
-    return debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender)
+def make(encoder, small_config, tmp_path_factory):  # type: ignore[no-untyped-def]
+    """SSAEDebiaser in this setting; SAEs and representations are made once a session."""
+    cache, cached = tmp_path_factory.mktemp("cache"), encoder.copy()
+    cached.cache_dir = cache
+    return partial(SSAEDebiaser, encoder=cached, config=small_config, random_state=0, cache_dir=cache)
 
 
 @pytest.fixture(scope="session")
-def from_concept(encoder, bios, small_config) -> SSAEDebiaser:  # type: ignore[no-untyped-def]
-    return SSAEDebiaser(encoder, attribute="gender", config=small_config, random_state=0).fit(bios.text)
+def labelled(make, bios) -> SSAEDebiaser:  # type: ignore[no-untyped-def]
+    return make().fit(bios.text, bios.profession, sensitive_features=bios.gender)
+
+
+@pytest.fixture(scope="session")
+def from_concept(make, bios) -> SSAEDebiaser:  # type: ignore[no-untyped-def]
+    return make(attribute="gender").fit(bios.text)

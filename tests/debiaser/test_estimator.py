@@ -46,8 +46,8 @@ def test_both_regimes_shrink_the_gap(fixture: str, request, encoder, bios) -> No
 
 
 @pytest.fixture(scope="module")
-def edit_alone(encoder, bios, small_config):  # type: ignore[no-untyped-def]
-    debiaser = SSAEDebiaser(encoder, output_eraser=None, config=small_config, random_state=0)
+def edit_alone(bios, make):  # type: ignore[no-untyped-def]
+    debiaser = make(output_eraser=None)
     return debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender)
 
 
@@ -69,8 +69,8 @@ def test_counterfactuals_agree_along_the_direction_that_tells_them_apart(from_co
 
 
 @pytest.mark.parametrize("change", [{"alpha": 0.0}, {"n_latents": 0}])
-def test_nothing_to_remove_is_the_plain_representation(change, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
-    debiaser = SSAEDebiaser(encoder, config=small_config, random_state=0, **change)
+def test_nothing_to_remove_is_the_plain_representation(change, encoder, bios, make) -> None:  # type: ignore[no-untyped-def]
+    debiaser = make(encoder=encoder, **change)
     X = debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender).transform(bios.text[:20])
     assert np.array_equal(X, encoder.transform(bios.text[:20]))
 
@@ -89,24 +89,22 @@ def test_same_seed_same_bytes(labelled, encoder, bios, small_config) -> None:  #
     )
 
 
-def test_partly_labelled_rows_never_reach_selection(labelled, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+def test_partly_labelled_rows_never_reach_selection(labelled, bios, make) -> None:  # type: ignore[no-untyped-def]
     """The labels of the known rows decide alone: poison in the target of unknown rows changes nothing."""
     known = np.arange(len(bios)) < 100
     z = bios.gender.where(known, None)
     fits = []
     for poison in (bios.profession, bios.profession.where(known, "poison")):
-        debiaser = SSAEDebiaser(encoder, config=small_config, random_state=0)
+        debiaser = make()
         fits.append(debiaser.fit(bios.text, poison, sensitive_features=z))
     assert fits[0].intervention_.selection.ids.tolist() == fits[1].intervention_.selection.ids.tolist()
     assert fits[0].intervention_.sae.fingerprint() == labelled.intervention_.sae.fingerprint()
 
 
-def test_concept_regime_reads_no_attribute_labels(encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+def test_concept_regime_reads_no_attribute_labels(bios, make) -> None:  # type: ignore[no-untyped-def]
     chosen = []
     for labels in (None, bios.profession, bios.gender.sample(frac=1, random_state=0).to_numpy()):
-        debiaser = SSAEDebiaser(
-            encoder, attribute=Concept.load("gender"), config=small_config, random_state=0
-        )
+        debiaser = make(attribute=Concept.load("gender"))
         debiaser.fit(bios.text, bios.profession, sensitive_features=labels)
         chosen.append(debiaser.intervention_.selection.ids.tolist())
     assert chosen[0] == chosen[1] == chosen[2]
@@ -127,12 +125,10 @@ def test_concept_regime_reads_no_attribute_labels(encoder, bios, small_config) -
         ({"attribute": "no-such-concept"}, {}, "no-such-concept"),
     ],
 )
-def test_errors_name_the_cure(parameters, arguments, message, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+def test_errors_name_the_cure(parameters, arguments, message, bios, make) -> None:  # type: ignore[no-untyped-def]
     z = None if "z" not in arguments else bios[arguments["z"]]
     with pytest.raises(InputError, match=message):
-        SSAEDebiaser(encoder, config=small_config, **parameters).fit(
-            bios.text, bios.profession, sensitive_features=z
-        )
+        make(**parameters).fit(bios.text, bios.profession, sensitive_features=z)
 
 
 def test_lengths_must_agree(encoder, bios) -> None:  # type: ignore[no-untyped-def]
@@ -142,12 +138,12 @@ def test_lengths_must_agree(encoder, bios) -> None:  # type: ignore[no-untyped-d
         SSAEDebiaser(encoder).fit(bios.text, [1, 2, 3], sensitive_features=bios.gender)
 
 
-def test_an_sae_of_another_width_is_refused(encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
+def test_an_sae_of_another_width_is_refused(bios, make) -> None:  # type: ignore[no-untyped-def]
     from debias_ssae import SAEConfig, SparseAutoencoder
 
     strange = SparseAutoencoder(SAEConfig(d_in=5, d_sae=8, k=2))
     with pytest.raises(InputError, match="width 5"):
-        SSAEDebiaser(encoder, sae=strange, config=small_config).fit(bios.text, sensitive_features=bios.gender)
+        make(sae=strange).fit(bios.text, sensitive_features=bios.gender)
 
 
 @pytest.mark.parametrize("regime", ["labelled", "concept"])
@@ -175,8 +171,8 @@ def test_an_sae_in_double_precision(regime, small_encoder, texts, concept) -> No
 
 
 @pytest.mark.parametrize("kind", ["mean_difference", "leace"])
-def test_labels_take_a_direction_after_the_edit(kind, edit_alone, encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
-    debiaser = SSAEDebiaser(encoder, output_eraser=kind, config=small_config, random_state=0)
+def test_labels_take_a_direction_after_the_edit(kind, edit_alone, bios, make) -> None:  # type: ignore[no-untyped-def]
+    debiaser = make(output_eraser=kind)
     X = debiaser.fit(bios.text, bios.profession, sensitive_features=bios.gender).transform(bios.text)
     assert debiaser.output_kind_ == kind
     assert (debiaser.shift_ is None) == (kind == "mean_difference")
@@ -184,15 +180,13 @@ def test_labels_take_a_direction_after_the_edit(kind, edit_alone, encoder, bios,
     assert gender_gap(X, bios) < 0.9 * gender_gap(edit_alone.transform(bios.text), bios)
 
 
-def test_corpus_is_retrieved_from(encoder, bios, small_config, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_corpus_is_retrieved_from(bios, tmp_path, make) -> None:  # type: ignore[no-untyped-def]
     from debias_ssae.text import synthetic_corpus
 
     corpus = synthetic_corpus(300, random_state=0)
     pd.DataFrame({"text": corpus}).to_parquet(tmp_path / "pool.parquet")
     fits = [
-        SSAEDebiaser(encoder, corpus=c, config=small_config, random_state=0).fit(
-            bios.text, bios.profession, sensitive_features=bios.gender
-        )
+        make(corpus=c).fit(bios.text, bios.profession, sensitive_features=bios.gender)
         for c in (corpus, tmp_path / "pool.parquet")
     ]
     assert fits[0].intervention_.record["retrieval"]["n_retrieved"] == 50
@@ -270,10 +264,8 @@ def test_transform_takes_no_attribute(labelled) -> None:  # type: ignore[no-unty
         labelled.transform(["a"], sensitive_features=["b"])
 
 
-def test_pipeline_without_routing(encoder, bios, small_config) -> None:  # type: ignore[no-untyped-def]
-    pipe = make_pipeline(
-        SSAEDebiaser(encoder, config=small_config, random_state=0), LogisticRegression(max_iter=1000)
-    )
+def test_pipeline_without_routing(bios, make) -> None:  # type: ignore[no-untyped-def]
+    pipe = make_pipeline(make(), LogisticRegression(max_iter=1000))
     pipe.fit(bios.text, bios.profession, ssaedebiaser__sensitive_features=bios.gender)
     assert pipe.score(bios.text, bios.profession) > 0.8
 
