@@ -59,7 +59,7 @@ def test_training_mean_stays_in_place(edit_alone, encoder, bios) -> None:  # typ
 
 
 def test_counterfactuals_agree_along_the_direction_that_tells_them_apart(from_concept, encoder, bios) -> None:  # type: ignore[no-untyped-def]
-    counterfactuals = Concept.load("gender").counterfactual_pairs(bios.text)
+    counterfactuals = Concept.load("gender").counterfactual_pairs(bios.text, limit=60)
     a, b = [t.text_a for t in counterfactuals], [t.text_b for t in counterfactuals]
     direction = (encoder.transform(b) - encoder.transform(a)).mean(axis=0)
     left = (from_concept.transform(b) - from_concept.transform(a)) @ direction
