@@ -1,7 +1,7 @@
 """``debias-ssae retrieve``: index a corpus, look into it, select a subdomain."""
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +30,7 @@ def retrieve() -> None:
     "--max-length", type=click.IntRange(min=3), help="Tokens a text [default: 128, or the index's]."
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def index(
-    corpus: str,
-    column: str,
-    out: Path,
-    embedder: str | None,
-    max_length: int | None,
-    quiet: bool,
-) -> None:
+def index(corpus: str, column: str, out: Path, max_length: int | None, **options: Any) -> None:
     """Add a corpus to an index on disk; interrupted, the same command goes on."""
     from debias_ssae.core.io import MANIFEST
     from debias_ssae.retrieval import CorpusIndex
@@ -45,11 +38,9 @@ def index(
 
     texts = stream_texts(corpus, column=column)
     first = next(texts, None)  # a corpus that cannot be read leaves no folder behind
-    known = (out / MANIFEST).exists()
-    corpus_index = CorpusIndex(
-        out, embedder=embedder if known or embedder else "minilm", max_length=max_length
-    )
-    added = corpus_index.add(chain([first], texts), _endless(Path(corpus).name), progress=not quiet)
+    embedder = options["embedder"] or (None if (out / MANIFEST).exists() else "minilm")
+    corpus_index = CorpusIndex(out, embedder=embedder, max_length=max_length)
+    added = corpus_index.add(chain([first], texts), repeat(Path(corpus).name), progress=not options["quiet"])
     click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")
 
 
@@ -203,9 +194,3 @@ def _texts(source: str, column: str) -> list[str]:
     from debias_ssae.text.tables import stream_texts
 
     return [text or "" for text in stream_texts(source, column=column)]
-
-
-def _endless(name: str) -> Any:
-    from itertools import repeat
-
-    return repeat(name)

@@ -15,7 +15,6 @@ from debias_ssae.core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from debias_ssae.core.config import TrainConfig
     from debias_ssae.sae import SparseAutoencoder
 
 Source = tuple[int, "Iterator[Tensor]", dict[str, Any]]
@@ -54,63 +53,30 @@ def sae() -> None:
 @click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint.")
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
-def train(
-    activations: Path | None,
-    encoder: str | None,
-    corpus: str | None,
-    column: str,
-    hookpoint: str | None,
-    rows: int,
-    out: Path,
-    config: Path | None,
-    init: Path | None,
-    frozen_latents: bool,
-    checkpoints: Path | None,
-    resume: bool,
-    seed: int,
-    quiet: bool,
-    others: tuple[str, ...],
-    **knobs: Any,
-) -> None:
+def train(out: Path, **options: Any) -> None:
     """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
-    if (activations is None) == (encoder is None or corpus is None):
-        raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
-    sae_values, train_values = _settings(config, knobs, others)
-    _sae_config({"d_in": 1, **sae_values})  # wrong values are told before anything is loaded
-    if activations is not None:
-        source = _from_store(activations, hookpoint, train_values.batch_size, seed)
-    else:
-        texts = (str(encoder), str(corpus), column)
-        source = _from_corpus(
-            *texts, hookpoint, rows, train_values.batch_size, seed, sae_values=sae_values, progress=not quiet
-        )
-    _train_and_save(
-        source,
-        sae_values,
-        train_values,
-        out,
-        init=init,
-        frozen_latents=frozen_latents,
-        checkpoints=checkpoints or out / "checkpoints",
-        resume=resume,
-        seed=seed,
-        progress=not quiet,
+    names = (
+        "activations",
+        "encoder",
+        "corpus",
+        "column",
+        "hookpoint",
+        "rows",
+        "config",
+        "init",
+        "frozen_latents",
     )
+    names += ("checkpoints", "resume", "seed", "quiet", "others")
+    told = {
+        name: options.pop(name) for name in names
+    }  # what is left are knobs of the SAE and of its training
+    if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
+        raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
+    sae_values, train_values = _settings(told["config"], options, told["others"])
+    _sae_config({"d_in": 1, **sae_values})  # wrong values are told before anything is loaded
+    of = _from_corpus if told["activations"] is None else _from_store
+    width, stream, about = of(told, train_values.batch_size, sae_values)
 
-
-def _train_and_save(
-    source: Source,
-    sae_values: dict[str, Any],
-    train_values: "TrainConfig",
-    out: Path,
-    *,
-    init: Path | None,
-    frozen_latents: bool,
-    checkpoints: Path,
-    resume: bool,
-    seed: int,
-    progress: bool,
-) -> None:
     import torch
 
     from debias_ssae.core.device import pick_device
@@ -118,9 +84,8 @@ def _train_and_save(
     from debias_ssae.sae.processes import start_processes
 
     start_processes(pick_device(train_values.device))
-    width, stream, about = source
-    start = None if init is None else load_sae(init)
-    if start is not None and not frozen_latents:
+    start = None if told["init"] is None else load_sae(told["init"])
+    if start is not None and not told["frozen_latents"]:
         sae_values = {"d_sae": start.cfg.d_sae, "k": start.cfg.k} | sae_values
     cfg = _sae_config({**sae_values, "d_in": width})
     result = train_sae(
@@ -128,19 +93,15 @@ def _train_and_save(
         cfg,
         train_values,
         init=start,
-        frozen_latents=frozen_latents,
-        random_state=seed,
-        progress=progress,
-        checkpoint_dir=checkpoints,
-        resume=resume,
+        frozen_latents=told["frozen_latents"],
+        random_state=told["seed"],
+        progress=not told["quiet"],
+        checkpoint_dir=told["checkpoints"] or out / "checkpoints",
+        resume=told["resume"],
     )
     if int(os.environ.get("RANK", "0")) == 0:
-        last = result.history[-1]
-        recipe = {
-            "train": train_values.model_dump(mode="json"),
-            "seed": seed,
-            "init": str(init) if init else None,
-        }
+        last, made = result.history[-1], train_values.model_dump(mode="json")
+        recipe = {"train": made, "seed": told["seed"], "init": told["init"] and str(told["init"])}
         save_sae(result.sae, out, metadata={**about, **recipe, "last_step": last})
         shown = ", ".join(
             f"{name} {last[name]:.4g}" for name in ("fvu", "l0", "dead_fraction") if name in last
@@ -262,30 +223,19 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _from_store(directory: Path, hookpoint: str | None, batch_size: int, seed: int) -> Source:
+def _from_store(told: dict[str, Any], batch_size: int, sae_values: dict[str, Any]) -> Source:
     from debias_ssae.model.store import ActivationStore
 
-    store = ActivationStore(directory)
-    stream = store.shuffled(hookpoint, batch_size=batch_size, random_state=seed)
+    store, hookpoint = ActivationStore(told["activations"]), told["hookpoint"]
+    stream = store.shuffled(hookpoint, batch_size=batch_size, random_state=told["seed"])
     about = {
         "hook_name": hookpoint or store.hookpoints[0],
         "model_name": str(store.settings.get("model", "")),
     }
-    return store.d_model, stream, {**about, "activations": str(directory)}
+    return store.d_model, stream, {**about, "activations": str(told["activations"])}
 
 
-def _from_corpus(
-    encoder: str,
-    corpus: str,
-    column: str,
-    hookpoint: str | None,
-    n_rows: int,
-    batch_size: int,
-    seed: int,
-    *,
-    sae_values: dict[str, Any],
-    progress: bool,
-) -> Source:
+def _from_corpus(told: dict[str, Any], batch_size: int, sae_values: dict[str, Any]) -> Source:
     import torch
 
     from debias_ssae.model import load_model, stream_rows
@@ -293,19 +243,18 @@ def _from_corpus(
     from debias_ssae.sae.model import check_memory
     from debias_ssae.text.tables import stream_texts
 
-    model, name = load_model(encoder), hookpoint or "embeddings"
-    check_memory(
-        _sae_config({**sae_values, "d_in": model.d_model}), copies=6
-    )  # before the work of harvesting
+    model, name, corpus = load_model(told["encoder"]), told["hookpoint"] or "embeddings", told["corpus"]
+    # before the work of harvesting
+    check_memory(_sae_config({**sae_values, "d_in": model.d_model}), copies=6)
     parts, found = [], 0
-    texts = (text for text in stream_texts(corpus, column=column) if isinstance(text, str))
-    for part in stream_rows(model, texts, name, progress=progress):
+    texts = (text for text in stream_texts(corpus, column=told["column"]) if isinstance(text, str))
+    for part in stream_rows(model, texts, name, progress=not told["quiet"]):
         parts.append(part)
         found += len(part)
-        if found >= n_rows:
+        if found >= told["rows"]:
             break
     if found == 0:
         raise InputError(f"The corpus {corpus} gave no rows of activations")
-    rows = torch.cat(parts)[:n_rows]
-    about = {"hook_name": name, "model_name": encoder, "dataset_path": corpus, "n_rows": len(rows)}
-    return rows.shape[1], shuffled_batches(rows, batch_size, seed), about
+    rows = torch.cat(parts)[: told["rows"]]
+    about = {"hook_name": name, "model_name": told["encoder"], "dataset_path": corpus, "n_rows": len(rows)}
+    return rows.shape[1], shuffled_batches(rows, batch_size, told["seed"]), about

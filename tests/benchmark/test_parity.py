@@ -32,27 +32,28 @@ def case(
     data_dir = request.getfixturevalue("data_dir")
     table = pd.read_parquet(data_dir / "bias_in_bios_surgeon_nurse" / "data.parquet")
     table = table.rename(columns={"profession": "target", "gender": "sensitive"}).drop_duplicates("text")
-    table = table.groupby(["target", "sensitive"]).head(300).reset_index(drop=True)
+    table = table.groupby(["target", "sensitive"]).head(90).reset_index(drop=True)
     config = BenchmarkConfig(
         seeds=1,
-        n_test=60,
-        n_attribute=60,
-        max_head=150,
+        n_test=20,
+        n_attribute=25,
+        max_head=45,
         methods=("ssae_default",),
         regimes=REGIMES,
         debias=DebiasConfig(
-            general=TrainConfig(n_steps=60, batch_size=512),
-            special=TrainConfig(n_steps=30, batch_size=512, lr=5e-4, tilt="auto"),
-            general_rows=30_000,
-            retrieval=RetrievalConfig(n_texts=100, method="bm25"),
+            d_sae=1024,
+            general=TrainConfig(n_steps=40, batch_size=512),
+            special=TrainConfig(n_steps=20, batch_size=512, lr=5e-4, tilt="auto"),
+            general_rows=10_000,
+            retrieval=RetrievalConfig(n_texts=50, method="bm25"),
             activations={"dtype": "float32"},
         ),
     )
     y, z = (table[name].to_numpy(str) for name in ("target", "sensitive"))
-    split = make_split(y, z, n_test=60, n_attribute=60, max_head=150, random_state=0)
-    wiki = pd.read_parquet(data_dir / "wiki_bios" / "data.parquet").sample(400, random_state=0)
+    split = make_split(y, z, n_test=20, n_attribute=25, max_head=45, random_state=0)
+    wiki = pd.read_parquet(data_dir / "wiki_bios" / "data.parquet").sample(120, random_state=0)
     other = pd.DataFrame({"text": wiki["text"], "sensitive": wiki["gender"]}).dropna()
-    corpus = pd.read_parquet(data_dir / "general_corpus" / "data.parquet", columns=["text"]).text.head(1000)
+    corpus = pd.read_parquet(data_dir / "general_corpus" / "data.parquet", columns=["text"]).text.head(300)
     return config, table, split, corpus.tolist(), other
 
 

