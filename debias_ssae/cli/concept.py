@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from debias_ssae.text.concept import Concept, ConceptUsage, concept_usage
-from debias_ssae.text.concept.rows import Row
+from debias_ssae.text.concept.rows import WordRow
 
 _OPTIONAL = click.option("--optional", multiple=True, help="An optional section to use as well; repeatable.")
 _N_WORDS = 30
@@ -129,7 +129,7 @@ def _head(path: Path) -> list[str]:
     return [*head, ""] if head else []
 
 
-def _shown(row: Row, values: tuple[str, ...]) -> str:
+def _shown(row: WordRow, values: tuple[str, ...]) -> str:
     rules = [row.when and f"when {row.when}", "case exact" if row.exact else ""]
     cues = [value for i, value in enumerate(values) if row.is_cue(i)]
     if len(cues) < sum(map(bool, row.words)):
@@ -142,7 +142,7 @@ def _shown(row: Row, values: tuple[str, ...]) -> str:
     )
 
 
-def _name(row: Row) -> str:
+def _name(row: WordRow) -> str:
     return next(word for word in row.words if word)
 
 

@@ -3,7 +3,6 @@
 from debias_ssae.text.concept.definition import Concept as Concept
 from debias_ssae.text.concept.matching import CounterfactualPair as CounterfactualPair
 from debias_ssae.text.concept.matching import SwapSpan as SwapSpan
-from debias_ssae.text.concept.rows import SwapPair as SwapPair
 from debias_ssae.text.concept.rows import WordRow as WordRow
 from debias_ssae.text.concept.usage import ConceptUsage as ConceptUsage
 from debias_ssae.text.concept.usage import WordUsage as WordUsage

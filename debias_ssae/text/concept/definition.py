@@ -14,7 +14,7 @@ from typing import Any, Self
 from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import read_yaml
 from debias_ssae.text.concept.matching import CounterfactualPair, Match, Matcher, SwapSpan, make_pair, rewrite
-from debias_ssae.text.concept.rows import Row, SwapPair, WordRow, as_row, read_rows, row_of_words, write_rows
+from debias_ssae.text.concept.rows import WordRow, as_row, read_rows, row_of_words, write_rows
 
 _SHIPPED = Path(__file__).parents[1] / "concepts"
 _KEYS = {
@@ -27,8 +27,8 @@ _RULES = ("", "possessive", "title", "person")
 class Concept:
     """An attribute of two or more values, given by words of each value, by seed texts for each value, or by both.
 
-    ``pairs`` holds the rows of words: SwapPair or plain (word of a, word of b[, neutral word]) tuples for two
-    values, WordRow for any number; ``optional`` holds rows that are used only when ``with_optional`` asks for their
+    ``pairs`` holds the rows of words: WordRow, or plain tuples of a word a value and perhaps a neutral one, such as
+    ``("dad", "mum", "parent")``; ``optional`` holds rows that are used only when ``with_optional`` asks for their
     section; ``ignore`` holds phrases that are never touched; ``not_possessed`` the words that cannot begin what a
     possessive owns; ``persons`` the words that the rule "person" asks for; ``a_an`` turns the English indefinite
     article where the word after it changes.
@@ -37,10 +37,10 @@ class Concept:
     for equal values.
     """
 
-    pairs: tuple[Row, ...] = ()
+    pairs: tuple[WordRow, ...] = ()
     name: str = "concept"
     values: tuple[str, ...] = ("a", "b")
-    optional: tuple[Row, ...] = ()
+    optional: tuple[WordRow, ...] = ()
     ignore: tuple[str, ...] = ()
     not_possessed: frozenset[str] = frozenset()
     seed_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -383,10 +383,8 @@ def _is_clean(word: str) -> bool:
     return bool(word) and " ".join(word.split()) == word
 
 
-def _only(row: Row, wanted: set[str]) -> Row | None:
+def _only(row: WordRow, wanted: set[str]) -> WordRow | None:
     """The row without other words; None where no two are left."""
-    if isinstance(row, SwapPair):
-        return row if {row.a, row.b} <= wanted else None
     words = tuple(word if word in wanted else "" for word in row.words)
     return row._replace(words=words) if sum(map(bool, words)) > 1 else None
 
@@ -422,7 +420,7 @@ def _check_values(name: str, values: Sequence[str]) -> None:
         raise InputError(f"Concept {name!r} needs two different values or more, got {brief(values)}")
 
 
-def _check_row(row: Row, where: str, n_values: int) -> None:
+def _check_row(row: WordRow, where: str, n_values: int) -> None:
     if len(row.words) != n_values:
         raise InputError(
             f"{where}: {brief(row.words)} has {len(row.words)} words, but there are {n_values} values"
@@ -433,16 +431,10 @@ def _check_row(row: Row, where: str, n_values: int) -> None:
         raise InputError(
             f"{where}: {brief(strange[0])} is no word: it is empty or has spaces around it or doubled inside"
         )
-    if isinstance(row, SwapPair) and ("" in (row.a, row.b) or row.a == row.b):
-        raise InputError(f"{where}: {row.a!r} and {row.b!r} must be two different words")
-    only: tuple[Any, ...] = ("", "a", "b")
-    if isinstance(row, WordRow):
-        only = tuple(range(n_values))
-    known = row.only in only if isinstance(row, SwapPair) else all(i in only for i in row.only)
-    if row.when not in _RULES or not known:
+    if row.when not in _RULES or not all(i in range(n_values) for i in row.only):
         raise InputError(
-            f"{where}: {brief(row.words)}: 'when' must be possessive or title or person, 'only' "
-            f"{'a or b' if isinstance(row, SwapPair) else 'indices of values'}; got {row.when!r} and {row.only!r}"
+            f"{where}: {brief(row.words)}: 'when' must be possessive or title or person, 'only' indices of values; got "
+            f"{row.when!r} and {row.only!r}"
         )
     if not any(row.is_cue(i) for i in range(n_values)):
         raise InputError(f"{where}: {brief(row.words)} has no word that counts when it is met")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.text.concept.rows import Row
+from debias_ssae.text.concept.rows import WordRow
 
 Spans = tuple[tuple[int, int], ...]
 _NEXT_WORD = re.compile(r"""\s+["'“‘(\[]?(\w+(?:['’-]\w+)*)""")
@@ -66,7 +66,7 @@ class Match(NamedTuple):
     start: int
     end: int
     word: str
-    row: Row
+    row: WordRow
     value: int
     begins: bool
     """Whether a sentence begins with it."""
@@ -104,12 +104,12 @@ class Matcher:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[WordRow],
         ignore: Iterable[str],
         not_possessed: frozenset[str],
         persons: frozenset[str] = frozenset(),
     ) -> None:
-        table: dict[str, list[tuple[Row, int]]] = {}
+        table: dict[str, list[tuple[WordRow, int]]] = {}
         for row in rows:
             for value, word in enumerate(row.words):
                 if row.is_cue(value):

@@ -10,37 +10,14 @@ _OPTIONS = {"neutral", "when", "only"}
 """Keys of a row that are neither its words nor its case."""
 
 
-class SwapPair(NamedTuple):
-    """A word of value a, the same word with value b, and a neutral word ("" = scrubbing removes it).
-
-    ``when``: "possessive" (the start of a noun phrase follows), "title" (a name follows), "person" (a word of the
-    concept's ``persons`` follows) or "" (anywhere). ``only``: "a" or "b" where just that word is a cue: actress
-    shows a gender, host need not. ``exact``: capitals must agree with the listed word.
-    """
-
-    a: str
-    b: str
-    neutral: str = ""
-    when: When = ""
-    only: Literal["", "a", "b"] = ""
-    exact: bool = False
-    section: str = "words"
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The word of each value."""
-        return (self.a, self.b)
-
-    def is_cue(self, value: int) -> bool:
-        """Whether the word of the value with this index counts when it is met in a text."""
-        return self.only in ("", "ab"[value])
-
-
 class WordRow(NamedTuple):
-    """A row of a table: the same thing said for each value of the concept, in the order of its values.
+    """The same thing said for each value of the concept, in the order of its values; of two values a pair.
 
-    An empty word is a gap: nothing says this for that value. ``only`` holds the indices of the values whose words
-    are cues (empty: all); a word that is no cue is written, never searched. The rest is as in SwapPair.
+    An empty word is a gap: nothing says this for that value. ``neutral`` is what scrubbing writes ("" = it removes the
+    word). ``when``: "possessive" (the start of a noun phrase follows), "title" (a name follows), "person" (one of the
+    concept's ``persons`` follows) or "" (anywhere). ``only`` holds the indices of the values whose words are cues
+    (empty: all): actress shows a gender, host need not; a word that is no cue is written, never searched. ``exact``:
+    capitals must agree with the listed word.
     """
 
     words: tuple[str, ...]
@@ -55,37 +32,38 @@ class WordRow(NamedTuple):
         return bool(self.words[value]) and (not self.only or value in self.only)
 
 
-Row = SwapPair | WordRow
-
-
-def as_row(row: Any, n_values: int) -> Row:
+def as_row(row: Any, n_values: int) -> WordRow:
     """Return ``row`` if it is one, else the row that a plain tuple of words holds; raises InputError."""
-    if isinstance(row, SwapPair) or (isinstance(row, WordRow) and not isinstance(row.words, str)):
-        return row if isinstance(row, SwapPair) else row._replace(words=tuple(row.words))
+    if isinstance(row, WordRow) and not isinstance(row.words, str):
+        return row._replace(words=tuple(row.words))
     plain = isinstance(row, Sequence) and not isinstance(row, str | WordRow)
     read = row_of_words(row, n_values) if plain else None
     if read is None:
         count = "a pair of words; give (word of a, word of b), (a, b, neutral word)"
         if n_values != 2:
             count = f"a row of words; give {n_values} words, perhaps a neutral one"
-        raise InputError(f"{brief(row)} is not {count}, a SwapPair or a WordRow")
+        raise InputError(f"{brief(row)} is not {count}, or a WordRow")
     return read
 
 
-def row_of_words(words: Sequence[Any], n_values: int, section: str = "words") -> Row | None:
+def row_of_words(words: Sequence[Any], n_values: int, section: str = "words") -> WordRow | None:
     """Return the row of a plain list: a word a value, then perhaps the neutral one; None where it is none."""
     if len(words) not in (n_values, n_values + 1):
         return None
     cells = ["" if word is None and n_values > 2 else word for word in words]
     if not all(isinstance(word, str) for word in cells):
         return None
-    neutral = cells[n_values] if len(cells) > n_values else ""
     if n_values == 2:
-        return SwapPair(cells[0], cells[1], neutral, section=section)
-    return WordRow(tuple(cells[:n_values]), neutral, section=section)
+        _check_pair(*cells[:2])
+    return WordRow(tuple(cells[:n_values]), *cells[n_values:], section=section)
 
 
-def read_rows(sections: Any, values: Sequence[str], source: str) -> tuple[Row, ...]:
+def _check_pair(a: str, b: str) -> None:
+    if "" in (a, b) or a == b:
+        raise InputError(f"{a!r} and {b!r} must be two different words")
+
+
+def read_rows(sections: Any, values: Sequence[str], source: str) -> tuple[WordRow, ...]:
     """Read a list of rows, or a mapping from section names to such lists; faults raise InputError."""
     if sections is None:
         return ()
@@ -101,7 +79,7 @@ def read_rows(sections: Any, values: Sequence[str], source: str) -> tuple[Row, .
     )
 
 
-def _read_row(row: Any, section: str, values: Sequence[str], source: str) -> Row:
+def _read_row(row: Any, section: str, values: Sequence[str], source: str) -> WordRow:
     read = None
     if isinstance(row, list):
         read = row_of_words(row, len(values), section)
@@ -122,19 +100,18 @@ def _read_row(row: Any, section: str, values: Sequence[str], source: str) -> Row
     return read
 
 
-def _read_mapping(options: dict[Any, Any], section: str, values: Sequence[str]) -> Row | None:
+def _read_mapping(options: dict[Any, Any], section: str, values: Sequence[str]) -> WordRow | None:
     case = options.pop("case", "any")
-    words, only = options.pop("words", None), options.get("only")
+    words, only = options.pop("words", None), options.get("only") or []
     if case not in ("any", "exact"):
         return None
     rest: dict[str, Any] = {"exact": case == "exact", "section": section}
-    if words is None:
-        if not {"a", "b"} <= set(options) <= {"a", "b", *_OPTIONS}:
+    if words is None and {"a", "b"} <= set(options):
+        words, values = [options.pop("a"), options.pop("b")], ["a", "b"]
+        if not all(isinstance(word, str) for word in words):
             return None
-        return (
-            SwapPair(**options, **rest) if all(isinstance(word, str) for word in options.values()) else None
-        )
-    named = [only] if isinstance(only, str) else ([] if only is None else only)
+        _check_pair(*words)
+    named = [only] if isinstance(only, str) else only
     if not isinstance(words, list) or not isinstance(named, list) or not set(options) <= _OPTIONS:
         return None
     if not all(value in values for value in named) or len(words) != len(values):
@@ -146,16 +123,17 @@ def _read_mapping(options: dict[Any, Any], section: str, values: Sequence[str]) 
     return WordRow(tuple(cells), only=tuple(sorted(map(values.index, named))), **texts, **rest)
 
 
-def write_rows(rows: Iterable[Row], values: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def write_rows(rows: Iterable[WordRow], values: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Return what ``read_rows`` reads back as the same rows."""
     sections: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        options = row._asdict()
-        written = {key: value for key, value in options.items() if value and key not in ("exact", "section")}
-        if isinstance(row, WordRow):
-            written["words"] = list(row.words)
-            if row.only:
-                written["only"] = [values[i] for i in row.only]
+        pair = len(values) == 2 and all(row.words)
+        written: dict[str, Any] = (
+            dict(zip("ab", row.words, strict=True)) if pair else {"words": list(row.words)}
+        )
+        written |= {key: getattr(row, key) for key in ("neutral", "when") if getattr(row, key)}
+        if row.only:
+            written["only"] = "ab"[row.only[0]] if pair else [values[i] for i in row.only]
         if row.exact:
             written["case"] = "exact"
         sections.setdefault(row.section, []).append(written)
