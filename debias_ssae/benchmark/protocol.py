@@ -19,6 +19,7 @@ from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.selection.attribute import AnnotatedTexts
 from debias_ssae.text import synthetic_biographies
+from debias_ssae.text.checks import texts_sha256
 from debias_ssae.text.concept import Concept
 
 logger = logging.getLogger(__name__)
@@ -288,13 +289,7 @@ def prepare(
 
 
 def _digest(*columns: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
-    for column in columns:
-        for value in column:
-            raw = str(value).encode("utf-8", "surrogatepass")
-            digest.update(len(raw).to_bytes(8, "little") + raw)
-        digest.update(b"\1")
-    return digest.hexdigest()
+    return hashlib.sha256(" ".join(texts_sha256(map(str, column)) for column in columns).encode()).hexdigest()
 
 
 def _sampled(corpus: list[str], n: int | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from debias_ssae.cli import SEED
-from debias_ssae.cli.checks import REPORTS, check_outs
+from debias_ssae.cli.checks import REPORTS, check_columns, check_outs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from debias_ssae.audit import AuditReport, GateResult
 
 _PATH = click.Path(path_type=Path)
+_COLUMNS = {
+    "target": "--target", "weight": "--weight", "text": "--text", "counterfactual_text": "--counterfactual-text",
+    "predictions": "--prediction", "sensitive": "--sensitive", "scores": "--score", "control": "--control",
+    "counterfactuals": "--counterfactual-prediction",
+}  # fmt: skip
+"""The options that name columns."""
 
 
 @click.command()
@@ -104,19 +110,9 @@ def _read(options: dict[str, Any]) -> "pd.DataFrame":
     table = read_table(options["data"])
     if table.empty:
         raise InputError(f"{options['data']} holds no rows")
-    single = [options[k] for k in ("target", "weight", "text", "counterfactual_text") if options[k]]
-    for name in (
-        *single,
-        *(
-            c
-            for k in ("predictions", "sensitive", "scores", "control", "counterfactuals")
-            for c in options[k]
-        ),
-    ):
-        if name not in table.columns:
-            raise InputError(
-                f"{options['data']} has no column {name!r}; it has {', '.join(map(str, table.columns))}"
-            )
+    for key, option in _COLUMNS.items():
+        given = options[key] or ()
+        check_columns(table, options["data"], option, (given,) if isinstance(given, str) else given)
     judged = {"--target": [options["target"]], "--prediction": options["predictions"]}
     for role, names in judged.items():
         if same := set(names) & set(options["sensitive"]):
@@ -124,8 +120,9 @@ def _read(options: dict[str, Any]) -> "pd.DataFrame":
     for kind in ("scores", "counterfactuals"):
         if options[kind] and len(options[kind]) != len(options["predictions"]):
             given, models = len(options[kind]), len(options["predictions"])
-            name = {"scores": "--score", "counterfactuals": "--counterfactual-prediction"}[kind]
-            raise InputError(f"{name} is needed once for each --prediction: got {given} for {models}")
+            raise InputError(
+                f"{_COLUMNS[kind]} is needed once for each --prediction: got {given} for {models}"
+            )
     return table
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from debias_ssae.core.errors import InputError
 
@@ -62,7 +62,7 @@ def check_encoder(name: str) -> None:
         raise InputError(f"--encoder {name}: there is no such directory; give one, a hub id, or minilm")
 
 
-def check_columns(table: "pd.DataFrame", path: str, option: str, names: tuple[str, ...]) -> None:
+def check_columns(table: "pd.DataFrame", path: Any, option: str, names: Iterable[str]) -> None:
     """Raise InputError for a column that is not there."""
     for name in names:
         if name not in table.columns:
