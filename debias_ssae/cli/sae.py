@@ -53,26 +53,11 @@ def sae() -> None:
 @click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint.")
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
-def train(out: Path, **options: Any) -> None:
+def train(out: Path, **told: Any) -> None:
     """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
-    names = (
-        "activations",
-        "encoder",
-        "corpus",
-        "column",
-        "hookpoint",
-        "rows",
-        "config",
-        "init",
-        "frozen_latents",
-    )
-    names += ("checkpoints", "resume", "seed", "quiet", "others")
-    told = {
-        name: options.pop(name) for name in names
-    }  # what is left are knobs of the SAE and of its training
     if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
         raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
-    sae_values, train_values = _settings(told["config"], options, told["others"])
+    sae_values, train_values = _settings(told)
     _sae_config({"d_in": 1, **sae_values})  # wrong values are told before anything is loaded
     of = _from_corpus if told["activations"] is None else _from_store
     width, stream, about = of(told, train_values.batch_size, sae_values)
@@ -189,18 +174,18 @@ def convert(source: Path, destination: Path, target: str) -> None:
     click.echo(f"{destination}: {loaded.cfg.architecture}, {loaded.cfg.d_sae} latents, as {target}")
 
 
-def _settings(
-    config: Path | None, knobs: dict[str, Any], others: tuple[str, ...]
-) -> tuple[dict[str, Any], Any]:
+def _settings(told: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Return the SAE's values and the TrainConfig: the file's, and over them the command line's."""
     from debias_ssae.core.config import SAEConfig, TrainConfig, make_config, parse_overrides
     from debias_ssae.core.io import read_yaml
 
+    config, known = told["config"], {*SAEConfig.model_fields, *TrainConfig.model_fields}
+    knobs = {name: value for name, value in told.items() if name in known and value is not None}
     values = {} if config is None else read_yaml(config) or {}
     groups = values.values() if isinstance(values, dict) else [None]
     if set(values) - {"sae", "train"} or not all(isinstance(group, dict) for group in groups):
         raise InputError(f"The configuration {config} must hold the groups sae: and train:, nothing else")
-    given = {name: value for name, value in knobs.items() if value is not None} | parse_overrides(others)
+    given = knobs | parse_overrides(told["others"])
     if "tilt" in given and given["tilt"] != "auto":
         given["tilt"] = float(given["tilt"]) if _is_number(given["tilt"]) else given["tilt"]
     own = {name: given.pop(name) for name in list(given) if name in SAEConfig.model_fields}

@@ -55,7 +55,7 @@ def row_of_words(words: Sequence[Any], n_values: int, section: str = "words") ->
         return None
     if n_values == 2:
         _check_pair(*cells[:2])
-    return WordRow(tuple(cells[:n_values]), *cells[n_values:], section=section)
+    return WordRow(tuple(cells[:n_values]), "".join(cells[n_values:]), section=section)
 
 
 def _check_pair(a: str, b: str) -> None:
