@@ -1,6 +1,6 @@
 """One training step's gradient, written by hand: sparse products where the latents are sparse.
 
-The loss is that of :func:`debias_ssae.sae.losses.reference_loss`, whose autograd gradient the tests hold this one
+The loss is that of ``tests/sae/reference_loss.py``, whose autograd gradient the tests hold this one
 to. What makes it fast for the top-k family: pre-activations exist a chunk of rows at a time and, where the processor
 is faster so, in bfloat16; they only propose which latents may be active, the choice and the values are exact; every
 product with the active latents is one call of ``embedding_bag`` or of the gradient of its weights; and gradients

@@ -32,11 +32,6 @@ def l0(latents: Tensor) -> float:
     return float((latents != 0).sum(-1).double().mean())
 
 
-def dead_fraction(latents: Tensor) -> float:
-    """Return the share of latents that are zero on every row of ``latents`` [n, d_sae]."""
-    return float((latents == 0).all(0).double().mean())
-
-
 @torch.no_grad()
 def evaluate(
     sae: "SparseAutoencoder", batches: Tensor | Iterable[Tensor], *, batch_size: int = 8192

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 
-TOPK_FAMILY = ("topk", "batchtopk", "matryoshka")
-
 
 class SAEOutput(NamedTuple):
     """What ``forward`` returns."""
