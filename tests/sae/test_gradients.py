@@ -3,11 +3,11 @@
 import pytest
 import torch
 from planted_sae import ARCHITECTURES, planted_rows, random_sae
+from reference_loss import reference_loss
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import fast
 from debias_ssae.sae.fast import Knobs, Weights, compute_step
-from reference_loss import reference_loss
 from debias_ssae.sae.model import nested_widths
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
