@@ -1,9 +1,7 @@
 """Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
-from debias_ssae.selection.controls import Stability as Stability
 from debias_ssae.selection.controls import matched_cosines as matched_cosines
 from debias_ssae.selection.controls import matched_random_latents as matched_random_latents
-from debias_ssae.selection.controls import stability as stability
 from debias_ssae.selection.guarding import Costs as Costs
 from debias_ssae.selection.guarding import Guarded as Guarded
 from debias_ssae.selection.guarding import costs_from_labels as costs_from_labels
@@ -16,8 +14,6 @@ from debias_ssae.selection.pairs import counterfactual_contrast as counterfactua
 from debias_ssae.selection.pairs import harvest_pairs as harvest_pairs
 from debias_ssae.selection.pairs import propagate as propagate
 from debias_ssae.selection.pairs import random_swaps as random_swaps
-from debias_ssae.selection.probing import KSparse as KSparse
-from debias_ssae.selection.probing import k_sparse_probing as k_sparse_probing
 from debias_ssae.selection.probing import probe_attribution as probe_attribution
 from debias_ssae.selection.probing import probe_direction as probe_direction
 from debias_ssae.selection.scores import LatentScores as LatentScores

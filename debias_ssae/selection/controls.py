@@ -1,8 +1,6 @@
-"""What a choice of latents is held against: matched random latents, and the choice of another training."""
+"""What a choice of latents is held against: matched random latents, and how alike latents of two trainings are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -44,21 +42,6 @@ def matched_random_latents(
     return np.array(picked, dtype=int)
 
 
-SAME = 0.7
-"""Cosine of decoder rows above which two latents count as the same one."""
-
-
-@dataclass(frozen=True)
-class Stability:
-    """How alike chosen sets are, mean over their pairs."""
-
-    share: float
-    """Share of the larger set whose matched decoder rows have a cosine above SAME."""
-    mean_cosine: float
-    """Of matched decoder rows."""
-    n_pairs: int
-
-
 def matched_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the cosines [min(m, n)] of decoder rows ``a`` [m, d_in] and ``b`` [n, d_in], matched one to one so
     that their sum is largest (the Hungarian method; Paulo and Belrose 2025, arXiv 2501.16615).
@@ -73,18 +56,3 @@ def matched_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     unit_a, unit_b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
     cosines = unit_a @ unit_b.T
     return cosines[linear_sum_assignment(cosines, maximize=True)]
-
-
-def stability(decoders: Sequence[np.ndarray]) -> Stability:
-    """Compare the decoder rows [n_i, d_in] of sets chosen with different seeds, every pair of sets.
-
-    Raises InputError for fewer than two sets, an empty one, or widths that differ.
-    """
-    if len(decoders) < 2 or any(len(d) == 0 for d in decoders):
-        raise InputError(f"stability needs two or more sets that are not empty, got {len(decoders)} sets")
-    pairs = [(matched_cosines(a, b), max(len(a), len(b))) for a, b in combinations(decoders, 2)]
-    return Stability(
-        share=float(np.mean([(cosines > SAME).sum() / size for cosines, size in pairs])),
-        mean_cosine=float(np.mean([cosines.mean() for cosines, _ in pairs])),
-        n_pairs=len(pairs),
-    )

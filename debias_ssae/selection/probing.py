@@ -1,20 +1,12 @@
-"""Scores from probes: how much of a probe's separation each latent carries, and which few latents suffice."""
+"""Scores from probes: how much of a probe's separation each latent carries."""
 
-import warnings
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.selection.scores import LatentScores, class_conditional_contrast
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
-
-F1_JUMP = 0.03
-"""Growth of F1 below which one more latent is no longer a part of a split one (Chanin et al. 2024, step 3)."""
 
 
 def probe_direction(X: np.ndarray, z: np.ndarray, y: np.ndarray | None = None) -> tuple[np.ndarray, float]:
@@ -115,115 +107,3 @@ def _carried(
 def _weight(n: int, m: int) -> float:
     """Of a difference of two means: the inverse of its variance, up to a factor."""
     return n * m / (n + m)
-
-
-@dataclass(frozen=True)
-class KSparse:
-    """Probes on the k best latents."""
-
-    scores: LatentScores
-    f1: dict[int, float]
-    """Cross-fitted F1 (mean over values) of a logistic probe on the k best latents. The ranking saw all rows."""
-    split: np.ndarray
-    """Ids of the latents that the concept is split over: the k best, as long as each raised F1 by F1_JUMP."""
-
-
-def k_sparse_probing(
-    latents: np.ndarray,
-    firing_rate: np.ndarray,
-    z: np.ndarray,
-    values: tuple[str, ...],
-    y: np.ndarray | None = None,
-    *,
-    max_k: int = 10,
-    min_cell: int = 20,
-    random_state: int | None = None,
-) -> KSparse:
-    """Rank latents by their weight in an L1 probe of the attribute, then refit a logistic probe on the best
-    k = 1 .. ``max_k`` (Chanin et al. 2024, arXiv 2409.14507, steps 2 and 3).
-
-    ``latents`` [n, d_sae] are a text's mean latents, ``z`` codes of ``values`` (-1 unknown). The attribute is
-    probed given ``y``: each class is centred between its cells, and every cell weighs the same inside its class.
-    The L1 penalty is a tenth of the one at which the first latent enters. ``effect``, ``sign`` and ``p_value``
-    are those of ``class_conditional_contrast``, which also raises InputError for cells too small.
-    """
-    known = np.asarray(z) >= 0
-    latents, z = np.asarray(latents)[known], np.asarray(z)[known]
-    y = np.zeros(len(z), dtype=int) if y is None else np.asarray(y)[known]
-    contrast = class_conditional_contrast(latents, firing_rate, z, values, y, min_cell=min_cell)
-    columns, codes, weight = _given_class(latents, z, y, min_cell)
-    score = np.abs(_l1_weights(columns, codes, weight)).max(axis=0)
-    scores = replace(contrast, method="k_sparse_probing", score=score)
-    order = scores.top(max_k)
-    f1 = {k: _f1(columns[:, order[:k]], codes, weight, random_state) for k in range(1, len(order) + 1)}
-    return KSparse(scores, f1, order[: n_split(f1)])
-
-
-def n_split(f1: dict[int, float]) -> int:
-    """Return the last k before F1 grew by less than F1_JUMP over the best so far (at least 1 where any is)."""
-    accepted, best = 0, -np.inf
-    for k, value in sorted(f1.items()):
-        if value <= best + F1_JUMP:
-            break
-        accepted, best = k, value
-    return accepted
-
-
-def _given_class(
-    latents: np.ndarray, z: np.ndarray, y: np.ndarray, min_cell: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Standardised latents of the cells that are large enough, centred by class; their values and weights."""
-    columns, codes, weights = [], [], []
-    for c in np.unique(y):
-        cells = [np.flatnonzero((y == c) & (z == g)) for g in np.unique(z)]
-        cells = [rows for rows in cells if len(rows) >= min_cell]
-        if len(cells) < 2:
-            continue
-        middle = np.mean([latents[rows].mean(axis=0) for rows in cells], axis=0)
-        size = sum(map(len, cells)) / len(cells)
-        for rows in cells:
-            columns.append(latents[rows] - middle)
-            codes.append(z[rows])
-            weights.append(np.full(len(rows), size / len(rows)))
-    centred = np.concatenate(columns)
-    spread = centred.std(axis=0)
-    return centred / np.where(spread > 0, spread, 1.0), np.concatenate(codes), np.concatenate(weights)
-
-
-def _l1_weights(columns: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weights [n_values, d] of one L1 probe a value against the rest (one row for two values)."""
-    from sklearn.linear_model import LogisticRegression
-
-    groups = np.unique(codes)
-    rows = []
-    for g in groups[1:] if len(groups) == 2 else groups:
-        inside = codes == g
-        balance = (
-            weight * np.where(inside, 1 / weight[inside].sum(), 1 / weight[~inside].sum()) * len(codes) / 2
-        )
-        # the gradient at 0, where the first latent enters
-        first = np.abs(columns.T @ (balance * np.where(inside, 0.5, -0.5))).max()
-        probe = LogisticRegression(l1_ratio=1.0, solver="liblinear", C=10 / max(first, 1e-12), max_iter=200)
-        rows.append(_quiet(probe, columns, inside, balance).coef_[0])
-    return np.stack(rows)
-
-
-def _f1(columns: np.ndarray, codes: np.ndarray, weight: np.ndarray, random_state: int | None) -> float:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import f1_score
-    from sklearn.model_selection import StratifiedKFold
-
-    predicted = np.empty_like(codes)
-    for train, test in StratifiedKFold(5, shuffle=True, random_state=random_state).split(columns, codes):
-        probe = _quiet(LogisticRegression(max_iter=500), columns[train], codes[train], weight[train])
-        predicted[test] = probe.predict(columns[test])
-    return float(f1_score(codes, predicted, average="macro", sample_weight=weight))
-
-
-def _quiet(
-    probe: "LogisticRegression", X: np.ndarray, z: np.ndarray, weight: np.ndarray
-) -> "LogisticRegression":
-    """Fit; a probe that stops before full convergence is still a probe."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*converge", category=UserWarning)
-        return probe.fit(X, z, sample_weight=weight)

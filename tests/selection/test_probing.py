@@ -1,4 +1,4 @@
-"""Probe attribution and k-sparse probing on planted dictionaries."""
+"""Probe attribution on planted dictionaries."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,9 @@ import pytest
 from debias_ssae.core.errors import InputError
 from debias_ssae.selection import (
     class_conditional_contrast,
-    k_sparse_probing,
     probe_attribution,
     probe_direction,
 )
-from debias_ssae.selection.probing import n_split
 
 D_SAE, D_IN = 40, 24
 
@@ -106,62 +104,3 @@ def test_probe_direction_is_that_of_the_classes_inside() -> None:
     assert np.allclose(wide[:6], direction, atol=0.05)
     with pytest.raises(InputError, match="no class holds both"):
         probe_direction(X, z, z)
-
-
-def test_a_split_concept_gives_its_parts() -> None:
-    """Value b shows in either of two latents, never in both; value a in none."""
-    rng = np.random.default_rng(0)
-    n = 800
-    y, z = rng.integers(0, 2, n), rng.integers(0, 2, n)
-    latents = rng.exponential(0.05, size=(n, D_SAE))
-    part = rng.random(n) < 0.5
-    latents[:, 3] += (z == 1) & part
-    latents[:, 7] += (z == 1) & ~part
-    latents[:, 5] += y
-    found = k_sparse_probing(latents, np.ones(D_SAE), z, ("a", "b"), y, random_state=0)
-    assert set(found.split) == {3, 7}
-    assert set(found.scores.top(2)) == {3, 7}
-    assert found.scores.method == "k_sparse_probing"
-    assert found.f1[2] > found.f1[1] + 0.1
-    assert found.f1[2] > 0.95
-    whole = latents.copy()
-    whole[:, 3] += whole[:, 7]
-    assert k_sparse_probing(whole, np.ones(D_SAE), z, ("a", "b"), y, random_state=0).split.tolist() == [3]
-
-
-def test_k_sparse_probing_of_noise_and_of_three_values() -> None:
-    rng = np.random.default_rng(0)
-    n = 600
-    y, z = rng.integers(0, 2, n), rng.integers(0, 3, n)
-    noise = rng.exponential(0.1, size=(n, D_SAE))
-    noise[:, 0] = 0.0
-    nothing = k_sparse_probing(noise, np.ones(D_SAE), z, tuple("abc"), y, max_k=3, random_state=0)
-    assert max(nothing.f1.values()) < 0.45
-    planted_latents = noise + (z[:, None] == np.arange(D_SAE) - 10)
-    found = k_sparse_probing(planted_latents, np.ones(D_SAE), z, tuple("abc"), y, max_k=3, random_state=0)
-    assert set(found.scores.top(3)) <= {10, 11, 12}
-    assert found.f1[len(found.f1)] > 0.9
-
-
-def test_the_attribute_is_probed_given_the_class() -> None:
-    p = planted()
-    found = k_sparse_probing(p["latents"], p["rate"], p["z"], ("a", "b"), p["y"], max_k=1, random_state=0)
-    assert set(found.scores.top(3)) == {0, 1, 2}
-    assert found.scores.score[5] < 0.2 * found.scores.score[1]
-    rare = p["z"].copy()
-    rare[(p["y"] == 0) & (rare == 1)] = -1
-    again = k_sparse_probing(p["latents"], p["rate"], rare, ("a", "b"), p["y"], max_k=1, random_state=0)
-    assert set(again.scores.top(3)) == {0, 1, 2}
-
-
-@pytest.mark.parametrize(
-    ("f1", "expected"),
-    [
-        ({}, 0),
-        ({1: 0.9, 2: 0.92, 3: 0.99}, 1),
-        ({1: 0.5, 2: 0.6, 3: 0.7, 4: 0.72}, 3),
-        ({2: 0.6, 1: 0.5, 3: 0.64}, 3),
-    ],
-)
-def test_the_jump_rule_stops_at_the_first_failure(f1: dict[int, float], expected: int) -> None:
-    assert n_split(f1) == expected
