@@ -15,16 +15,15 @@ Mask = NDArray[np.bool_]
 _CHUNK = 8_000_000  # numbers held at once
 
 
-def critical_value(confidence: float, n_comparisons: int = 1, *, sides: int = 2) -> float:
-    """Standard normal quantile that holds ``n_comparisons`` intervals at once (Sidak 1967).
+def critical_value(confidence: float, n_comparisons: int = 1) -> float:
+    """Two-sided standard normal quantile (1.96 at 0.95) that holds ``n_comparisons`` intervals at once (Sidak 1967).
 
-    ``sides=2`` gives the usual two-sided value (1.96 at 0.95), ``sides=1`` leaves all of the error on one
-    side. Raises InputError when ``confidence`` is not strictly between 0 and 1.
+    Raises InputError when ``confidence`` is not strictly between 0 and 1.
     """
     if not 0.0 < confidence < 1.0:
         raise InputError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
     # expm1/log1p keep the digits that 1 - 0.95**(1/20000) would lose
-    error = -math.expm1(math.log1p(-(1.0 - confidence) / sides) / max(1, n_comparisons))
+    error = -math.expm1(math.log1p(-(1.0 - confidence) / 2) / max(1, n_comparisons))
     return float(-ndtri(error))
 
 
