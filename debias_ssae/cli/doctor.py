@@ -10,7 +10,6 @@ _SHOWN = ("torch", "transformers", "sentence-transformers", "scikit-learn", "num
 _ABOUT = {
     "demo": "the small model of the demo, offline",
     "report": "HTML pages and figures",
-    "baselines": "LEACE",
     "heads": "saved classifiers: evaluate --save-head, predict",
     "test": "the test suite",
     "dev": "type checks and style",

@@ -1,6 +1,5 @@
 """Laws of the linear erasers: guardedness with a control, idempotence, rank, means; and scikit-learn's checks."""
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.utils import check_array
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from debias_ssae.baselines import INLP, LEACE, SPLINCE, CorrelationRemoval, LinearErasure, MeanDifference
-from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.core.errors import InputError
 
 N, D = 1200, 16
 
@@ -197,13 +196,6 @@ def test_an_attribute_that_nothing_depends_on_leaves_splince_idle() -> None:
     eraser = SPLINCE().fit(X, y, sensitive_features=z)
     assert eraser.rank_ == 0
     np.testing.assert_array_equal(eraser.transform(X), X)
-
-
-def test_leace_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "concept_erasure", None)
-    X, y, z = make_data()
-    with pytest.raises(MissingExtraError, match="baselines"):
-        LEACE().fit(X, y, sensitive_features=z)
 
 
 def test_float32_stays_float32() -> None:
