@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from debias_ssae.core.errors import InputError
+from debias_ssae.sae.evaluation.absorption import SHARE
 
 Floats = NDArray[np.floating[Any]]
-SHARE = 0.4
-"""Of a token's projection that a latent must carry to count (SAEBench's absorption fraction)."""
 CHUNK = 8192
 """Tokens taken at a time in float64."""
 _NORMAL_MAD = 0.6745  # median absolute deviation of a standard normal
