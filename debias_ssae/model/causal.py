@@ -1,4 +1,5 @@
-"""A causal language model with its head: cross-entropy with something spliced in, and gradients of what it answers."""
+"""A causal language model with its head: cross-entropy with something spliced in, and gradients of what it
+answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ def load_causal(
 ) -> CausalModel:
     """Load the causal language model ``name`` (a directory or a hub id) with its head.
 
-    Raises InputError when there is no such model, and for a model that is not causal or whose head cannot be followed.
+    Raises InputError when there is no such model, and for a model that is not causal or whose head cannot be
+    followed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -139,7 +141,8 @@ def next_tokens(
     """Return the cross-entropy of the texts' tokens in the plain model and with each of ``splices`` at ``hookpoint``.
 
     Scored are the texts' own tokens that have a token before them (a special one at the beginning counts), or
-    ``max_positions`` of them, drawn at random: the head is the costly part. A splice is an edit of the real tokens' rows.
+    ``max_positions`` of them, drawn at random: the head is the costly part. A splice is an edit of the real tokens'
+    rows.
     """
     body = model.body
     tokens = tokenize(body.tokenizer, texts, check_max_length(body, max_length), prompt=body.prompt)
@@ -199,8 +202,8 @@ def answer_gradients(
     prefers the right answer: the logit of ``choices[answers[i]]`` after the prompt less the mean logit of the others.
 
     ``at`` is the number of a character of that token in each prompt. The gradients are averaged over ``steps`` points
-    between the state and ``baseline`` [d], beginning at the state (integrated gradients with the points of SHIFT, as Chanin
-    et al. 2024 use them). Raises InputError where no token stands at the character.
+    between the state and ``baseline`` [d], beginning at the state (integrated gradients with the points of SHIFT, as
+    Chanin et al. 2024 use them). Raises InputError where no token stands at the character.
     """
     body = model.body
     tokens = tokenize(body.tokenizer, prompts, check_max_length(body, None), prompt=body.prompt)
@@ -251,8 +254,8 @@ def _token_at(tokens: Any, sequence: int, character: int, text: str) -> int:
 
 
 def vocabulary_words(tokenizer: Any) -> list[str]:
-    """Return the words of a tokenizer's vocabulary that are one token of Latin letters, sorted; one that stands behind a
-    space begins with the space."""
+    """Return the words of a tokenizer's vocabulary that are one token of Latin letters, sorted; one that stands
+    behind a space begins with the space."""
     words = set()
     for piece in tokenizer.get_vocab():
         word = tokenizer.convert_tokens_to_string([piece])

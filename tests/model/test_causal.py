@@ -49,7 +49,8 @@ def test_the_identity_changes_nothing_and_zeros_do() -> None:
     found = next_tokens(causal(), sentences(20), "blocks.0", splices)
     assert np.allclose(found.loss["identity"], found.loss["clean"], atol=1e-5)
     assert np.abs(found.kl["identity"]).max() < 1e-5
-    assert found.kl["zero"].min() > -1e-6 and found.kl["zero"].mean() > 0.01
+    assert found.kl["zero"].min() > -1e-6
+    assert found.kl["zero"].mean() > 0.01
 
 
 def test_scored_positions_are_a_sample_of_all() -> None:
@@ -106,7 +107,8 @@ def test_gradients_of_answers_are_those_of_finite_differences() -> None:
     for i in range(2):
         slope = (preference(i, 5e-3) - preference(i, -5e-3)) / 1e-2
         assert float(gradients[i] @ direction) == pytest.approx(slope, rel=0.02, abs=1e-3)
-    assert states.shape == (2, d) and float(states.abs().sum()) > 0
+    assert states.shape == (2, d)
+    assert float(states.abs().sum()) > 0
 
 
 def test_more_steps_average_along_the_path() -> None:
@@ -119,7 +121,10 @@ def test_more_steps_average_along_the_path() -> None:
 
 def test_words_of_the_vocabulary() -> None:
     words = vocabulary_words(small_tokenizer())
-    assert "nurse" in words and "Dr" in words and "2" not in words and "." not in words
+    assert "nurse" in words
+    assert "Dr" in words
+    assert "2" not in words
+    assert "." not in words
 
 
 def test_the_real_model_reads_english() -> None:

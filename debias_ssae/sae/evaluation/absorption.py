@@ -1,8 +1,9 @@
-"""Splitting and absorption of a concept in an SAE: Chanin et al. 2024 (arXiv 2409.14507) and SAEBench's projection rule.
+"""Splitting and absorption of a concept in an SAE: Chanin et al. 2024 (arXiv 2409.14507) and SAEBench's projection
+rule.
 
-A concept is split when several latents share it, and absorbed when the latents that stand for it stay silent on a token
-because another, more special latent carries it there. The first-letter task asks this of the letters of a model's own
-words; any concept with labelled tokens can be asked in the same way.
+A concept is split when several latents share it, and absorbed when the latents that stand for it stay silent on a
+token because another, more special latent carries it there. The first-letter task asks this of the letters of a
+model's own words; any concept with labelled tokens can be asked in the same way.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +22,8 @@ Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 Record = dict[str, Any]
 Answers = Callable[[NDArray[np.int64]], tuple[torch.Tensor, torch.Tensor]]
-"""Numbers of test tokens to their states [m, d_in] and to the gradients there [m, d_in] of what the model answers, which
-is large where it names the token's own value."""
+"""Numbers of test tokens to their states [m, d_in] and to the gradients there [m, d_in] of what the model answers,
+which is large where it names the token's own value."""
 F1_JUMP = 0.03
 """Growth of F1 below which one more latent is no longer a part of a split one (Chanin et al. 2024)."""
 SILENT = 1e-8
@@ -59,11 +60,12 @@ def projection_absorption(
 ) -> tuple[Floats, Bools, NDArray[np.int64]]:
     """Return SAEBench's absorption fraction [n], full absorption [n] and the strongest absorbing latent [n].
 
-    ``x`` [n, d_in] are tokens on which the probe [d_in] fires, ``latents`` [n, d_sae] their latents, ``main`` the latents
-    that stand for the concept. A latent's projection is its activation times the cosine of its decoder row with the probe.
-    The fraction is the share of at most three other latents (cosine at least 0.1) in what they and the main ones carry, where
-    they carry at least 0.4 of the token's projection. Absorption is full where all main latents are silent and the largest
-    projection of any latent (cosine at least 0.025) is at least 0.4 of the token's.
+    ``x`` [n, d_in] are tokens on which the probe [d_in] fires, ``latents`` [n, d_sae] their latents, ``main`` the
+    latents that stand for the concept. A latent's projection is its activation times the cosine of its decoder row
+    with the probe. The fraction is the share of at most three other latents (cosine at least 0.1) in what they and
+    the main ones carry, where they carry at least 0.4 of the token's projection. Absorption is full where all main
+    latents are silent and the largest projection of any latent (cosine at least 0.025) is at least 0.4 of the
+    token's.
     """
     direction = unit(np.asarray(probe)[None])[0]
     cosines = unit(W_dec) @ direction
@@ -88,9 +90,9 @@ def ablation_absorption(
 ) -> Bools:
     """Return where the paper's rule sees absorption [n].
 
-    A latent's ablation effect is minus its activation times (``gradients`` [n, d_in] . decoder row). Absorption: all main
-    latents are silent, the largest effect in size is negative (its removal hurts the right answer) and leads the second by
-    EFFECT_LEAD logits, and that latent's decoder row has a cosine of at least FULL_COSINE with the probe.
+    A latent's ablation effect is minus its activation times (``gradients`` [n, d_in] . decoder row). Absorption: all
+    main latents are silent, the largest effect in size is negative (its removal hurts the right answer) and leads the
+    second by EFFECT_LEAD logits, and that latent's decoder row has a cosine of at least FULL_COSINE with the probe.
     """
     effects = -latents * (gradients @ W_dec.T)
     size = np.abs(effects)
@@ -114,8 +116,8 @@ def k_sparse(
 ) -> tuple[NDArray[np.int64], Bools, dict[int, float]]:
     """Return the latents that one value is split over, where their probe fires on the test tokens [n], and F1 by k.
 
-    ``train`` and ``test`` are latents [n, d_sae] and labels [n]; ``ranking`` [d_sae] are an L1 probe's weights, of which the
-    largest signed ones count. Each k has a balanced logistic probe of its own.
+    ``train`` and ``test`` are latents [n, d_sae] and labels [n]; ``ranking`` [d_sae] are an L1 probe's weights, of
+    which the largest signed ones count. Each k has a balanced logistic probe of its own.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
@@ -146,11 +148,12 @@ def absorption_task(
 ) -> list[Record]:
     """Return splitting and absorption of each value of a concept, and their means.
 
-    ``train`` and ``test`` are states of tokens [n, d_in] and whether each token has each value [n, m]; ``names`` are the m
-    values. Probes on the states say where the value is; k-sparse probes on the latents, walked until F1 grows by less than
-    F1_JUMP, say which latents stand for it. The absorption rates are shares of the test tokens that have the value and on
-    which the probe fires. With ``answers`` the paper's ablation rule is applied to the tokens that the latents miss, at most
-    ``most_ablated`` a value. Values whose probe has an F1 below MIN_PROBE_F1 are left out of the means.
+    ``train`` and ``test`` are states of tokens [n, d_in] and whether each token has each value [n, m]; ``names`` are
+    the m values. Probes on the states say where the value is; k-sparse probes on the latents, walked until F1 grows
+    by less than F1_JUMP, say which latents stand for it. The absorption rates are shares of the test tokens that have
+    the value and on which the probe fires. With ``answers`` the paper's ablation rule is applied to the tokens that
+    the latents miss, at most ``most_ablated`` a value. Values whose probe has an F1 below MIN_PROBE_F1 are left out
+    of the means.
     """
     from sklearn.metrics import f1_score
 

@@ -39,9 +39,9 @@ def _nearest_but_self(rows: Floats, start: int) -> Floats:
 
 
 def pw_mcc(a: Floats, b: Floats, rates: tuple[Floats, Floats] | None = None) -> float:
-    """Return the pairwise dictionary mean correlation coefficient: the mean absolute cosine of the decoder rows of two
-    SAEs, matched one to one (Song et al. 2025, arXiv 2505.20254). Of SAEs with more than MOST_MATCHED latents the most
-    active ones by ``rates`` are matched (without rates, the first ones)."""
+    """Return the pairwise dictionary mean correlation coefficient: the mean absolute cosine of the decoder rows of
+    two SAEs, matched one to one (Song et al. 2025, arXiv 2505.20254). Of SAEs with more than MOST_MATCHED latents the
+    most active ones by ``rates`` are matched (without rates, the first ones)."""
     from scipy.optimize import linear_sum_assignment
 
     rows = []
@@ -54,11 +54,12 @@ def pw_mcc(a: Floats, b: Floats, rates: tuple[Floats, Floats] | None = None) -> 
 
 @torch.no_grad()
 def stitching(sae: SparseAutoencoder, reference: SparseAutoencoder, x: torch.Tensor) -> list[Record]:
-    """Return what ``sae`` holds that ``reference`` does not, on ``x`` [n, d_in] (Leask et al. 2025, arXiv 2502.04878).
+    """Return what ``sae`` holds that ``reference`` does not, on ``x`` [n, d_in] (Leask et al. 2025, arXiv
+    2502.04878).
 
-    A latent whose decoder row has a cosine of at least SHARED_COSINE with one of the reference is shared, the others are
-    new. New latents are worth something when the reference's reconstruction becomes better with their share added; adding
-    shared ones only repeats what is there.
+    A latent whose decoder row has a cosine of at least SHARED_COSINE with one of the reference is shared, the others
+    are new. New latents are worth something when the reference's reconstruction becomes better with their share
+    added; adding shared ones only repeats what is there.
     """
     cosines = unit(sae.W_dec.cpu().numpy()) @ unit(reference.W_dec.cpu().numpy()).T
     shared = torch.from_numpy(cosines.max(axis=1) >= SHARED_COSINE)
@@ -79,8 +80,8 @@ def stitching(sae: SparseAutoencoder, reference: SparseAutoencoder, x: torch.Ten
 def hedging(W_dec: Floats, probe_a: Floats, probe_b: Floats) -> list[Record]:
     """Return the cosines of the best latent of either of two concepts with the probes of both [d_in].
 
-    A narrow SAE merges correlated concepts into one latent (feature hedging, Chanin et al. 2025, arXiv 2505.11756): its
-    cosine with the other concept's probe is then larger than the probes' own.
+    A narrow SAE merges correlated concepts into one latent (feature hedging, Chanin et al. 2025, arXiv 2505.11756):
+    its cosine with the other concept's probe is then larger than the probes' own.
     """
     rows, (a, b) = unit(np.asarray(W_dec)), (unit(np.asarray(p)[None])[0] for p in (probe_a, probe_b))
     found: list[Record] = [{"measure": "probe_cosine", "value": float(a @ b)}]

@@ -24,6 +24,9 @@ WARNING = (
     "and over several seeds."
 )
 LEAST_DENOMINATOR = 0.001
+"""Smaller gaps between two probes count as none (SAEBench)."""
+LEAST_BATCHES = 20
+"""An epoch, where batches of 4,096 rows would be fewer: a few thousand words are otherwise not learnt in time."""
 
 
 def train_probes(
@@ -32,24 +35,24 @@ def train_probes(
     *,
     l1: float = 0.0,
     n_epochs: int = 100,
-    batch_size: int = 4096,
     random_state: int = 0,
 ) -> tuple[Floats, Floats]:
     """Train one logistic probe a column of ``Y`` [n, m] on ``X`` [n, d]; return weights [m, d] and biases [m].
 
     Adam from 0.01 to 1e-5 (exponentially, by epoch), weight decay 1e-6, positives weighted to half the loss, and the
-    mean over probes of ``l1`` times the sum of absolute weights (Chanin et al. 2024, arXiv 2409.14507, appendix). Rows are
-    divided by one number, so that these rates fit activations of any size.
+    mean over probes of ``l1`` times the sum of absolute weights (Chanin et al. 2024, arXiv 2409.14507, appendix).
+    Rows are divided by one number, so that these rates fit activations of any size.
     """
     rows, scale = _scaled(X)
     targets = torch.from_numpy(np.asarray(Y, dtype=np.float32))
     positives = targets.sum(0)
     generator = torch.Generator().manual_seed(random_state)
-    W = (torch.rand(targets.shape[1], rows.shape[1], generator=generator) * 2 - 1) / rows.shape[1] ** 0.5
-    W, b = W.requires_grad_(), torch.zeros(targets.shape[1], requires_grad=True)
+    W = torch.zeros(targets.shape[1], rows.shape[1], requires_grad=True)
+    b = torch.zeros(targets.shape[1], requires_grad=True)
     weight = (len(rows) - positives) / positives.clamp(min=1)
     optimiser = torch.optim.Adam([W, b], lr=0.01, weight_decay=1e-6)
     decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, 1e-3 ** (1 / n_epochs))
+    batch_size = min(4096, max(16, len(rows) // LEAST_BATCHES))
     for _ in range(n_epochs):
         for part in torch.randperm(len(rows), generator=generator).split(batch_size):
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -71,15 +74,15 @@ def _scaled(X: Floats) -> tuple[torch.Tensor, float]:
 
 
 def linear_probe(X: Floats, y: Bools, random_state: int = 0, n_epochs: int = 20) -> tuple[Floats, float]:
-    """Return weights [d] and bias of SAEBench's probe for SCR and TPP: AdamW at 1e-3, batches of 16 rows, an L1 of 1e-3.
+    """Return weights [d] and bias of SAEBench's probe for SCR and TPP: AdamW at 1e-3, batches of 16 rows, an L1 of
+    1e-3.
 
     It takes the last epoch. SAEBench takes the epoch that is best on its test texts, which looks at what it measures.
     """
     rows, scale = _scaled(X)
     targets = torch.from_numpy(np.asarray(y, dtype=np.float32))
     generator = torch.Generator().manual_seed(random_state)
-    w = ((torch.rand(rows.shape[1], generator=generator) * 2 - 1) / rows.shape[1] ** 0.5).requires_grad_()
-    b = torch.zeros(1, requires_grad=True)
+    w, b = torch.zeros(rows.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
     optimiser = torch.optim.AdamW([w, b], lr=1e-3, foreach=False)
     for _ in range(n_epochs):
         for part in torch.randperm(len(rows), generator=generator).split(16):
@@ -87,12 +90,12 @@ def linear_probe(X: Floats, y: Bools, random_state: int = 0, n_epochs: int = 20)
             optimiser.zero_grad()
             (loss + 1e-3 * w.abs().sum()).backward()
             optimiser.step()
-    return w.detach().numpy() / scale, float(b)
+    return w.detach().numpy() / scale, float(b.detach())
 
 
 def latent_effects(latents: Floats, y: Bools, weights: Floats, W_dec: Floats) -> Floats:
-    """Return each latent's share in a probe's separation: (mean difference of ``latents`` [n, d_sae] between the values
-    of ``y``) x (probe . decoder row). For TPP the mean difference counts where it is positive only."""
+    """Return each latent's share in a probe's separation: (mean difference of ``latents`` [n, d_sae] between the
+    values of ``y``) x (probe . decoder row). For TPP the mean difference counts where it is positive only."""
     return np.asarray((latents[y].mean(axis=0) - latents[~y].mean(axis=0)) * (W_dec @ weights))
 
 
@@ -129,13 +132,14 @@ def scr(
     ns: Sequence[int] = SCR_NS,
     random_state: int = 0,
 ) -> list[Record]:
-    """Return SAEBench's spurious correlation removal (Karvonen et al. 2025, arXiv 2503.09532) for each number of latents.
+    """Return SAEBench's spurious correlation removal (Karvonen et al. 2025, arXiv 2503.09532) for each number of
+    latents.
 
-    ``X`` [n, d] and ``latents`` [n, d_sae] are means over each text's tokens; ``y`` and ``z`` [n] are the target and the
-    attribute, ``train`` [n] the texts that the probes learn from. A probe that learnt from texts with y = z is read on y
-    after the latents of the z probe are removed (direction 1), and on z after those of the y probe (direction 2); the
-    score is the share of the gap to a probe on balanced texts that closes. The direction whose probe reads worse to begin with
-    is the score. Raises InputError where a cell of y x z is empty.
+    ``X`` [n, d] and ``latents`` [n, d_sae] are means over each text's tokens; ``y`` and ``z`` [n] are the target and
+    the attribute, ``train`` [n] the texts that the probes learn from. A probe that learnt from texts with y = z is
+    read on y after the latents of the z probe are removed (direction 1), and on z after those of the y probe
+    (direction 2); the score is the share of the gap to a probe on balanced texts that closes. The direction whose
+    probe reads worse to begin with is the score. Raises InputError where a cell of y x z is empty.
     """
     rng = np.random.default_rng(random_state)
     cells = 2 * y.astype(np.int64) + z
@@ -196,8 +200,9 @@ def tpp(
     ns: Sequence[int] = SCR_NS,
     random_state: int = 0,
 ) -> list[Record]:
-    """Return SAEBench's targeted probe perturbation: how much more the removal of a class's latents costs that class's
-    one-vs-rest probe than the probes of the other classes. Arguments as for :func:`scr`; ``classes`` [n] are codes."""
+    """Return SAEBench's targeted probe perturbation: how much more the removal of a class's latents costs that
+    class's one-vs-rest probe than the probes of the other classes. Arguments as for :func:`scr`; ``classes`` [n] are
+    codes."""
     rng = np.random.default_rng(random_state)
     codes = np.unique(classes)
     if len(codes) < 3:
@@ -245,10 +250,11 @@ def sparse_probing(
     ks: Sequence[int] = (1, 2, 5, 10),
     random_state: int = 0,
 ) -> list[Record]:
-    """Return accuracy, recall and F1 of logistic probes on the k latents of largest mean difference (SAEBench; Gurnee et
-    al. 2023, arXiv 2305.01610), with ``X`` [n, d] also of a probe on all of a text's mean row (k = "dense").
+    """Return accuracy, recall and F1 of logistic probes on the k latents of largest mean difference (SAEBench; Gurnee
+    et al. 2023, arXiv 2305.01610), with ``X`` [n, d] also of a probe on all of a text's mean row (k = "dense").
 
-    ``latents`` [n, d_sae] are means over each text's tokens, ``y`` [n] the label. Both values are drawn equally often.
+    ``latents`` [n, d_sae] are means over each text's tokens, ``y`` [n] the label. Both values are drawn equally
+    often.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score, recall_score

@@ -69,8 +69,8 @@ def encode_tokens(sae: SparseAutoencoder, x: torch.Tensor) -> TokenPass:
 def frequency_deciles(token_ids: Ints, counts: Ints) -> Ints:
     """Return the decile [n] of each token by how frequent its type is, 0 the rarest.
 
-    ``counts[id]`` is the frequency that orders the types. Each decile holds about a tenth of the tokens; all tokens of
-    a type are in one.
+    ``counts[id]`` is the frequency that orders the types. Each decile holds about a tenth of the tokens; all tokens
+    of a type are in one.
     """
     types, inverse, here = np.unique(token_ids, return_inverse=True, return_counts=True)
     order = np.argsort(counts[types], kind="stable")
@@ -81,8 +81,8 @@ def frequency_deciles(token_ids: Ints, counts: Ints) -> Ints:
 
 
 def reconstruction(run: TokenPass, deciles: Ints | None = None) -> list[Record]:
-    """Return FVU, explained variance, cosine, L0 and the shares of dead and dense latents; FVU, cosine and L0 for each
-    of ``deciles`` [n] as well.
+    """Return FVU, explained variance, cosine, L0 and the shares of dead and dense latents; FVU, cosine and L0 for
+    each of ``deciles`` [n] as well.
 
     Explained variance counts the residual about its mean, as SAEBench does; ``1 - fvu`` counts a constant error too.
     """
@@ -131,8 +131,8 @@ def coverage(
     """Return the share of token types that some latent stands for, by decile of the types' frequency (0: the rarest),
     cumulatively, and over the rarest 30%.
 
-    A latent stands for a type when "the latent is active" finds the type's tokens with an F1 of at least ``threshold``.
-    Types with fewer than MIN_TOKENS tokens are left out. The SSAE paper's figures 2, 6 and 11.
+    A latent stands for a type when "the latent is active" finds the type's tokens with an F1 of at least
+    ``threshold``. Types with fewer than MIN_TOKENS tokens are left out. The SSAE paper's figures 2, 6 and 11.
     """
     best, types = best_f1(latents, token_ids)
     if len(types) < 10:
@@ -156,7 +156,8 @@ def coverage(
 
 
 def best_f1(latents: csr_array, token_ids: Ints) -> tuple[NDArray[np.float64], Ints]:
-    """Return, for each token type of at least MIN_TOKENS tokens, the best F1 of any latent in finding it; and the types."""
+    """Return, for each token type of at least MIN_TOKENS tokens, the best F1 of any latent in finding it; and the
+    types."""
     all_types, inverse, sizes = np.unique(token_ids, return_inverse=True, return_counts=True)
     kept = np.flatnonzero(sizes >= MIN_TOKENS)
     place = np.full(len(all_types), -1)
@@ -192,8 +193,8 @@ def activation_counts(
     latents: csr_array, reference: csr_array | None = None, n_points: int = 20
 ) -> list[Record]:
     """Return how many tokens the latents of rank 1 ... d_sae are active on, at ``n_points`` ranks (the SSAE paper's
-    figure 7); with ``reference``, the same tokens in the SAE that this one was fine-tuned from, the mean log2 ratio of
-    the two counts by decile of the reference's count (figures 17 and 18; 0: its rarest latents)."""
+    figure 7); with ``reference``, the same tokens in the SAE that this one was fine-tuned from, the mean log2 ratio
+    of the two counts by decile of the reference's count (figures 17 and 18; 0: its rarest latents)."""
     counts = np.bincount(latents.indices, minlength=latents.shape[1])
     ordered = np.sort(counts)[::-1]
     ranks = np.unique(np.geomspace(1, len(counts), n_points).astype(int))
@@ -217,8 +218,8 @@ def activation_counts(
 def description_length(
     sae: SparseAutoencoder, x: torch.Tensor, run: TokenPass, target: float, most: int = 8192
 ) -> list[Record]:
-    """Return the bits a token that describe ``x`` [n, d_in] up to the FVU ``target``: the entropy of which latents are
-    active, and for each active one the fewest bits of a uniform grid up to its largest value that keep the FVU
+    """Return the bits a token that describe ``x`` [n, d_in] up to the FVU ``target``: the entropy of which latents
+    are active, and for each active one the fewest bits of a uniform grid up to its largest value that keep the FVU
     (Ayonrinde et al. 2024, arXiv 2410.11179). NaN where the SAE does not reach the target at all.
     """
     n = min(most, len(x))
