@@ -22,7 +22,7 @@ COMMANDS = {
     "export": ("export", "export", "Write a debiaser as a model for sentence-transformers."),
     "audit": ("audit", "audit", "Audit predictions: what fails, for whom, how sure we are."),
     "benchmark": ("benchmark", "benchmark", "Compare methods on Bias in Bios or on your own table."),
-    "sae": ("sae", "sae", "Train, inspect and convert sparse autoencoders."),
+    "sae": ("sae", "sae", "Train, inspect, evaluate and convert sparse autoencoders."),
     "activations": ("activations", "activations", "Harvest a model's activations into a store on disk."),
     "concept": ("concept", "concept", "Show a list of words, and what it finds in your texts."),
     "retrieve": ("retrieve", "retrieve", "Find the subdomain of a corpus that matters."),

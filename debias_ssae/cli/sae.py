@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from debias_ssae.cli import SEED
+from debias_ssae.cli.options import settings, shared
 from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.group()
 def sae() -> None:
-    """Train, inspect and convert sparse autoencoders."""
+    """Train, inspect, evaluate and convert sparse autoencoders."""
 
 
 @sae.command()
@@ -130,6 +131,118 @@ def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int,
             click.echo(title)
             for name, value in _flat(values):
                 click.echo(f"  {name:22s} {value}")
+
+
+@sae.command("eval")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--encoder", required=True, help="The model that the SAE reads: minilm, a directory or a hub id."
+)
+@click.option("--hookpoint", default="embeddings", show_default=True, help="Where the SAE reads it.")
+@click.option("--data", required=True, help="Table of texts of the domain: csv, jsonl or parquet.")
+@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@click.option(
+    "--label", "labels", multiple=True, help="Column of labels to probe; the target first. Repeatable."
+)
+@click.option("--general", help="General texts, and what token frequencies are counted in.")
+@click.option("--general-text", default="text", show_default=True, help="Column of texts there.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="Another SAE of this place to compare with, as the general one.",
+)
+@click.option("--concept", help="Shipped name or file of a concept whose absorption is measured: gender.")
+@click.option("--section", "sections", multiple=True, help="Only these sections. Repeatable.")
+@click.option(
+    "--judge",
+    metavar="URL",
+    help="A chat endpoint that is sent excerpts of your texts, to judge.",
+)
+@click.option("--judge-model", help="The model's name there.")
+@click.option("--judge-key", metavar="VARIABLE", help="Environment variable that holds the endpoint's key.")
+@click.option("--out", required=True, type=FOLDER, help="Folder of evaluation.json and evaluation.html.")
+@shared("sets", "device", "seed", "quiet")
+def evaluate(
+    path: Path, encoder: str, hookpoint: str, data: str, text: str, out: Path, **options: Any
+) -> None:
+    """Measure an SAE as the papers do (docs/sae_evaluation.md).
+
+    PATH is an SAE in any known format. With a causal language model, cross-entropy with the SAE spliced in is
+    measured too. The same command, given again, goes on where it was stopped.
+    """
+    from debias_ssae.benchmark.sae_evaluation import SECTIONS, Subject, evaluate_sae
+    from debias_ssae.core.config import EvaluationConfig, make_config
+    from debias_ssae.model import load_model
+    from debias_ssae.model.causal import load_causal
+    from debias_ssae.model.language_model import check_hookpoints
+    from debias_ssae.review.cards import yes_or_no
+    from debias_ssae.sae import load_sae
+    from debias_ssae.text import Concept, load_corpus, load_table
+
+    config = make_config(EvaluationConfig, settings(options["sets"]), "--set")
+    if (options["judge"] is None) != (options["judge_model"] is None):
+        raise InputError("--judge and --judge-model go together: give the address and the model's name there")
+    table = load_table(data, text=text)
+    missing = [column for column in options["labels"] if column not in table.columns]
+    if missing:
+        raise InputError(
+            f"{data} has no column {missing[0]!r} for --label; it has {', '.join(table.columns)}"
+        )
+    concept = None if options["concept"] is None else Concept.load(options["concept"])
+    sae = load_sae(path, model=encoder, hookpoint=hookpoint)
+    reference = None if options["reference"] is None else load_sae(options["reference"])
+    try:
+        causal = load_causal(encoder, device=options["device"])
+    except (
+        InputError
+    ):  # an encoder: everything but the cross-entropy is measured; load_model says what else is wrong
+        causal = None
+    model = load_model(encoder, device=options["device"]) if causal is None else causal.body
+    check_hookpoints([hookpoint], model.hookpoints)
+    for one in filter(None, (sae, reference)):
+        if one.cfg.d_in != model.d_model:
+            raise InputError(f"the SAE reads rows of width {one.cfg.d_in}, but {encoder} has {model.d_model}")
+    subject = Subject(
+        sae=sae,
+        model=model,
+        hookpoint=hookpoint,
+        texts=table[text].tolist(),
+        general=load_corpus(options["general"], column=options["general_text"]) if options["general"] else (),
+        labels=table[list(options["labels"])] if options["labels"] else None,
+        reference=reference,
+        causal=causal,
+        concept=concept,
+        judge=None
+        if options["judge"] is None
+        else yes_or_no(options["judge"], options["judge_model"], api_key_variable=options["judge_key"]),
+        config=config,
+        seed=options["seed"],
+    )
+    about = {
+        "sae": str(path),
+        "encoder": encoder,
+        "hookpoint": hookpoint,
+        "data": data,
+        "general": options["general"],
+    }
+    say = (lambda line: None) if options["quiet"] else (lambda line: click.echo(line, err=True))
+    found = evaluate_sae(subject, out, sections=options["sections"] or tuple(SECTIONS), about=about, say=say)
+    for r in found:
+        if (
+            r["measure"] in _HEADLINES
+            and not set(r) & {"decile", "of"}
+            and r.get("concept", "mean") == "mean"
+        ):
+            click.echo(
+                f"{r['measure']:22s} {r['value']:10.4g}  {r.get('part', r.get('task', ''))} {r.get('splice', '')}"
+            )
+    click.echo(f"Page: {out / 'evaluation.html'}")
+
+
+_HEADLINES = {
+    "fvu", "l0", "dead_share", "bits_per_token", "perplexity", "loss_recovered_zero", "coverage_rarest_30", "pw_mcc",
+    "absorption_rate", "full_absorption",
+}  # fmt: skip
 
 
 def _measure(

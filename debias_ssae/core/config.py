@@ -208,7 +208,8 @@ class SelectionConfig(Settings):
     max_texts: int = Field(default=2_000, ge=1)
     """Texts with counterfactuals that the concept regime looks at."""
     max_labelled: int = Field(default=5_000, ge=1)
-    """Labelled texts that the labelled regime looks at, drawn evenly from the cells; their rows are held in memory."""
+    """Labelled texts that the labelled regime looks at, drawn evenly from the cells; their rows are held in
+    memory."""
     min_cell: int = Field(default=20, ge=1)
     """Smaller cells (class x attribute) are ignored and listed."""
     propagate: bool = True
@@ -242,6 +243,31 @@ class DiscoveryConfig(Settings):
     """Texts on which that is tried, evenly from the predicted classes."""
     n_hard: int = Field(default=60, ge=1)
     """Examples of each class that the head finds hardest, for a hint."""
+
+
+class EvaluationConfig(Settings):
+    """How much of the data ``sae eval`` looks at."""
+
+    n_tokens: int = Field(default=100_000, ge=2)
+    """Tokens of the data, and as many of the general texts, whole texts drawn at random; their rows are held in
+    memory."""
+    max_length: int = Field(default=128, ge=3)
+    """Tokens a text, special ones included."""
+    n_positions: int = Field(default=1_000, ge=1)
+    """Tokens whose prediction is scored with the SAE spliced in; the head over the whole vocabulary is costly."""
+    n_words: int = Field(default=4_000, ge=10)
+    """Words of the model's vocabulary in the first-letter task, evenly from the letters; a fifth tests."""
+    n_examples: int = Field(default=5, ge=0)
+    """Words spelled in front of each prompt whose answer is attributed to latents."""
+    n_ablated: int = Field(default=20, ge=1)
+    """Tokens a value on which the ablation rule is tried; the paper tries 200."""
+    n_explained: int = Field(default=100, ge=1)
+    """Latents that are explained, evenly over their activation counts."""
+    n_judged: int = Field(default=20, ge=1)
+    """Of those, how many a judge is asked about."""
+    target_fvu: float | None = Field(default=None, gt=0)
+    """FVU at which the description length is counted; None is a hundredth above the larger of the SAE's and the
+    reference's."""
 
 
 class DebiasConfig(Settings):

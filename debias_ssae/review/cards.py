@@ -290,6 +290,41 @@ def word_list_judge(concept: Concept | Iterable[str], share: float = JUDGED_SHAR
     return lambda card: sum(s for word, s in card.words.items() if word in listed) >= share
 
 
+def yes_or_no(
+    url: str, model: str, *, api_key_variable: str | None = None, timeout: float = 60.0
+) -> Callable[[str], bool]:
+    """Return a function that asks a chat model at ``url`` and returns whether its answer begins with yes.
+
+    Raises InputError as :func:`chat_judge` does.
+    """
+    if not re.match(r"https?://", url):
+        raise InputError(
+            f"the chat endpoint is {url!r}; expected an address that begins with http:// or https://"
+        )
+    headers = {"Content-Type": "application/json"}
+    if api_key_variable is not None:
+        if not os.environ.get(api_key_variable):
+            raise InputError(
+                f"the environment variable {api_key_variable} is not set; it must hold the endpoint's key"
+            )
+        headers["Authorization"] = f"Bearer {os.environ[api_key_variable]}"
+
+    def ask(prompt: str) -> bool:
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                answer = str(json.load(response)["choices"][0]["message"]["content"])
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(f"the chat endpoint {url} gave no usable answer: {error}") from error
+        word = re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)
+        if word is None:
+            raise InputError(f"the chat model must answer yes or no; it began with {answer[:40]!r}")
+        return word[1].lower() == "yes"
+
+    return ask
+
+
 def chat_judge(
     url: str,
     model: str,
@@ -309,17 +344,7 @@ def chat_judge(
     Raises InputError for an address that is not http(s), a variable that is not set, a server that cannot be
     reached, and an answer that begins with neither yes nor no.
     """
-    if not re.match(r"https?://", url):
-        raise InputError(
-            f"the chat endpoint is {url!r}; expected an address that begins with http:// or https://"
-        )
-    headers = {"Content-Type": "application/json"}
-    if api_key_variable is not None:
-        if not os.environ.get(api_key_variable):
-            raise InputError(
-                f"the environment variable {api_key_variable} is not set; it must hold the endpoint's key"
-            )
-        headers["Authorization"] = f"Bearer {os.environ[api_key_variable]}"
+    ask = yes_or_no(url, model, api_key_variable=api_key_variable, timeout=timeout)
     logger.warning(
         "each card's words and %d excerpts of your texts are sent to %s to be judged", contexts, url
     )
@@ -331,16 +356,6 @@ def chat_judge(
             f"{card.toward or 'no class'}.\nExcerpts where it fires most:\n{excerpts}\n\n"
             "Is it a shortcut that should not count? Answer yes or no."
         )
-        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                answer = str(json.load(response)["choices"][0]["message"]["content"])
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(f"the chat endpoint {url} gave no usable answer: {error}") from error
-        word = re.match(r"\W*(yes|no)\b", answer, re.IGNORECASE)
-        if word is None:
-            raise InputError(f"the chat model must answer yes or no; it began with {answer[:40]!r}")
-        return word[1].lower() == "yes"
+        return ask(prompt)
 
     return judge

@@ -1,0 +1,631 @@
+"""All measures of one SAE on a model and texts: sections that are kept as they are done, evaluation.json, one page.
+
+Each section is written to OUT/parts under a name that holds what it was made from, so that a stopped run goes on and
+a changed setting is measured anew.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from debias_ssae.audit.page import Block, Cell, Column, Figure, Table, TableRow, number_cell, render, trusted
+from debias_ssae.audit.plotting import Series, dot_plot
+from debias_ssae.core import io
+from debias_ssae.core.config import EvaluationConfig
+from debias_ssae.core.errors import InputError
+from debias_ssae.model import Activations, LanguageModel, harvest
+from debias_ssae.model.causal import CausalModel, answer_gradients, next_tokens, vocabulary_words
+from debias_ssae.sae.evaluation import (
+    TokenPass,
+    absorption_task,
+    activation_counts,
+    coverage,
+    decoder_cosines,
+    dense_latents,
+    description_length,
+    encode_tokens,
+    error_by_rank,
+    frequency_deciles,
+    hedging,
+    pw_mcc,
+    reconstruction,
+    scr,
+    sparse_probing,
+    stitching,
+    tpp,
+)
+from debias_ssae.sae.evaluation.tokens import firing_rates
+from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.naming import (
+    WordedRows,
+    find_contexts,
+    find_words,
+    firing,
+    naming_words,
+    word_shares,
+)
+from debias_ssae.selection.probing import probe_direction
+from debias_ssae.selection.scores import pooled_latents
+from debias_ssae.text import Concept
+
+Record = dict[str, Any]
+VERSION = 1
+"""Of what the sections compute; a new number measures anew."""
+TEMPLATE = "{word} has the first letter:"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MOST_VALUES = 10
+"""Values of a labelled column that are probed, the most frequent ones."""
+MIN_LABELLED = 20
+N_EXCERPTS = 5
+"""Excerpts with the latent and as many without it, for a judge."""
+QUESTION = (
+    "A feature of a language model is active on: {words}.\nExcerpt: {excerpt}\nIs it active in the excerpt? "
+    "Answer yes or no."
+)
+NEUTRAL = 5
+"""Tokens outside a concept for each of its own, in the absorption of a concept."""
+
+
+class Part(NamedTuple):
+    """Texts with their token activations and one pass of the SAE over them."""
+
+    texts: list[str]
+    rows: Activations
+    run: TokenPass
+    counts: np.ndarray
+    """Tokens of each type [n_vocabulary] in the general texts, or where there are none in these."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Token types [n]."""
+        return self.rows.token_ids.numpy()
+
+
+@dataclass(eq=False)
+class Subject:
+    """What is evaluated, and on what."""
+
+    sae: SparseAutoencoder
+    model: LanguageModel
+    hookpoint: str
+    texts: Sequence[str]
+    general: Sequence[str] = ()
+    labels: pd.DataFrame | None = None
+    """Columns of labels of ``texts``."""
+    reference: SparseAutoencoder | None = None
+    """The SAE to compare with: the general SAE that this one was fine-tuned from, say."""
+    causal: CausalModel | None = None
+    concept: Concept | None = None
+    judge: Callable[[str], bool] | None = None
+    """Answers yes or no to a question that holds excerpts of the texts."""
+    config: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 0
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """Domain and general texts, harvested once."""
+        made: dict[str, Part] = {}
+        counts = np.zeros(self.model.n_embeddings, np.int64)
+        sources = {"general": list(self.general), "domain": [self.texts[i] for i in self.picked]}
+        for name, texts in sources.items():
+            if not texts:
+                continue
+            texts = texts if name == "domain" else [texts[i] for i in _whole_texts(texts, self)]
+            rows = harvest(self.model, texts, self.hookpoint, max_length=self.config.max_length)
+            if not counts.any():
+                counts = np.bincount(rows.token_ids.numpy(), minlength=len(counts))
+            made[name] = Part(texts, rows, encode_tokens(self.sae, rows.x), counts)
+        return made
+
+    @cached_property
+    def picked(self) -> np.ndarray:
+        """Which of the texts are looked at."""
+        return _whole_texts(self.texts, self)
+
+    @cached_property
+    def pooled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean states and mean latents of the domain texts."""
+        rows = self.parts["domain"].rows
+        return rows.pool().numpy(), pooled_latents(self.sae, rows)[0]
+
+    def labelled(self) -> dict[str, pd.Series]:
+        """Columns of labels with two values or more, of the texts looked at."""
+        if self.labels is None:
+            return {}
+        return {c: s for c, s in self.labels.iloc[self.picked].items() if s.nunique() > 1}  # type: ignore[misc]
+
+    def train(self) -> np.ndarray:
+        """Which of the texts looked at teach probes; the others test them."""
+        return np.random.default_rng(self.seed).random(len(self.picked)) < 0.7
+
+    def key(self, section: str) -> str:
+        """Hexadecimal id of what a section is made from."""
+        texts = hashlib.sha256(
+            "\0".join([*self.texts, "", *self.general]).encode("utf-8", "replace")
+        ).hexdigest()
+        labels = "" if self.labels is None else self.labels.to_json()
+        about = [
+            VERSION, section, self.sae.fingerprint(), self.model.fingerprint, self.hookpoint, texts, labels,
+            self.reference and self.reference.fingerprint(), self.causal is not None,
+            self.concept and self.concept.sha256, self.judge is not None,
+            self.config.model_dump(mode="json"), self.seed,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
+def _whole_texts(texts: Sequence[str], subject: Subject) -> np.ndarray:
+    """Numbers of texts, drawn at random, that together have about as many tokens as are asked for."""
+    order = np.random.default_rng(subject.seed).permutation(len(texts))
+    head = [texts[i] for i in order[:100]]
+    lengths = [
+        len(ids)
+        for ids in subject.model.tokenizer(head, truncation=True, max_length=subject.config.max_length)[
+            "input_ids"
+        ]
+    ]
+    n = max(2, math.ceil(subject.config.n_tokens / max(float(np.mean(lengths)), 1)))
+    return np.sort(order[:n])
+
+
+def reconstruction_section(s: Subject) -> list[Record]:
+    """Fit, sparsity and description length, domain and general texts apart."""
+    found: list[Record] = []
+    for name, part in s.parts.items():
+        deciles = frequency_deciles(part.ids, part.counts)
+        records = [*reconstruction(part.run, deciles), *error_by_rank(part.run, part.ids, part.counts)]
+        fvus = [r["value"] for r in records if r["measure"] == "fvu" and "decile" not in r]
+        other = None if s.reference is None else encode_tokens(s.reference, part.rows.x)
+        if other is not None:
+            records += [{**r, "of": "reference"} for r in reconstruction(other, deciles)]
+            fvus.append(float(other.error.sum() / other.spread.sum()))
+        target = s.config.target_fvu or 1.01 * max(fvus)
+        records += description_length(s.sae, part.rows.x, part.run, target)
+        if other is not None and s.reference is not None:
+            bits = description_length(s.reference, part.rows.x, other, target)
+            records += [{**r, "of": "reference"} for r in bits]
+        ids = dense_latents(part.run.latents)
+        if len(ids):
+            worded = find_words(part.texts, part.rows)
+            fired = firing(s.sae, part.rows.x, ids.tolist())
+            for i, latent in enumerate(ids):
+                contexts = find_contexts(worded, fired[:, i], n_contexts=3)
+                shown = ["".join(piece.text for piece in context) for context in contexts]
+                rate = float((fired[:, i] > 0).mean())
+                records.append(
+                    {"measure": "dense_latent", "value": rate, "latent": int(latent), "contexts": shown}
+                )
+        found += [{"part": name, **r} for r in records]
+    return found
+
+
+def downstream_section(s: Subject) -> list[Record]:
+    """Cross-entropy with the SAE's reconstruction in the model's place, beside zeros and the mean row."""
+    if s.causal is None:
+        return []
+    found: list[Record] = []
+    for name, part in s.parts.items():
+        mean = part.rows.x.mean(0)
+        splices: dict[str, Any] = {
+            "sae": splice(s.sae), "zero": torch.zeros_like, "mean": lambda rows, m=mean: m.to(rows).expand_as(rows),
+        }  # fmt: skip
+        if s.reference is not None:
+            splices["reference"] = splice(s.reference)
+        scored = next_tokens(
+            s.causal, part.texts, s.hookpoint, splices,
+            max_positions=s.config.n_positions, max_length=s.config.max_length, random_state=s.seed,
+        )  # fmt: skip
+        found += [{"part": name, **r} for r in loss_records(scored.loss, scored.kl)]
+    return found
+
+
+def splice(sae: SparseAutoencoder) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return an edit that puts an SAE's reconstruction in the place of the activations."""
+
+    @torch.no_grad()
+    def edit(rows: torch.Tensor) -> torch.Tensor:
+        return sae(rows.to(sae.W_enc)).x_hat.to(rows)
+
+    return edit
+
+
+def loss_records(loss: Mapping[str, np.ndarray], kl: Mapping[str, np.ndarray]) -> list[Record]:
+    """Return cross-entropy, perplexity, loss recovered and KL of each splice; ``loss`` holds "clean" and "zero" too.
+
+    Loss recovered is the share of the gap between the ablated and the clean model that the splice keeps: 1 for the
+    identity, 0 for the ablation itself.
+    """
+    means = {name: float(values.mean()) for name, values in loss.items()}
+    found: list[Record] = []
+    for name, mean in means.items():
+        where = {"splice": name, "n_positions": len(loss[name])}
+        found += [
+            {"measure": "cross_entropy", "value": mean, **where},
+            {"measure": "perplexity", "value": math.exp(mean), **where},
+        ]
+        if name in kl:
+            found.append({"measure": "kl", "value": float(kl[name].mean()), **where})
+        for base in {"zero", "mean"} & set(means) if name in kl else ():
+            gap = means[base] - means["clean"]
+            recovered = (means[base] - mean) / gap if gap else float("nan")
+            found.append({"measure": f"loss_recovered_{base}", "value": recovered, **where})
+    return found
+
+
+def tail_section(s: Subject) -> list[Record]:
+    """Coverage of token types and activation counts; against the reference where there is one."""
+    found: list[Record] = []
+    for name, part in s.parts.items():
+        records = coverage(part.run.latents, part.ids, part.counts)
+        other = None if s.reference is None else encode_tokens(s.reference, part.rows.x).latents
+        if other is not None:
+            records += [{**r, "of": "reference"} for r in coverage(other, part.ids, part.counts)]
+        same = other is not None and other.shape == part.run.latents.shape
+        records += activation_counts(part.run.latents, other if same else None)
+        found += [{"part": name, **r} for r in records]
+    return found
+
+
+def geometry_section(s: Subject) -> list[Record]:
+    """The decoder's cosines, what it shares with the reference, and hedging between two labelled columns."""
+    part = s.parts["domain"]
+    W, rates = s.sae.W_dec.detach().float().cpu().numpy(), firing_rates(part.run.latents)
+    found = decoder_cosines(W, rates > 0)
+    if s.reference is not None:
+        theirs = s.reference.W_dec.detach().float().cpu().numpy()
+        other_rates = firing_rates(encode_tokens(s.reference, part.rows.x).latents)
+        found.append({"measure": "pw_mcc", "value": pw_mcc(W, theirs, (rates, other_rates))})
+        found += stitching(s.sae, s.reference, part.rows.x[:8192])
+    two = [(c, v) for c, v in s.labelled().items() if v.nunique() == 2][:2]
+    if len(two) == 2:
+        X, probes = s.pooled[0], []
+        for _, values in two:
+            known = values.notna().to_numpy()
+            first = values.dropna().unique()[0]
+            probes.append(probe_direction(X[known], (values[known] == first).to_numpy())[0])
+        names = {"a": two[0][0], "b": two[1][0]}
+        found += [
+            {**r, **({"concept": names[r["concept"]]} if "concept" in r else {})} for r in hedging(W, *probes)
+        ]
+    return found
+
+
+def concepts_section(s: Subject) -> list[Record]:
+    """k-sparse probes of each value of each labelled column."""
+    found: list[Record] = []
+    train = s.train()
+    for column, values in s.labelled().items():
+        common = values.value_counts().index[:MOST_VALUES]
+        for value in common[:1] if values.nunique() == 2 else common:
+            y, known = (values == value).to_numpy(), values.notna().to_numpy()
+            if min(y.sum(), (known & ~y).sum()) < MIN_LABELLED:
+                continue
+            X, latents = s.pooled
+            records = sparse_probing(latents[known], y[known], train[known], X=X[known], random_state=s.seed)
+            found += [{"column": str(column), "label": str(value), "n": int(y.sum()), **r} for r in records]
+    return found
+
+
+def scr_tpp_section(s: Subject) -> list[Record]:
+    """SCR of the first two columns with two values, TPP of each column with more."""
+    found: list[Record] = []
+    W = s.sae.W_dec.detach().float().cpu().numpy()
+    columns = s.labelled()
+    two = [(c, v) for c, v in columns.items() if v.nunique() == 2 and v.notna().all()][:2]
+    if len(two) == 2:
+        y, z = ((v == v.unique()[0]).to_numpy() for _, v in two)
+        if min(np.bincount(2 * y + z, minlength=4)) >= MIN_LABELLED:
+            X, latents = s.pooled
+            records = scr(X, latents, W, y, z, s.train(), random_state=s.seed)
+            found += [{"target": two[0][0], "attribute": two[1][0], **r} for r in records]
+    for column, values in columns.items():
+        common = values.value_counts()
+        common = common[common >= MIN_LABELLED].index[:MOST_VALUES]
+        if values.nunique() > 2 and len(common) > 2:
+            kept = values.isin(common).to_numpy()
+            codes = pd.Categorical(values[kept], categories=common).codes.astype(np.int64)
+            X, latents = s.pooled
+            records = tpp(X[kept], latents[kept], W, codes, s.train()[kept], random_state=s.seed)
+            found += [{"column": str(column), **r} for r in records]
+    return found
+
+
+def absorption_section(s: Subject) -> list[Record]:
+    """Splitting and absorption of the letters, and of the concept's values on the domain's tokens."""
+    found = [{"task": "first letter", **r} for r in _letters(s)]
+    if s.concept is not None:
+        found += [{"task": s.concept.name, **r} for r in _concept(s, s.concept)]
+    return found
+
+
+def _letters(s: Subject) -> list[Record]:
+    rng = np.random.default_rng(s.seed)
+    words = np.array(vocabulary_words(s.model.tokenizer))
+    letter = np.array([LETTERS.index(word.strip()[0].lower()) for word in words], dtype=np.int64)
+    share = s.config.n_words // len(LETTERS)
+    kept = np.concatenate([rng.permutation(np.flatnonzero(letter == i))[:share] for i in range(len(LETTERS))])
+    kept = rng.permutation(kept)
+    if len(kept) < 100:
+        return []
+    words, letter = words[kept], letter[kept]
+    prompts = [TEMPLATE.format(word=word) for word in words]
+    rows = harvest(s.model, prompts, s.hookpoint)
+    starts, stops = rows.offsets.numpy().T
+    ends = np.array([len(word) for word in words])[rows.text_ids.numpy()]
+    at_word = np.flatnonzero((starts < ends) & (stops >= ends))
+    whole = np.zeros(len(words), np.int64)
+    whole[rows.text_ids.numpy()[at_word]] = at_word  # each prompt has one such token
+    x, Y = rows.x[whole], letter[:, None] == np.arange(len(LETTERS))
+    test = np.arange(len(words)) < len(words) // 5
+    answers = (
+        None if s.causal is None else _answers(s, s.causal, words[test], letter[test], words[~test], rng)
+    )
+    return absorption_task(
+        s.sae, (x[~test], Y[~test]), (x[test], Y[test]), list(LETTERS),
+        answers=answers, most_ablated=s.config.n_ablated, random_state=s.seed,
+    )  # fmt: skip
+
+
+def _answers(
+    s: Subject,
+    causal: CausalModel,
+    words: np.ndarray,
+    letter: np.ndarray,
+    others: np.ndarray,
+    rng: np.random.Generator,
+) -> Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]] | None:
+    """States at words behind a few spelled examples, and how the right letter's lead answers to them."""
+    capitals = [s.model.tokenizer(f" {c}", add_special_tokens=False)["input_ids"] for c in LETTERS.upper()]
+    if any(len(ids) != 1 for ids in capitals):
+        return None
+    choices = [ids[0] for ids in capitals]
+
+    def answers(rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        heads = []
+        for _ in rows:
+            examples = rng.choice(others, s.config.n_examples, replace=False)
+            heads.append("".join(f"{TEMPLATE.format(word=w)} {w.strip()[0].upper()}\n" for w in examples))
+        prompts = [head + TEMPLATE.format(word=word) for head, word in zip(heads, words[rows], strict=True)]
+        at = [len(head) + len(word) - 1 for head, word in zip(heads, words[rows], strict=True)]
+        return answer_gradients(causal, prompts, at, s.hookpoint, letter[rows], choices, baseline=s.sae.b_dec)
+
+    return answers
+
+
+def _concept(s: Subject, concept: Concept) -> list[Record]:
+    part, rng = s.parts["domain"], np.random.default_rng(s.seed)
+    worded = find_words(part.texts, part.rows)
+    listed = {word.lower(): i for i, value in enumerate(concept.values) for word in concept.words_of(value)}
+    of_word = np.array([listed.get(word, -1) for word in worded.words])
+    value = of_word[worded.word_ids]
+    inside = np.flatnonzero(value >= 0)
+    outside = rng.permutation(np.flatnonzero(value < 0))[: NEUTRAL * len(inside)]
+    rows = rng.permutation(np.concatenate([inside, outside]))[:20_000]
+    Y = value[rows][:, None] == np.arange(len(concept.values))
+    test = np.arange(len(rows)) < len(rows) // 3
+    if min(Y[test].sum(0).min(initial=0), Y[~test].sum(0).min(initial=0)) < MIN_LABELLED:
+        return []
+    x = part.rows.x[rows]
+    return absorption_task(
+        s.sae, (x[~test], Y[~test]), (x[test], Y[test]), concept.values, random_state=s.seed
+    )
+
+
+def explanations_section(s: Subject) -> list[Record]:
+    """Words that name a latent on half of the texts, and how well "one of these words" finds its tokens in the
+    others; a judge is asked whether excerpts fit the words."""
+    part, rng = s.parts["domain"], np.random.default_rng(s.seed)
+    counts = np.bincount(part.run.latents.indices, minlength=s.sae.cfg.d_sae)
+    alive = np.flatnonzero(counts >= 10)
+    ids = (
+        alive[np.argsort(-counts[alive])][
+            np.unique(np.linspace(0, max(len(alive) - 1, 0), s.config.n_explained).astype(int))
+        ]
+        if len(alive)
+        else alive
+    )
+    worded = find_words(part.texts, part.rows)
+    fired = firing(s.sae, part.rows.x, ids.tolist())
+    learns = part.rows.text_ids.numpy() % 2 == 0
+    found: list[Record] = []
+    for i, latent in enumerate(ids):
+        shares = word_shares(worded, np.where(learns, fired[:, i], 0))
+        names = naming_words(shares) or list(shares)[:1]
+        hit = np.isin(np.array(worded.words), names)[worded.word_ids][~learns]
+        active = fired[~learns, i] > 0
+        f1 = 2 * float((hit & active).sum()) / max(int(hit.sum() + active.sum()), 1)
+        found.append({"measure": "detection_f1", "value": f1, "latent": int(latent), "words": names})
+    found.append(
+        {
+            "measure": "detection_f1",
+            "value": float(np.mean([r["value"] for r in found])) if found else float("nan"),
+            "latent": "mean",
+        }
+    )
+    if s.judge is not None:
+        judged = [
+            _judged(s.judge, worded, np.where(learns, 0, fired[:, i]), found[i]["words"], rng)
+            for i in range(min(len(ids), s.config.n_judged))
+        ]
+        found.append(
+            {
+                "measure": "judged_detection_f1",
+                "value": float(np.mean(judged)) if judged else float("nan"),
+                "n": len(judged),
+            }
+        )
+    return found
+
+
+def _judged(
+    judge: Callable[[str], bool],
+    worded: WordedRows,
+    fired: np.ndarray,
+    words: Sequence[str],
+    rng: np.random.Generator,
+) -> float:
+    """F1 with which a judge who knows the words tells excerpts where the latent is active from others."""
+    silent = np.zeros(len(fired), np.float32)
+    silent[rng.permutation(np.flatnonzero(fired == 0))[:N_EXCERPTS]] = 1
+    said, true = [], []
+    for strength in (fired, silent):
+        for context in find_contexts(worded, strength, n_contexts=N_EXCERPTS):
+            excerpt = "".join(piece.text for piece in context)
+            said.append(judge(QUESTION.format(words=", ".join(words), excerpt=excerpt)))
+            true.append(strength is fired)
+    hits = sum(a and b for a, b in zip(said, true, strict=True))
+    return 2 * hits / max(sum(said) + sum(true), 1)
+
+
+SECTIONS: dict[str, Callable[[Subject], list[Record]]] = {
+    "reconstruction": reconstruction_section,
+    "downstream": downstream_section,
+    "tail": tail_section,
+    "geometry": geometry_section,
+    "concepts": concepts_section,
+    "scr_tpp": scr_tpp_section,
+    "absorption": absorption_section,
+    "explanations": explanations_section,
+}
+
+
+def evaluate_sae(
+    subject: Subject,
+    out: str | Path,
+    *,
+    sections: Sequence[str] = tuple(SECTIONS),
+    about: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Record]:
+    """Measure the sections that ``out`` does not hold yet; write evaluation.json and evaluation.html there.
+
+    Returns all records, each with its ``section``. Raises InputError for an unknown section, and where nothing can be
+    written.
+    """
+    strange = sorted(set(sections) - set(SECTIONS))
+    if strange:
+        raise InputError(f"unknown sections {', '.join(strange)}: give some of {', '.join(SECTIONS)}")
+    folder = io.writable_directory(Path(out) / "parts")
+    found: list[Record] = []
+    for name in sections:
+        file = folder / f"{name}-{subject.key(name)}.json"
+        if file.exists():
+            records = io.read_json(file)
+            say(f"{name}: kept")
+        else:
+            records = SECTIONS[name](subject)
+            io.write_json(file, records)
+            say(f"{name}: {len(records)} records")
+        found += [{"section": name, **r} for r in records]
+    results = {"about": dict(about or {}), "config": subject.config.model_dump(mode="json"), "records": found}
+    io.write_json(Path(out) / "evaluation.json", results)
+    io.write_text(Path(out) / "evaluation.html", evaluation_page(io.read_json(Path(out) / "evaluation.json")))
+    return found
+
+
+_LEDES = {
+    "reconstruction": "How much of the activations the SAE gives back. Decile 0 holds the tokens of the rarest types.",
+    "downstream": "What the model loses when the SAE's reconstruction takes the place of its activations.",
+    "tail": "Whether rare token types have a latent: an F1 of at least 0.5 in finding the type's tokens.",
+    "geometry": "How close the latents lie to each other, and what they share with the reference.",
+    "concepts": "Probes on the k latents whose mean differs most; dense is a probe on the whole state.",
+    "scr_tpp": "SCR and TPP were found unfit to select SAEs (arXiv 2605.18229): read them beside the others.",
+    "absorption": "Absorbed tokens have the value and the probe sees it, but the latents that stand for it are silent.",
+    "explanations": "How well the words that name a latent find its tokens in texts that did not name it.",
+}
+_PLOTTED = (
+    ("reconstruction", "fvu", "decile"), ("tail", "coverage", "decile"), ("tail", "log2_count_ratio", "decile"),
+    ("concepts", "sparse_probe_f1", "k"), ("scr_tpp", "scr", "n"), ("scr_tpp", "tpp", "n"),
+    ("absorption", "absorption_rate", "concept"), ("absorption", "full_absorption", "concept"),
+)  # fmt: skip
+_HIDDEN = {"section", "measure", "value", "contexts", "main", "absorbing", "words", "n_positions"}
+
+
+def evaluation_page(results: Mapping[str, Any]) -> str:
+    """Return the page of an evaluation.json: a table and figures for each section. Raises MissingExtraError without
+    jinja2 and matplotlib."""
+    blocks, records = [], results["records"]
+    for name in dict.fromkeys(r["section"] for r in records):
+        mine = [r for r in records if r["section"] == name]
+        figures = [
+            Figure(trusted(svg), f"{measure} by {axis}")
+            for section, measure, axis in _PLOTTED
+            if section == name and (svg := _plot(mine, measure, axis))
+        ]
+        rows = [TableRow([Cell(r["measure"]), _shown(r["value"]), Cell(_where(r), wrap=True)]) for r in mine]
+        columns = [Column("measure"), Column("value", numeric=True), Column("where")]
+        table = Table(f"{name}: all {len(rows)} records", columns, rows, folded=len(rows) > 30)
+        head = [
+            r
+            for r in mine
+            if not set(r) & {"decile", "rank", "ranks", "latent", "contexts"}
+            and r.get("concept", "mean") == "mean"
+        ]
+        short = Table(
+            name,
+            columns,
+            [TableRow([Cell(r["measure"]), _shown(r["value"]), Cell(_where(r), wrap=True)]) for r in head],
+        )
+        tables = [short, table] if table.folded and head else [table]
+        blocks.append(Block(name, name.replace("_", " ").capitalize(), figures, tables, [_LEDES[name]]))
+    context = {
+        "title": "Evaluation of a sparse autoencoder", "eyebrow": "SAE evaluation",
+        "lede": f"{results['about'].get('sae', 'An SAE')} at {results['about'].get('hookpoint', '?')}",
+        "limits": ["One SAE and one draw of texts: differences between SAEs need several training seeds."],
+        "verdict": [], "blocks": blocks, "details": [], "skipped": None,
+        "provenance": {key: str(value) for key, value in results["about"].items()},
+        "config": json.dumps(results["config"], indent=2),
+    }  # fmt: skip
+    return render("benchmark", context)
+
+
+def _shown(value: Any) -> Cell:
+    return Cell(value, wrap=True) if isinstance(value, str) else number_cell(value)
+
+
+def _where(record: Record) -> str:
+    told = [f"{k} {v}" for k, v in record.items() if k not in _HIDDEN]
+    return ", ".join(
+        [*told, *(" / ".join(map(str, record[k])) for k in ("words", "contexts") if record.get(k))]
+    )
+
+
+def _plot(records: Sequence[Record], measure: str, axis: str) -> str:
+    """One row a value of the axis, one series a combination of everything else (the first six)."""
+    points = [
+        r for r in records if r["measure"] == measure and axis in r and isinstance(r["value"], int | float)
+    ]
+    points = [r for r in points if r[axis] not in ("mean", "dense")]
+    if not points:
+        return ""
+    varying = [
+        k
+        for k in ("part", "of", "task", "column", "label", "direction")
+        if len({str(r.get(k)) for r in points}) > 1
+    ]
+    names = list(dict.fromkeys(tuple(str(r.get(k, "sae")) for k in varying) for r in points))[:6]
+    labels = list(dict.fromkeys(r[axis] for r in points))
+    series = []
+    for name in names:
+        at = {r[axis]: r["value"] for r in points if tuple(str(r.get(k, "sae")) for k in varying) == name}
+        values = [float(at.get(label, math.nan)) for label in labels]
+        series.append(
+            Series(", ".join(name) or measure, values, [math.nan] * len(labels), [math.nan] * len(labels))
+        )
+    title = f"{measure.replace('_', ' ')} by {axis}"
+    return dot_plot(
+        [str(label) for label in labels],
+        series,
+        title=title,
+        x_label=measure,
+        limits=None,
+        show_undefined=False,
+    )
