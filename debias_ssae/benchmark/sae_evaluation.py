@@ -55,7 +55,7 @@ from debias_ssae.selection.naming import (
 )
 from debias_ssae.selection.probing import probe_direction
 from debias_ssae.selection.scores import pooled_latents
-from debias_ssae.text import Concept
+from debias_ssae.text.concept import Concept
 
 Record = dict[str, Any]
 VERSION = 1
@@ -411,7 +411,7 @@ def _concept(s: Subject, concept: Concept) -> list[Record]:
     rows = rng.permutation(np.concatenate([inside, outside]))[:20_000]
     Y = value[rows][:, None] == np.arange(len(concept.values))
     test = np.arange(len(rows)) < len(rows) // 3
-    if min(Y[test].sum(0).min(initial=0), Y[~test].sum(0).min(initial=0)) < MIN_LABELLED:
+    if min(*Y[test].sum(0), *Y[~test].sum(0)) < MIN_LABELLED:
         return []
     x = part.rows.x[rows]
     return absorption_task(
@@ -452,7 +452,7 @@ def explanations_section(s: Subject) -> list[Record]:
     )
     if s.judge is not None:
         judged = [
-            _judged(s.judge, worded, np.where(learns, 0, fired[:, i]), found[i]["words"], rng)
+            _judged(s.judge, worded, fired[:, i], ~learns, found[i]["words"], rng)
             for i in range(min(len(ids), s.config.n_judged))
         ]
         found.append(
@@ -469,18 +469,20 @@ def _judged(
     judge: Callable[[str], bool],
     worded: WordedRows,
     fired: np.ndarray,
+    held: np.ndarray,
     words: Sequence[str],
     rng: np.random.Generator,
 ) -> float:
     """F1 with which a judge who knows the words tells excerpts where the latent is active from others."""
-    silent = np.zeros(len(fired), np.float32)
-    silent[rng.permutation(np.flatnonzero(fired == 0))[:N_EXCERPTS]] = 1
+    owners, silent = worded.rows.text_ids.numpy(), np.zeros(len(fired), np.float32)
+    without = np.flatnonzero(held & ~np.isin(owners, owners[fired > 0]))  # an excerpt may hold a whole text
+    silent[rng.permutation(without)[:N_EXCERPTS]] = 1
     said, true = [], []
-    for strength in (fired, silent):
+    for strength in (np.where(held, fired, 0), silent):
         for context in find_contexts(worded, strength, n_contexts=N_EXCERPTS):
             excerpt = "".join(piece.text for piece in context)
             said.append(judge(QUESTION.format(words=", ".join(words), excerpt=excerpt)))
-            true.append(strength is fired)
+            true.append(strength is not silent)
     hits = sum(a and b for a, b in zip(said, true, strict=True))
     return 2 * hits / max(sum(said) + sum(true), 1)
 
@@ -518,11 +520,11 @@ def evaluate_sae(
     for name in sections:
         file = folder / f"{name}-{subject.key(name)}.json"
         if file.exists():
-            records = io.read_json(file)
+            records = io.read_json(file)["records"]
             say(f"{name}: kept")
         else:
             records = SECTIONS[name](subject)
-            io.write_json(file, records)
+            io.write_json(file, {"records": records})
             say(f"{name}: {len(records)} records")
         found += [{"section": name, **r} for r in records]
     results = {"about": dict(about or {}), "config": subject.config.model_dump(mode="json"), "records": found}

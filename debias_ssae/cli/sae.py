@@ -177,7 +177,8 @@ def evaluate(
     from debias_ssae.model.language_model import check_hookpoints
     from debias_ssae.review.cards import yes_or_no
     from debias_ssae.sae import load_sae
-    from debias_ssae.text import Concept, load_corpus, load_table
+    from debias_ssae.text import load_corpus, load_table
+    from debias_ssae.text.concept import Concept
 
     config = make_config(EvaluationConfig, settings(options["sets"]), "--set")
     if (options["judge"] is None) != (options["judge_model"] is None):

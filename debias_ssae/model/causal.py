@@ -15,7 +15,7 @@ from debias_ssae.core.device import hub_in_reach, pick_device, pick_dtype, plain
 from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.model.forward import Edit, make_batch, run_batch, token_batches, tokenize
 from debias_ssae.model.harvesting import check_max_length
-from debias_ssae.model.language_model import LanguageModel, wrap_model
+from debias_ssae.model.language_model import LanguageModel, quiet_loading, wrap_model
 
 BLOCK = 64
 """Positions whose logits are in memory at a time; a vocabulary may have 262,144 words."""
@@ -59,8 +59,9 @@ def load_causal(
     path, where = resolve_model_name(name), pick_device(device)
     options: dict[str, Any] = {"revision": revision, "local_files_only": not hub_in_reach()}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options)
+        with quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(path, **options)
+            module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options)
     except Exception as error:  # a foreign loader on files that may hold anything
         raise InputError(f"Cannot load the causal language model {name!r} ({one_line(error)})") from error
     module.to(where).requires_grad_(False)

@@ -219,7 +219,7 @@ def load_model(
     here = Path(path).exists()
     local = options["local_files_only"] = here or not hub_in_reach()
     stated, unstated = None, ""
-    with _quiet():
+    with quiet_loading():
         try:
             stated = read_stated(path, revision, local=local)
         except (InputError, OSError) as error:  # raised where it is asked for; where there is no model, below
@@ -361,7 +361,7 @@ def _lower_case(tokenizer: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Without bars and reports of transformers: what is missing is an error here."""
     from transformers.utils import logging
 

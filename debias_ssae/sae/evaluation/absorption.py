@@ -77,7 +77,7 @@ def projection_absorption(
     absorbed = np.sort(np.partition(others, -most, axis=1)[:, -most:], axis=1).sum(axis=1)
     positive = np.where(total > 0, total, np.inf)
     part = np.minimum(absorbed, np.maximum(total - of_main, 0))
-    fraction = np.where(of_main <= 0, 1.0, part / np.maximum(part + of_main, 1e-300))
+    fraction = np.where(of_main <= 0, 1.0, part / np.maximum(part + of_main, 1e-30))
     fraction = np.where((of_main >= total) | (absorbed / positive < SHARE), 0.0, fraction)
     top = carried.argmax(axis=1)
     full = (np.abs(latents[:, main]) < SILENT).all(axis=1) & (cosines[top] >= FULL_COSINE)

@@ -154,7 +154,8 @@ def scr(
     }
     spurious = linear_probe(X[confounded], y[confounded], random_state)
     found: list[Record] = [{"measure": "scr_warning", "value": WARNING}]
-    bases, scores = [], []
+    bases: list[float] = []
+    scores: list[list[float]] = []
     for direction, (removed, read, value) in enumerate((("z", "y", y), ("y", "z", z)), 1):
         base, clean = (
             _accuracy(X[test], value[test], spurious),

@@ -88,20 +88,20 @@ def reconstruction(run: TokenPass, deciles: Ints | None = None) -> list[Record]:
     """
     l0 = np.diff(run.latents.indptr)
     rate = firing_rates(run.latents)
-    spread = max(float(run.spread.mean()), 1e-300)
+    spread = max(float(run.spread.mean()), 1e-30)
     found: list[Record] = [
         {"measure": "explained_variance", "value": 1 - (float(run.error.mean()) - run.bias) / spread},
         {"measure": "dead_share", "value": float((rate == 0).mean())},
         {"measure": "dense_share", "value": float((rate > DENSE).mean())},
     ]
-    groups = [({}, np.ones(len(l0), bool))]
+    groups: list[tuple[Record, NDArray[np.bool_]]] = [({}, np.ones(len(l0), bool))]
     if deciles is not None:
         groups += [({"decile": int(d)}, deciles == d) for d in np.unique(deciles)]
     for where, rows in groups:
         found += [
             {
                 "measure": "fvu",
-                "value": float(run.error[rows].sum() / max(run.spread[rows].sum(), 1e-300)),
+                "value": float(run.error[rows].sum() / max(run.spread[rows].sum(), 1e-30)),
                 **where,
             },
             {"measure": "cosine", "value": float(run.cosine[rows].mean()), **where},
@@ -180,7 +180,7 @@ def error_by_rank(run: TokenPass, token_ids: Ints, counts: Ints) -> list[Record]
     rank = np.empty(len(counts), np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
     band = np.log10(np.maximum(rank[token_ids], 0) + 1).astype(int)
-    error = run.error / max(float(run.spread.mean()), 1e-300)
+    error = run.error / max(float(run.spread.mean()), 1e-30)
     found: list[Record] = []
     for b in np.unique(band):
         inside, where = error[band == b], {"ranks": f"{10**b} to {10 ** (b + 1) - 1}"}
@@ -224,12 +224,12 @@ def description_length(
     """
     n = min(most, len(x))
     latents, rows = run.latents[:n], x[:n].double().numpy()
-    rate = np.clip(firing_rates(run.latents), 1e-300, 1 - 1e-16)
+    rate = np.clip(firing_rates(run.latents), 1e-30, 1 - 1e-16)
     entropy = -(rate * np.log2(rate) + (1 - rate) * np.log2(1 - rate))
     l0 = latents.nnz / n
     W, b = (t.detach().double().cpu().numpy() for t in (sae.W_dec, sae.b_dec))
-    largest = np.maximum(run.latents.max(axis=0).toarray().ravel(), 1e-300)[latents.indices]
-    spread = max(float(run.spread[:n].sum()), 1e-300)
+    largest = np.maximum(run.latents.max(axis=0).toarray().ravel(), 1e-30)[latents.indices]
+    spread = max(float(run.spread[:n].sum()), 1e-30)
     bits = float("nan")
     for width in range(1, MOST_BITS + 1):
         levels = 2**width - 1
