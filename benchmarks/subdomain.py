@@ -1,16 +1,17 @@
-"""Does fine-tuning an SAE on a subdomain serve its rare tokens? General against specialised SAEs, as the SSAE paper asks.
+"""Does fine-tuning an SAE on a subdomain serve its rare tokens? General against specialised SAEs, as the SSAE paper
+asks.
 
 python benchmarks/subdomain.py --data DATA --encoder MODEL --out results/subdomain [--quick]
 
-The subdomain is biographies. For each L0 and training seed a general SAE (GSAE) is trained on a general corpus that holds
-some biographies of another kind; it is then fine-tuned, each time for as many steps, on what each way of selecting texts
-gives, with the mean loss or with TERM at several target effective sample sizes. "continued" is the GSAE trained on for as
-many steps on the general corpus. Every SAE is measured on held-out biographies and held-out general texts. A stopped run
-goes on; one file a group of SAEs. MODEL is a causal language model (Gemma 3 270M here), or an encoder such as minilm,
-for which no cross-entropy is measured.
+The subdomain is biographies. For each L0 and training seed a general SAE (GSAE) is trained on a general corpus that
+holds some biographies of another kind; it is then fine-tuned, each time for as many steps, on what each way of
+selecting texts gives, with the mean loss or with TERM at several target effective sample sizes. "continued" is the
+GSAE trained on for as many steps on the general corpus. Every SAE is measured on held-out biographies and held-out
+general texts. A stopped run goes on; one file a group of SAEs. MODEL is a causal language model (Gemma 3 270M here),
+or an encoder such as minilm, for which no cross-entropy is measured.
 
-Fixed before any run: the place (after the middle block), L0 in {16, 32, 64, 128}, 3 seeds, the effective sample sizes,
-the bars (BARS), and that all methods share everything but the texts and the loss.
+Fixed before any run: the place (after the middle block), L0 in {16, 32, 64, 128}, 3 seeds, the effective sample
+sizes, the bars (BARS), and that all methods share everything but the texts and the loss.
 """
 
 import argparse
@@ -42,7 +43,10 @@ SELECTIONS = ("continued", "bm25", "dense", "tracin", "seeds")
 BARS = {
     "domain perplexity below the GSAE's at every L0 (paired over seeds)": ("perplexity", 1.0),
     "domain FVU at least 25% lower": ("fvu", 0.75),
-    "coverage of the rarest 30% of domain token types at least 1.5 times the GSAE's": ("coverage_rarest_30", 1.5),
+    "coverage of the rarest 30% of domain token types at least 1.5 times the GSAE's": (
+        "coverage_rarest_30",
+        1.5,
+    ),
     "TERM's error on the rarest decile below the mean loss's at equal L0": ("rarest_fvu", 1.0),
 }
 
@@ -58,17 +62,22 @@ class Size:
     n_selected: int = 2_000
     n_held_out: int = 500
     n_positions: int = 1_500
-    general: TrainConfig = TrainConfig(n_steps=600, batch_size=2048, lr=2e-3)
-    special: TrainConfig = TrainConfig(n_steps=150, batch_size=2048, lr=5e-4)
+    general: tuple[int, int] = (600, 2048)
+    """Optimiser steps, rows a step."""
+    special: tuple[int, int] = (150, 2048)
     l0s: tuple[int, ...] = L0S
     seeds: tuple[int, ...] = SEEDS
     max_length: int = 64
 
+    def train(self, name: str) -> TrainConfig:
+        """How the general or the special SAE is trained; the rates are the package's."""
+        n_steps, batch_size = self.general if name == "general" else self.special
+        return TrainConfig(n_steps=n_steps, batch_size=batch_size, lr=2e-3 if name == "general" else 5e-4)
+
 
 QUICK = Size(
     d_sae=2048, n_general=2_500, n_other=700, n_seeds=500, n_selected=600, n_held_out=250, n_positions=400,
-    general=TrainConfig(n_steps=250, batch_size=1024, lr=2e-3), special=TrainConfig(n_steps=80, batch_size=1024, lr=5e-4),
-    l0s=(32,), seeds=(0,),
+    general=(250, 1024), special=(80, 1024), l0s=(32,), seeds=(0,),
 )  # fmt: skip
 
 
@@ -83,7 +92,8 @@ def read_texts(data: Path, size: Size) -> dict[str, list[str]]:
     general = [general[i] for i in rng.permutation(len(general))]
     held = general[: size.n_held_out]
     return {
-        "corpus": general[size.n_held_out :][: size.n_general] + [other[i] for i in rng.permutation(len(other))[: size.n_other]],
+        "corpus": general[size.n_held_out :][: size.n_general]
+        + [other[i] for i in rng.permutation(len(other))[: size.n_other]],
         "seeds": [train[i] for i in rng.permutation(len(train))[: size.n_seeds]],
         "domain": [test[i] for i in rng.permutation(len(test))[: size.n_held_out]],
         "general": held,
@@ -102,7 +112,9 @@ def kept_rows(model: Any, texts: list[str], hookpoint: str, size: Size, file: Pa
         found = io.kept_arrays(file)
     assert found is not None
     t = {name: torch.from_numpy(array) for name, array in found.items()}
-    return Activations(t["x"].view(torch.bfloat16).float(), t["text_ids"], t["token_ids"], t["offsets"], len(texts))
+    return Activations(
+        t["x"].view(torch.bfloat16).float(), t["text_ids"], t["token_ids"], t["offsets"], len(texts)
+    )
 
 
 def rows_of(rows: Activations, ids: np.ndarray) -> torch.Tensor:
@@ -110,10 +122,17 @@ def rows_of(rows: Activations, ids: np.ndarray) -> torch.Tensor:
     return rows.x[torch.from_numpy(np.isin(rows.text_ids.numpy(), ids))]
 
 
-def trained(x: torch.Tensor, cfg: SAEConfig, train: TrainConfig, seed: int, init: Any, folder: Path) -> SparseAutoencoder:
+def trained(
+    x: torch.Tensor, cfg: SAEConfig, train: TrainConfig, seed: int, init: Any, folder: Path
+) -> SparseAutoencoder:
     """Trained once, kept."""
     if not folder.exists():
-        save_sae(train_sae(shuffled_batches(x, train.batch_size, seed), cfg, train, init=init, random_state=seed).sae, folder)
+        save_sae(
+            train_sae(
+                shuffled_batches(x, train.batch_size, seed), cfg, train, init=init, random_state=seed
+            ).sae,
+            folder,
+        )
     return load_sae(folder)
 
 
@@ -126,31 +145,62 @@ def variants(full: bool) -> Iterator[tuple[str, str, float | None]]:
                 yield f"{selection}, TERM {ess:g}", selection, ess
 
 
-def group(k: int, seed: int, full: bool, size: Size, texts: Mapping[str, list[str]], rows: Mapping[str, Activations], selected: dict[str, np.ndarray], causal: Any, hookpoint: str, out: Path) -> list[dict[str, Any]]:  # noqa: E501
+def group(
+    k: int,
+    seed: int,
+    full: bool,
+    size: Size,
+    texts: Mapping[str, list[str]],
+    rows: Mapping[str, Activations],
+    selected: dict[str, np.ndarray],
+    causal: Any,
+    hookpoint: str,
+    out: Path,
+) -> list[dict[str, Any]]:
     """All SAEs of one L0 and seed: trained and measured."""
     cfg = SAEConfig(d_in=rows["corpus"].x.shape[1], d_sae=size.d_sae, k=k)
     folder = out / "saes" / f"k{k}-seed{seed}"
-    saes = {"gsae": trained(rows["corpus"].x, cfg, size.general, seed, None, folder / "gsae")}
+    saes = {"gsae": trained(rows["corpus"].x, cfg, size.train("general"), seed, None, folder / "gsae")}
     chosen = {**selected, "tracin": by_tracin(saes["gsae"], texts, rows, selected["candidates"], size)}
     for name, selection, ess in variants(full):
-        x = rows["seeds"].x if selection == "seeds" else rows["corpus"].x if selection == "continued" else rows_of(rows["corpus"], chosen[selection])
-        train = size.special if ess is None else size.special.updated(tilt="auto", tilt_ess=ess)
+        x = (
+            rows["seeds"].x
+            if selection == "seeds"
+            else rows["corpus"].x
+            if selection == "continued"
+            else rows_of(rows["corpus"], chosen[selection])
+        )
+        train = size.train("special")
+        train = train if ess is None else train.updated(tilt="auto", tilt_ess=ess)
         saes[name] = trained(x, cfg, train, seed, saes["gsae"], folder / name.replace(", ", "-"))
     found: list[dict[str, Any]] = []
     for part in ("domain", "general"):
         ids = rows[part].token_ids.numpy()
-        counts = np.bincount(rows["corpus"].token_ids.numpy(), minlength=int(max(ids.max(), rows["corpus"].token_ids.max())) + 1)
+        counts = np.bincount(
+            rows["corpus"].token_ids.numpy(),
+            minlength=int(max(ids.max(), rows["corpus"].token_ids.max())) + 1,
+        )
         deciles = frequency_deciles(ids, counts)
         losses: dict[str, dict[str, float]] = {}
         if causal is not None:
             splices = {"zero": torch.zeros_like, **{name: splice(sae) for name, sae in saes.items()}}
-            scored = next_tokens(causal, texts[part], hookpoint, splices, max_positions=size.n_positions, max_length=size.max_length)
+            scored = next_tokens(
+                causal,
+                texts[part],
+                hookpoint,
+                splices,
+                max_positions=size.n_positions,
+                max_length=size.max_length,
+            )
             for r in loss_records(scored.loss, scored.kl):
                 losses.setdefault(r["splice"], {})[r["measure"]] = r["value"]
         for name, sae in saes.items():
             run = encode_tokens(sae, rows[part].x)
             records = reconstruction(run, deciles)
-            whole = {m: [r["value"] for r in records if r["measure"] == m and "decile" not in r][0] for m in ("fvu", "l0", "dead_share", "cosine")}
+            whole = {
+                m: next(r["value"] for r in records if r["measure"] == m and "decile" not in r)
+                for m in ("fvu", "l0", "dead_share", "cosine")
+            }
             tail = {r["measure"]: r["value"] for r in coverage(run.latents, ids, counts) if "decile" not in r}
             rarest = values_of(records, "fvu", decile=0)
             clean = losses.get("clean", {}).get("perplexity")
@@ -161,7 +211,13 @@ def group(k: int, seed: int, full: bool, size: Size, texts: Mapping[str, list[st
     return found
 
 
-def by_tracin(sae: SparseAutoencoder, texts: Mapping[str, list[str]], rows: Mapping[str, Activations], candidates: np.ndarray, size: Size) -> np.ndarray:  # noqa: E501
+def by_tracin(
+    sae: SparseAutoencoder,
+    texts: Mapping[str, list[str]],
+    rows: Mapping[str, Activations],
+    candidates: np.ndarray,
+    size: Size,
+) -> np.ndarray:
     """Of the dense candidates those whose rows pull the GSAE where the seeds' rows pull it."""
     gradient = seed_gradient(sae, rows["seeds"].x)
     inside = np.isin(rows["corpus"].text_ids.numpy(), candidates)
@@ -181,7 +237,14 @@ def compared(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, mine in inside.groupby("sae", sort=False):
             mine = mine.set_index("seed")
             row = {"k": int(k), "part": part, "sae": name, "n_seeds": len(mine)}
-            for measure in ("fvu", "rarest_fvu", "perplexity", "coverage_rarest_30", "loss_recovered_zero", "l0"):
+            for measure in (
+                "fvu",
+                "rarest_fvu",
+                "perplexity",
+                "coverage_rarest_30",
+                "loss_recovered_zero",
+                "l0",
+            ):
                 if measure in mine and mine[measure].notna().all():
                     row[measure] = float(mine[measure].mean())
                     ratio = mine[measure] / base[measure]
@@ -197,12 +260,29 @@ def page(results: Mapping[str, Any]) -> str:
     blocks = []
     for part in ("domain", "general"):
         mine = [r for r in rows if r["part"] == part]
-        points = [Point(f"{r['sae']} (L0 {r['l0']:.0f})", -r["l0"], -r[measure], nan, nan, r["sae"].split(",")[0]) for r in mine]
-        figures = [Figure(trusted(pareto_plot(points, title=f"{part}: {measure} and L0", x_label="minus L0", y_label=f"minus {measure}")), f"{measure} against L0")]
+        points = [
+            Point(f"{r['sae']} (L0 {r['l0']:.0f})", -r["l0"], -r[measure], nan, nan, r["sae"].split(",")[0])
+            for r in mine
+        ]
+        figures = [
+            Figure(
+                trusted(
+                    pareto_plot(
+                        points,
+                        title=f"{part}: {measure} and L0",
+                        x_label="minus L0",
+                        y_label=f"minus {measure}",
+                    )
+                ),
+                f"{measure} against L0",
+            )
+        ]
         columns = ["fvu", "rarest_fvu", "coverage_rarest_30", "perplexity", "loss_recovered_zero"]
         tail = [r for r in mine if r["k"] == mine[0]["k"]]
         for name in ("coverage_rarest_30", "rarest_fvu"):
-            one = Series(name, [r.get(name, nan[0]) for r in tail], [nan[0]] * len(tail), [nan[0]] * len(tail))
+            one = Series(
+                name, [r.get(name, nan[0]) for r in tail], [nan[0]] * len(tail), [nan[0]] * len(tail)
+            )
             svg = dot_plot([r["sae"] for r in tail], [one], title=f"{part} {name}", x_label=name, limits=None)
             figures.append(Figure(trusted(svg), f"{name} at L0 {mine[0]['k']}"))
         table = Table(part, [Column("SAE"), Column("k", True), *(Column(c, True) for c in columns)], [
@@ -212,14 +292,17 @@ def page(results: Mapping[str, Any]) -> str:
     context = {
         "title": "Subdomain SAEs", "eyebrow": "benchmark", "lede": f"{results['encoder']} at {results['hookpoint']}",
         "limits": [f"{len(set(results['seeds']))} training seeds; ratios seed by seed are in subdomain.json."],
-        "verdict": [], "blocks": blocks, "details": [], "skipped": None, "provenance": {}, "config": str(results["size"]),
+        "verdict": [], "blocks": blocks, "details": [], "skipped": None, "provenance": {},
+        "config": str(results["size"]),
     }  # fmt: skip
     return render("benchmark", context)
 
 
 def main() -> None:
     """Run what is not there yet; write subdomain.json and subdomain.html."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--out", type=Path, required=True)
@@ -236,12 +319,19 @@ def main() -> None:
     model = load_model(args.encoder) if causal is None else causal.body
     hookpoint = f"blocks.{model.n_blocks // 2 - 1}"
     texts = read_texts(args.data, size)
-    rows = {name: kept_rows(model, part, hookpoint, size, cache / f"rows-{name}.safetensors") for name, part in texts.items()}
+    rows = {
+        name: kept_rows(model, part, hookpoint, size, cache / f"rows-{name}.safetensors")
+        for name, part in texts.items()
+    }
     options: dict[str, Any] = {"held_out": texts["domain"], "cache_dir": cache / "vectors", "random_state": 0}
     selected: dict[str, np.ndarray] = {}
     for name in ("bm25", "dense"):
-        selected[name] = retrieve(texts["seeds"], texts["corpus"], n_texts=size.n_selected, method=name, **options).corpus_ids
-    selected["candidates"] = retrieve(texts["seeds"], texts["corpus"], n_texts=2 * size.n_selected, **options).corpus_ids
+        selected[name] = retrieve(
+            texts["seeds"], texts["corpus"], n_texts=size.n_selected, method=name, **options
+        ).corpus_ids
+    selected["candidates"] = retrieve(
+        texts["seeds"], texts["corpus"], n_texts=2 * size.n_selected, **options
+    ).corpus_ids
     records: list[dict[str, Any]] = []
     for seed in args.seed or size.seeds:
         for k in args.l0 or size.l0s:
@@ -255,14 +345,17 @@ def main() -> None:
     wiki = len(texts["corpus"]) - size.n_other
     shares = {name: float((ids >= wiki).mean()) for name, ids in selected.items()}
     results = {
-        "encoder": Path(args.encoder).name, "hookpoint": hookpoint, "bars": list(BARS), "size": str(size), "quick": args.quick,
-        "seeds": sorted({r["seed"] for r in records}), "share_of_biographies_selected": shares,
-        "n_tokens": {name: len(part.x) for name, part in rows.items()}, "records": records, "compared": compared(records),
+        "encoder": Path(args.encoder).name, "hookpoint": hookpoint, "bars": list(BARS), "size": str(size),
+        "quick": args.quick, "seeds": sorted({r["seed"] for r in records}), "share_of_biographies_selected": shares,
+        "n_tokens": {name: len(part.x) for name, part in rows.items()},
+        "records": records, "compared": compared(records),
     }  # fmt: skip
     io.write_json(args.out / "subdomain.json", results)
     io.write_text(args.out / "subdomain.html", page(io.read_json(args.out / "subdomain.json")))
     for row in results["compared"]:
-        shown = {m: round(row[m], 4) for m in ("fvu", "rarest_fvu", "coverage_rarest_30", "perplexity") if m in row}
+        shown = {
+            m: round(row[m], 4) for m in ("fvu", "rarest_fvu", "coverage_rarest_30", "perplexity") if m in row
+        }
         print(f"{row['part']:8s} k={row['k']:<4d} {row['sae']:18s} {shown}")
 
 

@@ -23,12 +23,21 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ENDS = ("at", "en", "ing", "ol", "ush", "ark")
 WORDS = [letter + end for letter in LETTERS for end in ENDS]
 SMALL = EvaluationConfig(
-    n_tokens=6_000, n_positions=40, n_words=150, n_examples=2, n_ablated=2, n_explained=8, n_judged=2, max_length=32
+    n_tokens=6_000,
+    n_positions=40,
+    n_words=150,
+    n_examples=2,
+    n_ablated=2,
+    n_explained=8,
+    n_judged=2,
+    max_length=32,
 )
 
 
 def record(records: list[dict[str, Any]], measure: str, **where: Any) -> Any:
-    (found,) = [r for r in records if r["measure"] == measure and all(r.get(k) == v for k, v in where.items())]
+    (found,) = [
+        r for r in records if r["measure"] == measure and all(r.get(k) == v for k, v in where.items())
+    ]
     return found["value"]
 
 
@@ -52,11 +61,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     person, job = rng.integers(0, 2, 400), rng.integers(0, 3, 400)
     texts = [
-        " ".join([("he", "she")[p], WORDS[j], *rng.choice(WORDS[20:], 12)]) for p, j in zip(person, job, strict=True)
+        " ".join([("he", "she")[p], WORDS[j], *rng.choice(WORDS[20:], 12)])
+        for p, j in zip(person, job, strict=True)
     ]
     table = {"text": texts, "job": [f"job {j > 0}" for j in job], "gender": person, "kind": job}
     pd.DataFrame(table).to_parquet(path / "data.parquet")
-    (path / "general.txt").write_text("\n".join(" ".join(rng.choice(WORDS, 10)) for _ in range(300)), encoding="utf-8")
+    (path / "general.txt").write_text(
+        "\n".join(" ".join(rng.choice(WORDS, 10)) for _ in range(300)), encoding="utf-8"
+    )
     return path
 
 
@@ -71,7 +83,9 @@ def command(folder: Path, out: str, *more: str) -> list[str]:
 
 def test_the_command_measures_everything_once(folder: Path) -> None:
     labels = [item for c in ("job", "gender", "kind") for item in ("--label", c)]
-    run = CliRunner().invoke(main, command(folder, "out", *labels, "--concept", "gender"), catch_exceptions=False)
+    run = CliRunner().invoke(
+        main, command(folder, "out", *labels, "--concept", "gender"), catch_exceptions=False
+    )
     assert run.exit_code == 0, run.output
     written = json.loads((folder / "out" / "evaluation.json").read_text())
     records = written["records"]
@@ -85,7 +99,9 @@ def test_the_command_measures_everything_once(folder: Path) -> None:
         assert record(records, "bits_per_token", part=part, of=None) > 0
     assert {r["part"] for r in records if r["measure"] == "coverage"} == {"domain", "general"}
     assert 0 < record(records, "pw_mcc") < 1
-    assert {r["concept"] for r in records if r["section"] == "absorption" and r["task"] == "gender"} >= {"mean"}
+    assert {r["concept"] for r in records if r["section"] == "absorption" and r["task"] == "gender"} >= {
+        "mean"
+    }
     assert any(r.get("task") == "first letter" and r["measure"] == "absorption_rate" for r in records)
     assert record(records, "sparse_probe_accuracy", column="gender", k="dense") > 0.9
     assert {r["direction"] for r in records if r["measure"] == "scr"} == {1, 2, "lower base"}
@@ -124,7 +140,9 @@ def test_wrong_options_are_told(folder: Path, more: list[str], said: str) -> Non
 
 def test_an_sae_of_another_width_is_refused(folder: Path) -> None:
     save_sae(SparseAutoencoder(SAEConfig(d_in=8, d_sae=16, k=2), random_state=0), folder / "narrow")
-    wrong = [str(folder / "narrow") if part == str(folder / "sae") else part for part in command(folder, "wrong")]
+    wrong = [
+        str(folder / "narrow") if part == str(folder / "sae") else part for part in command(folder, "wrong")
+    ]
     run = CliRunner().invoke(main, wrong)
     assert "rows of width 8" in run.output
 
@@ -163,4 +181,3 @@ def test_loss_recovered_is_one_for_the_identity_and_zero_for_the_ablation() -> N
 def test_an_unknown_section_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown sections"):
         evaluate_sae(Subject(None, None, "", []), tmp_path, sections=["magic"])  # type: ignore[arg-type]
-
