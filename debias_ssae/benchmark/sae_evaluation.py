@@ -25,6 +25,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.model.causal import CausalModel, answer_gradients, next_tokens, vocabulary_words
 from debias_ssae.sae.evaluation import (
+    Record,
     TokenPass,
     absorption_task,
     activation_counts,
@@ -38,6 +39,7 @@ from debias_ssae.sae.evaluation import (
     hedging,
     pw_mcc,
     reconstruction,
+    record,
     scr,
     sparse_probing,
     stitching,
@@ -57,7 +59,6 @@ from debias_ssae.selection.probing import probe_direction
 from debias_ssae.selection.scores import pooled_latents
 from debias_ssae.text.concept import Concept
 
-Record = dict[str, Any]
 VERSION = 1
 """Of what the sections compute; a new number measures anew."""
 TEMPLATE = "{word} has the first letter:"
@@ -200,9 +201,7 @@ def reconstruction_section(s: Subject) -> list[Record]:
                 contexts = find_contexts(worded, fired[:, i], n_contexts=3)
                 shown = ["".join(piece.text for piece in context) for context in contexts]
                 rate = float((fired[:, i] > 0).mean())
-                records.append(
-                    {"measure": "dense_latent", "value": rate, "latent": int(latent), "contexts": shown}
-                )
+                records.append(record("dense_latent", rate, latent=int(latent), contexts=shown))
         found += [{"part": name, **r} for r in records]
     return found
 
@@ -248,15 +247,15 @@ def loss_records(loss: Mapping[str, np.ndarray], kl: Mapping[str, np.ndarray]) -
     for name, mean in means.items():
         where = {"splice": name, "n_positions": len(loss[name])}
         found += [
-            {"measure": "cross_entropy", "value": mean, **where},
-            {"measure": "perplexity", "value": math.exp(mean), **where},
+            record("cross_entropy", mean, **where),
+            record("perplexity", math.exp(mean), **where),
         ]
         if name in kl:
-            found.append({"measure": "kl", "value": float(kl[name].mean()), **where})
+            found.append(record("kl", float(kl[name].mean()), **where))
         for base in {"zero", "mean"} & set(means) if name in kl else ():
             gap = means[base] - means["clean"]
             recovered = (means[base] - mean) / gap if gap else float("nan")
-            found.append({"measure": f"loss_recovered_{base}", "value": recovered, **where})
+            found.append(record(f"loss_recovered_{base}", recovered, **where))
     return found
 
 
@@ -282,7 +281,7 @@ def geometry_section(s: Subject) -> list[Record]:
     if s.reference is not None:
         theirs = s.reference.W_dec.detach().float().cpu().numpy()
         other_rates = firing_rates(encode_tokens(s.reference, part.rows.x).latents)
-        found.append({"measure": "pw_mcc", "value": pw_mcc(W, theirs, (rates, other_rates))})
+        found.append(record("pw_mcc", pw_mcc(W, theirs, (rates, other_rates))))
         found += stitching(s.sae, s.reference, part.rows.x[:8192])
     two = [(c, v) for c, v in s.labelled().items() if v.nunique() == 2][:2]
     if len(two) == 2:
@@ -328,10 +327,10 @@ def scr_tpp_section(s: Subject) -> list[Record]:
             found += [{"target": two[0][0], "attribute": two[1][0], **r} for r in records]
     for column, values in columns.items():
         common = values.value_counts()
-        common = common[common >= MIN_LABELLED].index[:MOST_VALUES]
-        if values.nunique() > 2 and len(common) > 2:
-            kept = values.isin(common).to_numpy()
-            codes = pd.Categorical(values[kept], categories=common).codes.astype(np.int64)
+        kinds = common[common >= MIN_LABELLED].index[:MOST_VALUES]
+        if values.nunique() > 2 and len(kinds) > 2:
+            kept = values.isin(kinds).to_numpy()
+            codes = pd.Categorical(values[kept], categories=kinds).codes.astype(np.int64)
             X, latents = s.pooled
             records = tpp(X[kept], latents[kept], W, codes, s.train()[kept], random_state=s.seed)
             found += [{"column": str(column), **r} for r in records]
@@ -442,13 +441,13 @@ def explanations_section(s: Subject) -> list[Record]:
         hit = np.isin(np.array(worded.words), names)[worded.word_ids][~learns]
         active = fired[~learns, i] > 0
         f1 = 2 * float((hit & active).sum()) / max(int(hit.sum() + active.sum()), 1)
-        found.append({"measure": "detection_f1", "value": f1, "latent": int(latent), "words": names})
+        found.append(record("detection_f1", f1, latent=int(latent), words=names))
     found.append(
-        {
-            "measure": "detection_f1",
-            "value": float(np.mean([r["value"] for r in found])) if found else float("nan"),
-            "latent": "mean",
-        }
+        record(
+            "detection_f1",
+            float(np.mean([r["value"] for r in found])) if found else float("nan"),
+            latent="mean",
+        )
     )
     if s.judge is not None:
         judged = [
@@ -456,11 +455,7 @@ def explanations_section(s: Subject) -> list[Record]:
             for i in range(min(len(ids), s.config.n_judged))
         ]
         found.append(
-            {
-                "measure": "judged_detection_f1",
-                "value": float(np.mean(judged)) if judged else float("nan"),
-                "n": len(judged),
-            }
+            record("judged_detection_f1", float(np.mean(judged)) if judged else float("nan"), n=len(judged))
         )
     return found
 
@@ -520,7 +515,7 @@ def evaluate_sae(
     for name in sections:
         file = folder / f"{name}-{subject.key(name)}.json"
         if file.exists():
-            records = io.read_json(file)["records"]
+            records: list[Record] = io.read_json(file)["records"]
             say(f"{name}: kept")
         else:
             records = SECTIONS[name](subject)

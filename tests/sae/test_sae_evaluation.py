@@ -29,9 +29,9 @@ from debias_ssae.sae.evaluation import (
     sparse_probing,
     stitching,
     tpp,
+    values_of,
 )
 from debias_ssae.sae.evaluation.absorption import ablation_absorption
-from debias_ssae.sae.evaluation.tokens import values_of
 from debias_ssae.sae.metrics import evaluate
 
 

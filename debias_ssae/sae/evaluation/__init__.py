@@ -13,6 +13,7 @@ from debias_ssae.sae.evaluation.absorption import (
 )
 from debias_ssae.sae.evaluation.geometry import decoder_cosines, hedging, pw_mcc, stitching
 from debias_ssae.sae.evaluation.probing import scr, sparse_probing, tpp, train_probes
+from debias_ssae.sae.evaluation.records import Record, record, values_of
 from debias_ssae.sae.evaluation.tokens import (
     TokenPass,
     activation_counts,
@@ -26,6 +27,7 @@ from debias_ssae.sae.evaluation.tokens import (
 )
 
 __all__ = [
+    "Record",
     "TokenPass",
     "ablation_absorption",
     "absorption_task",
@@ -42,9 +44,11 @@ __all__ = [
     "projection_absorption",
     "pw_mcc",
     "reconstruction",
+    "record",
     "scr",
     "sparse_probing",
     "stitching",
     "tpp",
     "train_probes",
+    "values_of",
 ]

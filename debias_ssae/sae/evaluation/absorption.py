@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from debias_ssae.core.stats.heads import quiet
 from debias_ssae.sae.evaluation.geometry import unit
 from debias_ssae.sae.evaluation.probing import train_probes
+from debias_ssae.sae.evaluation.records import Record, record
 from debias_ssae.sae.model import SparseAutoencoder
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
-Record = dict[str, Any]
 Answers = Callable[[NDArray[np.int64]], tuple[torch.Tensor, torch.Tensor]]
 """Numbers of test tokens to their states [m, d_in] and to the gradients there [m, d_in] of what the model answers,
 which is large where it names the token's own value."""
@@ -196,16 +196,16 @@ def absorption_task(
             "main": main.tolist(),
             "absorbing": sorted(set(top[full].tolist())),
         }
-        found += [{"measure": measure, "value": value, **where} for measure, value in values.items()]
+        found += [record(measure, value, **where) for measure, value in values.items()]
     sound = {r["concept"] for r in found if r["measure"] == "probe_f1" and r["value"] >= MIN_PROBE_F1}
     for measure in dict.fromkeys(r["measure"] for r in found):
         inside = [r["value"] for r in found if r["measure"] == measure and r["concept"] in sound]
         found.append(
-            {
-                "measure": measure,
-                "value": float(np.mean(inside)) if inside else float("nan"),
-                "concept": "mean",
-                "n_concepts": len(inside),
-            }
+            record(
+                measure,
+                float(np.mean(inside)) if inside else float("nan"),
+                concept="mean",
+                n_concepts=len(inside),
+            )
         )
     return found

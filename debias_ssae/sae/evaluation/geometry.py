@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from debias_ssae.sae.evaluation.records import Record, record
 from debias_ssae.sae.model import SparseAutoencoder
 
 Floats = NDArray[np.floating[Any]]
-Record = dict[str, Any]
 SHARED_COSINE = 0.7
 """Two latents of different SAEs are the same from this cosine on (Leask et al. 2025, arXiv 2502.04878)."""
 MOST_MATCHED = 4096
@@ -23,11 +23,9 @@ def decoder_cosines(W_dec: Floats, alive: NDArray[np.bool_]) -> list[Record]:
         [_nearest_but_self(rows, start) for start in range(0, len(rows), 1024)] or [np.zeros(0)]
     )
     return [
-        {
-            "measure": "nearest_cosine",
-            "value": float(np.quantile(largest, q)) if len(rows) > 1 else float("nan"),
-            "quantile": q,
-        }
+        record(
+            "nearest_cosine", float(np.quantile(largest, q)) if len(rows) > 1 else float("nan"), quantile=q
+        )
         for q in (0.1, 0.5, 0.9)
     ]
 
@@ -67,13 +65,13 @@ def stitching(sae: SparseAutoencoder, reference: SparseAutoencoder, x: torch.Ten
     latents, x_hat = sae.encode(x), reference(x.to(reference.W_enc)).x_hat
     spread = (x - x.mean(0)).double().square().sum()
     found: list[Record] = [
-        {"measure": "shared_latents", "value": float(shared.double().mean()), "cosine": SHARED_COSINE},
-        {"measure": "reference_fvu", "value": float((x - x_hat).double().square().sum() / spread)},
+        record("shared_latents", float(shared.double().mean()), cosine=SHARED_COSINE),
+        record("reference_fvu", float((x - x_hat).double().square().sum() / spread)),
     ]
     for name, chosen in (("new", ~shared), ("shared", shared)):
         stitched = x_hat + (latents * chosen.to(latents)) @ sae.W_dec
         fvu = float((x - stitched).double().square().sum() / spread)
-        found.append({"measure": f"reference_fvu_with_{name}_latents", "value": fvu})
+        found.append(record(f"reference_fvu_with_{name}_latents", fvu))
     return found
 
 
@@ -84,13 +82,13 @@ def hedging(W_dec: Floats, probe_a: Floats, probe_b: Floats) -> list[Record]:
     its cosine with the other concept's probe is then larger than the probes' own.
     """
     rows, (a, b) = unit(np.asarray(W_dec)), (unit(np.asarray(p)[None])[0] for p in (probe_a, probe_b))
-    found: list[Record] = [{"measure": "probe_cosine", "value": float(a @ b)}]
+    found: list[Record] = [record("probe_cosine", float(a @ b))]
     for name, own, other in (("a", a, b), ("b", b, a)):
         best = int(np.abs(rows @ own).argmax())
         sign = float(np.sign(rows[best] @ own))
         for which, probe in (("own", own), ("other", other)):
             value = sign * float(rows[best] @ probe)
-            found.append({"measure": f"hedging_{which}", "value": value, "concept": name, "latent": best})
+            found.append(record(f"hedging_{which}", value, concept=name, latent=best))
     return found
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.heads import quiet
+from debias_ssae.sae.evaluation.records import Record, record
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
-Record = dict[str, Any]
 SCR_NS = (2, 5, 10, 20, 50, 100, 500)
 """Numbers of latents that SAEBench removes; it leads with 20."""
 WARNING = (
@@ -153,7 +153,7 @@ def scr(
         name: linear_probe(X[rows], value[rows], random_state) for name, value in (("y", y), ("z", z))
     }
     spurious = linear_probe(X[confounded], y[confounded], random_state)
-    found: list[Record] = [{"measure": "scr_warning", "value": WARNING}]
+    found: list[Record] = [record("scr_warning", WARNING)]
     bases: list[float] = []
     scores: list[list[float]] = []
     for direction, (removed, read, value) in enumerate((("z", "y", y), ("y", "z", z)), 1):
@@ -171,23 +171,11 @@ def scr(
             gap = clean - base
             gained = _accuracy(edited, value[test], spurious) - base
             scores[-1].append(gained / gap if gap >= LEAST_DENOMINATOR else 0.0)
-            found.append(
-                {
-                    "measure": "scr",
-                    "value": scores[-1][-1],
-                    "n": n,
-                    "direction": direction,
-                    "base": base,
-                    "clean": clean,
-                }
-            )
+            found.append(record("scr", scores[-1][-1], n=n, direction=direction, base=base, clean=clean))
     chosen = scores[0] if bases[0] < bases[1] else scores[1]
     return [
         *found,
-        *(
-            {"measure": "scr", "value": v, "n": n, "direction": "lower base"}
-            for n, v in zip(ns, chosen, strict=True)
-        ),
+        *(record("scr", v, n=n, direction="lower base") for n, v in zip(ns, chosen, strict=True)),
     ]
 
 
@@ -230,7 +218,7 @@ def tpp(
                 edited = _without(X[test], latents[test], W_dec, ids)
                 drops[a, i, j] = clean[other] - _accuracy(edited, classes[test] == other, probes[other])
     own = np.eye(len(codes), dtype=bool)
-    found: list[Record] = [{"measure": "tpp_warning", "value": WARNING}]
+    found: list[Record] = [record("tpp_warning", WARNING)]
     for a, n in enumerate(ns):
         intended, unintended = float(drops[a][own].mean()), float(drops[a][~own].mean())
         for name, value in (
@@ -238,7 +226,7 @@ def tpp(
             ("tpp_intended", intended),
             ("tpp_unintended", unintended),
         ):
-            found.append({"measure": name, "value": value, "n": n})
+            found.append(record(name, value, n=n))
     return found
 
 
@@ -277,12 +265,5 @@ def sparse_probing(
             ("recall", recall_score(y[test], predicted)),
             ("f1", f1_score(y[test], predicted)),
         ):
-            found.append(
-                {
-                    "measure": f"sparse_probe_{name}",
-                    "value": float(value),
-                    "k": k,
-                    "best_latent": int(order[0]),
-                }
-            )
+            found.append(record(f"sparse_probe_{name}", float(value), k=k, best_latent=int(order[0])))
     return found

@@ -1,7 +1,6 @@
 """Measures over token activations: reconstruction, coverage of token types, activation counts, description length."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from debias_ssae.core.errors import InputError
+from debias_ssae.sae.evaluation.records import Record, record
 from debias_ssae.sae.model import SparseAutoencoder
 
-Record = dict[str, Any]
 Ints = NDArray[np.int64]
 CHUNK = 2048
 """Token activations encoded at a time; bounds the dense latents to CHUNK x d_sae."""
@@ -90,23 +89,19 @@ def reconstruction(run: TokenPass, deciles: Ints | None = None) -> list[Record]:
     rate = firing_rates(run.latents)
     spread = max(float(run.spread.mean()), 1e-30)
     found: list[Record] = [
-        {"measure": "explained_variance", "value": 1 - (float(run.error.mean()) - run.bias) / spread},
-        {"measure": "dead_share", "value": float((rate == 0).mean())},
-        {"measure": "dense_share", "value": float((rate > DENSE).mean())},
+        record("explained_variance", 1 - (float(run.error.mean()) - run.bias) / spread),
+        record("dead_share", float((rate == 0).mean())),
+        record("dense_share", float((rate > DENSE).mean())),
     ]
     groups: list[tuple[Record, NDArray[np.bool_]]] = [({}, np.ones(len(l0), bool))]
     if deciles is not None:
         groups += [({"decile": int(d)}, deciles == d) for d in np.unique(deciles)]
     for where, rows in groups:
         found += [
-            {
-                "measure": "fvu",
-                "value": float(run.error[rows].sum() / max(run.spread[rows].sum(), 1e-30)),
-                **where,
-            },
-            {"measure": "cosine", "value": float(run.cosine[rows].mean()), **where},
-            {"measure": "l0", "value": float(l0[rows].mean()), **where},
-            {"measure": "n_tokens", "value": int(rows.sum()), **where},
+            record("fvu", float(run.error[rows].sum() / max(run.spread[rows].sum(), 1e-30)), **where),
+            record("cosine", float(run.cosine[rows].mean()), **where),
+            record("l0", float(l0[rows].mean()), **where),
+            record("n_tokens", int(rows.sum()), **where),
         ]
     return found
 
@@ -140,17 +135,17 @@ def coverage(
     order = np.argsort(counts[types], kind="stable")
     covered = best[order] >= threshold
     found: list[Record] = [
-        {"measure": "coverage", "value": float(covered.mean()), "n_types": len(types)},
-        {"measure": "coverage_rarest_30", "value": float(covered[: int(0.3 * len(types))].mean())},
-        {"measure": "best_f1_rarest_30", "value": float(best[order][: int(0.3 * len(types))].mean())},
+        record("coverage", float(covered.mean()), n_types=len(types)),
+        record("coverage_rarest_30", float(covered[: int(0.3 * len(types))].mean())),
+        record("best_f1_rarest_30", float(best[order][: int(0.3 * len(types))].mean())),
     ]
     so_far = 0
     for decile, part in enumerate(np.array_split(covered, 10)):
         so_far += int(part.sum())
         share = so_far / max(int(covered.sum()), 1)
         found += [
-            {"measure": "coverage", "value": float(part.mean()), "decile": decile},
-            {"measure": "cumulative_coverage", "value": share, "decile": decile},
+            record("coverage", float(part.mean()), decile=decile),
+            record("cumulative_coverage", share, decile=decile),
         ]
     return found
 
@@ -185,7 +180,7 @@ def error_by_rank(run: TokenPass, token_ids: Ints, counts: Ints) -> list[Record]
     for b in np.unique(band):
         inside, where = error[band == b], {"ranks": f"{10**b} to {10 ** (b + 1) - 1}"}
         for name, value in (("mean", inside.mean()), ("std", inside.std()), ("max", inside.max())):
-            found.append({"measure": f"error_{name}_by_rank", "value": float(value), **where})
+            found.append(record(f"error_{name}_by_rank", float(value), **where))
     return found
 
 
@@ -198,9 +193,7 @@ def activation_counts(
     counts = np.bincount(latents.indices, minlength=latents.shape[1])
     ordered = np.sort(counts)[::-1]
     ranks = np.unique(np.geomspace(1, len(counts), n_points).astype(int))
-    found: list[Record] = [
-        {"measure": "activation_count", "value": int(ordered[r - 1]), "rank": int(r)} for r in ranks
-    ]
+    found: list[Record] = [record("activation_count", int(ordered[r - 1]), rank=int(r)) for r in ranks]
     if reference is not None:
         if reference.shape != latents.shape:
             raise InputError(
@@ -209,9 +202,7 @@ def activation_counts(
         before = np.bincount(reference.indices, minlength=reference.shape[1])
         ratio = np.log2((counts + 1) / (before + 1))
         for decile, part in enumerate(np.array_split(np.argsort(before, kind="stable"), 10)):
-            found.append(
-                {"measure": "log2_count_ratio", "value": float(ratio[part].mean()), "decile": decile}
-            )
+            found.append(record("log2_count_ratio", float(ratio[part].mean()), decile=decile))
     return found
 
 
@@ -238,13 +229,4 @@ def description_length(
         if float(np.square(rows - x_hat).sum()) / spread <= target:
             bits = float(entropy.sum()) + l0 * width
             break
-    return [{"measure": "bits_per_token", "value": bits, "target_fvu": float(target)}]
-
-
-def values_of(records: Sequence[Record], measure: str, **where: Any) -> list[Any]:
-    """Return the values of the records of ``measure`` that hold all of ``where``."""
-    return [
-        r["value"]
-        for r in records
-        if r["measure"] == measure and all(r.get(k) == v for k, v in where.items())
-    ]
+    return [record("bits_per_token", bits, target_fvu=float(target))]
