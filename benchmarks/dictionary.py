@@ -31,11 +31,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from debias_ssae.core.config import DebiasConfig, SAEConfig, TrainConfig
 from debias_ssae.sae import SparseAutoencoder, shuffled_batches, train_sae
+from debias_ssae.sae.evaluation import pw_mcc
 from debias_ssae.sae.training import distinct_directions
 
 RESULTS = Path(__file__).parent / "results" / "dictionary.json"
@@ -210,13 +210,6 @@ def _found_again(one: Trained, other: Trained) -> dict[str, float]:
     }
 
 
-def pw_mcc(one: Trained, other: Trained) -> float:
-    """Return the mean cosine of live latents matched one to one by the Hungarian method."""
-    cosines = one.W_dec[one.fired > 0] @ other.W_dec[other.fired > 0].T
-    i, j = linear_sum_assignment(cosines.numpy(), maximize=True)
-    return float(cosines[torch.from_numpy(i), torch.from_numpy(j)].mean())
-
-
 def train(
     x: Tensor,
     cfg: SAEConfig,
@@ -310,7 +303,7 @@ def keep(
     pairs = [recurrence(a, b) for (a, _), (b, _) in combinations(made, 2)]
     if arguments.matched:
         for (a, _), (b, _), record in zip(*zip(*combinations(made, 2), strict=True), pairs, strict=True):
-            record["pw_mcc"] = pw_mcc(a, b)
+            record["pw_mcc"] = pw_mcc(*(t.W_dec[t.fired > 0].numpy() for t in (a, b)))
     record = {
         "name": name,
         "hookpoint": arguments.hookpoint,

@@ -109,7 +109,7 @@ def _accuracy(X: Floats, y: Bools, probe: tuple[Floats, float]) -> float:
     return float(((X @ probe[0] + probe[1] > 0) == y).mean())
 
 
-def _without(X: Floats, latents: Floats, W_dec: Floats, ids: NDArray[np.int64]) -> Floats:
+def without(X: Floats, latents: Floats, W_dec: Floats, ids: NDArray[np.int64]) -> Floats:
     """Pooled rows after the latents were set to zero at every token: pooling is linear, the SAE's error stays."""
     return np.asarray(X - latents[:, ids] @ W_dec[ids])
 
@@ -167,7 +167,7 @@ def scr(
         bases.append(base)
         scores.append([])
         for n in ns:
-            edited = _without(X[test], latents[test], W_dec, top_latents(effects, n))
+            edited = without(X[test], latents[test], W_dec, top_latents(effects, n))
             gap = clean - base
             gained = _accuracy(edited, value[test], spurious) - base
             scores[-1].append(gained / gap if gap >= LEAST_DENOMINATOR else 0.0)
@@ -215,7 +215,7 @@ def tpp(
             ids = top_latents(effects, n)
             for j, other in enumerate(codes):
                 test = sets["test", other]
-                edited = _without(X[test], latents[test], W_dec, ids)
+                edited = without(X[test], latents[test], W_dec, ids)
                 drops[a, i, j] = clean[other] - _accuracy(edited, classes[test] == other, probes[other])
     own = np.eye(len(codes), dtype=bool)
     found: list[Record] = [record("tpp_warning", WARNING)]
