@@ -61,7 +61,7 @@ def load_causal(
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
-            module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options)
+            module: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options)
     except Exception as error:  # a foreign loader on files that may hold anything
         raise InputError(f"Cannot load the causal language model {name!r} ({one_line(error)})") from error
     module.to(where).requires_grad_(False)
