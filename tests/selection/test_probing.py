@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.sae.evaluation import n_split
 from debias_ssae.selection import (
     class_conditional_contrast,
     probe_attribution,
