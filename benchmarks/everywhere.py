@@ -32,10 +32,9 @@ SIMPLE = (
     "counterfactual_direction",
     "counterfactual_subspace",
 )
-OURS = ("ssae_default", "ssae_fixed")
 MARGIN = 0.02
-LABELS, WORDS, OTHERS = "labelled", "concept", "labelled_gap"
-SIZES = {"n_test": 60, "n_attribute": 60, "max_head": 400, "n_corpus": 4000, "seeds": 3}
+LABELS, WORDS = "labelled", "concept"
+SIZES = {"n_test": 60, "n_attribute": 60, "max_head": 300, "n_corpus": 4000, "seeds": 3}
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def hatecheck(data: Path) -> pd.DataFrame:
 
 
 CASES = {
-    "biographies, minilm": Case(biographies, (LABELS, WORDS, OTHERS)),
+    "biographies, minilm": Case(biographies, (LABELS, WORDS)),
     "biographies as they are, minilm": Case(biographies, (LABELS, WORDS), setting="natural"),
     "wiki, 2 classes, minilm": Case(wiki("athlete", "writer"), (LABELS, WORDS)),
     "wiki, 6 classes, minilm": Case(
@@ -124,13 +123,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
     corpus = pd.read_parquet(given.data / "general_corpus" / "data.parquet")["text"].tolist()
-    other = pd.read_parquet(given.data / "gap_coreference" / "data.parquet")
-    other = other.rename(columns={"Text": "text", "gender": "sensitive"})[["text", "sensitive"]]
-    other["sensitive"] = other["sensitive"].astype(str)
     for name, case in CASES.items():
         if given.only and not any(part in name for part in given.only):
             continue
-        run(name, case, given, corpus, other if OTHERS in case.regimes else None)
+        run(name, case, given, corpus)
         records = [r for n in CASES for r in read(given.out / slug(n), n)]
         correct(records)
         write_json(
@@ -141,9 +137,7 @@ def main() -> None:
     print(markdown(records))
 
 
-def run(
-    name: str, case: Case, given: argparse.Namespace, corpus: list[str], other: pd.DataFrame | None
-) -> None:
+def run(name: str, case: Case, given: argparse.Namespace, corpus: list[str]) -> None:
     """Run the benchmark's protocol on one case; what is finished already is read."""
     encoder = case.encoder if case.encoder == "minilm" else str(given.models / case.encoder)
     config = BenchmarkConfig(
@@ -151,7 +145,7 @@ def run(
         layer=LAYERS.get(case.encoder, "final"),
         concept=case.concept,
         setting=case.setting,  # type: ignore[arg-type]
-        methods=("erm", "oracle", *OURS, *SIMPLE),
+        methods=("erm", "oracle", "ssae_default", *SIMPLE),
         regimes=("none", *case.regimes),
         **{**SIZES, **{k: v for k, v in case.sizes.items() if v}},
     )
@@ -163,7 +157,6 @@ def run(
         config,
         given.out / slug(name),
         corpus=corpus,
-        attribute_data=other,
         splits=splits,
         cache_dir=given.out / "cache",
         jobs=given.jobs,
@@ -225,7 +218,6 @@ def read(folder: Path, name: str) -> list[dict[str, Any]]:
                 "accuracy": ours["accuracy"],
                 "erm_accuracy": erm["accuracy"],
                 "gap_closed": ours["gap_closed"],
-                "fixed": at["ssae_fixed", regime, head]["worst_group_accuracy"],
                 "simple": {row["method"]: row["worst_group_accuracy"] for row in simple},
                 "gap_closed_by_simple": {row["method"]: row["gap_closed"] for row in simple},
                 "best_simple": best["method"],
@@ -264,9 +256,9 @@ def over_all(records: list[dict[str, Any]]) -> dict[str, Any]:
 def markdown(records: list[dict[str, Any]]) -> str:
     """One row for each case, supervision and head."""
     lines = [
-        "| case | told | head | ERM | oracle | best simple method | default | edit always | gap closed "
+        "| case | told | head | ERM | oracle | best simple method | default | gap closed "
         "| difference | picked |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in records:
         picks = (
@@ -278,7 +270,7 @@ def markdown(records: list[dict[str, Any]]) -> str:
         )
         lines.append(
             f"| {r['case']} | {r['regime']} | {r['head']} | {r['erm']:.2f} | {oracle} "
-            f"| {r['best_simple']} {r['simple'][r['best_simple']]:.3f} | {r['default']:.3f} | {r['fixed']:.3f} "
+            f"| {r['best_simple']} {r['simple'][r['best_simple']]:.3f} | {r['default']:.3f} "
             f"| {closed} | {interval} | {picks} |"
         )
     return "\n".join(lines) + "\n"
