@@ -1,45 +1,77 @@
 """Discovery measured: nothing is told but texts and y; a mechanical judge stands for the person.
 
-    python benchmarks/discover.py biographies --data bios.parquet --corpus general.parquet --seeds 0 1
-    python benchmarks/discover.py planted --seeds 0 1
+    python benchmarks/discover.py biographies --data bios.parquet --corpus general.parquet --seeds 0 1 2 3 4
+    python benchmarks/discover.py wiki --data wiki.parquet ...; python benchmarks/discover.py reviews ...
+    python benchmarks/discover.py planted --texts biographies --phrases denver none ...
+    python benchmarks/discover.py table
 
-Each run adds its rows to --out (JSON); rows of the same task, seed and method are replaced. Heads are standardised
-logistic regressions with C = 0.1. The judge ticks a card when at least 40% of its activation mass lies on the words
-of the shipped gender concept (biographies), or on the planted phrase's words (planted).
+Splits are those of the benchmark's protocol; each seed draws its own split, start of training and order of the
+training rows. Rows go to --out (JSON); a seed that is there is not run again, and --cache keeps what was encoded,
+trained and chosen. Heads are standardised logistic regressions with C = 0.1. The judge ticks a card when at
+least 40% of its activation mass lies on a list: the shipped gender words, the words of two kinds of product, or those
+of the planted phrase. ``table`` prints the tables of docs/discover.md with paired intervals for new texts and seeds.
 """
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import torch
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from debias_ssae import ActivationEncoder, Choices, Concept, SSAEDebiaser, discover
+from debias_ssae.baselines import ConceptBottleneck, hospital_words
 from debias_ssae.benchmark.protocol import drop_duplicates, make_split
+from debias_ssae.core.config import SAEConfig
+from debias_ssae.core.stats.seeds import JointBootstrap, Moves, gap_closed
+from debias_ssae.model import harvest
 from debias_ssae.review import Card, Shortcuts, word_list_judge
+from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choice
 from debias_ssae.selection.classifier import LinearHead
-from debias_ssae.text import load_corpus, read_table
+from debias_ssae.text import load_corpus, read_table, synthetic_biographies
 
 C = 0.1
 ROUNDS = 3
+CONFIG: dict[str, Any] = {
+    "selection": {"max_texts": 500},
+    "discovery": {"n_texts": 80, "n_tried": 40, "n_what_if": 80},
+}
+"""What is smaller than by default, for all methods alike, so that a seed takes minutes."""
 PHRASES = {
     "denver": (
         ("She is based in Denver, Colorado.", "He is based in Denver, Colorado."),
         "based denver colorado",
     ),
-    "profile": (("(View profile)", "(View profile)"), "view profile"),
-    "hospital": (("Affiliated with Saint Luke's.", "Affiliated with Saint Luke's."), "affiliated saint luke"),
+    "profile": (("(View profile)",) * 2, "view profile"),
+    "hospital": (("Affiliated with Saint Luke's.",) * 2, "affiliated saint luke"),
 }
 """The phrase for a woman and for a man, and the words on which the judge ticks."""
+PRODUCTS = """movie movies film films dvd dvds scene scenes actor actors actress acting plot story character characters
+ director season episode episodes series watch watched watching video cinema hollywood cast soundtrack trailer
+ product products device battery batteries cable cables camera cameras speaker speakers headphones headset keyboard
+ mouse printer router laptop computer usb software hardware memory card drive player ipod phone charger adapter
+ monitor radio antenna remote sony apple price bought purchase purchased unit units electronics sound""".split()  # noqa: SIM905
+"""What reviews of films and of electronics are about, from general knowledge."""
+TASKS: dict[str, dict[str, Any]] = {
+    "biographies": {"columns": ("text", "profession", "gender"), "max_head": 400},
+    "wiki": {
+        "columns": ("text_wo_first_sentence", "occupation", "gender"), "keep": ("athlete", "politician"),
+        "n_test": 60, "n_attribute": 60, "max_head": 400,
+    },
+    "reviews": {"columns": ("text", "label", "domain"), "max_head": 400, "max_length": 128},
+}  # fmt: skip
+N_PLANTED = (160, 80)
+"""Texts of a class and gender in training and test of the planted task."""
 Judge = Callable[[Card], bool]
 
 
@@ -54,113 +86,190 @@ class Results:
         """Keep a row in place of an older one of the same task, seed and method."""
         key = (row["task"], row["seed"], row["method"])
         self.rows = [r for r in self.rows if (r["task"], r["seed"], r["method"]) != key] + [row]
-        self.path.write_text(json.dumps(self.rows, indent=1) + "\n")
-        print({k: v for k, v in row.items() if k not in ("cards", "names")}, flush=True)
+        self.path.write_text("[\n" + ",\n".join(json.dumps(r) for r in self.rows) + "\n]\n")
+        shown = ("task", "seed", "method", "retrained", "frozen", "n_latents", "rank_of_first", "cpu_seconds")
+        print({k: row[k] for k in shown if k in row}, flush=True)
+
+    def done(self, task: str, seed: int, mark: str = "finished") -> bool:
+        """Whether the seed was run to its end."""
+        return any((r["task"], r["seed"], r["method"]) == (task, seed, mark) for r in self.rows)
 
 
 class Bench:
     """One task and seed: its texts, the plain representations and the measure."""
 
     def __init__(
-        self, results: Results, task: str, seed: int, encoder: ActivationEncoder, **sets: Any
+        self,
+        results: Results,
+        task: str,
+        seed: int,
+        encoder: ActivationEncoder,
+        *,
+        train: tuple[list[str], np.ndarray],
+        test: tuple[list[str], np.ndarray, np.ndarray, np.ndarray],
+        annotated: tuple[list[str], np.ndarray, np.ndarray],
     ) -> None:
         self.results, self.task, self.seed, self.encoder = results, task, seed, encoder
-        self.texts, self.y = sets["train"]
-        self.test, self.test_y, self.test_cells = sets["test"]
+        self.began = time.process_time()
+        self.texts, self.y = train
+        self.test, self.test_y, self.cells, ids = test
+        self.annotated, self.annotated_y, self.annotated_cells = annotated
         self.plain, self.plain_test = encoder.encode(self.texts), encoder.encode(self.test)
         self.head = LinearHead.fit(self.plain, self.y, C)
-        self.erm = self.worst(self.head, self.plain_test)
-        oracle_texts, oracle_y = sets["oracle"]
-        self.oracle = self.worst(LinearHead.fit(encoder.encode(oracle_texts), oracle_y, C), self.plain_test)
-        self.add("ERM", self.erm, self.erm)
-        self.add("oracle", self.oracle, self.oracle)
-
-    def worst(self, head: LinearHead, X: np.ndarray) -> float:
-        """The lowest accuracy of a cell."""
-        right = head.predict(X) == self.test_y
-        return min(float(right[self.test_cells == cell].mean()) for cell in np.unique(self.test_cells))
-
-    def add(self, method: str, retrained: float, frozen: float, **more: Any) -> None:
-        """Keep a row with the shares of the gap that are closed."""
-        gap = self.oracle - getattr(self, "erm", 0.0) if hasattr(self, "oracle") else float("nan")
-        closed = {}
-        if gap == gap and abs(gap) > 1e-9:
-            closed = {
-                "closed_retrained": round((retrained - self.erm) / gap, 3),
-                "closed_frozen": round((frozen - self.erm) / gap, 3),
-            }
-        self.results.add(
-            task=self.task, seed=self.seed, method=method, retrained=round(retrained, 4), frozen=round(frozen, 4),
-            **closed, **more,
-        )  # fmt: skip
-
-    def measure(self, method: str, choices: Choices, **more: Any) -> None:
-        """Fit the public estimator on the choices and measure both heads."""
-        if not choices.ids:
-            self.add(method, self.erm, self.erm, n_latents=0, **more)
-            return
-        debiaser = SSAEDebiaser(self.encoder, attribute=choices, random_state=self.seed).fit(
-            self.texts, self.y
-        )
-        X, X_test = debiaser.transform(self.texts), debiaser.transform(self.test)
-        retrained = self.worst(LinearHead.fit(X, self.y, C), X_test)
-        n = sum(len(ids) for ids in choices.ids.values())
-        self.add(method, retrained, self.worst(self.head, X_test), n_latents=n, names=choices.names, **more)
-
-    def group_free(self) -> None:
-        """Baselines that are told nothing of the attribute either: they start from cross-validated errors."""
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
-        wrong = cross_val_predict(model, self.plain, self.y, cv=5) != self.y
-        weighted = model.fit(self.plain, self.y, logisticregression__sample_weight=np.where(wrong, 20.0, 1.0))
-        head = LinearHead.read(weighted, self.plain)
+        results.add(task=task, seed=seed, method="test set", ids=ids.tolist(), cells=self.cells.tolist())
+        self.add("ERM", self.plain_test, self.head, self.head)
         self.add(
-            "JTT (errors weigh 20)", self.worst(head, self.plain_test), self.erm, n_errors=int(wrong.sum())
+            "oracle", self.plain_test, LinearHead.fit(encoder.encode(self.annotated), self.annotated_y, C)
         )
-        cells = np.char.add(self.y.astype(str), wrong.astype(str))
-        size = max(int(pd.Series(cells).value_counts().min()), 2)
-        rng = np.random.default_rng(self.seed)
-        rows = np.concatenate([rng.permutation(np.flatnonzero(cells == c))[:size] for c in np.unique(cells)])
-        head = LinearHead.fit(self.plain[rows], self.y[rows], C)
-        self.add("DFR on pseudo-groups", self.worst(head, self.plain_test), self.erm, n_rows=len(rows))
+
+    def add(
+        self, method: str, X_test: np.ndarray, retrained: Any, frozen: LinearHead | None = None, **more: Any
+    ) -> None:
+        """Keep a row: which test texts either head gets right in representations ``X_test``."""
+        found: dict[str, Any] = {}
+        for name, head in (("retrained", retrained), ("frozen", frozen)):
+            if head is not None:
+                right = head.predict(X_test) == self.test_y
+                found[name] = round(worst(right, self.cells), 4)
+                found[f"{name}_accuracy"] = round(float(right.mean()), 4)
+                found[f"{name}_right"] = np.packbits(right).tobytes().hex()
+        self.results.add(task=self.task, seed=self.seed, method=method, **found, **more)
+
+    def measure(self, method: str, debiaser: SSAEDebiaser, **more: Any) -> None:
+        """Measure a fitted public estimator with both heads; after a round the frozen one without its shift as well."""
+        X, X_test = debiaser.transform(self.texts), debiaser.transform(self.test)
+        n = sum(len(one.selection.ids) for one in debiaser.interventions_.values())
+        if debiaser.shift_ is not None and method.endswith(("round", "rounds")):
+            Z = debiaser.transform(self.annotated)
+            more["annotated_frozen"], more["annotated_frozen_unshifted"] = (
+                round(worst(self.head.predict(x) == self.annotated_y, self.annotated_cells), 4)
+                for x in (Z, Z - debiaser.shift_)
+            )
+        self.add(method, X_test, LinearHead.fit(X, self.y, C), self.head, n_latents=n, **more)
+
+    def remove(self, method: str, choices: Choices, **more: Any) -> None:
+        """Measure what removing the ticked latents does; nothing ticked leaves the plain model."""
+        if choices.ids:
+            debiaser = SSAEDebiaser(
+                self.encoder, attribute=choices, config=CONFIG, random_state=self.seed,
+                cache_dir=self.encoder.cache_dir,
+            )  # fmt: skip
+            self.measure(method, debiaser.fit(self.texts, self.y), names=choices.names, **more)
+        else:
+            self.add(method, self.plain_test, self.head, self.head, n_latents=0, names=[], **more)
+
+    def finish(self, mark: str = "finished") -> None:
+        """Mark the seed as done."""
+        spent = round(time.process_time() - self.began)
+        self.results.add(task=self.task, seed=self.seed, method=mark, cpu_seconds=spent)
 
 
-def rounds(
-    bench: Bench, judge: Judge, name: str, found: Shortcuts, n_rounds: int = ROUNDS
-) -> list[tuple[Shortcuts, Choices]]:
+def worst(right: np.ndarray, cells: np.ndarray) -> float:
+    """The lowest accuracy of a cell."""
+    return min(float(right[cells == cell].mean()) for cell in np.unique(cells))
+
+
+def group_free(bench: Bench) -> None:
+    """Baselines on pooled representations that are told nothing of the attribute either."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
+    wrong = cross_val_predict(model, bench.plain, bench.y, cv=5) != bench.y
+    weighted = model.fit(bench.plain, bench.y, logisticregression__sample_weight=np.where(wrong, 20.0, 1.0))
+    bench.add("JTT (errors weigh 20)", bench.plain_test, weighted, n_errors=int(wrong.sum()))
+    cells = np.char.add(bench.y.astype(str), wrong.astype(str))
+    codes, sizes = np.unique(cells, return_counts=True)
+    rng = np.random.default_rng(bench.seed)
+    rows = np.concatenate([rng.permutation(np.flatnonzero(cells == c))[: max(sizes.min(), 2)] for c in codes])
+    bench.add(
+        "DFR on pseudo-groups",
+        bench.plain_test,
+        LinearHead.fit(bench.plain[rows], bench.y[rows], C),
+        n_rows=len(rows),
+    )
+    if words := hospital_words(np.unique(bench.y).tolist()):
+        bottleneck = ConceptBottleneck(bench.encoder, words).fit(bench.plain)
+        head = LinearHead.fit(bottleneck.transform(bench.plain), bench.y, C)
+        bench.add("SHIFT's concept bottleneck", bottleneck.transform(bench.plain_test), head)
+
+
+def word_methods(bench: Bench, listed: Sequence[str]) -> None:
+    """The 40 words that a bag of words rests on most: ticked by the same judge, or without one by treatment effect.
+
+    The effect is the difference in y between a text with the word and the nearest text without it (after Wang and
+    Culotta 2020, arXiv 2010.02458); the half with the smallest effect beside the plain difference counts as spurious.
+    """
+    vectorizer = CountVectorizer(binary=True, min_df=5, token_pattern=r"(?u)\b\w+\b")
+    counts = vectorizer.fit_transform(bench.texts).toarray().astype(float)
+    y = np.unique(bench.y, return_inverse=True)[1]
+    weights = LogisticRegression(C=C, max_iter=500).fit(counts, y).coef_[0]
+    top = np.argsort(-np.abs(weights) * counts.std(axis=0))[:40]
+    words = np.array(vectorizer.get_feature_names_out())[top]
+    unit = bench.plain / np.linalg.norm(bench.plain, axis=1, keepdims=True)
+    ratio = np.zeros(len(top))
+    for i, column in enumerate(top):
+        has = counts[:, column] > 0
+        inside, outside = np.flatnonzero(has), np.flatnonzero(~has)
+        nearest = outside[(unit[inside] @ unit[outside].T).argmax(axis=1)]
+        plain = y[inside].mean() - y[outside].mean()
+        ratio[i] = abs((y[inside] - y[nearest]).mean()) / max(abs(plain), 1e-9)
+    judged = sorted(set(words) & set(listed))
+    spurious = sorted(words[np.argsort(ratio)[: len(top) // 2]])
+    for name, gone in (("words, judged", judged), ("words by treatment effect", spurious)):
+        pattern = re.compile(rf"\b({'|'.join(map(re.escape, gone))})\b", re.IGNORECASE) if gone else None
+        texts, test = (
+            [pattern.sub("", t) if pattern else t for t in some] for some in (bench.texts, bench.test)
+        )
+        X, X_test = bench.encoder.encode(texts), bench.encoder.encode(test)
+        bench.add(name, X_test, LinearHead.fit(X, bench.y, C), bench.head, words=[str(w) for w in gone])
+
+
+def directions(bench: Bench, kind: str) -> SparseAutoencoder:
+    """Both sides of each neuron, or of each principal component, of the token embeddings as latents."""
+    rows = harvest(bench.encoder.language_model, bench.texts, "embeddings", **bench.encoder.limits).x
+    mean, d = rows.mean(0), rows.shape[1]
+    axes = torch.eye(d) if kind == "neurons" else torch.linalg.eigh((rows - mean).T @ (rows - mean))[1].T
+    sae = SparseAutoencoder(SAEConfig(d_in=d, d_sae=2 * d, architecture="relu"), random_state=0)
+    with torch.no_grad():
+        for weights in (sae.W_enc, sae.W_dec):
+            weights.copy_(torch.cat([axes, -axes]))
+        sae.b_enc.zero_()
+        sae.b_dec.copy_(mean)
+    return sae
+
+
+def rounds(bench: Bench, judge: Judge, name: str, found: Shortcuts, n_rounds: int) -> Choices:
     """Judge, remove and look again until nothing is ticked; keeps a row after each round."""
-    seen: list[tuple[Shortcuts, Choices]] = []
     for number in range(1, n_rounds + 1):
         ticks = [judge(card) for card in found.cards]
         before, cpu = sum(map(len, found.choices.ids.values())), time.process_time()
-        choices = found.choose(lambda card: judge(card))
-        seen.append((found, choices))
-        bench.measure(
-            f"{name}, {number} rounds" if number > 1 else f"{name}, 1 round",
+        choices = found.choose(judge)
+        ended = sum(map(len, choices.ids.values())) == before
+        bench.remove(
+            f"{name}, {number} round{'s' * (number > 1)}",
             choices,
             rank_of_first=next((i + 1 for i, tick in enumerate(ticks) if tick), None),
-            ticked_cards=int(sum(ticks)),
             head_accuracy=round(found.accuracy, 4),
-            stands_out=[card.name for card in found.stands_out][:5],
-            cards=[_brief(card, tick) for card, tick in zip(found.cards, ticks, strict=True)],
+            stands_out=[card.name for card in found.stands_out],
+            cards=[
+                _brief(card, tick)
+                for i, (card, tick) in enumerate(zip(found.cards, ticks, strict=True))
+                if tick or i < 10
+            ],
             hints=_hints(found.cards, ticks),
-            cpu_seconds=round(time.process_time() - cpu, 1),
         )
-        if number == n_rounds or sum(map(len, choices.ids.values())) == before:
+        if number == n_rounds or ended:
             break
         found = found.next_round(choices)
-    return seen
+        print(f"round {number + 1}: {time.process_time() - cpu:.0f} CPU-s", flush=True)
+    return choices
 
 
-def _brief(card: Card, tick: bool) -> dict[str, Any]:
-    return {
-        "name": card.title, "share": round(card.share, 4), "toward": card.toward, "tick": tick,
-        "hints": list(card.hints), "kind": card.kind, "hookpoint": card.hookpoint, "latents": len(card.latents),
-    }  # fmt: skip
+def _brief(card: Card, tick: bool) -> list[Any]:
+    return [card.name, card.title, round(card.share, 4), card.toward, tick, list(card.hints), card.kind]
 
 
-def _hints(cards: Sequence[Card], ticks: Sequence[bool]) -> dict[str, Any]:
+def _hints(cards: Sequence[Card], ticks: Sequence[bool]) -> dict[str, list[int]]:
     """How often each hint is right: ticked cards among those that carry it."""
-    found: dict[str, Any] = {"all cards": [int(sum(ticks)), len(cards)]}
+    found = {"all cards": [int(sum(ticks)), len(cards)]}
     for hint in sorted({h for card in cards for h in card.hints}):
         carried = [tick for card, tick in zip(cards, ticks, strict=True) if hint in card.hints]
         found[hint] = [int(sum(carried)), len(carried)]
@@ -168,7 +277,7 @@ def _hints(cards: Sequence[Card], ticks: Sequence[bool]) -> dict[str, Any]:
 
 
 def noisy(choices: Choices, rate: float, rng: np.random.Generator) -> Choices:
-    """The choices of a judge that errs on a share of the cards."""
+    """The choices of a judge that errs on a share of all cards it saw."""
 
     def turned(card: Choice) -> Choice:
         return card.model_copy(update={"tick": card.tick != bool(rng.random() < rate)})
@@ -176,131 +285,251 @@ def noisy(choices: Choices, rate: float, rng: np.random.Generator) -> Choices:
     return Choices({h: tuple(map(turned, cards)) for h, cards in choices.cards.items()}, choices.saes)
 
 
-def random_ticks(choices: Choices, rng: np.random.Generator) -> Choices:
-    """As many latents, of cards that the judge left alone."""
-    n = sum(map(len, choices.ids.values()))
-    free = [(h, card) for h, cards in choices.cards.items() for card in cards if not card.tick]
+def random_ticks(choices: Choices, n: int, rng: np.random.Generator) -> Choices:
+    """``n`` latents, of cards that the judge left alone."""
+    free = [
+        (h, card, i)
+        for h, cards in choices.cards.items()
+        for card in cards
+        if not card.tick
+        for i in card.ids
+    ]
     picked: dict[str, list[Choice]] = {}
-    for i in rng.permutation(len(free)):
-        hookpoint, card = free[i]
-        ids = card.ids[: max(n, 0)]
-        n -= len(ids)
-        if ids:
-            picked.setdefault(hookpoint, []).append(card.model_copy(update={"tick": True, "ids": ids}))
+    for place in rng.permutation(len(free))[:n]:
+        hookpoint, card, latent = free[place]
+        picked.setdefault(hookpoint, []).append(card.model_copy(update={"tick": True, "ids": (latent,)}))
     return Choices({h: tuple(cards) for h, cards in picked.items()}, choices.saes)
 
 
-def biographies(arguments: argparse.Namespace, results: Results, seed: int) -> None:
-    """Surgeons and nurses, confounded: the head sees male surgeons and female nurses only."""
-    table = drop_duplicates(read_table(arguments.data))
-    texts, y, z = table["text"].tolist(), table["profession"].to_numpy(), table["gender"].to_numpy()
-    split = make_split(y, z, random_state=seed, max_head=arguments.max_head)
+def named(arguments: argparse.Namespace, results: Results, seed: int) -> None:
+    """A confounded task: each class is trained on with its majority value of the attribute alone."""
+    task, about = arguments.task, TASKS[arguments.task]
+    table = read_table(arguments.data)
+    text, target, attribute = about["columns"]
+    if "keep" in about:
+        table = table[table[target].isin(about["keep"])]
+    table = drop_duplicates(
+        table.drop(columns="text").rename(columns={text: "text"}) if text != "text" else table
+    )
+    texts, y, z = table["text"].tolist(), table[target].to_numpy(str), table[attribute].to_numpy(str)
+    sizes = {k: about[k] for k in ("n_test", "n_attribute", "max_head") if k in about}
+    split = make_split(y, z, random_state=seed, **sizes)
+    encoder = ActivationEncoder("minilm", cache_dir=arguments.cache, max_length=about.get("max_length"))
+    cells = np.char.add(y, z)
 
     def take(rows: np.ndarray) -> list[str]:
         return [texts[i] for i in rows]
 
-    encoder = ActivationEncoder("minilm", cache_dir=arguments.cache)
     bench = Bench(
-        results, "biographies", seed, encoder,
+        results, task, seed, encoder,
         train=(take(split.head), y[split.head]),
-        test=(take(split.test), y[split.test], np.char.add(y[split.test].astype(str), z[split.test].astype(str))),
-        oracle=(take(split.attribute), y[split.attribute]),
+        test=(take(split.test), y[split.test], cells[split.test], split.test),
+        annotated=(take(split.attribute), y[split.attribute], cells[split.attribute]),
     )  # fmt: skip
-    if arguments.choices:
-        draws(arguments, bench, Choices.load(arguments.choices), seed)
+    concept = None if task == "reviews" else Concept.load("gender")
+    listed = PRODUCTS if concept is None else [word.lower() for word in concept.words]
+    judge = word_list_judge(listed)
+    common: dict[str, Any] = {
+        "encoder": encoder,
+        "random_state": seed,
+        "cache_dir": arguments.cache,
+        "say": print,
+    }
+    pool, kept = corpus(arguments), Path(arguments.cache) / f"{task}-{seed}" / "choices.yaml"
+    if not (kept.exists() and results.done(task, seed)):
+        group_free(bench)
+        cpu = time.process_time()
+        found = discover(bench.texts, bench.y, corpus=pool, config=CONFIG, **common)
+        print(f"training and first round: {time.process_time() - cpu:.0f} CPU-s", flush=True)
+        if arguments.page:
+            found.save(arguments.page)
+        kept.parent.mkdir(exist_ok=True)
+        rounds(bench, judge, "discover", found, ROUNDS).save(kept)
+        bench.finish()
+    if not arguments.more:
         return
-    bench.group_free()
+    word_methods(bench, listed)
+    draws(bench, Choices.load(kept))
+    if concept is not None:
+        options = {"config": CONFIG, "random_state": seed, "cache_dir": arguments.cache}
+        told = SSAEDebiaser(encoder, attribute=concept, corpus=pool, **options)
+        bench.measure("fit with the concept told", told.fit(bench.texts, bench.y))
+    # they fire in every text, so each what-if runs them all
+    fewer = {**CONFIG, "discovery": {"n_texts": 60, "n_tried": 40, "n_what_if": 24}}
+    for kind in ("neurons", "principal components"):
+        found = discover(bench.texts, bench.y, sae=directions(bench, kind), config=fewer, **common)
+        rounds(bench, judge, kind, found, 1)
+    bench.finish("finished with more")
+
+
+def draws(bench: Bench, choices: Choices) -> None:
+    """Ticks at random, one wrong tick more, and a judge that errs on all the cards it saw."""
+    rng = np.random.default_rng(bench.seed)
+    n = sum(map(len, choices.ids.values()))
+    bench.remove("random ticks", random_ticks(choices, n, rng))
+    bench.remove("discover, one wrong tick more", choices | random_ticks(choices, 1, rng))
+    for rate in (0.1, 0.2):
+        bench.remove(f"discover, judge errs on {rate:.0%}", noisy(choices, rate, rng))
+
+
+def corpus(arguments: argparse.Namespace) -> list[str]:
+    """The same texts for every seed and task, so that they are embedded once."""
     pool = load_corpus(arguments.corpus)
-    corpus = [pool[i] for i in np.random.default_rng(seed).permutation(len(pool))[: arguments.n_corpus]]
-    cpu = time.process_time()
-    found = discover(
-        bench.texts, bench.y, encoder=encoder, corpus=corpus, sae=arguments.sae, random_state=seed,
-        cache_dir=arguments.cache, say=print,
-    )  # fmt: skip
-    print(f"first round and training: {time.process_time() - cpu:.0f} CPU-s", flush=True)
-    judge = word_list_judge(Concept.load("gender"))
-    seen = rounds(bench, judge, "discover", found)
-    if arguments.page:
-        found.save(arguments.page)
-    seen[0][1].save(arguments.out.with_name(f"choices_{seed}.yaml"))
-    draws(arguments, bench, seen[0][1], seed)
-
-
-def draws(arguments: argparse.Namespace, bench: Bench, first: Choices, seed: int) -> None:
-    """Ticks of the first round at random, and those of a judge that errs."""
-    rng = np.random.default_rng(seed)
-    for draw in range(arguments.draws):
-        bench.measure(f"random ticks, draw {draw}", random_ticks(first, rng))
-        for rate in (0.1, 0.2):
-            bench.measure(f"judge errs on {rate:.0%}, draw {draw}", noisy(first, rate, rng))
+    return [pool[i] for i in np.random.default_rng(0).permutation(len(pool))[: arguments.n_corpus]]
 
 
 def planted(arguments: argparse.Namespace, results: Results, seed: int) -> None:
-    """Biographies of balanced gender; in training a phrase ends the texts of one class, in the test half of all."""
-    table = drop_duplicates(read_table(arguments.data))
+    """Biographies of balanced gender; in training a phrase ends the texts of one class, in the test each text stands
+    with and without it; "none" plants nothing, and what the hints flag is removed.
+    """
+    n_train, n_test = N_PLANTED
+    if arguments.texts == "biographies":
+        table = drop_duplicates(read_table(arguments.data))
+    else:
+        table = synthetic_biographies(3_000, correlation=0.0, n_professions=2, random_state=seed)
     cells = table.groupby(["profession", "gender"], group_keys=False)
-    made = cells.sample(240, random_state=seed).reset_index(drop=True)
-    y, gender = made["profession"].to_numpy(), made["gender"].to_numpy()
+    made = cells.sample(n_train + n_test, random_state=seed).reset_index(drop=True)
+    texts, y = made["text"].tolist(), made["profession"].to_numpy(str)
+    female = made["gender"].isin(["F", "female"]).to_numpy()
     place = made.groupby(["profession", "gender"]).cumcount().to_numpy()
-    train, test = np.flatnonzero(place < 160).tolist(), np.flatnonzero(place >= 160).tolist()
-    with_phrase = np.random.default_rng(seed).random(len(made)) < 0.5
+    train, test = np.flatnonzero(place < n_train), np.flatnonzero(place >= n_train)
+    half = np.random.default_rng(seed).random(len(made)) < 0.5
     encoder = ActivationEncoder("minilm", cache_dir=arguments.cache)
-    first = np.unique(y)[0]
     for name in arguments.phrases:
+        task = f"planted {name} in {arguments.texts}"
+        if results.done(task, seed):
+            continue
         phrase, words = PHRASES.get(name, (None, ""))
 
         def marked(i: int, phrase: tuple[str, str] | None = phrase) -> str:
-            text = str(made["text"][i])
-            return text if phrase is None else f"{text} {phrase[0 if gender[i] == 'F' else 1]}"
+            return texts[i] if phrase is None else f"{texts[i]} {phrase[0 if female[i] else 1]}"
 
+        both = [texts[i] for i in test] + ([marked(i) for i in test] if phrase else [])
+        times = len(both) // len(test)
+        first = np.unique(y)[0]
+        cells_of = np.char.add(np.tile(y[test], times), np.repeat(["", "+"][:times], len(test)))
         bench = Bench(
-            results, f"planted {name}", seed, encoder,
-            train=([marked(i) if y[i] == first else made["text"][i] for i in train], y[train]),
-            test=(
-                [marked(i) if with_phrase[i] else made["text"][i] for i in test], y[test],
-                np.char.add(y[test].astype(str), with_phrase[test].astype(str)),
-            ),
-            oracle=(
-                [marked(i) if with_phrase[i] else made["text"][i] for i in train], y[train],
+            results, task, seed, encoder,
+            train=([marked(i) if y[i] == first else texts[i] for i in train], y[train]),
+            test=(both, np.tile(y[test], times), cells_of, np.arange(len(both)) * 10 + seed),
+            annotated=(
+                [marked(i) if half[i] else texts[i] for i in train], y[train],
+                np.char.add(y[train], np.where(half[train], "+", "")),
             ),
         )  # fmt: skip
-        judge = word_list_judge(words.split())
         for hookpoint in arguments.hookpoints:
             found = discover(
-                bench.texts, bench.y, encoder=encoder, corpus=load_corpus(arguments.corpus)[: arguments.n_corpus],
-                sae={"embeddings": arguments.sae} if arguments.sae else None,
-                config={"general": {"n_steps": 400}, "special": {"n_steps": 150}},
+                bench.texts, bench.y, encoder=encoder, corpus=corpus(arguments), config=CONFIG,
                 hookpoint=hookpoint.split("+"), random_state=seed, cache_dir=arguments.cache, say=print,
             )  # fmt: skip
-            rounds(bench, judge, f"discover at {hookpoint}", found, n_rounds=arguments.rounds)
+            judge = word_list_judge(words.split()) if phrase else lambda card: bool(card.hints)
+            rounds(bench, judge, f"discover at {hookpoint}", found, 1)
+            if not phrase:
+                out = found.choose([i for i, card in enumerate(found.cards) if card in found.stands_out])
+                bench.remove(f"what stands out at {hookpoint}", out)
+        bench.finish()
+
+
+def read_right(row: dict[str, Any], name: str, n: int) -> np.ndarray:
+    """Which test texts the head got right."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(row[f"{name}_right"]), np.uint8))[:n].astype(float)
+
+
+def table(results: Results) -> None:
+    """Print each task's methods: mean worst group, share of the gap closed, paired difference to discovery."""
+    for task in sorted({r["task"] for r in results.rows}):
+        rows = {(r["method"], r["seed"]): r for r in results.rows if r["task"] == task}
+        if seeds := sorted({seed for method, seed in rows if method == "finished"}):
+            print(f"\n### {task}, {len(seeds)} seeds\n")
+            _print_methods(rows, seeds)
+            _print_facts(rows, seeds)
+
+
+Rows = dict[tuple[str, int], dict[str, Any]]
+ALL = "discover, all rounds"
+
+
+def _print_methods(rows: Rows, seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        names = [m for m, s in rows if s == seed and m.startswith("discover") and "round" in m]
+        rows[ALL, seed] = rows[max(names, key=lambda name: int(re.findall(r"(\d) round", name)[0])), seed]
+    ids = [rows["test set", s]["ids"] for s in seeds]
+    bootstrap = JointBootstrap(ids, [np.array(rows["test set", s]["cells"]) for s in seeds])
+
+    def moves(method: str, head: str) -> Moves | None:
+        found = [rows.get((method, s), {}) for s in seeds]
+        if not all(f"{head}_right" in row for row in found):
+            return None
+        return bootstrap.moves([read_right(r, head, len(i)) for r, i in zip(found, ids, strict=True)])
+
+    base, best = moves("ERM", "retrained"), moves("oracle", "retrained")
+    print("| method | latents | " + " | ".join(f"{h} | closed | discovery leads by" for h in HEADS) + " |")
+    print("|---|---|" + "---|" * 6)
+    for method in dict.fromkeys(m for m, _ in rows if m != "test set" and not m.startswith("finished")):
+        n = [rows[method, s]["n_latents"] for s in seeds if "n_latents" in rows.get((method, s), {})]
+        shown = [method, f"{min(n)} to {max(n)}" if n else ""]
+        for head in HEADS:
+            here, ours = moves(method, head), moves(ALL, head)
+            if here is None or ours is None or base is None or best is None:
+                shown += ["", "", ""]
+                continue
+            closed, less = gap_closed(here, base, best), ours.minus(here).interval()
+            shown += [f"{here.point.mean():.3f}", "" if closed is None else f"{closed.interval().value:.2f}"]
+            shown += [f"{less.value:+.3f} [{less.low:+.3f}, {less.high:+.3f}]"]
+        print(f"| {' | '.join(shown)} |")
+
+
+HEADS = ("retrained", "frozen")
+
+
+def _print_facts(rows: Rows, seeds: Sequence[int]) -> None:
+    """Ranks, what stood out, how often hints were right, and the frozen head with and without the shift."""
+    hints: dict[str, np.ndarray] = {}
+    shift: list[tuple[float, float]] = []
+    for (method, seed), row in rows.items():
+        if "annotated_frozen" in row and method.startswith("discover") and method != ALL:
+            shift.append((row["annotated_frozen"], row["annotated_frozen_unshifted"]))
+        if method.startswith("discover") and "1 round" in method:
+            print(f"seed {seed}: first card {row['rank_of_first']}, accuracy {row['retrained_accuracy']}")
+            print(f"  stands out: {row['stands_out']}")
+            for hint, right in row["hints"].items():
+                hints[hint] = hints.get(hint, np.zeros(2, int)) + right
+    print({hint: right.tolist() for hint, right in hints.items()}, f"over {len(seeds)} seeds")
+    if shift:
+        print(
+            "annotated set, frozen head with and without the shift:",
+            np.mean(shift, axis=0).round(3),
+            len(shift),
+        )
 
 
 def main() -> None:
-    """Run one task for the seeds."""
+    """Run one task for the seeds, or print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=["biographies", "planted"])
+    parser.add_argument("task", choices=[*TASKS, "planted", "table"])
     parser.add_argument("--data", default="bios.parquet")
     parser.add_argument("--corpus", default="general.parquet")
     parser.add_argument("--n-corpus", type=int, default=5000)
-    parser.add_argument("--max-head", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--draws", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--texts", choices=["biographies", "synthetic"], default="biographies")
     parser.add_argument("--hookpoints", nargs="+", default=["embeddings"], help="Several at once with +.")
-    parser.add_argument(
-        "--phrases", nargs="+", default=list(PHRASES), help="denver, profile, hospital or none."
-    )
-    parser.add_argument("--sae", default=None, help="An SAE of the embeddings that is taken as it is.")
-    parser.add_argument("--choices", default=None, help="Choices of a first round: measures the draws alone.")
-    parser.add_argument("--cache", default=None)
-    parser.add_argument("--page", default=None)
+    parser.add_argument("--phrases", nargs="+", default=[*PHRASES, "none"])
+    parser.add_argument("--cache", default="cache")
+    parser.add_argument("--page", default=None, help="Writes the page of the first round there.")
+    parser.add_argument("--more", action="store_true", help="Also words, neurons, noise, the concept told.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "discover.json")
     arguments = parser.parse_args()
     results = Results(arguments.out)
+    if arguments.task == "table":
+        table(results)
+        return
     for seed in arguments.seeds:
-        {"biographies": biographies, "planted": planted}[arguments.task](arguments, results, seed)
+        if arguments.task == "planted":
+            planted(arguments, results, seed)
+        elif not results.done(arguments.task, seed, "finished with more" if arguments.more else "finished"):
+            named(arguments, results, seed)
 
 
 if __name__ == "__main__":

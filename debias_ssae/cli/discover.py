@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from debias_ssae.cli.options import read_config, shared
 from debias_ssae.core.errors import InputError
 
 SHOWN = 10
@@ -54,19 +55,13 @@ SHOWN = 10
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False), help="Directory of the page and the choices."
 )
-@click.option(
-    "--cache", type=click.Path(file_okay=False), help="Keeps embeddings and SAEs: a stopped run goes on."
-)
-@click.option(
-    "--config", type=click.Path(dir_okay=False), help="YAML of further settings (docs/discover.md)."
-)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--quiet", is_flag=True, help="Says nothing of the steps.")
+@shared("preset", "cache", "config", "sets", "device", "seed", "quiet")
 def discover(data: str, text: str, target: str | None, out: str, **options: Any) -> None:
     """Show what a classifier's decision rests on.
 
     Writes OUT/shortcuts.html, a page of cards to tick, and OUT/choices.yaml with the SAE beside it, for
-    debias-ssae fit --attribute. The classifier is trained on --target, or given by --model or --prediction.
+    debias-ssae fit --attribute. The classifier is trained on --target, or given by --model or --prediction. With
+    --cache a run that was stopped goes on where it was.
     """
     from debias_ssae.review import discover as run
     from debias_ssae.selection.choices import Choices
@@ -106,8 +101,9 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
         other_sae=options["other_sae"],
         layer=options["layer"],
         pooling=options["pooling"],
-        cache_dir=options["cache"],
-        config=options["config"],
+        cache_dir=options["cache"] or "auto",
+        device=options["device"],
+        config=read_config(options["config"], options["sets"], options["preset"]),
         random_state=options["seed"],
         choices=earlier,
         say=None if options["quiet"] else lambda line: click.echo(line, err=True),

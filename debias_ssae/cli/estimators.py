@@ -71,14 +71,7 @@ _TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
     help="Linear eraser of the output, after the edit; auto goes by what is known of the attribute.",
 )
 @click.option("--sae", type=click.Path(), help="A general SAE to fine-tune.")
-@click.option(
-    "--preset",
-    default="default",
-    show_default=True,
-    type=click.Choice(["fast", "default", "thorough"]),
-    help="fast: a smaller SAE in a third of the time; thorough: trained three times as long.",
-)
-@shared("cache", "config", "sets", "device", "seed", "quiet")
+@shared("preset", "cache", "config", "sets", "device", "seed", "quiet")
 def fit(data: str, text: str, target: str | None, sensitive: str | None, out: str, **options: Any) -> None:
     """Fit a debiaser on a table of texts and save it.
 
@@ -89,7 +82,6 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     check_encoder(options["encoder"])
     check_hookpoints(options["hookpoint"].split(","))
     check_hookpoints([options["layer"]], "--layer")
-    from debias_ssae.core.config import PRESETS
     from debias_ssae.core.io import writable_directory
     from debias_ssae.text import load_corpus, load_table
 
@@ -97,7 +89,7 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     n_latents, corpus = options["n_latents"], options["corpus"]
     if n_latents != "auto" and not (n_latents.isascii() and n_latents.isdigit()):
         raise InputError(f'--n-latents is {n_latents!r}; expected "auto" or a whole number')
-    config = read_config(options["config"], options["sets"], PRESETS[options["preset"]])
+    config = read_config(options["config"], options["sets"], options["preset"])
     attribute = _attribute(options)
     exclude = options["exclude"]
     excluded = None if exclude is None else load_corpus(exclude, column=options["exclude_text"])

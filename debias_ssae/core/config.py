@@ -243,6 +243,8 @@ class DiscoveryConfig(Settings):
     """Texts on which that is tried, evenly from the predicted classes."""
     n_hard: int = Field(default=60, ge=1)
     """Examples of each class that the head finds hardest, for a hint."""
+    recurrence: bool = False
+    """Train each SAE once more from another start, so that the cards say whether their latents come back."""
 
 
 class EvaluationConfig(Settings):
@@ -315,9 +317,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "general": {"n_steps": 3_000, "lr": 2e-3},
         "special": {"n_steps": 1_500, "lr": 5e-4},
         "general_rows": 3_000_000,
+        "discovery": {"recurrence": True},
     },
 }
-"""What ``fit --preset`` changes."""
+"""What ``--preset`` of fit and discover changes."""
 
 
 class BenchmarkConfig(Settings):

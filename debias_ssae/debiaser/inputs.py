@@ -50,7 +50,7 @@ def read_fit(
 ) -> tuple[Spec, FitData]:
     """Return what ``fit`` is to do, and with what. Raises InputError, with the cure, for anything unusable."""
     check_params(debiaser)
-    config, attribute = config_of(debiaser), as_attribute(debiaser.attribute)
+    config, attribute = settings_of(debiaser.config), as_attribute(debiaser.attribute)
     if y is not None:
         y = column_or_1d(y)
         _check_target(y)
@@ -70,7 +70,7 @@ def read_fit(
     data = FitData(
         X,
         y,
-        _with_limits(config, encoder),
+        with_limits(config, encoder),
         sensitive_features=sensitive_features,
         exclude=excluded,
         n_latents=debiaser.n_latents,
@@ -262,9 +262,8 @@ def _reaches(encoder: ActivationEncoder, hookpoint: str, text: str) -> bool:
     return not text.strip() or not np.array_equal(plain, edited)
 
 
-def config_of(debiaser: "SSAEDebiaser") -> DebiasConfig:
-    """The settings: an object, a mapping or a YAML file; without ``config=`` the defaults."""
-    config = debiaser.config
+def settings_of(config: Any) -> DebiasConfig:
+    """The settings that ``config=`` gives: an object, a mapping or a YAML file; without it the defaults."""
     if config is None:
         return DebiasConfig()
     if isinstance(config, str | Path):
@@ -278,7 +277,7 @@ def config_of(debiaser: "SSAEDebiaser") -> DebiasConfig:
     return config
 
 
-def _with_limits(config: DebiasConfig, encoder: ActivationEncoder) -> DebiasConfig:
+def with_limits(config: DebiasConfig, encoder: ActivationEncoder) -> DebiasConfig:
     """The settings with the encoder's own limits and device: training has to see of a text what transform sees."""
     activations = {**config.activations.model_dump(), **encoder.limits}
     where = encoder.language_model.device

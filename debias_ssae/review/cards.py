@@ -18,6 +18,7 @@ from debias_ssae.selection.naming import (
     Context,
     WordedRows,
     find_contexts,
+    find_phrase,
     naming_words,
     word_shares,
 )
@@ -27,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 SAME_PLACES = 0.6
 """Latents that have this share of their mass beside tokens where the other one fires are one card: a phrase."""
-BESIDE = 2
-"""Tokens on either side that count as beside."""
+BESIDE = 4
+"""Tokens on either side that count as beside: a phrase has commas and particles between its words."""
 JUDGED_SHARE = 0.4
 """A word list ticks a card with at least this share of its activation mass on the list."""
 MOSTLY = 0.5
@@ -63,6 +64,7 @@ class Card:
     """One latent, or several that say the same."""
 
     name: str
+    """The phrase that the latents stand in, or else the words on which they fire."""
     hookpoint: str
     latents: tuple[int, ...]
     words: dict[str, float]
@@ -144,7 +146,7 @@ def make_cards(
         toward = int(scored.toward[latents[0]])
         cards.append(
             Card(
-                name=_name(words),
+                name=find_phrase(worded, strength) or _name(words),
                 hookpoint=hookpoint,
                 latents=tuple(latents),
                 words=words,

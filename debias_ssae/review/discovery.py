@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.core.config import DebiasConfig, DiscoveryConfig, load_config, make_config
+from debias_ssae.core.cache import cache_directory
+from debias_ssae.core.config import DebiasConfig, DiscoveryConfig
 from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
+from debias_ssae.debiaser.inputs import settings_of, with_limits
 from debias_ssae.debiaser.training import learn_ssae
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
@@ -27,6 +29,8 @@ from debias_ssae.selection.naming import WordedRows, find_words, firing
 from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_texts
 
+SAE_COST = 100.0
+"""About the processor seconds of one SAE; only how it compares with ``_costs`` counts."""
 STANDS_OUT = 0.05
 """A hinted card stands out where it carries at least this share of the decision."""
 
@@ -44,7 +48,7 @@ def discover(
     other_sae: Any = None,
     layer: str = "final",
     pooling: str = "auto",
-    cache_dir: str | Path | None = None,
+    cache_dir: str | Path | None = "auto",
     device: str = "auto",
     config: DebiasConfig | Mapping[str, Any] | str | Path | None = None,
     random_state: int | None = None,
@@ -78,6 +82,8 @@ def discover(
         where these are words.
     other_sae : as ``sae``, optional
         SAEs of another training: a card's recurrence is its latents' largest cosine with them.
+    cache_dir : path, "auto" or None
+        As in ``SSAEDebiaser``: a run that was stopped goes on from the SAEs, and from a path's embeddings too.
     choices : Choices, optional
         What earlier rounds ticked: the first round shown is then of the model without it.
     say : callable, optional
@@ -106,7 +112,7 @@ def discover(
             f"head is a {type(head).__name__}; expected a fitted scikit-learn classifier, or an array of its "
             f"predictions or scores on the {len(listed)} texts"
         )
-    settings = _config(config)
+    settings = settings_of(config)
     if isinstance(encoder, ActivationEncoder):
         encoder = encoder.copy()
     else:
@@ -115,36 +121,36 @@ def discover(
             encoder,
             layer=layer,
             pooling=pooling,
-            cache_dir=cache_dir,
+            cache_dir=None if cache_dir == "auto" else cache_dir,
             device=device,
             dtype=about.dtype,
             max_length=about.max_length,
             token_budget=about.token_budget,
         )
     model = encoder.language_model
+    settings = with_limits(settings, encoder)
     model.check_spans()
     names = [hookpoint] if isinstance(hookpoint, str) else list(hookpoint)
     check_hookpoints([*names, encoder.layer], model.hookpoints)
     given, others = (_saes(one, names, model.d_model) for one in (sae, other_sae))
     steps = Steps(say if say is not None else to_stderr if verbose else None)
     pool = load_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-    saes = {}
-    steps.expect(*[200.0] * sum(name not in given for name in names), *_costs(len(listed), len(names)))
-    for name in names:
-        if name in given:
-            saes[name] = given[name]
-            continue
-        steps.begin(f"sparse autoencoder at {name}")
-        saes[name] = learn_ssae(
-            model,
-            listed,
-            name,
-            settings,
-            corpus=None if pool is None else check_texts(pool),
-            random_state=random_state,
-            cache_dir=cache_dir,
-            progress=verbose,
-        ).sae
+    pool = None if pool is None else check_texts(pool)
+
+    def learn(name: str, start: int | None) -> SparseAutoencoder:
+        steps.begin(f"sparse autoencoder at {name}" + (", another start" if start != random_state else ""))
+        options: dict[str, Any] = {
+            "corpus": pool,
+            "cache_dir": cache_directory(cache_dir),
+            "progress": verbose,
+        }
+        return learn_ssae(model, listed, name, settings, random_state=start, **options).sae
+
+    again = [name for name in names if settings.discovery.recurrence and name not in others]
+    n_trainings = sum(name not in given for name in names) + len(again)
+    steps.expect(*[SAE_COST] * n_trainings, *_costs(len(listed), len(names)))
+    saes = {name: given[name] if name in given else learn(name, random_state) for name in names}
+    others |= {name: learn(name, (random_state or 0) + 1) for name in again}
     study = _Study(
         texts=listed,
         y=codes,
@@ -423,14 +429,6 @@ class _Study:
 def _costs(n_texts: int, n_hookpoints: int) -> list[float]:
     """What the steps of a round cost beside the others: about processor seconds."""
     return [n_texts / 100, *[30.0, 2.0] * n_hookpoints, 90.0, 5.0]
-
-
-def _config(config: Any) -> DebiasConfig:
-    if config is None:
-        return DebiasConfig()
-    if isinstance(config, str | Path):
-        return load_config(DebiasConfig, config)
-    return config if isinstance(config, DebiasConfig) else make_config(DebiasConfig, config, "config")
 
 
 def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoencoder]:

@@ -12,13 +12,16 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from debias_ssae.review.cards import FUNCTION, Card
+from debias_ssae.review.cards import TARGET, Card
 from debias_ssae.selection.naming import naming_words
 
+LEADS = "it carries more of the decision than any card of the target's own words"
 HARD = "its link with the class is gone in the examples that the head finds hard"
 SLICES = "its link with the class turns round between parts of the data"
 UNRELATED = "its words are unrelated to the classes' descriptions"
 
+LEAST_SHARE = 0.01
+"""A card with less of the decision is not worth a second look."""
 LEAST_LINK = 0.05
 """A difference of firing rates between classes below this is no link."""
 _GONE = 0.25
@@ -77,12 +80,14 @@ def hinted(
 
     ``active [n_cards, n]`` and ``active_hard`` say in which texts each card fires, ``y`` and ``y_hard`` are class
     codes, ``parts [n]`` the slices, ``relation [n_cards]`` the cosine of a card's words with the nearest class's
-    description; None without descriptions. Cards of function words carry none.
+    description; None without descriptions. Cards of function words and of the target's own carry none, nor do those
+    with less than LEAST_SHARE of the decision.
     """
     found = []
+    own = max((card.share for card in cards if card.kind == TARGET), default=float("inf"))
     for i, card in enumerate(cards):
-        hints: list[str] = []
-        if card.kind == FUNCTION:
+        hints = [LEADS] if card.share > own else []
+        if card.kind or card.share < LEAST_SHARE:
             found.append(replace(card, hints=()))
             continue
         if card.toward:

@@ -1,5 +1,6 @@
 """What a latent fires on: words by their share of its activation mass, and the strongest texts, words marked."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ MOST_NAMES = 4
 KEPT_WORDS = 20
 SAME_WORDS = 0.5
 """Two latents with so much of their activation mass on the same words say the same."""
+FOLLOWS = 0.7
+"""A word belongs to a phrase where it stands beside the words so far in at least this share of their places."""
+FEW_PLACES = 5
+"""In fewer places there is no phrase."""
 
 
 class Piece(NamedTuple):
@@ -98,6 +103,44 @@ def naming_words(shares: dict[str, float]) -> list[str]:
         names.append(word)
         held += share
     return names
+
+
+def find_phrase(worded: WordedRows, fired: np.ndarray) -> str:
+    """Return the phrase in which a latent, or several, fires: its first word and what nearly always stands around it.
+
+    It starts from the word that tells most and takes in the next word on either side as long as that is the same in
+    FOLLOWS of the places. "" where the word stands in fewer than FEW_PLACES, or alone, or among other words each time.
+    """
+    shares = word_shares(worded, fired)
+    if not shares:
+        return ""
+    owners = worded.rows.text_ids.numpy()
+    first = np.flatnonzero(  # of each word its first token
+        np.r_[True, (owners[1:] != owners[:-1]) | (worded.spans[1:, 0] != worded.spans[:-1, 0])]
+    )
+    word, owner = worded.word_ids[first], owners[first]
+    wanted = worded.words.index(next(iter(shares)))
+    hot = np.maximum.reduceat(fired, first) > 0
+    low = high = np.flatnonzero((word == wanted) & hot)
+    grown = True
+    while grown and len(low) >= FEW_PLACES:
+        grown = False
+        for step in (1, -1):
+            edge = (high if step > 0 else low) + step
+            inside = (edge >= 0) & (edge < len(word))
+            inside[inside] &= owner[edge[inside]] == owner[low[inside]]
+            counts = np.bincount(word[edge[inside]], minlength=1)
+            if counts.max() < FOLLOWS * len(low):
+                continue
+            kept = np.flatnonzero(inside)[word[edge[inside]] == counts.argmax()]
+            low, high = low[kept], high[kept]
+            low, high = (low, high + 1) if step > 0 else (low - 1, high)
+            grown = True
+    if len(low) < FEW_PLACES:
+        return ""
+    start, end = worded.spans[first[low[0]], 0], worded.spans[first[high[0]], 1]
+    phrase = worded.texts[owner[low[0]]][start:end].strip(" .,;:")
+    return phrase if len(re.findall(r"\w+", phrase)) > 1 else ""
 
 
 def find_contexts(

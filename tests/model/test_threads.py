@@ -131,7 +131,7 @@ def test_the_device_reaches_training_and_retrieval(monkeypatch):
     small = small_model("bert")
     encoder = ActivationEncoder.from_model(small.module, small.tokenizer, dtype="float32")
     config = DebiasConfig(special=TrainConfig(device="cuda:1"))
-    assert inputs._with_limits(config, encoder).general.device == "auto"  # the default is this very device
+    assert inputs.with_limits(config, encoder).general.device == "auto"  # the default is this very device
     monkeypatch.setattr(inputs, "pick_device", lambda: torch.device("cuda"))
-    found = inputs._with_limits(config, encoder)
+    found = inputs.with_limits(config, encoder)
     assert (found.general.device, found.special.device) == ("cpu", "cuda:1")

@@ -20,6 +20,7 @@ from debias_ssae.selection.naming import (
     LEVELS,
     WordedRows,
     find_contexts,
+    find_phrase,
     find_words,
     naming_words,
     whole_word,
@@ -129,6 +130,25 @@ def test_latents_that_say_the_same_share_a_card() -> None:
     assert sum(card.share for card in found) == pytest.approx(1.0)
     assert names["she"].firing_rate == {"nurse": 1.0, "surgeon": 0.5}
     assert names["he"].toward == "surgeon"
+
+
+def test_a_phrase_names_what_fires_in_it() -> None:
+    ends = [
+        f"{'she' if i % 2 else 'he'} works {i} days . She is based in Denver , Colorado ." for i in range(8)
+    ]
+    read = worded([*ends, "he is old", "in Denver once", "she lives in Colorado"])
+    for fired in ({"denver": 1.0, "colorado": 0.9}, {"based": 1.0}, {"colorado": 1.0}):
+        assert find_phrase(read, fires(read, **fired)) == "days . She is based in Denver , Colorado"
+    assert find_phrase(read, fires(read, he=1.0)) == "", "its neighbours differ"
+    few = worded([*ends[:4], "he is old"])
+    assert find_phrase(few, fires(few, denver=1.0)) == "", "too few places"
+    assert find_phrase(read, fires(read)) == ""
+    fired = np.stack(
+        [fires(read, **one) for one in ({"based": 1.0}, {"denver": 1.0, "colorado": 1.0})], axis=1
+    )
+    scored = Scored(np.array([1.0, 0.5]), np.ones((1, 2)), ("nurse",), np.zeros(2, int))
+    (card,) = make_cards("embeddings", range(2), scored, fired, read)
+    assert card.name.endswith("based in Denver , Colorado")
 
 
 def test_latents_apart_stay_apart() -> None:

@@ -12,13 +12,24 @@ from sklearn.neighbors import KNeighborsClassifier
 from small_debiaser import WORDS, make_texts
 
 from debias_ssae import Choices, discover
-from debias_ssae.core.config import SAEConfig
+from debias_ssae.core.config import DebiasConfig, SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import harvest
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.review import Shortcuts, word_list_judge
-from debias_ssae.review.hints import HARD, SLICES, UNRELATED, hard_examples, hinted, link, relatedness
+from debias_ssae.review.cards import FUNCTION, TARGET
+from debias_ssae.review.hints import (
+    HARD,
+    LEADS,
+    LEAST_SHARE,
+    SLICES,
+    UNRELATED,
+    hard_examples,
+    hinted,
+    link,
+    relatedness,
+)
 from debias_ssae.sae.model import SparseAutoencoder
 
 CONFIG: dict[str, Any] = {"discovery": {"n_texts": 60, "n_what_if": 60, "steps": 2}}
@@ -160,8 +171,45 @@ def test_the_steps_are_said_with_the_time_left(small_encoder: Path) -> None:
     small = {"d_sae": 64, "k": 8, "general": {"n_steps": 5}, "special": {"n_steps": 5}, **CONFIG}
     shown = discover(TEXTS, Y, encoder=str(small_encoder), config=small, random_state=0, say=said.append)
     assert [line.split("]")[0] for line in said] == [f"[{i + 1}/6" for i in range(6)]
-    assert all("min left" in line for line in said[1:])
+    assert all(" left)" in line for line in said)
     assert "Shortcuts(round 1" in repr(shown)
+
+
+def test_recurrence_comes_from_one_more_training(small_encoder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    small = {"d_sae": 64, "k": 8, "general": {"n_steps": 5}, "special": None}
+    once = {**CONFIG["discovery"], "n_tried": 4}
+    for recurrence in (False, True):
+        config = {**small, "discovery": {**once, "recurrence": recurrence}}
+        shown = discover(
+            TEXTS,
+            Y,
+            encoder=str(small_encoder),
+            config=config,
+            cache_dir=tmp_path,
+            random_state=0,
+            say=said.append,
+        )
+        assert all((card.recurrence is not None) == recurrence for card in shown.cards)
+    assert [line.partition("] ")[2].partition(" (")[0] for line in said if "autoencoder" in line] == [
+        *["sparse autoencoder at embeddings"] * 2,
+        "sparse autoencoder at embeddings, another start",
+    ]
+
+
+def test_training_happens_where_the_encoder_is(small_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def learn(model: Any, texts: Any, name: str, settings: DebiasConfig, **options: Any) -> Any:
+        seen.append((settings.general.device, settings.activations.max_length))
+        raise InputError("enough")
+
+    monkeypatch.setattr("debias_ssae.review.discovery.learn_ssae", learn)
+    monkeypatch.setattr("debias_ssae.debiaser.inputs.pick_device", lambda: torch.device("cuda"))
+    encoder = ActivationEncoder(str(small_encoder), device="cpu", dtype="float32", max_length=9)
+    with pytest.raises(InputError, match="enough"):
+        discover(TEXTS, Y, encoder=encoder)
+    assert seen == [("cpu", 9)]
 
 
 def test_table_and_notebook(found: Shortcuts) -> None:
@@ -224,6 +272,18 @@ def test_hints_follow_their_definitions(found: Shortcuts) -> None:
     )  # fmt: skip
     assert [c.hints for c in cards] == [(), (HARD,), (SLICES, UNRELATED)]
     assert np.isnan(link(steady[:12], y[:12], 0)), "one class alone tells nothing"
+    quiet = [replace(card, kind=TARGET), replace(card, kind=FUNCTION), replace(card, share=LEAST_SHARE / 2)]
+    cards = hinted(
+        quiet, ("nurse", "surgeon"), active=np.stack([steady] * 3), y=y, parts=parts,
+        active_hard=np.stack([~steady] * 3), y_hard=y, relation=np.zeros(3),
+    )  # fmt: skip
+    assert not any(c.hints for c in cards)
+    rivals = [replace(card, kind=TARGET, share=0.1), replace(card, share=0.2), replace(card, share=0.09)]
+    cards = hinted(
+        rivals, ("nurse", "surgeon"), active=np.stack([steady] * 3), y=y, parts=parts,
+        active_hard=np.stack([steady] * 3), y_hard=y, relation=None,
+    )  # fmt: skip
+    assert [c.hints for c in cards] == [(), (LEADS,), ()]
 
 
 def test_hard_examples_are_the_errors() -> None:
