@@ -31,10 +31,6 @@ COMMANDS = {
 }
 
 
-SEED = click.IntRange(0, 2**32 - 1)
-"""What every --seed takes: the numbers that NumPy and scikit-learn do."""
-
-
 class LazyGroup(click.Group):
     """A click group that imports a command's module only when that command is used."""
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.cli import SEED
 from debias_ssae.cli.checks import REPORTS, check_columns, check_outs
+from debias_ssae.cli.options import shared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ _COLUMNS = {
 )
 @click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
 @click.option("--n-bootstrap", default=1000, show_default=True, help="Bootstrap draws.")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of everything random.")
+@shared("seed")
 def audit(**options: Any) -> None:
     """Audit predictions: what fails, for whom, how sure we are.
 

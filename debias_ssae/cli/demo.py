@@ -2,6 +2,8 @@
 
 import click
 
+from debias_ssae.cli.options import shared
+
 N_CORPUS = 4000
 """Unlabelled texts of the pool."""
 
@@ -19,8 +21,7 @@ N_CORPUS = 4000
 )
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Number of seeds.")
 @click.option("--jobs", default=-1, show_default=True, type=int, help="Processes; -1: one a core.")
-@click.option("--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm.")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@shared("encoder", "quiet")
 def demo(out: str, correlation: float, seeds: int, jobs: int, encoder: str, quiet: bool) -> None:
     """Debias synthetic biographies from end to end, offline.
 

@@ -16,7 +16,7 @@ SHOWN = 10
 @click.option(
     "--data", required=True, type=click.Path(dir_okay=False), help="Table: csv, csv.gz, jsonl or parquet."
 )
-@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@shared("text")
 @click.option("--target", help="Column of the target.")
 @click.option(
     "--prediction", help="Instead of --model: column of the classifier's predicted classes or scores."
@@ -24,25 +24,9 @@ SHOWN = 10
 @click.option(
     "--model", type=click.Path(dir_okay=False), help="Your classifier of the representations, as .skops."
 )
-@click.option("--corpus", type=click.Path(dir_okay=False), help="Texts to retrieve more training texts from.")
-@click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
+@shared("corpus", "corpus_text", "encoder", "hookpoint", "layer", "pooling")
 @click.option("--sae", type=click.Path(), help="A sparse autoencoder of the hookpoint, taken as it is.")
 @click.option("--other-sae", type=click.Path(), help="One of another training: shows which latents recur.")
-@click.option("--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm.")
-@click.option(
-    "--hookpoint",
-    default="embeddings",
-    show_default=True,
-    help="Where it is read: one, or several with commas.",
-)
-@click.option("--layer", default="final", show_default=True, help="Hookpoint whose rows are pooled.")
-@click.option(
-    "--pooling",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "mean", "cls", "last", "max"]),
-    help="How a text's activations become one vector; auto: what the model's directory states, else mean.",
-)
 @click.option(
     "--class-words",
     multiple=True,

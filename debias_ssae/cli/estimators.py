@@ -17,7 +17,7 @@ _TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
 
 @click.command()
 @click.option("--data", required=True, type=_FILE, help=_TABLE)
-@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@shared("text")
 @click.option(
     "--target", help="Column of the target; the attribute's effect is looked for inside each class."
 )
@@ -35,25 +35,9 @@ _TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
 @click.option("--annotated-target", help="Column of the target in --annotated, if it has one.")
 @click.option("--exclude", type=_FILE, help="Texts that must not be learnt from, such as the test set.")
 @click.option("--exclude-text", default="text", show_default=True, help="Column of texts in --exclude.")
-@click.option("--corpus", type=click.Path(), help="Texts to retrieve the subdomain from.")
-@click.option("--corpus-text", default="text", show_default=True, help="Column of texts in --corpus.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the model.")
 @click.option("--overwrite", is_flag=True, help="Replace a debiaser that --out holds.")
-@click.option("--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm.")
-@click.option(
-    "--hookpoint",
-    default="embeddings",
-    show_default=True,
-    help="Where the model is edited: embeddings, blocks.N, final; several with commas.",
-)
-@click.option("--layer", default="final", show_default=True, help="Hookpoint whose activations are pooled.")
-@click.option(
-    "--pooling",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "mean", "cls", "last", "max"]),
-    help="How a text's activations become one vector; auto: what the model's directory states, else mean.",
-)
+@shared("corpus", "corpus_text", "encoder", "hookpoint", "layer", "pooling")
 @click.option(
     "--n-latents",
     default="auto",

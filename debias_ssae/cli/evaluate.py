@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.cli import SEED
 from debias_ssae.cli.audit import provenance, write_audit
 from debias_ssae.cli.checks import PLAIN, check_columns, check_encoder, check_model, check_outs, check_parent
+from debias_ssae.cli.options import shared
 from debias_ssae.core.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ _TABLE = "Table: csv, jsonl or parquet."
 )
 @click.option("--min-group", default=10, show_default=True, help="Rates over fewer rows decide no gap.")
 @click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed of folds and bootstrap.")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@shared("seed", "quiet")
 def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Train a classifier on the representations of each MODEL and audit its predictions.
 
@@ -97,10 +96,9 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     "--head", required=True, type=_FILE, help="Classifier that evaluate --save-head wrote (.skops)."
 )
 @click.option("--data", required=True, type=_FILE, help=_TABLE)
-@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@shared("text", "quiet")
 @click.option("--out", required=True, type=_FILE, help="Csv or parquet of predictions and probabilities.")
 @click.option("--id", "ids", multiple=True, help="Column to copy into OUT. Repeatable.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
 def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[str, ...], quiet: bool) -> None:
     """Predict the labels of a table of texts with a saved classifier. The attribute is never needed."""
     check_model(model, plain=True)

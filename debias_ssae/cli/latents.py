@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from debias_ssae.cli.checks import check_model
+from debias_ssae.cli.options import shared
 from debias_ssae.core.errors import InputError
 
 
@@ -15,7 +16,7 @@ from debias_ssae.core.errors import InputError
 @click.option(
     "--data", type=click.Path(dir_okay=False), help="Table of texts: csv, csv.gz, jsonl or parquet."
 )
-@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@shared("text")
 @click.option("--target", help="Column of the target: shows how often each card fires in each class.")
 @click.option("--sensitive", help="Column of the attribute, where the output eraser was fitted on labels.")
 @click.option("--n", "n_more", default=40, show_default=True, help="Candidates beyond the removed latents.")

@@ -42,6 +42,30 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         help="Keeps embeddings and SAEs between runs; fit and discover have one by default (debias-ssae cache).",
     ),
     "quiet": click.option("--quiet", is_flag=True, help="No progress bars."),
+    "text": click.option("--text", default="text", show_default=True, help="Column of texts."),
+    "corpus": click.option("--corpus", type=click.Path(), help="Texts to retrieve the subdomain from."),
+    "corpus_text": click.option(
+        "--corpus-text", default="text", show_default=True, help="Column of texts in --corpus."
+    ),
+    "encoder": click.option(
+        "--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm."
+    ),
+    "hookpoint": click.option(
+        "--hookpoint",
+        default="embeddings",
+        show_default=True,
+        help="Where the model is read and edited: embeddings, blocks.N, final; several with commas.",
+    ),
+    "layer": click.option(
+        "--layer", default="final", show_default=True, help="Hookpoint whose activations are pooled."
+    ),
+    "pooling": click.option(
+        "--pooling",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "mean", "cls", "last", "max"]),
+        help="How a text's activations become one vector; auto: what the model's directory states, else mean.",
+    ),
 }
 
 

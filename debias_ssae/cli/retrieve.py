@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.cli import SEED
+from debias_ssae.cli.options import shared
 from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,16 +89,8 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
 @click.option("--sae", help="tracin: a saved sparse autoencoder.")
 @click.option("--hookpoint", default="embeddings", show_default=True, help="tracin: where the SAE reads.")
 @click.option("--cache-dir", type=_FOLDER, help="Where vectors are kept for later runs.")
-@click.option(
-    "--seed",
-    "random_state",
-    default=0,
-    show_default=True,
-    type=SEED,
-    help="For subsampling the seeds.",
-)
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A parquet file.")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@shared("seed", "quiet")
 def select(out: Path, **options: Any) -> None:
     """Write the texts nearest to the seeds, and a report beside them (.json)."""
     import pandas as pd
@@ -110,7 +102,7 @@ def select(out: Path, **options: Any) -> None:
         raise InputError(f"--out is {out}; expected a name that ends in .parquet")
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent}: make it first")
-    found, sources = _select(**options)
+    found, sources = _select(random_state=options.pop("seed"), **options)
     table = pd.DataFrame({"text": found.texts, "score": found.scores, "corpus_id": found.corpus_ids})
     if sources is not None:
         table["source"] = sources

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.cli import SEED
 from debias_ssae.cli.options import settings, shared
 from debias_ssae.core.errors import InputError
 
@@ -52,8 +51,7 @@ def sae() -> None:
 @click.option("--frozen-latents", is_flag=True, help="Keep the latents of --init and add --d-sae new ones.")
 @click.option("--checkpoints", type=FOLDER, help="Folder of checkpoints; default: OUT/checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint.")
-@click.option("--seed", default=0, show_default=True, type=SEED)
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@shared("seed", "quiet")
 def train(out: Path, **told: Any) -> None:
     """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
     if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
