@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.options import settings as set_by_name
 from debias_ssae.cli.options import shared
 from debias_ssae.core.errors import InputError
 
@@ -126,7 +125,7 @@ def _write_report(out: Path) -> None:
 
 def _settings(dataset: str, options: dict[str, Any]) -> Any:
     """The protocol: the data set's needs, then --quick, then the file, then what was given by name."""
-    from debias_ssae.core.config import QUICK, BenchmarkConfig, load_config, merged
+    from debias_ssae.core.config import QUICK, BenchmarkConfig, load_config, merged, parse_overrides
 
     names = ("seeds", "setting", "concept", "encoder", "n_test", "n_attribute", "max_head")
     given = {name: options[name] for name in names if options[name] is not None}
@@ -141,7 +140,7 @@ def _settings(dataset: str, options: dict[str, Any]) -> Any:
     if options["regime"]:
         asked = [name.strip() for one in options["regime"] for name in one.split(",")]
         given["regimes"] = tuple(dict.fromkeys(["none", *asked]))
-    given = merged(given, set_by_name(options["sets"]))
+    given = merged(given, parse_overrides(options["sets"]))
     quick: dict[str, Any] = QUICK if options["quick"] else {}
     preset = {k: v for k, v in DATASETS[dataset].items() if k in ("n_test", "n_attribute", "concept")}
     base, given = _no_concept({**preset, **quick}), _no_concept(given)

@@ -5,8 +5,6 @@ from typing import Any, TypeVar
 
 import click
 
-from debias_ssae.core.errors import InputError
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 _SHARED: dict[str, Callable[[Command], Command]] = {
     "preset": click.option(
@@ -80,37 +78,18 @@ def shared(*names: str) -> Callable[[Command], Command]:
     return add
 
 
-def settings(sets: tuple[str, ...]) -> dict[str, Any]:
-    """Return what ``--set a.b=c`` say as mappings inside mappings; values are read as YAML.
-
-    Raises InputError for a part that is no ``name=value``, or that gives one name twice.
-    """
-    from debias_ssae.core.io import parse_yaml
-
-    found: dict[str, Any] = {}
-    for one in sets:
-        name, sign, text = one.partition("=")
-        path = name.strip().split(".")
-        if not sign or not all(path):
-            raise InputError(
-                f"--set {one!r} is no setting; write a name, =, and a value, as in selection.min_cell=10"
-            )
-        here = found
-        for step in path[:-1]:
-            here = here.setdefault(step, {})
-            if not isinstance(here, dict):
-                raise InputError(f"--set gives {name.strip()!r} both a value and settings of its own")
-        if path[-1] in here:
-            raise InputError(f"--set gives {name.strip()!r} twice; keep one")
-        here[path[-1]] = parse_yaml(text, f"--set {name}")
-    return found
-
-
 def read_config(config: str | None, sets: tuple[str, ...], preset: str = "default") -> Any:
     """Return a DebiasConfig: the preset, then the file, then ``--set``, setting by setting."""
-    from debias_ssae.core.config import PRESETS, DebiasConfig, load_config, make_config, merged
+    from debias_ssae.core.config import (
+        PRESETS,
+        DebiasConfig,
+        load_config,
+        make_config,
+        merged,
+        parse_overrides,
+    )
 
-    given, defaults = settings(sets), PRESETS[preset]
+    given, defaults = parse_overrides(sets), PRESETS[preset]
     if config is not None:
         return load_config(DebiasConfig, config, given, defaults=defaults)
     return make_config(DebiasConfig, merged(defaults, given), "--set")

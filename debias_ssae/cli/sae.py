@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.cli.options import settings, shared
+from debias_ssae.cli.options import shared
 from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def evaluate(
     measured too. The same command, given again, goes on where it was stopped.
     """
     from debias_ssae.benchmark.sae_evaluation import SECTIONS, Subject, evaluate_sae
-    from debias_ssae.core.config import EvaluationConfig, make_config
+    from debias_ssae.core.config import EvaluationConfig, make_config, parse_overrides
     from debias_ssae.model import load_model
     from debias_ssae.model.causal import load_causal
     from debias_ssae.model.language_model import check_hookpoints
@@ -178,7 +178,7 @@ def evaluate(
     from debias_ssae.text import load_corpus, load_table
     from debias_ssae.text.concept import Concept
 
-    config = make_config(EvaluationConfig, settings(options["sets"]), "--set")
+    config = make_config(EvaluationConfig, parse_overrides(options["sets"]), "--set")
     if (options["judge"] is None) != (options["judge_model"] is None):
         raise InputError("--judge and --judge-model go together: give the address and the model's name there")
     table = load_table(data, text=text)

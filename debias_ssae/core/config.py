@@ -456,7 +456,7 @@ def load_config(
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     """Return what ``--set NAME=VALUE`` options say, dots reaching into groups: ``special.n_steps=50``.
 
-    Raises InputError for what has no name or no value.
+    Raises InputError for what has no name or no value, and for a name that is given twice.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -464,10 +464,14 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
         steps = name.strip().split(".")
         if not equals or not all(steps):
             raise InputError(f"--set {brief(pair)}: expected NAME=VALUE, for example special.n_steps=50")
-        inner = parse_yaml(value, f"--set {name}")
-        for step in reversed(steps):
-            inner = {step: inner}
-        values = merged(values, inner)
+        here = values
+        for step in steps[:-1]:
+            here = here.setdefault(step, {})
+            if not isinstance(here, dict):
+                raise InputError(f"--set gives {name.strip()!r} both a value and settings of its own")
+        if steps[-1] in here:
+            raise InputError(f"--set gives {name.strip()!r} twice; keep one")
+        here[steps[-1]] = parse_yaml(value, f"--set {name}")
     return values
 
 

@@ -213,7 +213,7 @@ def test_single_settings_win_over_the_rest(asked: Any, bios: Path, tmp_path: Pat
         (("reviews",), "benchmark reviews needs --data"),
         (("bias-in-bios", "--data", "bios.parquet", "--professions", "nurse,pilot"), "no rows of pilot"),
         (("table", "--data", "bios.parquet", "--set", "debias.d_sea=3"), "did you mean d_sae?"),
-        (("table", "--data", "bios.parquet", "--set", "seeds"), "is no setting"),
+        (("table", "--data", "bios.parquet", "--set", "seeds"), "expected NAME=VALUE"),
         (("table", "--data", "bios.parquet", "--config", "bad.yaml"), "n_tests"),
     ],
 )
