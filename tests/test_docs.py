@@ -35,12 +35,19 @@ def with_examples() -> list[Path]:
     return [page for page in PAGES if page.name not in ELSEWHERE and blocks(page, "python")]
 
 
+@pytest.fixture(scope="module")
+def pages_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the pages' fits have in common is made once, as it is for a reader."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", with_examples(), ids=name_of)
 def test_the_examples_run(
-    page: Path, tmp_path: Path, minilm: object, monkeypatch: pytest.MonkeyPatch
+    page: Path, tmp_path: Path, minilm: object, pages_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEBIAS_SSAE_CACHE", str(pages_cache))
     namespace: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page, "python"):
         exec(compile(block, name_of(page), "exec"), namespace)

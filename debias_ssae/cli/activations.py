@@ -2,8 +2,11 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
+
+from debias_ssae.cli.options import shared
 
 
 @click.group()
@@ -30,7 +33,6 @@ def activations() -> None:
 @click.option("--window", is_flag=True, help="Let a text beyond the limit go on in further sequences.")
 @click.option("--dtype", default="auto", show_default=True, help="Precision of the model's matrix products.")
 @click.option("--store-dtype", default="auto", show_default=True, help="float32, float16 or bfloat16.")
-@click.option("--device", default="auto", show_default=True)
 @click.option(
     "--token-budget",
     default=2048,
@@ -41,25 +43,8 @@ def activations() -> None:
 @click.option("--texts-per-shard", default=1024, show_default=True, type=click.IntRange(min=1))
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N texts.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code from the model's repository.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-def harvest(
-    encoder: str,
-    corpus: str,
-    column: str,
-    split: str,
-    hookpoints: tuple[str, ...],
-    out: Path,
-    max_length: int | None,
-    window: bool,
-    dtype: str,
-    store_dtype: str,
-    device: str,
-    token_budget: int,
-    texts_per_shard: int,
-    limit: int | None,
-    trust_remote_code: bool,
-    quiet: bool,
-) -> None:
+@shared("device", "quiet")
+def harvest(corpus: str, out: Path, **options: Any) -> None:
     """Harvest a corpus; run again to go on after an interruption, or under torchrun to share the work.
 
     Of a single file every process reads all and the store is the same for any number of processes; of many
@@ -71,22 +56,14 @@ def harvest(
     from debias_ssae.text.tables import is_one_file, stream_texts
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    model = load_model(encoder, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    told = {name: options.pop(name) for name in ("encoder", "device", "dtype", "trust_remote_code")}
+    model = load_model(told.pop("encoder"), **told)
     own_share = not is_one_file(corpus)
-    ranks = dict(zip(("rank", "world_size"), process_share(), strict=True))
-    store = harvest_to_store(
-        model,
-        stream_texts(corpus, column=column, split=split, limit=limit, **(ranks if own_share else {})),
-        out,
-        hookpoints,
-        store_dtype=store_dtype,
-        max_length=max_length,
-        window=window,
-        token_budget=token_budget,
-        texts_per_shard=texts_per_shard,
-        own_share=own_share,
-        progress=not quiet,
-    )
+    read = {name: options.pop(name) for name in ("column", "split", "limit")}
+    if own_share:
+        read |= dict(zip(("rank", "world_size"), process_share(), strict=True))
+    texts, quiet = stream_texts(corpus, **read), options.pop("quiet")
+    store = harvest_to_store(model, texts, out, own_share=own_share, progress=not quiet, **options)
     click.echo(f"{out}: {summary(store.manifest['totals'])}")
 
 

@@ -32,7 +32,9 @@ def case(
     data_dir = request.getfixturevalue("data_dir")
     table = pd.read_parquet(data_dir / "bias_in_bios_surgeon_nurse" / "data.parquet")
     table = table.rename(columns={"profession": "target", "gender": "sensitive"}).drop_duplicates("text")
-    table = table.groupby(["target", "sensitive"]).head(90).reset_index(drop=True)
+    sizes = {("nurse", "F"): 100, ("surgeon", "M"): 100}
+    cells = table.groupby(["target", "sensitive"])
+    table = pd.concat([rows.head(sizes.get(cell, 60)) for cell, rows in cells], ignore_index=True)
     config = BenchmarkConfig(
         seeds=1,
         n_test=20,
