@@ -10,6 +10,7 @@ import pandas as pd
 
 from debias_ssae.audit.rates import check_lengths
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import as_json
 from debias_ssae.core.stats import wilson
 from debias_ssae.text.checks import column
 
@@ -43,8 +44,7 @@ class FlipReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; undefined numbers are None."""
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
-        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in plain.items()}
+        return dict(as_json(vars(self)))
 
 
 def counterfactual_flips(
