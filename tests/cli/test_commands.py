@@ -119,7 +119,7 @@ def test_fit_from_a_concept(minilm, folder: Path) -> None:  # type: ignore[no-un
 
 @pytest.mark.slow
 def test_benchmark_on_a_users_table(minilm, folder: Path) -> None:  # type: ignore[no-untyped-def]
-    table = synthetic_biographies(200, correlation=0.3, n_professions=2, random_state=0)
+    table = synthetic_biographies(130, correlation=0.3, n_professions=2, random_state=0)
     table.columns = ["bio", "job", "sex"]
     table.to_csv(folder / "mine.csv.gz", index=False)
     config = {
@@ -131,7 +131,7 @@ def test_benchmark_on_a_users_table(minilm, folder: Path) -> None:  # type: igno
     (folder / "protocol.yaml").write_text(yaml.safe_dump(config))
     code, output = invoke(
         *("benchmark", "table", "--data", folder / "mine.csv.gz", "--text", "bio", "--target", "job"),
-        *("--sensitive", "sex", "--config", folder / "protocol.yaml", "--seeds", 1),
+        *("--sensitive", "sex", "--config", folder / "protocol.yaml", "--seeds", 1, "--regime", "labelled"),
         *("--out", folder / "results", "--quiet"),
     )
     assert code == 0, output
