@@ -64,9 +64,14 @@ def cpu_seconds(run: Callable[[], Any]) -> float:
 
 
 def compare(debiaser: SSAEDebiaser, texts: list[str], rounds: int) -> dict[str, Any]:
-    """Interleaved rounds of both; medians and the ratio with its interval."""
+    """What transform costs beside the encoder's own."""
     encoder = debiaser.encoder_
-    runs = {"plain": lambda: encoder.transform(texts), "debiased": lambda: debiaser.transform(texts)}
+    return interleaved(lambda: encoder.transform(texts), lambda: debiaser.transform(texts), rounds)
+
+
+def interleaved(plain: Callable[[], Any], debiased: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """Interleaved rounds of both; medians and the ratio with its interval."""
+    runs = {"plain": plain, "debiased": debiased}
     seen: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(rounds + 1):
         for name in list(runs)[:: 1 if i % 2 else -1]:

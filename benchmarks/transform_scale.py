@@ -6,7 +6,7 @@ process of its own, so that its peak memory is its own; CPU-seconds of one threa
 cost of a text at the two largest sizes, and says so. Writes benchmarks/results/transform_scale.json.
 
     python benchmarks/transform_scale.py
-    python benchmarks/transform_scale.py --sizes 500,1000 --out /tmp/scale.json     # a trial
+    python benchmarks/transform_scale.py --sizes 500,1000 --trial --out /tmp/scale.json
 """
 
 import argparse
@@ -92,6 +92,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default="10000,50000,100000,200000")
+    parser.add_argument("--trial", action="store_true", help="no bars")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "transform_scale.json"
     )
@@ -117,7 +118,7 @@ def main() -> None:
         },
     }
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    if missed := [k for k, most in results["bars"].items() if results[k] > most]:
+    if missed := [k for k, most in results["bars"].items() if results[k] > most and not arguments.trial]:
         raise SystemExit(f"missed: {', '.join(missed)}")
 
 

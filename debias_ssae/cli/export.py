@@ -3,6 +3,7 @@
 import click
 
 from debias_ssae.cli.checks import check_model, check_parent
+from debias_ssae.core.errors import InputError
 
 
 @click.command()
@@ -13,19 +14,31 @@ from debias_ssae.cli.checks import check_model, check_parent
     "target",
     default="sentence-transformers",
     show_default=True,
-    type=click.Choice(["sentence-transformers"]),
-    help="The library that is to load it.",
+    type=click.Choice(["sentence-transformers", "onnx", "transformers"]),
+    help="The library that is to load it; transformers: a fine-tuned classifier, with its own head.",
 )
 @click.option("--reference", is_flag=True, help="Name the language model instead of copying its weights.")
 def export(model: str, out: str, target: str, reference: bool) -> None:
     """Write the debiaser MODEL as a directory OUT for another library.
 
-    Its vectors are those of transform. OUT holds the erasers, not the SAE, and a model card.
+    Its vectors are those of transform. OUT holds the erasers, not the SAE, and a model card. onnx: one graph for
+    onnxruntime, erasers inside.
     """
     check_model(model)
     check_parent(out, "OUT")
+    if reference and target != "sentence-transformers":
+        raise InputError("--reference goes with --to sentence-transformers alone")
     from debias_ssae.debiaser import SSAEDebiaser
-    from debias_ssae.export import export_sentence_transformers
+    from debias_ssae.export import export_classifier, export_onnx, export_sentence_transformers
 
-    export_sentence_transformers(SSAEDebiaser.load(model), out, reference=reference)
-    click.echo(f'Written and read back: SentenceTransformer("{out}", trust_remote_code=True)')
+    debiaser = SSAEDebiaser.load(model)
+    if target == "transformers":
+        export_classifier(debiaser, out)
+        loads = f'AutoModelForSequenceClassification.from_pretrained("{out}", trust_remote_code=True)'
+    elif target == "onnx":
+        export_onnx(debiaser, out)
+        loads = f'SentenceTransformer("{out}", backend="onnx", trust_remote_code=True)'
+    else:
+        export_sentence_transformers(debiaser, out, reference=reference)
+        loads = f'SentenceTransformer("{out}", trust_remote_code=True)'
+    click.echo(f"Written and read back: {loads}")

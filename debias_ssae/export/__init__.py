@@ -1,5 +1,17 @@
 """A fitted debiaser as a model for other libraries."""
 
-from debias_ssae.export.directory import export_sentence_transformers, load_exported
+from debias_ssae.export.classifier import debiased_classifier
+from debias_ssae.export.directory import (
+    export_classifier,
+    export_onnx,
+    export_sentence_transformers,
+    load_exported,
+)
 
-__all__ = ["export_sentence_transformers", "load_exported"]
+__all__ = [
+    "debiased_classifier",
+    "export_classifier",
+    "export_onnx",
+    "export_sentence_transformers",
+    "load_exported",
+]

@@ -29,13 +29,14 @@ LIMITS = (
 PACKAGES = ("debias-ssae", "torch", "transformers", "sentence-transformers")
 
 
-def model_card(debiaser: SSAEDebiaser, name: str) -> str:
+def model_card(debiaser: SSAEDebiaser, name: str, target: str = "sentence-transformers") -> str:
     """Return README.md in Markdown, with the front matter that model hubs read."""
     base = _public_name(debiaser.text_encoder_.language_model.name)
+    library = "transformers" if target == "transformers" else "sentence-transformers"
     front: dict[str, Any] = {
-        "library_name": "sentence-transformers",
-        "pipeline_tag": "sentence-similarity",
-        "tags": ["sentence-transformers", "debias-ssae", "debiasing", "sparse-autoencoder"],
+        "library_name": library,
+        "pipeline_tag": "text-classification" if target == "transformers" else "sentence-similarity",
+        "tags": [library, "debias-ssae", "debiasing", "sparse-autoencoder"],
     }
     if "/" in base:
         front["base_model"] = base
@@ -46,7 +47,7 @@ def model_card(debiaser: SSAEDebiaser, name: str) -> str:
         f"`{base}` with {_attribute(debiaser)} erased: the latents of a sparse autoencoder that carry it are taken out"
         " of the activations inside the model, and the forward pass goes on.",
         f"## What changed\n\n{_changed(debiaser)}",
-        _usage(name),
+        _usage(name, target),
         "## Limits\n\n" + "\n".join(f"- {line}" for line in LIMITS),
         f"## How it was made\n\n{_table(_removed(debiaser))}",
         f"<details>\n<summary>Internals: training, files, versions</summary>\n\n{_table(inside)}\n\n</details>",
@@ -162,7 +163,29 @@ def _plain(text: Any) -> str:
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, target: str) -> str:
+    if target == "transformers":
+        return f"""## Use
+
+The directory holds the code that applies the erasers (`modeling_debiased.py`; it needs torch and transformers only), so
+transformers wants to be told that it may run:
+
+```python
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForSequenceClassification.from_pretrained("{name}", trust_remote_code=True)
+logits = model(**tokenizer(["She is a surgeon."], return_tensors="pt")).logits
+```
+
+or, by the package's own copy of that code, `debias_ssae.export.load_exported("{name}")`. The head is the one that the
+classifier was trained with."""
+    backend = ', backend="onnx"' if target == "onnx" else ""
+    graph = (
+        "\n\nWithout sentence-transformers: `onnx/model.onnx` and `tokenizer/`, by onnxruntime."
+        if backend
+        else ""
+    )
     return f"""## Use
 
 Needs `pip install debias-ssae`, on whose class the model runs; the directory itself holds no code. From version 6,
@@ -171,12 +194,12 @@ sentence-transformers wants to be told that classes of another package may be us
 ```python
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer("{name}", trust_remote_code=True)
+model = SentenceTransformer("{name}"{backend}, trust_remote_code=True)
 vectors = model.encode(["She is a surgeon."])
 ```
 
 or, without that leave, `debias_ssae.export.load_exported("{name}")`. The vectors are those of
-`SSAEDebiaser.transform`; they are not normalised (`normalize_embeddings=True` does that)."""
+`SSAEDebiaser.transform`; they are not normalised (`normalize_embeddings=True` does that).{graph}"""
 
 
 def _citation() -> str:

@@ -1,16 +1,19 @@
 """Writing and reading the exported directory."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, read_manifest, replace_directory, write_text
+from debias_ssae.core.io import read_json, read_manifest, replace_directory, write_manifest, write_text
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.export.card import model_card
+from debias_ssae.model import LanguageModel, full_precision, quiet_loading
 from debias_ssae.model.harvesting import check_max_length
 
 PROBES = ("She worked as a nurse in the city.", "He is a surgeon.", "")
@@ -30,57 +33,145 @@ def export_sentence_transformers(
     Raises InputError for a debiaser of a matrix, for a directory that holds something else, and when what was
     written does not give the debiaser's vectors.
     """
-    goal = Path(directory)
-    if debiaser.encoder is None:
-        raise InputError("this debiaser works on a matrix and has no encoder, so there is no model to export")
-    model = debiaser.text_encoder_.language_model
+    model = _language_model(debiaser)
     if getattr(model.module.config, "is_encoder_decoder", False) and not reference:
         raise InputError(
             f"{model.name} is an encoder-decoder, of which the encoder alone cannot be written and read back; use "
             "--reference (reference=True), which keeps its name"
         )
-    if goal.exists() and not goal.is_dir():
-        raise InputError(f"{goal} is a file; give a directory")
-    if goal.exists() and any(goal.iterdir()) and not _is_export(goal):
-        raise InputError(f"{goal} holds something that is no exported debiaser; give another directory")
 
     def fill(partial: Path) -> None:
-        _write(debiaser, partial, goal.name, reference)
-        _check(debiaser, partial)
+        _write(debiaser, partial, reference)
+        encoder = debiaser.text_encoder_
+        options: dict[str, Any] = {
+            "trust_remote_code": encoder.trust_remote_code,
+            "device": str(model.device),
+        }
+        found = load_exported(partial, **options).encode(list(PROBES))
+        _check(found, debiaser.transform(list(PROBES)))
 
-    replace_directory(goal, fill)
+    _export(debiaser, Path(directory), fill, "sentence-transformers")
 
 
-def _is_export(directory: Path) -> bool:
-    from debias_ssae.export.module import KIND
+def export_onnx(debiaser: SSAEDebiaser, directory: str | Path) -> None:
+    """Write a directory whose ``onnx/model.onnx`` gives ``debiaser.transform``, erasers and output eraser inside.
 
-    try:
-        return read_manifest(directory, KIND) is not None
-    except InputError:
-        return False
+    The graph reads ``input_ids`` and ``attention_mask`` [b, t] (int64, padded on the right) and gives
+    ``sentence_embedding`` [b, d]; the tokenizer lies in ``tokenizer/``. sentence-transformers loads the directory with
+    ``backend="onnx"`` and runs it by onnxruntime. Written atomically, in float32, and compared with the debiaser first.
+
+    Raises InputError as :func:`export_sentence_transformers` does, and for a model that torch cannot export;
+    MissingExtraError without the extra ``onnx``.
+    """
+    from debias_ssae.export.onnx import DebiasedGraph, write_onnx
+
+    plain, encoder, eraser = _language_model(debiaser), debiaser.text_encoder_, _linear(debiaser)
+    model = full_precision(plain, trust_remote_code=encoder.trust_remote_code)
+
+    def fill(partial: Path) -> None:
+        graph = DebiasedGraph(model, debiaser.edits, encoder.layer, encoder.readout, eraser, debiaser.shift_)
+        module = write_onnx(graph, partial, check_max_length(model, encoder.max_length))
+        _save_with_prompt(module, partial, model.prompt)
+        _check(load_exported(partial).encode(list(PROBES)), debiaser.transform(list(PROBES)))
+
+    _export(debiaser, Path(directory), fill, "onnx")
+
+
+def export_classifier(debiaser: SSAEDebiaser, directory: str | Path) -> None:
+    """Write the fine-tuned classifier that ``debiaser`` was fitted on, with its own head, on debiased states.
+
+    ``AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True)`` loads it; the code in the
+    directory needs torch and transformers only. :func:`load_exported` reads it by the package's own code. Written
+    atomically, and read back before it gets its name.
+
+    Raises InputError as :func:`debiased_classifier` does, and for a directory that holds something else.
+    """
+    from debias_ssae.export.classifier import KIND, write_classifier
+
+    def fill(partial: Path) -> None:
+        made = write_classifier(debiaser, partial)
+        write_manifest(partial, KIND)
+        tokens = _language_model(debiaser).tokenizer(PROBES[0], return_tensors="pt")
+        given = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            _check(*(one(**given).logits.numpy() for one in (load_exported(partial), made)))
+
+    _export(debiaser, Path(directory), fill, "transformers")
+
+
+def _language_model(debiaser: SSAEDebiaser) -> LanguageModel:
+    if debiaser.encoder is None:
+        raise InputError("this debiaser works on a matrix and has no encoder, so there is no model to export")
+    return debiaser.text_encoder_.language_model
+
+
+def _linear(debiaser: SSAEDebiaser) -> LinearEraser | None:
+    eraser = debiaser.output_eraser_
+    if not isinstance(eraser, LinearEraser | None):
+        raise InputError(
+            f"the output eraser is a {type(eraser).__name__} of your own, which cannot be exported"
+        )
+    return eraser
+
+
+def _export(debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], target: str) -> None:
+    """Have ``fill`` write and check an export, with a model card, in the place of an earlier one or of nothing."""
+    if goal.exists() and not goal.is_dir():
+        raise InputError(f"{goal} is a file; give a directory")
+    if goal.exists() and any(goal.iterdir()) and not _kind(goal):
+        raise InputError(f"{goal} holds something that is no exported debiaser; give another directory")
+
+    def whole(partial: Path) -> None:
+        fill(partial)
+        write_text(partial / "README.md", model_card(debiaser, goal.name, target))
+        for file in partial.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)
+
+    replace_directory(goal, whole)
+
+
+def _kind(directory: Path) -> str:
+    """Which kind of export ``directory`` holds; empty where it holds none."""
+    from debias_ssae.export import classifier, module, onnx
+
+    for one in (module, onnx, classifier):
+        try:
+            return read_manifest(directory, one.KIND).kind
+        except InputError:
+            continue
+    return ""
 
 
 def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
-    """Return the SentenceTransformer in ``directory``; ``options`` (device, ...) are its own.
+    """Return the SentenceTransformer or the classifier in ``directory``; ``options`` (device, ...) are its own.
 
     From version 6, ``SentenceTransformer(directory)`` imports classes of other packages only with
-    ``trust_remote_code=True``; this function names the class itself and needs no such leave; a language model
-    with code of its own does. Raises InputError
-    for a directory that holds no export.
+    ``trust_remote_code=True``, and a classifier's directory brings code along; this function names the class itself
+    and needs no such leave; a language model with code of its own does. Raises InputError for a directory that holds
+    no export.
     """
+    from debias_ssae.export import classifier, onnx
+    from debias_ssae.export.module import DebiasedTransformer
+
+    kind = _kind(Path(directory))
+    if kind == classifier.KIND:
+        from debias_ssae.export.modeling_debiased import DebiasedForSequenceClassification
+
+        read_manifest(directory, kind).check()
+        with quiet_loading():
+            return DebiasedForSequenceClassification.from_pretrained(str(directory), **options)
     sentence_transformers: Any = import_module("sentence_transformers")
-    module = import_module("debias_ssae.export.module").DebiasedTransformer.load(
-        str(directory), trust_remote_code=trust_remote_code
-    )
+    if kind == onnx.KIND:
+        module: Any = onnx.OnnxTransformer(directory, options.pop("model_kwargs", None))
+    else:
+        module = DebiasedTransformer.load(str(directory), trust_remote_code=trust_remote_code)
     file = Path(directory) / "config_sentence_transformers.json"
     config = read_json(file) if file.is_file() else {}
     about = {name: config.get(name) for name in ("prompts", "default_prompt_name")}
     return sentence_transformers.SentenceTransformer(modules=[module], **{**about, **options})
 
 
-def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> None:
-    from sentence_transformers import SentenceTransformer
-
+def _write(debiaser: SSAEDebiaser, goal: Path, reference: bool) -> None:
     from debias_ssae.export.module import DebiasedTransformer, reference_of
 
     encoder = debiaser.text_encoder_
@@ -93,31 +184,23 @@ def _write(debiaser: SSAEDebiaser, goal: Path, name: str, reference: bool) -> No
         "trust_remote_code": encoder.trust_remote_code,
         "reference": reference_of(model) if reference else None,
     }
-    eraser = debiaser.output_eraser_
-    if not isinstance(eraser, LinearEraser | None):
-        raise InputError(
-            f"the output eraser is a {type(eraser).__name__} of your own, which cannot be exported"
-        )
-    module = DebiasedTransformer(model, debiaser.edits, settings, output_eraser=eraser, shift=debiaser.shift_)
+    module = DebiasedTransformer(
+        model, debiaser.edits, settings, output_eraser=_linear(debiaser), shift=debiaser.shift_
+    )
+    _save_with_prompt(module, goal, model.prompt, device=str(model.device))
+
+
+def _save_with_prompt(module: Any, goal: Path, prompt: str, **options: Any) -> None:
+    """Write ``module`` as the only one of a SentenceTransformer, which puts ``prompt`` in front of every text."""
+    from sentence_transformers import SentenceTransformer
+
     prompts: dict[str, Any] = {}
-    if model.prompt:
-        prompts = {"prompts": {"document": model.prompt}, "default_prompt_name": "document"}
-    whole = SentenceTransformer(modules=[module], device=str(model.device), **prompts)
-    whole.save(str(goal), create_model_card=False)
-    write_text(goal / "README.md", model_card(debiaser, name))
-    for file in goal.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)
+    if prompt:
+        prompts = {"prompts": {"document": prompt}, "default_prompt_name": "document"}
+    SentenceTransformer(modules=[module], **options, **prompts).save(str(goal), create_model_card=False)
 
 
-def _check(debiaser: SSAEDebiaser, directory: Path) -> None:
-    texts = list(PROBES)
-    wanted = debiaser.transform(texts)
-    encoder = debiaser.text_encoder_
-    options: dict[str, Any] = {
-        "trust_remote_code": encoder.trust_remote_code,
-        "device": str(encoder.language_model.device),
-    }
-    found = load_exported(directory, **options).encode(texts)
+def _check(found: np.ndarray, wanted: np.ndarray) -> None:
     difference = float(np.abs(found - wanted).max())
     if not difference <= TOLERANCE * float(np.abs(wanted).max()):
         raise InputError(

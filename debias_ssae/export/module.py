@@ -1,7 +1,6 @@
 """The module of sentence-transformers that runs a language model with erasers inside it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,13 +8,12 @@ import numpy as np
 import torch
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
-from transformers.utils import logging
 
 from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import MANIFEST, file_record, read_manifest, write_arrays, write_manifest
 from debias_ssae.erase import LatentEraser, LinearEraser
-from debias_ssae.model import LanguageModel, Readout, load_model
+from debias_ssae.model import LanguageModel, Readout, full_precision, load_model, quiet_loading
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, check_texts, make_batch, run_batch, tokenize
 
@@ -58,9 +56,7 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        if not isinstance(value, int) or value < 3:
-            raise InputError(f"max_seq_length={value!r}: give at least 3 tokens, special ones included")
-        self.settings["max_length"] = value
+        self.settings["max_length"] = checked_length(value)
 
     def get_embedding_dimension(self) -> int:
         """Width of the vectors."""
@@ -126,7 +122,7 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
             module: Any = full_precision(
                 self.language_model, trust_remote_code=self.settings["trust_remote_code"]
             ).module
-            with _no_bars():
+            with quiet_loading():
                 module.save_pretrained(goal / MODEL)
             self.language_model.tokenizer.save_pretrained(goal / MODEL)
         ours = [WEIGHTS, *(f"{ERASERS}/{hookpoint}.safetensors" for hookpoint in self.edits)]
@@ -194,6 +190,13 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         return made.half() if half else made
 
 
+def checked_length(value: Any) -> int:
+    """Return a max_seq_length; raises InputError for what is none."""
+    if not isinstance(value, int) or value < 3:
+        raise InputError(f"max_seq_length={value!r}: give at least 3 tokens, special ones included")
+    return value
+
+
 def _option(kwargs: Mapping[str, Any], group: str, name: str) -> Any:
     """The one option of a group that can be followed; raises InputError for others."""
     given = {k: v for k, v in (kwargs.get(group) or {}).items() if k not in _OF_THE_HUB}
@@ -202,25 +205,6 @@ def _option(kwargs: Mapping[str, Any], group: str, name: str) -> Any:
     if given:
         raise InputError(f"{group} holds {', '.join(given)}; an exported debiaser takes {name} alone")
     return value
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def full_precision(model: LanguageModel, *, trust_remote_code: bool = False) -> LanguageModel:
-    """Return the model with the weights it was published with: those in use may be in bfloat16."""
-    if model.dtype == torch.float32:
-        return model
-    options: dict[str, Any] = {"revision": model.revision or None, "trust_remote_code": trust_remote_code}
-    return load_model(model.name, device="cpu", dtype="float32", **options)
 
 
 def reference_of(model: LanguageModel) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError
-from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, first_of, lock_of
+from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, lock_of
+from debias_ssae.model.readout import first_of
 
 Edit = Callable[[Tensor], Tensor]
 """Rows [n, d] of real tokens, float32, to rows of the same shape."""
@@ -272,9 +273,8 @@ def _hooks(
                     hidden = _apply(edits[name], hidden, batch.real, name)
                 if name in hookpoints:
                     batch.states[name] = hidden
-                if (
-                    name == last and not torch.compiler.is_exporting()
-                ):  # a graph leaves out what nothing reads
+                # a graph has no early end, and leaves out by itself what nothing reads
+                if name == last and not torch.compiler.is_exporting():
                     raise _StopForwardError
                 if whole.shape[1] > t:
                     hidden = torch.cat([hidden, whole[:, t:]], dim=1)

@@ -32,7 +32,15 @@ from debias_ssae.core.device import (
     resolve_model_name,
 )
 from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.model.readout import Readout, Stated, as_readout, read_stated, stated_by
+from debias_ssae.model.readout import (
+    Readout,
+    Stated,
+    as_readout,
+    first_of,
+    head_readout,
+    read_stated,
+    stated_by,
+)
 
 _TOLERANCE = 1e-3
 """Most that padding may change a state in the probe, of its norm; kernels differ by 1e-5 in float32."""
@@ -74,6 +82,8 @@ class LanguageModel:
     """What the model's sentence-transformers directory states, where there is one."""
     unstated: str = ""
     """Why that statement cannot be followed; raised where it is asked for."""
+    classifier: Any = None
+    """The whole model with its head, where it is a sequence classifier; float32."""
 
     def check_spans(self) -> None:
         """Raise InputError where the tokenizer does not say which characters a token is: words cannot be found then."""
@@ -87,8 +97,8 @@ class LanguageModel:
         """Return how token states at ``layer`` become a vector.
 
         "auto" is what the model's sentence-transformers directory states of its last layer, special tokens
-        included; elsewhere, and where nothing is stated, the mean over the text's own tokens. Raises InputError
-        for an unknown pooling and for a statement that cannot be followed.
+        included, and of a classifier what its head reads; elsewhere, and where nothing is stated, the mean over the
+        text's own tokens. Raises InputError for an unknown pooling and for a statement that cannot be followed.
         """
         if pooling != "auto":
             return as_readout(pooling)
@@ -210,7 +220,7 @@ def load_model(
     directory states (pooling, prompt, longest sequence) is kept in ``stated``. Raises InputError when there is no
     such model, when weights are missing from its files, and when it cannot be hooked.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
     path = resolve_model_name(name)
     where = pick_device(device)
@@ -228,7 +238,9 @@ def load_model(
             if stated is not None and stated.subfolder:
                 options["subfolder"] = stated.subfolder
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
-            module, found = AutoModel.from_pretrained(
+            names = AutoConfig.from_pretrained(path, **options).architectures or ()
+            with_head = stated is None and any(map(_is_classifier, names))
+            module, found = (AutoModelForSequenceClassification if with_head else AutoModel).from_pretrained(
                 path, dtype=torch.float32, output_loading_info=True, **options
             )
         except Exception as error:  # a foreign loader on files that may hold anything
@@ -242,7 +254,17 @@ def load_model(
     if stated is not None and stated.lower:
         _lower_case(tokenizer)
     about: dict[str, Any] = {"name": name, "revision": revision, "stated": stated, "unstated": unstated}
+    if with_head and base is not module:
+        return _with_head(module.to(where).requires_grad_(False), tokenizer, dtype=precision, **about)
     return _wrap(base.to(where).requires_grad_(False), tokenizer, module.config, dtype=precision, **about)
+
+
+def full_precision(model: LanguageModel, *, trust_remote_code: bool = False) -> LanguageModel:
+    """Return the model with the weights it was published with: those in use may be in bfloat16."""
+    if model.dtype == torch.float32:
+        return model
+    options: dict[str, Any] = {"revision": model.revision or None, "trust_remote_code": trust_remote_code}
+    return load_model(model.name, device="cpu", dtype="float32", **options)
 
 
 @plain_precision()
@@ -256,12 +278,15 @@ def wrap_model(
 ) -> LanguageModel:
     """Make a Hugging Face model in memory hookable.
 
-    A model with a head gives its base model, an encoder-decoder its encoder. Weights are shared with ``module``, and
-    evaluation mode is set; for bfloat16 they are copied. Raises InputError where no list of attention blocks is found.
+    A model with a head gives its base model, an encoder-decoder its encoder; a sequence classifier is kept beside it.
+    Weights are shared with ``module``, and evaluation mode is set; for bfloat16 they are copied. Raises InputError
+    where no list of attention blocks is found.
     """
     config = getattr(module, "config", None)
     if config is None or not hasattr(module, "get_input_embeddings"):
         raise InputError(f"{type(module).__name__} is no transformers model (it has no config)")
+    if _is_classifier(type(module).__name__):
+        return _with_head(module, tokenizer, name=name, dtype=dtype, revision=revision)
     base = _base(module)
     base = copy.deepcopy(base) if dtype == torch.bfloat16 else base
     return _wrap(base, tokenizer, config, name=name, dtype=dtype, revision=revision)
@@ -277,6 +302,22 @@ def wrap_sentence_transformer(model: Any, dtype: torch.dtype = torch.float32) ->
     module = model[0].model if hasattr(model[0], "model") else model[0].auto_model
     wrapped = wrap_model(module, model.tokenizer, dtype=dtype)
     return _state(wrapped, stated)
+
+
+def _is_classifier(name: str) -> bool:
+    return name.endswith("ForSequenceClassification")
+
+
+def _with_head(classifier: Any, tokenizer: Any, *, dtype: torch.dtype, **about: Any) -> LanguageModel:
+    """Wrap the base of a classifier, which is read where its head reads it; an encoder-decoder's head is not kept."""
+    base = _base(classifier)
+    if base is not classifier.base_model:
+        return _wrap(base, tokenizer, classifier.config, dtype=dtype, **about)
+    classifier.eval()
+    about["stated"] = about.get("stated") or Stated(head_readout(classifier))
+    base = copy.deepcopy(base) if dtype == torch.bfloat16 else base
+    made = _wrap(base, tokenizer, classifier.config, dtype=dtype, **about)
+    return replace(made, classifier=classifier)
 
 
 def _wrap(
@@ -418,15 +459,6 @@ def check_hookpoints(names: Sequence[str], valid: Sequence[str]) -> None:
     for name in names:
         if name not in valid:
             raise InputError(f"Unknown hookpoint {name!r}: this model has {', '.join(valid)}")
-
-
-def first_of(output: Any) -> Any:
-    """Return the hidden states in what a module returns."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, tuple | list):
-        return output[0]
-    return output["last_hidden_state"]
 
 
 def _parts(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:

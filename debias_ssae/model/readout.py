@@ -149,7 +149,7 @@ def _pool(states: Tensor, mask: Tensor, mode: str) -> Tensor:
     position = torch.arange(1, states.shape[1] + 1, device=states.device)
     if mode in ("cls", "last"):
         place = mask.int().argmax(1) if mode == "cls" else (mask * position).argmax(1)
-        pooled = states[torch.arange(len(states), device=states.device), place]
+        pooled = states[torch.arange(states.shape[0], device=states.device), place]
     elif mode == "max":
         pooled = states.masked_fill(~mask[:, :, None], -torch.inf).amax(1)
     else:
@@ -158,6 +158,67 @@ def _pool(states: Tensor, mask: Tensor, mode: str) -> Tensor:
         total = total.sqrt() if mode == "mean_sqrt_len_tokens" else total
         pooled = (states * weights[:, :, None]).sum(1) / total.clamp(min=1)
     return pooled.masked_fill(~mask.any(1, keepdim=True), 0.0)
+
+
+def first_of(output: Any) -> Any:
+    """Return the hidden states in what a module returns."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, tuple | list):
+        return output[0]
+    return output["last_hidden_state"]
+
+
+def last_states_module(classifier: Any) -> str:
+    """Return the name of the module of a classifier whose output is the last hidden state, before any pooler."""
+    base, seen = classifier.base_model, []
+    ids = torch.ones(1, 5, dtype=torch.long, device=next(classifier.parameters()).device)
+    handles = [
+        module.register_forward_hook(lambda _, __, output, name=name: seen.append((name, output)))
+        for name, module in classifier.named_modules()
+        if name and module is not classifier
+    ]
+    try:
+        with torch.no_grad():
+            last = first_of(base(input_ids=ids))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, output in seen:  # in the order in which they ended: the innermost comes first
+        found = output[0] if isinstance(output, tuple | list) and output else output
+        if isinstance(found, Tensor) and found.shape == last.shape and torch.equal(found, last):
+            return name
+    raise InputError(f"no part of {type(classifier).__name__} gives its last hidden state")
+
+
+def head_readout(classifier: Any) -> Readout:
+    """Return which tokens' last states the head of a classifier reads, special ones included, as seen by gradients.
+
+    The first token is "cls", the last "last"; anything else is taken for the mean.
+    """
+    ids = torch.arange(5, 12, device=next(classifier.parameters()).device)[None]
+    read: list[Tensor] = []
+
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        states = first_of(output).detach().requires_grad_()
+        read.append(states)
+        if isinstance(output, Tensor):
+            return states
+        if isinstance(output, tuple | list):
+            return type(output)([states, *output[1:]])
+        output["last_hidden_state"] = states
+        return output
+
+    handle = classifier.get_submodule(last_states_module(classifier)).register_forward_hook(hook)
+    try:
+        with torch.enable_grad():
+            logits = classifier(input_ids=ids).logits
+            (gradient,) = torch.autograd.grad(logits.square().sum(), read[0])
+    finally:
+        handle.remove()
+    used = gradient[0].abs().amax(1).nonzero().flatten().tolist()
+    modes = {(0,): "cls", (ids.shape[1] - 1,): "last"}
+    return Readout((modes.get(tuple(used), "mean"),), special=True)
 
 
 def read_stated(path: str, revision: str | None = None, *, local: bool = False) -> Stated | None:

@@ -1,0 +1,229 @@
+"""A debiaser as one ONNX graph: token ids to debiased vectors, with the erasers inside; and the module that runs it."""
+
+import copy
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sentence_transformers.base.modules import InputModule
+from torch import Tensor, nn
+
+from debias_ssae.core.errors import InputError, MissingExtraError, one_line
+from debias_ssae.core.io import MANIFEST, file_record, read_manifest, write_manifest
+from debias_ssae.erase import LatentEraser, LinearEraser
+from debias_ssae.export.module import checked_length
+from debias_ssae.model import LanguageModel, Readout
+from debias_ssae.model.embedding import pool
+from debias_ssae.model.forward import Batch, check_texts, run_batch
+
+KIND = "debias-ssae onnx 1"
+GRAPH, TOKENIZER = "onnx/model.onnx", "tokenizer"
+OPSET = 18
+MOST_BYTES = 1_900_000_000
+"""Weights above it lie in a file beside the graph; one file holds at most two gigabytes."""
+
+
+class DebiasedGraph(nn.Module):
+    """``input_ids`` and ``attention_mask`` [b, t], padded on the right, to debiased vectors [b, d]."""
+
+    special: Tensor
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        edits: Mapping[str, LatentEraser],
+        layer: str,
+        readout: Readout,
+        output_eraser: LinearEraser | None,
+        shift: np.ndarray | None,
+    ) -> None:
+        super().__init__()
+        self.language_model, self.edits, self.layer, self.readout = model, dict(edits), layer, readout
+        self.module = model.module
+        self.saes = nn.ModuleList([eraser.sae for eraser in edits.values()])
+        tokenizer = model.tokenizer
+        special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+        self.register_buffer("special", torch.tensor(special, dtype=torch.long))
+        prompt = tokenizer([model.prompt])["input_ids"][0] if model.prompt else []
+        self.n_prompt = len(prompt) - bool(prompt and prompt[-1] in special)
+        erased = (
+            [] if output_eraser is None else [output_eraser.read, output_eraser.write, output_eraser.center]
+        )
+        self.output = [torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in erased]
+        self.shift = None if shift is None else torch.from_numpy(np.asarray(shift))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the vectors of the texts' tokens, as :meth:`SSAEDebiaser.transform` does."""
+        real = attention_mask.bool()
+        if len(self.special):
+            real = real & (input_ids[:, :, None] != self.special).all(-1)
+        if self.n_prompt:
+            real = real & (torch.arange(input_ids.shape[1]) >= self.n_prompt)
+        batch = Batch(np.arange(1), input_ids, attention_mask, real)
+        run_batch(self.language_model, batch, [self.layer], self.edits)
+        x = pool(batch, self.layer, self.readout)
+        if self.output:
+            read, write, center = self.output
+            x = (x - (x - center) @ read.T @ write).float()
+        return x if self.shift is None else (x + self.shift).float()
+
+
+def needed(name: str) -> Any:
+    """Import a package of the extra ``onnx``; raises MissingExtraError without it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(name, "onnx") from error
+
+
+def write_graph(graph: DebiasedGraph, file: Path) -> None:
+    """Write ``graph`` as ONNX, for any number of texts and tokens.
+
+    Raises InputError for a model that torch cannot export, and MissingExtraError without the extra ``onnx``.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        needed(name)
+    ids = torch.ones(2, 7, dtype=torch.long)
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    size = sum(p.numel() * p.element_size() for p in graph.parameters())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of exporters about themselves
+        graph.eval()(ids, torch.ones_like(ids))  # what is computed once is computed now
+        try:
+            torch.onnx.export(
+                graph,
+                (ids, torch.ones_like(ids)),
+                str(file),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["sentence_embedding"],
+                dynamic_shapes=(dynamic, dynamic),
+                opset_version=OPSET,
+                external_data=size > MOST_BYTES,
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            told, name = one_line(error.__cause__ or error), graph.language_model.name
+            raise InputError(f"torch {torch.__version__} cannot write {name} as ONNX: {told}") from error
+
+
+class OnnxTransformer(InputModule):  # type: ignore[misc]
+    """The graph of an exported directory as the only module of a SentenceTransformer, run by onnxruntime."""
+
+    save_in_root = True
+
+    def __init__(self, directory: str | Path, options: Mapping[str, Any] | None = None) -> None:
+        """Open what :func:`write_onnx` wrote; raises InputError where it is damaged.
+
+        ``options`` are ``provider`` (of onnxruntime), ``session_options``, and ``file_name``, a graph of your own
+        beside the exported one, such as a quantised one.
+        """
+        super().__init__()
+        known = {"provider", "session_options", "file_name", "export"}
+        if strange := sorted(set(options or {}) - known):
+            raise InputError(f"model_kwargs holds {', '.join(strange)}; expected some of {', '.join(known)}")
+        self.directory, self.options = Path(directory), dict(options or {})
+        self._open()
+
+    def _open(self) -> None:
+        from transformers import AutoTokenizer
+
+        runtime = needed("onnxruntime")
+        manifest = read_manifest(self.directory, KIND).check()
+        self.settings = dict(manifest.about)
+        self.max_length: int = self.settings["max_length"]
+        self.tokenizer = AutoTokenizer.from_pretrained(self.directory / TOKENIZER, local_files_only=True)
+        name = self.options.get("file_name")
+        graph = self.directory / (GRAPH if name is None else f"onnx/{Path(name).name}")
+        self.session = runtime.InferenceSession(
+            str(graph),
+            self.options.get("session_options"),
+            providers=[self.options.get("provider", "CPUExecutionProvider")],
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # other processes open a session of their own
+        return {k: v for k, v in self.__dict__.items() if k != "session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        length = self.max_length
+        self._open()
+        self.max_length = length
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens a text, special ones included; what is longer is cut."""
+        return min(self.max_length, int(self.settings["longest"]))
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self.max_length = checked_length(value)
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the vectors."""
+        return int(self.settings["width"])
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Tokenise texts: input_ids, attention_mask [b, t]. Raises InputError for anything else."""
+        texts = [(prompt or "") + text for text in check_texts(inputs)]
+        cut: dict[str, Any] = {"truncation": True, "max_length": self.max_seq_length}
+        tokenizer: Any = self.tokenizer
+        tokens = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt", **cut)
+        return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Add sentence_embedding [b, d]."""
+        given = {name: features[name].cpu().numpy() for name in ("input_ids", "attention_mask")}
+        vectors = self.session.run(["sentence_embedding"], given)[0]
+        return {**features, "sentence_embedding": torch.from_numpy(vectors)}
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Copy the directory's graph, tokenizer and manifest."""
+        if Path(output_path).resolve() == self.directory.resolve():
+            return
+        for name in (*read_manifest(self.directory, KIND).files, MANIFEST):
+            (Path(output_path) / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.directory / name, Path(output_path) / name)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
+        """Read an exported directory, from disk or the hub. Raises InputError when it is damaged."""
+        from_hub = ("token", "cache_folder", "revision", "local_files_only")
+        found = cls.load_dir_path(
+            model_name_or_path, subfolder, **{k: kwargs[k] for k in from_hub if k in kwargs}
+        )
+        made = cls(found or model_name_or_path, kwargs.get("model_kwargs"))
+        length = (kwargs.get("processor_kwargs") or {}).get("model_max_length")
+        if length is not None:
+            made.max_seq_length = length
+        return made
+
+
+def write_onnx(graph: DebiasedGraph, goal: Path, max_length: int) -> OnnxTransformer:
+    """Write graph, tokenizer and manifest into ``goal``, and return the module that runs them."""
+    model = graph.language_model
+    write_graph(graph, goal / GRAPH)
+    tokenizer = copy.deepcopy(model.tokenizer)
+    if tokenizer.pad_token is None:  # the mask says what is padding
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.save_pretrained(goal / TOKENIZER)
+    about = {
+        "max_length": max_length,
+        "longest": model.max_length,
+        "width": graph.readout.width(model.d_model),
+        "prompt": model.prompt,
+    }
+    names = sorted(p for part in ("onnx", TOKENIZER) for p in (goal / part).rglob("*") if p.is_file())
+    write_manifest(goal, KIND, about, {p.relative_to(goal).as_posix(): file_record(p) for p in names})
+    return OnnxTransformer(goal)
