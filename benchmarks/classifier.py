@@ -29,17 +29,18 @@ import transformers as tf
 from eraser_cost import processor
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.core.config import PRESETS
 from debias_ssae.core.device import resolve_model_name
 from debias_ssae.export import export_classifier
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.concept import Concept
 
 CLASSES = ("nurse", "surgeon")
-CELLS = [(profession, gender) for profession in CLASSES for gender in ("female", "male")]
-CONFOUNDED = [("nurse", "female"), ("surgeon", "male")]
+CELLS = [(profession, gender) for profession in CLASSES for gender in ("F", "M")]
+CONFOUNDED = [("nurse", "F"), ("surgeon", "M")]
 SHARE = 0.8
 LENGTH = 64
+CONFIG = {"d_sae": 2048, "k": 8, "general": {"n_steps": 200}, "special": {"n_steps": 100}}
+"""Smaller than the defaults, so that three seeds take less than ten CPU-minutes."""
 
 
 def drawn(table: pd.DataFrame, cells: Sequence[tuple[str, str]], n: int, seed: int) -> pd.DataFrame:
@@ -106,7 +107,7 @@ def one_seed(table: pd.DataFrame, seed: int, arguments: argparse.Namespace) -> d
     found: dict[str, Any] = {"seed": seed, "erm": accuracies(erm, tokenizer, test)}
     found["oracle"] = accuracies(oracle, tokenizer, test)
     encoder = ActivationEncoder.from_model(erm, tokenizer, max_length=LENGTH, dtype="float32")
-    debiaser = SSAEDebiaser(encoder, attribute="gender", config=arguments.config, random_state=seed)
+    debiaser = SSAEDebiaser(encoder, attribute="gender", config=CONFIG, random_state=seed, cache_dir=None)
     debiaser.fit(train.text.tolist(), train.profession.to_numpy(), exclude=test.text.tolist())
     with tempfile.TemporaryDirectory() as folder:
         export_classifier(debiaser, Path(folder) / "debiased")
@@ -132,39 +133,44 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--model", default=resolve_model_name("minilm"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--n-train", type=int, default=400)
-    parser.add_argument("--n-test", type=int, default=400)
+    parser.add_argument("--n-train", type=int, default=320)
+    parser.add_argument("--n-test", type=int, default=320)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "classifier.json")
     arguments = parser.parse_args()
-    arguments.config = PRESETS["fast"]
     torch.set_num_threads(1)
     tf.logging.set_verbosity_error()
     tf.logging.disable_progress_bar()
     table = pd.read_parquet(arguments.data).drop_duplicates("text").reset_index(drop=True)
-    runs = []
+    runs: list[dict[str, Any]] = []
     for seed in range(arguments.seeds):
         runs.append(one_seed(table, seed, arguments))
         print(json.dumps(runs[-1], indent=1), flush=True)
+        results = summed(runs, arguments)
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps({k: v for k, v in results.items() if k != "runs"}, indent=1))
+    if results["gap_closed"]["debiased"] < SHARE:
+        raise SystemExit(f"missed: {results['gap_closed']['debiased']:.2f} of the gap, expected {SHARE}")
+
+
+def summed(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the seeds that have run say together."""
     methods = ("erm", "debiased", "scrub", "oracle")
     worst = {name: float(np.mean([run[name]["worst"] for run in runs])) for name in methods}
     closed = {
         name: (worst[name] - worst["erm"]) / (worst["oracle"] - worst["erm"])
         for name in ("debiased", "scrub")
     }
-    results = {
+    return {
         "machine": {"processor": processor(), "python": platform.python_version(), "threads": 1},
         "n_train": arguments.n_train,
         "n_test": arguments.n_test,
         "max_length": LENGTH,
+        "config": CONFIG,
         "worst_group": worst,
         "gap_closed": closed,
         "bars": {"gap_closed": SHARE},
         "runs": runs,
     }
-    print(json.dumps({k: v for k, v in results.items() if k != "runs"}, indent=1))
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    if closed["debiased"] < SHARE:
-        raise SystemExit(f"missed: {closed['debiased']:.2f} of the gap, expected {SHARE}")
 
 
 if __name__ == "__main__":
