@@ -1,8 +1,7 @@
 """What each stage of ``fit`` costs, and what it reaches. Adds a record to benchmarks/results/fit_profile.json.
 
-    python benchmarks/fit_profile.py run --data DIR --name after --seeds 3
-    PYTHONPATH=other_checkout python benchmarks/fit_profile.py run --data DIR --name before --seeds 3
-    python benchmarks/fit_profile.py table
+    python benchmarks/fit_profile.py --data DIR --name after --seeds 0 1 2
+    PYTHONPATH=other_checkout python benchmarks/fit_profile.py --data DIR --name before --seeds 0 1 2
 
 ``SSAEDebiaser("minilm", corpus=5,000 texts).fit(1,500 biographies, y, sensitive_features=)`` on one thread, without a
 cache. Stages are CPU-seconds, each less what it calls of the others. Of the biographies that are neither those nor test
@@ -94,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     stages = Stages()
     watch_all(stages)
     made = []
-    for seed in range(arguments.seeds):
+    for seed in arguments.seeds:
         some = bios.sample(frac=1, random_state=seed)
         train, apart = some.iloc[:N_TEXTS], some.iloc[N_TEXTS:].groupby(["profession", "gender"]).head(N_CELL)
         texts, y, z = (train[name].tolist() for name in ("text", "profession", "gender"))
@@ -107,7 +106,11 @@ def run(arguments: argparse.Namespace) -> None:
         debiaser.fit(texts, y, sensitive_features=z)
         seconds = time.process_time() - started
         stages.stop()
-        found = {"seconds": seconds, "stages": {k: round(v, 2) for k, v in stages.seconds.items()}}
+        found = {
+            "seed": seed,
+            "seconds": seconds,
+            "stages": {k: round(v, 2) for k, v in stages.seconds.items()},
+        }
         one = next(iter(debiaser.interventions_.values()))
         found["n_removed"] = len(one.selection.ids)
         found["picked"] = (debiaser.report_.get("choice") or {}).get(
@@ -119,8 +122,16 @@ def run(arguments: argparse.Namespace) -> None:
         made.append((one.sae.W_dec.detach(), one.selection.ids))
         print(arguments.name, seed, json.dumps(found), flush=True)
         record["recurrence"] = recurrences(made)
-        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(kept | {arguments.name: record}, indent=1) + "\n")
+        keep(arguments.name, record)
+
+
+def keep(name: str, record: dict[str, Any]) -> None:
+    """Add a record to the results; seeds of it that were measured before stay."""
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    new = {one["seed"] for one in record["fits"]}
+    earlier = [one for one in kept.get(name, {}).get("fits", []) if one["seed"] not in new]
+    fits = sorted([*earlier, *record["fits"]], key=lambda one: one["seed"])
+    RESULTS.write_text(json.dumps(kept | {name: record | {"fits": fits}}, indent=1) + "\n")
 
 
 def worst_groups(debiaser: Any, train: pd.DataFrame, apart: pd.DataFrame) -> dict[str, float]:
@@ -152,42 +163,17 @@ def recurrences(made: list[tuple[Any, np.ndarray]]) -> list[float]:
     ]
 
 
-def table() -> None:
-    """Print the records as Markdown: means over seeds."""
-    records = json.loads(RESULTS.read_text())
-    rows: dict[str, dict[str, str]] = {}
-    for name, record in records.items():
-        fits = record["fits"]
-        for stage in {stage for one in fits for stage in one["stages"]}:
-            rows.setdefault(stage, {})[name] = f"{np.mean([one['stages'].get(stage, 0) for one in fits]):.1f}"
-        rows.setdefault("whole fit", {})[name] = f"{np.mean([one['seconds'] for one in fits]):.1f}"
-        for key in ("worst_group_retrained", "worst_group_frozen"):
-            rows.setdefault(key.replace("_", " "), {})[name] = ", ".join(f"{one[key]:.3f}" for one in fits)
-        rows.setdefault("latents removed", {})[name] = ", ".join(str(one["n_removed"]) for one in fits)
-        fvu = ", ".join(f"{one['special']['fvu']:.3f}" for one in fits)
-        rows.setdefault("FVU at the end of training", {})[name] = fvu
-        if record.get("recurrence"):
-            rows.setdefault("recurrence", {})[name] = f"{np.mean(record['recurrence']):.2f}"
-    print("| |", " | ".join(records), "|")
-    print("|---" * (1 + len(records)) + "|")
-    for row, cells in rows.items():
-        print(f"| {row} |", " | ".join(cells.get(name, "") for name in records), "|")
-
-
 def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("run")
-    command.add_argument("--data", required=True, help="folder of the data sets")
-    command.add_argument("--name", required=True, help="of the record")
-    command.add_argument("--seeds", type=int, default=3)
-    command.add_argument("--set", default="{}", help="settings of DebiasConfig, as JSON")
-    commands.add_parser("table")
+    parser.add_argument("--data", required=True, help="folder of the data sets")
+    parser.add_argument("--name", required=True, help="of the record")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", default="{}", help="settings of DebiasConfig, as JSON")
     arguments = parser.parse_args()
-    run(arguments) if arguments.command == "run" else table()
+    run(arguments)
 
 
 if __name__ == "__main__":

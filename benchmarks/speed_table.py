@@ -44,13 +44,39 @@ def eraser() -> str:
     return "\n".join(lines)
 
 
+def fitting() -> str:
+    """CPU-seconds of the stages of one fit, and what it reaches, by version; means over seeds."""
+    records = {name: record["fits"] for name, record in read("fit_profile").items()}
+    stages = dict.fromkeys(stage for fits in records.values() for one in fits for stage in one["stages"])
+    rows = {
+        stage: [[one["stages"].get(stage, 0.0) for one in fits] for fits in records.values()]
+        for stage in stages
+    }
+    rows = {stage: rows[stage] for stage in sorted(rows, key=lambda stage: -sum(rows[stage][0]))}
+    rows["the whole of it"] = [[one["seconds"] for one in fits] for fits in records.values()]
+    lines = [f"| CPU-seconds | {' | '.join(records)} |", "|---" * (1 + len(records)) + "|"]
+    lines += [
+        f"| {row} | {' | '.join(f'{sum(c) / len(c):.1f}' for c in cells)} |" for row, cells in rows.items()
+    ]
+    shown = {
+        "worst group, retrained head": lambda one: f"{one['worst_group_retrained']:.3f}",
+        "worst group, frozen head": lambda one: f"{one['worst_group_frozen']:.3f}",
+        "FVU where training ended": lambda one: f"{one['special']['fvu']:.3f}",
+        "latents removed": lambda one: str(one["n_removed"]),
+    }
+    for row, cell in shown.items():
+        cells = [", ".join(map(cell, fits)) for fits in records.values()]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def filled(page: str) -> str:
     """Return ``page`` with each table between its two marks made anew."""
-    for make in (training, harvesting, eraser):
+    for make in (fitting, training, harvesting, eraser):
         name = make.__name__
         begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
         before, _, rest = page.partition(begin)
