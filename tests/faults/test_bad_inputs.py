@@ -349,9 +349,11 @@ def page() -> str:
     lines = [
         "# Bad inputs",
         "",
-        "Whatever is wrong with an input is said in one line that names what came, what was expected and the cure: in",
-        "Python as an `InputError` (a `ValueError`), on the command line after `Error:` with exit code 2. Nothing is",
-        "written then. These are tried by `tests/faults/test_bad_inputs.py`, which also writes this page.",
+        "For those who were refused an input, and for those who want to know what is refused.",
+        "",
+        "An input that cannot be used raises an `InputError` (a `ValueError`) in Python. On the command line it prints one",
+        "line after `Error:`, ends with exit code 2, and nothing is written. The line names what came, what was expected and",
+        "the cure. `tests/faults/test_bad_inputs.py` tries every case of this page, and writes the page.",
     ]
     for section, rows in TABLE.items():
         lines += ["", f"## {section}", "", "| what came | what is expected | the cure |", "|---|---|---|"]
