@@ -26,7 +26,8 @@ def debiased_classifier(debiaser: SSAEDebiaser) -> "DebiasedForSequenceClassific
     is the same for a head that reads one token or a mean.
 
     Raises InputError where the encoder is no classifier (``AutoModelForSequenceClassification``, by its directory or
-    in memory), for a debiaser of another layer than the last one, and for SAEs whose latents compete (topk).
+    in memory), for a debiaser of another layer or pooling than the head reads, and for SAEs whose latents compete
+    (topk).
     """
     from debias_ssae.export.modeling_debiased import DebiasedConfig, DebiasedForSequenceClassification
 
@@ -40,6 +41,11 @@ def debiased_classifier(debiaser: SSAEDebiaser) -> "DebiasedForSequenceClassific
     if encoder.layer != "final":
         raise InputError(f"the debiaser returns layer {encoder.layer!r}, but the head reads the last one")
     output = debiaser.output_eraser_
+    if encoder.readout.key != model.readout().key:
+        raise InputError(
+            f"the debiaser pools {encoder.pooling!r}, which is not what the head of {model.name} reads; fit it with "
+            "pooling='auto'"
+        )
     if not isinstance(output, LinearEraser | None):
         raise InputError(
             f"the output eraser is a {type(output).__name__} of your own, which cannot be exported"

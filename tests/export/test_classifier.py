@@ -1,6 +1,7 @@
 """A fine-tuned classifier keeps its own head, which reads debiased states; its directory needs transformers only."""
 
 import ast
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,10 @@ def test_nothing_removed_is_the_plain_classifier(
 def test_what_is_refused(both: tuple[Path, SSAEDebiaser, Path], fitted: SSAEDebiaser, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no head of its own"):
         export_classifier(fitted, tmp_path / "out")
+    other = copy.copy(both[1])
+    other.encoder_ = both[1].text_encoder_.copy().set_params(pooling="mean")
+    with pytest.raises(InputError, match="pools 'mean', which is not what the head"):
+        debiased_classifier(other)
     weights = both[2] / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + b"!")
