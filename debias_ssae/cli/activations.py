@@ -30,7 +30,7 @@ def activations() -> None:
 @click.option(
     "--max-length", type=click.IntRange(min=3), help="Tokens a sequence; default: the model's limit."
 )
-@click.option("--window", is_flag=True, help="Let a text beyond the limit go on in further sequences.")
+@click.option("--window", is_flag=True, help="Split a text beyond the limit into several sequences.")
 @click.option("--dtype", default="auto", show_default=True, help="Precision of the model's matrix products.")
 @click.option("--store-dtype", default="auto", show_default=True, help="float32, float16 or bfloat16.")
 @click.option(
@@ -45,10 +45,10 @@ def activations() -> None:
 @click.option("--trust-remote-code", is_flag=True, help="Run code from the model's repository.")
 @shared("device", "quiet")
 def harvest(corpus: str, out: Path, **options: Any) -> None:
-    """Harvest a corpus; run again to go on after an interruption, or under torchrun to share the work.
+    """Harvest a corpus; run again to continue after an interruption, or under torchrun to share the work.
 
-    Of a single file every process reads all and the store is the same for any number of processes; of many
-    files or a hub data set each process reads its own share only.
+    Every process reads all of a single file, and the store is then the same for any number of processes. Of many
+    files, or of a hub data set, each process reads only its share.
     """
     from debias_ssae.core.shards import process_share
     from debias_ssae.model import load_model

@@ -44,27 +44,37 @@ _FILE = click.Path(dir_okay=False)
     "--professions",
     help="Targets to keep, or all.  [default: professor,nurse from the hub; athlete,politician of wiki-bios]",
 )
-@click.option("--attribute-data", type=_FILE, help="Texts with the attribute and no target: labelled_gap.")
+@click.option(
+    "--attribute-data",
+    type=_FILE,
+    help="Texts with the attribute and no target, for the regime labelled_gap.",
+)
 @click.option("--corpus", type=_FILE, help="Pool for retrieval and the general SAE.")
 @click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for results.")
 @click.option("--seeds", type=int, help="Number of seeds.  [default: 5]")
 @click.option("--jobs", type=int, help="Processes, one thread each; -1: one a core.")
 @click.option("--methods", help="all, main (README's table), or names with commas.")
-@click.option("--setting", type=click.Choice(["confounded", "natural"]), help="Who trains the head.")
-@click.option("--regime", multiple=True, help="Several, or with commas: labelled, concept, ...")
+@click.option(
+    "--setting",
+    type=click.Choice(["confounded", "natural"]),
+    help="The head learns from each class's majority cell, or from a plain sample.",
+)
+@click.option("--regime", multiple=True, help="Regimes: labelled, concept, ...; repeatable, or with commas.")
 @click.option("--concept", help="Shipped concept, file, or none.  [default: gender]")
 @click.option("--encoder", help="Hugging Face model.  [default: minilm]")
 @click.option("--n-test", type=int, help="Test texts of a cell.  [default: 120]")
 @click.option("--n-attribute", type=int, help="Texts of a cell in the group-annotated set.  [default: 120]")
 @click.option("--max-head", type=int, help="Texts of a cell that train the head, at most.  [default: 2000]")
-@click.option("--quick", is_flag=True, help="A look in minutes: few texts and seeds, small SAE; marked so.")
+@click.option(
+    "--quick", is_flag=True, help="A look in minutes (few texts and seeds, a small SAE), marked as such."
+)
 @shared("cache", "config", "sets", "device", "seed", "quiet")
 def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     """Compare methods on Bias in Bios, wiki-bios, reviews, or on your own table.
 
-    Writes results.json, predictions.parquet, table.md, config.yaml and report.html. A run that was cut off goes on
-    where it was when the same command is given again: what is finished is kept in the cache (by default OUT/cache).
+    Writes results.json, predictions.parquet, table.md, config.yaml and report.html. A run that was cut off continues
+    when the same command is given again: what is finished is kept in the cache (by default OUT/cache).
     The settings of --config and --set are those of BenchmarkConfig; --seed is the first of --seeds.
     """
     from debias_ssae.benchmark import run_benchmark

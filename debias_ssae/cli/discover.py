@@ -25,8 +25,10 @@ SHOWN = 10
     "--model", type=click.Path(dir_okay=False), help="Your classifier of the representations, as .skops."
 )
 @shared("corpus", "corpus_text", "encoder", "hookpoint", "layer", "pooling")
-@click.option("--sae", type=click.Path(), help="A sparse autoencoder of the hookpoint, taken as it is.")
-@click.option("--other-sae", type=click.Path(), help="One of another training: shows which latents recur.")
+@click.option("--sae", type=click.Path(), help="A sparse autoencoder of the hookpoint, used as it is.")
+@click.option(
+    "--other-sae", type=click.Path(), help="An SAE of another training, to show which latents recur."
+)
 @click.option(
     "--class-words",
     multiple=True,
@@ -34,7 +36,7 @@ SHOWN = 10
     help="A description of a class, for a hint. Repeatable.",
 )
 @click.option(
-    "--choices", type=click.Path(dir_okay=False), help="What earlier rounds ticked: starts the next round."
+    "--choices", type=click.Path(dir_okay=False), help="Choices of earlier rounds; starts the next round."
 )
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False), help="Directory of the page and the choices."
@@ -44,8 +46,8 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
     """Show what a classifier's decision rests on.
 
     Writes OUT/shortcuts.html, a page of cards to tick, and OUT/choices.yaml with the SAE beside it, for
-    debias-ssae fit --attribute. The classifier is trained on --target, or given by --model or --prediction. With
-    --cache a run that was stopped goes on where it was.
+    debias-ssae fit --attribute. The classifier is trained on --target, or given by --model or --prediction. A run that
+    was stopped finds its SAE in the cache when it is started again.
     """
     from debias_ssae.review import discover as run
     from debias_ssae.selection.choices import Choices

@@ -33,7 +33,7 @@ _TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
 @click.option("--annotated-text", default="text", show_default=True, help="Column of texts in --annotated.")
 @click.option("--annotated-sensitive", help="Column of the attribute in --annotated.")
 @click.option("--annotated-target", help="Column of the target in --annotated, if it has one.")
-@click.option("--exclude", type=_FILE, help="Texts that must not be learnt from, such as the test set.")
+@click.option("--exclude", type=_FILE, help="Texts that nothing may be learnt from, such as the test set.")
 @click.option("--exclude-text", default="text", show_default=True, help="Column of texts in --exclude.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the model.")
 @click.option("--overwrite", is_flag=True, help="Replace a debiaser that --out holds.")
@@ -45,14 +45,28 @@ _TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
     help="How many latents at most; auto: as few as suffice.",
 )
 @click.option(
-    "--alpha", default=1.0, show_default=True, type=click.FloatRange(0), help="Share of them that is removed."
+    "--alpha",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Share of the latents' contribution that is removed.",
 )
 @click.option(
     "--output-eraser",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "none", "counterfactual", "mean_difference", "leace", "displacement"]),
-    help="Linear eraser of the output, after the edit; auto goes by what is known of the attribute.",
+    type=click.Choice(
+        [
+            "auto",
+            "none",
+            "counterfactual",
+            "counterfactual_subspace",
+            "mean_difference",
+            "leace",
+            "displacement",
+        ]
+    ),
+    help="Linear eraser of the output, after the edit; auto picks one, or that eraser alone, by cross-validation.",
 )
 @click.option("--sae", type=click.Path(), help="A general SAE to fine-tune.")
 @shared("preset", "cache", "config", "sets", "device", "seed", "quiet")
@@ -190,23 +204,23 @@ def _choices(name: str) -> Any:
     default="parquet",
     show_default=True,
     type=click.Choice(["parquet", "csv", "npy"]),
-    help="Kind of file of a folder's shards.",
+    help="File format of the shards in a folder.",
 )
 @click.option(
     "--rows-per-shard",
     default=ROWS_PER_SHARD,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Texts a shard: what is in memory at a time.",
+    help="Texts in a shard, which are in memory together.",
 )
 @click.option("--trust-remote-code", is_flag=True, help="Run the language model's own code, if it has any.")
 @shared("cache", "device", "quiet")
 def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], **options: Any) -> None:
     """Write the debiased representations of a table of texts.
 
-    Only the text column is read, and those of --id: the attribute is never needed. One row a text, in the
-    table's order, one column a dimension. With a folder as --out memory stays flat: run again to go on after an
-    interruption, or under torchrun to share the work.
+    Only the text column and those of --id are read: the attribute is never needed. The output has a row for each
+    text, in the table's order, and a column for each dimension. If --out is a folder, memory use does not grow with
+    the number of texts. Run the command again to continue after an interruption, or under torchrun to share the work.
     """
     goal, loading = Path(out), {name: options[name] for name in ("device", "trust_remote_code")}
     whole = goal.suffix in (".parquet", ".csv") and not goal.is_dir()

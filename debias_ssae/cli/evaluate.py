@@ -29,7 +29,7 @@ _TABLE = "Table: csv, jsonl or parquet."
     "--sensitive", required=True, multiple=True, help="Column of an attribute in --data; repeatable."
 )
 @click.option(
-    "--encoder", default="minilm", show_default=True, help="Encoder of plain where no MODEL stands beside it."
+    "--encoder", default="minilm", show_default=True, help="Encoder of plain if no MODEL is given with it."
 )
 @click.option(
     "--out",

@@ -15,14 +15,14 @@ from debias_ssae.core.errors import InputError
     default="sentence-transformers",
     show_default=True,
     type=click.Choice(["sentence-transformers", "onnx", "transformers"]),
-    help="The library that is to load it; transformers: a fine-tuned classifier, with its own head.",
+    help="The library that is to load it; transformers: a fine-tuned classifier with its own head.",
 )
 @click.option("--reference", is_flag=True, help="Name the language model instead of copying its weights.")
 def export(model: str, out: str, target: str, reference: bool) -> None:
     """Write the debiaser MODEL as a directory OUT for another library.
 
-    Its vectors are those of transform. OUT holds the erasers, not the SAE, and a model card. onnx: one graph for
-    onnxruntime, erasers inside.
+    Its vectors are those of transform. OUT holds the erasers, not the SAE, and a model card. With --to onnx it holds
+    one graph for onnxruntime, which contains the erasers.
     """
     check_model(model)
     check_parent(out, "OUT")

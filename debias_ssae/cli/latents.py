@@ -17,11 +17,13 @@ from debias_ssae.core.errors import InputError
     "--data", type=click.Path(dir_okay=False), help="Table of texts: csv, csv.gz, jsonl or parquet."
 )
 @shared("text")
-@click.option("--target", help="Column of the target: shows how often each card fires in each class.")
-@click.option("--sensitive", help="Column of the attribute, where the output eraser was fitted on labels.")
+@click.option("--target", help="Column of the target, to show how often each card fires in each class.")
+@click.option(
+    "--sensitive", help="Column of the attribute; needed if the output eraser was fitted on labels."
+)
 @click.option("--n", "n_more", default=40, show_default=True, help="Candidates beyond the removed latents.")
 @click.option("--max-texts", default=2000, show_default=True, help="Texts to read, at most; drawn at random.")
-@click.option("--choices", type=click.Path(dir_okay=False), help="Edited choices: write the model anew.")
+@click.option("--choices", type=click.Path(dir_okay=False), help="Edited choices, to write a new model.")
 @click.option(
     "--out",
     required=True,
@@ -31,9 +33,9 @@ from debias_ssae.core.errors import InputError
 def latents(model: str, out: str, choices: str | None, **options: Any) -> None:
     """Show what each latent of MODEL does, or apply choices.
 
-    Without --choices: writes a page with a card for each removed latent, ticked, and for the next candidates, and
-    a file of choices beside it (.yaml), whose ticks can be changed on the page or by hand. With --choices: writes the
-    model that removes what is ticked, without training; --data are then the training texts.
+    Without --choices it writes a page with a card for each removed latent, ticked, and for the next candidates. A
+    file of choices (.yaml) is written beside it; its ticks can be changed on the page or by hand. With --choices it
+    writes the model that removes what is ticked, without training; --data must then name the training texts.
     """
     check_model(model)
     from debias_ssae.debiaser import SSAEDebiaser

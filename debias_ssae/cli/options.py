@@ -12,7 +12,7 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         default="default",
         show_default=True,
         type=click.Choice(["fast", "default", "thorough"]),
-        help="fast: a smaller SAE in a third of the time; thorough: trained three times as long, in discover twice.",
+        help="fast: fewer texts and training steps; thorough: many times the steps, and in discover a second training.",
     ),
     "device": click.option(
         "--device", default="auto", show_default=True, help="Where models run: auto, cpu, cuda, cuda:1, ..."
@@ -32,12 +32,13 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         default=0,
         show_default=True,
         type=click.IntRange(0, 2**32 - 1),
-        help="Of everything random.",
+        help="Seed of everything random.",
     ),
     "cache": click.option(
         "--cache",
         type=click.Path(file_okay=False),
-        help="Keeps embeddings and SAEs between runs; fit and discover have one by default (debias-ssae cache).",
+        help="Directory of embeddings and SAEs kept between runs; fit and discover have one by default "
+        "(debias-ssae cache info).",
     ),
     "quiet": click.option("--quiet", is_flag=True, help="No progress bars."),
     "text": click.option("--text", default="text", show_default=True, help="Column of texts."),
@@ -52,7 +53,7 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         "--hookpoint",
         default="embeddings",
         show_default=True,
-        help="Where the model is read and edited: embeddings, blocks.N, final; several with commas.",
+        help="Where the model is read and edited: embeddings, blocks.N, final; separate several by commas.",
     ),
     "layer": click.option(
         "--layer", default="final", show_default=True, help="Hookpoint whose activations are pooled."
@@ -62,7 +63,7 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         default="auto",
         show_default=True,
         type=click.Choice(["auto", "mean", "cls", "last", "max"]),
-        help="How a text's activations become one vector; auto: what the model's directory states, else mean.",
+        help="How a text's activations become one vector; auto: as the model's directory states, else mean.",
     ),
 }
 

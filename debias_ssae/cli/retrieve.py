@@ -31,7 +31,7 @@ def retrieve() -> None:
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def index(corpus: str, column: str, out: Path, max_length: int | None, **options: Any) -> None:
-    """Add a corpus to an index on disk; interrupted, the same command goes on."""
+    """Add a corpus to an index on disk; after an interruption, the same command continues."""
     from debias_ssae.core.io import MANIFEST
     from debias_ssae.retrieval import CorpusIndex
     from debias_ssae.text.tables import stream_texts

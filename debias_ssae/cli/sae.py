@@ -29,7 +29,7 @@ def sae() -> None:
 
 @sae.command()
 @click.option("--activations", type=FOLDER, help="A store made by `debias-ssae activations harvest`.")
-@click.option("--encoder", help="With --corpus: minilm, a directory or a hub id, harvested into memory.")
+@click.option("--encoder", help="With --corpus: the model (minilm, a directory or a hub id) to harvest.")
 @click.option("--corpus", help="With --encoder: a .txt, csv, jsonl or parquet file, or a hub data set.")
 @click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
 @click.option("--hookpoint", help="Default: the store's first, or embeddings.")
@@ -46,11 +46,13 @@ def sae() -> None:
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--tilt", help="TERM's t on losses over their running mean, or auto.")
 @click.option("--device", help="cpu, cuda, ...; default: cuda where there is one.")
-@click.option("--set", "others", multiple=True, metavar="NAME=VALUE", help="Any other knob of TrainConfig.")
-@click.option("--init", type=click.Path(path_type=Path), help="An SAE to train on from, in any known format.")
+@click.option(
+    "--set", "others", multiple=True, metavar="NAME=VALUE", help="Any other setting of TrainConfig."
+)
+@click.option("--init", type=click.Path(path_type=Path), help="An SAE to fine-tune, in any known format.")
 @click.option("--frozen-latents", is_flag=True, help="Keep the latents of --init and add --d-sae new ones.")
 @click.option("--checkpoints", type=FOLDER, help="Folder of checkpoints; default: OUT/checkpoints.")
-@click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint.")
+@click.option("--resume", is_flag=True, help="Continue from the newest undamaged checkpoint.")
 @shared("seed", "quiet")
 def train(out: Path, **told: Any) -> None:
     """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
@@ -142,21 +144,23 @@ def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int,
 @click.option(
     "--label", "labels", multiple=True, help="Column of labels to probe; the target first. Repeatable."
 )
-@click.option("--general", help="General texts, and what token frequencies are counted in.")
-@click.option("--general-text", default="text", show_default=True, help="Column of texts there.")
+@click.option("--general", help="General texts, in which token frequencies are counted too.")
+@click.option("--general-text", default="text", show_default=True, help="Column of texts in --general.")
 @click.option(
     "--reference",
     type=click.Path(path_type=Path),
-    help="Another SAE of this place to compare with, as the general one.",
+    help="Another SAE of this hookpoint to compare with, such as the general one.",
 )
-@click.option("--concept", help="Shipped name or file of a concept whose absorption is measured: gender.")
-@click.option("--section", "sections", multiple=True, help="Only these sections. Repeatable.")
+@click.option(
+    "--concept", help="Shipped name or file of a concept whose absorption is measured, such as gender."
+)
+@click.option("--section", "sections", multiple=True, help="Run only this section. Repeatable.")
 @click.option(
     "--judge",
     metavar="URL",
-    help="A chat endpoint that is sent excerpts of your texts, to judge.",
+    help="A chat endpoint that judges explanations; excerpts of your texts are sent to it.",
 )
-@click.option("--judge-model", help="The model's name there.")
+@click.option("--judge-model", help="Name of the judging model at that endpoint.")
 @click.option("--judge-key", metavar="VARIABLE", help="Environment variable that holds the endpoint's key.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of evaluation.json and evaluation.html.")
 @shared("sets", "device", "seed", "quiet")
@@ -166,7 +170,7 @@ def evaluate(
     """Measure an SAE as the papers do (docs/sae_evaluation.md).
 
     PATH is an SAE in any known format. With a causal language model, cross-entropy with the SAE spliced in is
-    measured too. The same command, given again, goes on where it was stopped.
+    measured too. The same command, given again, continues where it was stopped.
     """
     from debias_ssae.benchmark.sae_evaluation import SECTIONS, Subject, evaluate_sae
     from debias_ssae.core.config import EvaluationConfig, make_config, parse_overrides
