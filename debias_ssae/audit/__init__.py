@@ -23,9 +23,9 @@ from debias_ssae.audit.run import crossed_attributes
 def worst_group_accuracy(
     y_true: Any, y_pred: Any, *, sensitive_features: Any, sample_weight: Any = None
 ) -> float:
-    """Lowest accuracy over the non-empty cells label x group, however few rows one has; several attributes are crossed.
+    """Lowest accuracy over the cells label x group that have any rows, even one; several attributes are crossed.
 
-    A score for ``sklearn.metrics.make_scorer`` with ``set_score_request(sensitive_features=True)``. Rows
+    It suits ``sklearn.metrics.make_scorer`` with ``set_score_request(sensitive_features=True)``. Rows
     whose attribute is missing are a group of their own. Raises InputError on lengths that differ and missing
     labels.
     """

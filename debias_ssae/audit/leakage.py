@@ -130,9 +130,9 @@ def probe_leakage(
 ) -> LeakageReport:
     """Probe representations ``X`` [n, d] for the attribute ``z`` [n], cross-fitted in ``n_folds`` folds.
 
-    Marginal, and given ``y`` [n] (a probe inside each class that has ``min_cell`` rows of each attribute
-    value; the rest is named in ``skipped``): the label alone may tell the attribute, and that part is not the
-    representation's. Each probe is fitted with balanced weights, its regularisation chosen inside the
+    It probes all rows and, given ``y`` [n], the rows of each class that has ``min_cell`` rows of each attribute value
+    (``skipped`` names the others), because the label alone may tell the attribute, and that part does not come from
+    the representation. Each probe is fitted with balanced weights, its regularisation chosen inside the
     training folds, and once more on shuffled attributes. Intervals hold together over the probes. Rows beyond
     ``max_rows`` are sampled away; rows without attribute or label are left out and counted. Raises InputError on
     lengths that differ, non-finite X, one value only.

@@ -176,17 +176,17 @@ def audit(
 
     ``y_pred`` is one sequence of labels, or a dict name -> labels, whose models are then compared in pairs.
     ``sensitive_features`` is one column or several (DataFrame or dict): each is a section, and so is their
-    crossing. Rows whose attribute is missing are a group "unknown" that is shown but compared with nobody.
+    crossing. Rows whose attribute is missing are a group "unknown" that is shown, but with which none is compared.
     ``y_score`` (probabilities, of two classes those of ``pos_label``; a dict for several models) adds
     calibration. With ``control_features`` every section is repeated inside each of their levels. ``pos_label``
-    is the class that counts as selected when there are two (the larger label unless given). ``metrics``: own
+    is the class that counts as selected when there are two (the larger label unless given). ``metrics`` are your own
     measures by name, functions ``(y_true, y_pred) -> float`` that are evaluated in each group.
 
     A rate over fewer than ``min_group`` rows is shown, but decides no gap, no worst group and no gate.
     ``tolerance`` is the difference that matters: a gap is beyond it, within it, or there are too few rows to
-    say. Counts are bootstrapped with one multinomial a draw; with scores or weights rows are, and the method
-    says so. Raises InputError on lengths that differ, missing labels, scores in place of labels, and an
-    attribute with a single group, whose every gap would read as perfectly fair.
+    say. Each bootstrap draw is one multinomial over the counts; with scores or weights the rows are resampled, and
+    the column ``method`` says so. Raises InputError on lengths that differ, missing labels, scores in place of
+    labels, and an attribute with a single group, which would look perfectly fair.
     """
     options = _Options(
         _at_least(min_group, 1, "min_group"),

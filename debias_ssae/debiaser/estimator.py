@@ -41,34 +41,35 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     encoder : str, ActivationEncoder or None, default=None
         The language model ("minilm", a directory, a hub id). With None, ``X`` is a matrix of activations.
     attribute : str, path, Concept, AnnotatedTexts, Choices, Attribute, a list of these, or None, default=None
-        What is known of the attribute. None: labels come to ``fit`` as ``sensitive_features``. A concept (the name of
-        one that ships with the package, a file, or a Concept) describes it by words to swap, and needs no labels.
-        AnnotatedTexts are labels of other texts. Choices are latents that a person ticked. Of a list, each attribute
-        has its own selection, and all are removed together. Anything with ``select`` is taken as well (docs/extend.md).
+        What is known of the attribute. With None, labels are given to ``fit`` as ``sensitive_features``. A concept (the
+        name of one that ships with the package, a file, or a Concept) describes it by words to swap and needs no
+        labels. AnnotatedTexts are labels of other texts. Choices are latents that a person ticked. In a list, each
+        attribute has its own selection, and all are removed together. An object with a method ``select`` works as well
+        (docs/extend.md).
     corpus : path or sequence of str, optional
         Texts to retrieve the subdomain from. Without it the training texts are used alone.
     sae : path or SparseAutoencoder, optional
-        A general SAE to fine-tune, in any format this package reads; of several hookpoints a mapping.
+        A general SAE to fine-tune, in any format this package reads; for several hookpoints a mapping.
     hookpoint : str or sequence of str, default="embeddings"
         Where the model is edited; several are edited in one pass, each with an SAE of its own.
     layer, pooling : str, default="final", "auto"
-        The representation that is returned. An ActivationEncoder as ``encoder`` brings its own, and its
-        max_length bounds what is learnt from as well.
+        The representation that is returned. An ActivationEncoder given as ``encoder`` has its own, and its
+        max_length also limits the texts that are learnt from.
     n_latents : int or "auto", default="auto"
         How many latents to remove at most; "auto" removes the smallest set that suffices (docs/method.md).
     alpha : float, default=1.0
         Share of the latents' contribution that is removed; 0 returns the plain representation, bit-identical.
     output_eraser : {"auto", "counterfactual", "counterfactual_subspace", "mean_difference", "leace", "displacement", \
             None} or transformer
-        A linear eraser of the pooled output, after the edit, which a classifier that is not retrained needs: the
-        direction between counterfactual pairs, all directions in which they differ, the groups' mean difference
-        (these of the plain model), LEACE of what is left after the edit, the directions in which the edit moved the
-        texts, or a transformer of your own. "auto" tries those that ``attribute`` has the knowledge for, after the edit
-        and without it, by cross-validation on the training data, and keeps the edit unless something else is clearly
-        better (``report_["choice"]``). Anything but "auto" is done as it is said; with ``n_latents=0`` it stands alone.
+        A linear eraser of the pooled output, after the edit, which a classifier that is not retrained needs. In this
+        order: the direction between counterfactual pairs, all directions in which they differ, the groups' mean
+        difference (these three in the plain model), LEACE of what is left after the edit, the directions in which the
+        edit moved the texts, none, or a transformer of your own. "auto" compares those that ``attribute`` allows, after
+        the edit and without it, by cross-validation on the training data, and keeps the edit unless something else is
+        clearly better (``report_["choice"]``). Any other value is used as given; with ``n_latents=0`` without an edit.
     cache_dir : path, "auto" or None, default="auto"
         Keeps embeddings and SAEs between fits. "auto" is the user's cache (``debias-ssae cache info``), which holds
-        what comes from the corpus and the SAEs; a path also keeps what every text became.
+        the corpus's embeddings, the retrieved texts and the SAEs; a path also keeps the representations of every text.
     device : str, default="auto"
         Where the language model and the SAE run: auto, cpu, cuda, cuda:1, ...
     config : DebiasConfig, mapping or path of a YAML file, optional
@@ -87,7 +88,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Added to the output so that the training mean stays where it was (``config.recenter``; some output erasers have
         a centre of their own).
     output_kind_ : str or None
-        Which output eraser ``output_eraser="auto"`` came to.
+        The output eraser that was used; for ``output_eraser="auto"`` the one that was picked.
     report_ : dict
         What ``summary`` says, as JSON.
     concept_ : Concept or None
@@ -156,7 +157,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         sensitive_features : ``(n,)`` or ``(n, k)``, optional
             Samples with a missing value, here or in ``y``, train the SAE and are left out of the selection.
         exclude : sequence of str, optional
-            Texts, such as a test set's, that never enter retrieval, training or selection, also where ``X``, the
+            Texts, such as a test set's, that never enter retrieval, training or selection, even if ``X``, the
             corpus or annotated texts repeat them.
 
         Raises
@@ -225,11 +226,11 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @property
     def intervention_(self) -> Intervention:
-        """That of the first hookpoint."""
+        """The intervention at the first hookpoint."""
         return next(iter(self.interventions_.values()))
 
     def summary(self) -> str:
-        """Return what ``fit`` did: what was removed, what a probe still reads, what it cost the target, how long."""
+        """Return what ``fit`` did: what was removed, what a probe still reads, what it cost the target, its time."""
         check_is_fitted(self)
         return "\n".join(sentences(self.report_))
 
@@ -259,8 +260,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         latents : mapping of hookpoint to ids
             Hookpoints that are not named stay as they are.
         X, y, sensitive_features :
-            The training texts, and the labels that ``fit`` had. They are needed where what follows the edit depends on
-            it: a shift, or an output eraser that is fitted on edited representations.
+            The training texts, and the labels that ``fit`` had. They are needed if a step after the edit depends on
+            the edit: a shift, or an output eraser that is fitted on edited representations.
 
         Raises
         ------

@@ -149,9 +149,9 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     """Return the SentenceTransformer or the classifier in ``directory``; ``options`` (device, ...) are its own.
 
     From version 6, ``SentenceTransformer(directory)`` imports classes of other packages only with
-    ``trust_remote_code=True``, and a classifier's directory brings code along; this function names the class itself
-    and needs no such leave; a language model with code of its own does. Raises InputError for a directory that holds
-    no export.
+    ``trust_remote_code=True``, and a classifier's directory holds code. This function names the class itself and needs
+    no such permission, unless the language model has code of its own. Raises InputError for a directory that holds no
+    export.
     """
     from debias_ssae.export import classifier, onnx
     from debias_ssae.export.module import DebiasedTransformer

@@ -39,15 +39,15 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     layer : str, default="final"
         Hookpoint whose rows are pooled: "final", "blocks.3", "embeddings", ...
     pooling : {"auto", "mean", "cls", "last", "max"}, default="auto"
-        How a text's rows become one. "auto" is what a sentence-transformers directory states of its last layer
-        (pooling with special tokens, Dense layers, normalisation), so that its own ``encode`` is reproduced; else
-        "mean". The other names pool the text's own tokens, without special ones and without normalisation.
+        How a text's rows become one. "auto" does for the last layer what a sentence-transformers directory states
+        (pooling with special tokens, Dense layers, normalisation), so that its own ``encode`` is reproduced; elsewhere
+        it is "mean". The other names pool the text's own tokens, without special ones and without normalisation.
     edits : mapping of hookpoint to callable, optional
         Edits applied inside the model on the way; each maps rows ``(n, d)`` to rows and has a ``fingerprint``.
     cache_dir : path, optional
-        With it, the model never runs twice on the same text with the same settings.
+        Directory of a cache; the model then never runs twice on the same text with the same settings.
     max_length : int, optional
-        Tokens a text, special ones included; by default what the model states, else what it takes.
+        Most tokens of a text, special ones included; by default what the model states, else the most that it takes.
     device, dtype, revision, trust_remote_code, token_budget :
         Passed to the model; "auto" takes the GPU where there is one, and bfloat16 where that is faster. A model in
         memory stays on its device.

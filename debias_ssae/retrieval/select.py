@@ -97,10 +97,10 @@ def retrieve(
     ``n_texts`` texts that BM25 puts first, unless fewer share a word with the seeds or ``vectors`` are given. Texts
     equal or nearly equal (cosine above ``near_duplicate``) to a seed, to a text of ``held_out`` or to one already
     chosen are dropped. More than ``max_seeds`` seeds are subsampled; a text nearly equal to one of the others may be
-    chosen. Vectors of the corpus are ``vectors`` or made here and kept under ``cache_dir``. An index is searched as
-    ``IndexedTexts(index)`` with ``vectors=IndexedVectors(index)``: of its texts and vectors only the ones chosen and
-    one part at a time are in memory, but BM25 needs all texts at once. ``sources`` names where each text of the corpus
-    is from, for the report. Raises InputError for no seeds, an unknown method or entries that are no strings.
+    chosen. Vectors of the corpus are ``vectors``, or made here and kept under ``cache_dir``. An index is searched as
+    ``IndexedTexts(index)`` with ``vectors=IndexedVectors(index)``: only the texts that are chosen and one part of the
+    vectors at a time are in memory, but BM25 needs all texts at once. ``sources`` names where each text of the corpus
+    is from, for the report. Raises InputError for no seeds, an unknown method or entries that are not strings.
     """
     random_state = check_seed(random_state)
     seeds = check_texts(seeds, name="seeds", may_be_empty=True)

@@ -58,8 +58,8 @@ def discover(
 ) -> "Shortcuts":
     """Show what a text classifier's decision rests on, latent by latent (SHIFT, Marks et al. 2024, section 4).
 
-    No attribute is named. A specialised SAE is trained (or taken), the decision is attributed to its latents through
-    the language model, and latents that say the same become one card.
+    No attribute is named. A specialised SAE is trained (or given), the decision is attributed to its latents through
+    the language model, and latents that fire on the same words become one card.
 
     Parameters
     ----------
@@ -68,26 +68,26 @@ def discover(
         The target. Without it, ``head`` must hold predicted classes, which take its place.
     encoder : "minilm", directory, hub id or ActivationEncoder
     corpus : path or texts, optional
-        Where the SSAE's further training texts are retrieved from; without it it learns from ``texts`` alone.
+        Texts from which further training texts of the SSAE are retrieved; without it, it learns from ``texts`` alone.
     sae : SparseAutoencoder, path, or a mapping of hookpoint to either, optional
-        Taken as it is; without it one is trained.
+        An SAE to use as it is; without it one is trained.
     head : optional
-        None trains a standardised logistic regression on y. A fitted scikit-learn classifier of the
-        representations is read exactly where it is linear. Otherwise, and from an array of predicted classes or of
+        None trains a standardised logistic regression on y. A fitted linear scikit-learn classifier of the
+        representations is used exactly. From any other classifier, and from an array of predicted classes or of
         scores, a linear head is distilled; ``Shortcuts.fidelity`` says how often it agrees.
     hookpoint : str or several
         Where the SAEs read the model.
     class_words : mapping of class to a description, optional
-        For the hint "unrelated to the classes", and to recognise the target's own words; by default the classes' names,
-        where these are words.
+        Used for the hint "unrelated to the classes" and to recognise the target's own words; by default the classes'
+        names, if these are words.
     other_sae : as ``sae``, optional
         SAEs of another training: a card's recurrence is its latents' largest cosine with them.
     cache_dir : path, "auto" or None
-        As in ``SSAEDebiaser``: a run that was stopped goes on from the SAEs, and from a path's embeddings too.
+        As in ``SSAEDebiaser``. A run that was stopped continues from the SAEs, and with a path from the embeddings too.
     choices : Choices, optional
-        What earlier rounds ticked: the first round shown is then of the model without it.
+        The ticks of earlier rounds; the first round shown is then of the model without those latents.
     say : callable, optional
-        Takes one line at each step; ``verbose`` prints them.
+        It is called with one line at each step; ``verbose`` prints these lines.
 
     Raises
     ------

@@ -141,8 +141,8 @@ def load_sae(
     """Read a sparse autoencoder: this package's directory, or another library's files.
 
     Known: SAELens (inference and training directories), dictionary_learning (directory or .pt),
-    sparsify, Gemma Scope (params.npz), Llama Scope. All become the same module; what the formats do
-    differently (scales, decoder norms, gates) is folded into the weights. With ``sample``, rows [n, d_in] of
+    sparsify, Gemma Scope (params.npz), Llama Scope. All become the same module; the differences of the
+    formats (scales, decoder norms, gates) are folded into the weights. With ``sample``, rows [n, d_in] of
     the activations it is meant for, the FVU is measured, and a UserWarning says when it is 1 or more. With ``model``
     and ``hookpoint``, where it is to be used, a UserWarning says when the files name others.
 

@@ -27,9 +27,9 @@ class SparseAutoencoder(nn.Module):
     """``x_hat = latents @ W_dec + b_dec`` with ``latents = activation((x - b_dec) @ W_enc.T + b_enc)``.
 
     ``W_enc`` and ``W_dec`` are [d_sae, d_in]: one contiguous row a latent. The activation function is relu
-    (relu), the k largest of a row (topk; Gao et al. 2024, arXiv 2406.04093), the value where it is above
+    (relu), the k largest of a row (topk; Gao et al. 2024, arXiv 2406.04093), or the value where it is above
     ``threshold`` (batchtopk, arXiv 2412.06410, and matryoshka, arXiv 2503.17547: one number for all latents,
-    learnt in training; jumprelu, arXiv 2407.14435: one number a latent). Never below zero.
+    learnt in training; jumprelu, arXiv 2407.14435: one number a latent). Latents are never below zero.
     """
 
     W_enc: nn.Parameter

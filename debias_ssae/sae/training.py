@@ -652,15 +652,15 @@ def train_sae(
 ) -> TrainResult:
     """Train on the batches [n, d_in] of ``stream``, or on pairs of a batch and its rows' weights [n].
 
-    ``init``: an SAE of the same shape to train on from. With ``frozen_latents`` its latents stay as they are,
+    ``init`` is an SAE of the same shape to fine-tune. With ``frozen_latents`` its latents stay as they are,
     ``cfg`` describes latents to add, which learn what ``init`` leaves unexplained (SAE Boost, arXiv
     2507.12990), and the result holds both, as a jumprelu SAE. ``on_step(step, record)`` may return True to
     stop. ``evaluator(sae)`` is called every evaluate_every steps; its numbers enter the history.
 
-    With ``checkpoint_dir``, ``resume=True`` continues from the newest sound checkpoint there, if any, to the
-    same weights, bit-identical on one process: give the same stream from its beginning (it is sought with its
-    ``seek``, else read past what was used). A run that stopped early stays stopped. Under torch.distributed
-    every rank gives the same stream and works on its share of each batch; rank 0 writes.
+    With ``checkpoint_dir``, ``resume=True`` continues from the newest undamaged checkpoint there, if any, and ends
+    with the same weights, bit-identical on one process. Give the same stream from its beginning: its method ``seek``
+    is used if it has one, otherwise the batches that were used are skipped. A run that stopped early stays stopped.
+    Under torch.distributed every rank gives the same stream and works on its share of each batch; rank 0 writes.
 
     Raises InputError for an empty stream, one that ends early, or a batch of wrong width, NaN or infinity;
     it names the batch, and the checkpoints written before stay. Raises InputError for checkpoints of another run:

@@ -296,9 +296,9 @@ def select_from_pairs(
 ) -> Selection:
     """Select from what was read of the texts, which serves every SAE of that hookpoint.
 
-    Counterfactual contrast, less what responds to random swaps; propagation to tokens outside the list; of these
-    latents the ones that fire on the concept's tokens and hardly elsewhere; guard, which alone the target ``y`` of the
-    texts serves. Raises InputError where every word of the concept was cut off.
+    The steps are: the counterfactual contrast, without latents that respond to random swaps; propagation to tokens
+    outside the list; the choice of latents that fire mostly on the concept's tokens; the guard, the only step that
+    uses the target ``y``; absorption. Raises InputError if every word of the concept was cut off.
     """
     report: dict[str, Any] = {}
     counterfactuals, others = pairs.counterfactuals, pairs.others
@@ -352,8 +352,8 @@ def _purity(sae: SparseAutoencoder, pairs: CounterfactualPairs, latents_a: np.nd
 
 
 def _pure(scores: LatentScores, purity: np.ndarray, least: float, report: dict[str, Any]) -> LatentScores:
-    """Take the score from latents that fire mostly elsewhere, unless the concept is not in latents of its own: after
-    many blocks a word's meaning stands in its neighbours' activations too.
+    """Set the score of latents to zero that fire mostly elsewhere, unless the concept has no latents of its own: after
+    many blocks a word's meaning is in its neighbours' activations too.
     """
     pure = np.where(purity >= least, scores.score, 0.0)
     if pure.sum() < scores.score.sum() / 2:
@@ -461,7 +461,7 @@ def _costs_of_pairs(
 def _controlled(
     sae: SparseAutoencoder, random: SwappedWords | str, scores: LatentScores, report: dict[str, Any]
 ) -> LatentScores:
-    """Take the score from latents that answer to random swaps of as many words at least as much."""
+    """Set the score of latents to zero that respond at least as much to random swaps of as many words."""
     if isinstance(random, str):
         report["random_swaps"] = f"not run: {random}"
         return scores

@@ -27,7 +27,7 @@ _RULES = ("", "possessive", "title", "person")
 class Concept:
     """An attribute of two or more values, given by words of each value, by seed texts for each value, or by both.
 
-    ``pairs`` holds the rows of words: WordRow, or plain tuples of a word a value and perhaps a neutral one, such as
+    ``pairs`` holds the rows of words: WordRow, or plain tuples of each value's word and perhaps a neutral one, such as
     ``("dad", "mum", "parent")``; ``optional`` holds rows that are used only when ``with_optional`` asks for their
     section; ``ignore`` holds phrases that are never touched; ``not_possessed`` the words that cannot begin what a
     possessive owns; ``persons`` the words that the rule "person" asks for; ``a_an`` turns the English indefinite
@@ -76,10 +76,11 @@ class Concept:
 
     @classmethod
     def load(cls, name_or_path: "str | Path | Self", *, optional: Iterable[str] = ()) -> Self:
-        """Read a concept that ships with the package ("gender") or a YAML or JSON file (docs/concepts.md); one that is
-        made already is returned.
+        """Read a concept that ships with the package ("gender") or a YAML or JSON file (docs/concepts.md); a Concept is
+        returned as it is.
 
-        ``optional`` names sections that are off by default, such as gender's "names". Raises InputError.
+        ``optional`` names sections that are off by default, such as gender's "names". Raises InputError for an unknown
+        name or section, and for a faulty file.
         """
         concept = name_or_path
         if not isinstance(concept, cls):
@@ -295,11 +296,11 @@ class Concept:
         return spans
 
     def counterfactual(self, text: str, to: str | None = None) -> str | None:
-        """Return ``text`` with each marked word said for the value ``to``; None where it has none, or some word of
-        it has none for that value.
+        """Return ``text`` with each marked word replaced by that of the value ``to``; None if it has no marked word, or
+        one without a word for that value.
 
-        Without ``to``, each word shows the other of two values; of more than two, all show one that the text's own
-        characters draw: the same for a text each time, and balanced over texts.
+        Without ``to`` and with two values, each word becomes that of the other value. With more, all become those of
+        one value that the text's own characters draw: always the same for a text, and balanced over texts.
         """
         found = self._find(text)
         targets = self._targets(text, found, to) if found else None
@@ -313,8 +314,8 @@ class Concept:
     ) -> list[CounterfactualPair]:
         """Return both versions of the first ``limit`` texts that have a counterfactual; others are left out.
 
-        Of more than two values, a pair holds the one that most of the text's words show, and another that they all
-        can show: the one that came least often beside it so far, by ``random_state`` among equals.
+        With more than two values, a pair holds the value that most of the text's words show, and another that they all
+        can show: the one that it was paired with least often so far, drawn by ``random_state`` among equals.
         """
         if isinstance(texts, str):
             raise InputError(f"counterfactual_pairs takes a list of texts, got one string, {brief(texts)}")
