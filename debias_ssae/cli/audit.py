@@ -62,7 +62,7 @@ _COLUMNS = {
     type=_PATH,
     help=f"File to write, {', '.join(REPORTS)}; repeatable. Without it the audit is printed.",
 )
-@click.option("--summary", is_flag=True, help="Print the verdict in one sentence, and the gates.")
+@click.option("--summary", is_flag=True, help="Print only the verdict, in one sentence, and the gates.")
 @click.option(
     "--fail-under", multiple=True, help="measure=number: exit 1 when below, such as worst_group_accuracy=0.8."
 )
@@ -79,7 +79,7 @@ _COLUMNS = {
     "--min-group",
     default=10,
     show_default=True,
-    help="Rates over fewer rows are shown, but decide no gap and no gate.",
+    help="Rates over fewer rows are shown, but they decide no gap and no gate.",
 )
 @click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
 @click.option("--n-bootstrap", default=1000, show_default=True, help="Bootstrap draws.")
@@ -87,8 +87,8 @@ _COLUMNS = {
 def audit(**options: Any) -> None:
     """Audit predictions: what fails, for whom, how sure we are.
 
-    Needs no model: any table with labels, predictions and attributes will do. Ends with code 1 when a gate
-    fails, with code 2 when the input cannot be used.
+    It needs no model: any table with labels, predictions and attributes will do. It ends with code 1 when a gate
+    fails, and with code 2 when the input cannot be used.
     """
     check_outs(options["outs"])
     table = _read(options)

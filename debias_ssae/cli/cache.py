@@ -29,7 +29,7 @@ def info() -> None:
 
 @cache.command()
 def clear() -> None:
-    """Remove all that the cache holds; it is made again when it is needed."""
+    """Remove everything that the cache holds; it is made again when it is needed."""
     from debias_ssae.core.cache import clear as clear_all
     from debias_ssae.core.cache import user_cache
 

@@ -14,7 +14,7 @@ _N_WORDS = 30
 
 @click.group()
 def concept() -> None:
-    """Attributes described by words: list them, look into one, try one on texts. Nothing is fitted."""
+    """List the attributes described by words, print one, or try one on texts. Nothing is fitted."""
 
 
 @concept.command("list")

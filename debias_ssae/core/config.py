@@ -1,4 +1,4 @@
-"""Every knob of the package, once, with its default; YAML in and out.
+"""Every setting of the package, once, with its default; read from YAML and written to it.
 
 Defaults are the same for every data set and model. Nothing here was chosen by looking at test data.
 """
@@ -85,7 +85,7 @@ class SAEConfig(Settings):
     widths: tuple[int, ...] = ()
     """Nested widths of a matryoshka SAE, growing up to d_sae; () is an eighth, a quarter, half, all."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the weights."""
+    """Precision of the weights."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -104,7 +104,7 @@ class TrainConfig(Settings):
     n_steps: int = Field(default=1000, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(default=2048, ge=1, le=2**24)
-    """Rows a step."""
+    """Rows in a step."""
     lr: float = Field(default=6e-3, gt=0)
     """Peak learning rate of Adam."""
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
@@ -144,17 +144,17 @@ class TrainConfig(Settings):
     """Batches from which scale, centre and first decoder rows are taken; they are trained on as well. None is 4 rows
     a latent, at most 65,536 rows."""
     matmul_dtype: Dtype = "auto"
-    """Of the product that proposes active latents (topk, batchtopk, matryoshka); the choice among the
-    proposed and their values are always computed in full. auto: bfloat16 where the processor is faster
-    with it."""
+    """Precision of the product that proposes active latents (topk, batchtopk, matryoshka); the choice among the
+    proposed latents and their values are always computed in full precision. auto is bfloat16 where the processor is
+    faster with it."""
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
     log_every: int = Field(default=10, ge=1)
     """Steps between records of the history."""
     evaluate_every: int = Field(default=100, ge=1)
-    """Steps between calls of the evaluator, and between looks at whether to stop early."""
+    """Steps between calls of the evaluator, and between checks whether to stop early."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many looks without a better fvu (the evaluator's, or of training); None never stops."""
+    """Stop after this many checks without a better fvu (the evaluator's, or of training); None never stops."""
     checkpoint_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints."""
     checkpoint_minutes: float = Field(default=5.0, gt=0)
@@ -175,9 +175,9 @@ class RetrievalConfig(Settings):
     near_duplicate: float = Field(default=0.95, gt=0, le=1)
     """Cosine above which two texts count as one."""
     likely: int | None = Field(default=2, ge=1)
-    """Only so many times n_texts are embedded, the best of BM25; None embeds the whole corpus."""
+    """Only the best likely * n_texts texts of BM25's ranking are embedded; None embeds the whole corpus."""
     max_length: int = Field(default=32, ge=3)
-    """Tokens a text for the embedder."""
+    """Most tokens of a text that the embedder reads."""
 
 
 class ActivationConfig(Settings):
@@ -186,9 +186,9 @@ class ActivationConfig(Settings):
     dtype: Dtype = "auto"
     """auto: bfloat16 where the processor is faster with it, else float32."""
     token_budget: int = Field(default=2048, ge=1)
-    """Tokens a batch, padding included; another number gives other last bits."""
+    """Tokens in a batch, padding included; another number may change results by rounding."""
     max_length: int | None = Field(default=None, ge=3)
-    """Tokens a text, special ones included; None is the model's own limit."""
+    """Most tokens of a text, special ones included; None is the model's own limit."""
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class SelectionConfig(Settings):
     """Which latents are removed."""
 
     most_latents: int = Field(default=20, ge=1)
-    """At most so many are removed where n_latents="auto"."""
+    """Most latents that n_latents="auto" removes."""
     carried: float = Field(default=0.99, gt=0, le=1)
     """Concept regime: share of what all latents of the concept carry that the smallest sufficient set carries."""
     purity: float = Field(default=0.5, ge=0, le=1)
@@ -234,7 +234,7 @@ class DiscoveryConfig(Settings):
     max_texts: int = Field(default=600, ge=10)
     """Texts on which latents are read; they do not train the head. At most a quarter of all."""
     n_latents: int = Field(default=120, ge=1)
-    """Best latents that are read and merged to cards."""
+    """Best latents that are read and merged into cards."""
     n_tried: int = Field(default=60, ge=1)
     """Cards that are removed, one by one, to see what the decision loses without them."""
     n_cards: int = Field(default=40, ge=1)
@@ -254,7 +254,7 @@ class EvaluationConfig(Settings):
     """Tokens of the data, and as many of the general texts, whole texts drawn at random; their rows are held in
     memory."""
     max_length: int = Field(default=128, ge=3)
-    """Tokens a text, special ones included."""
+    """Most tokens of a text, special ones included."""
     n_positions: int = Field(default=1_000, ge=1)
     """Tokens whose prediction is scored with the SAE spliced in; the head over the whole vocabulary is costly."""
     n_words: int = Field(default=4_000, ge=10)
@@ -273,7 +273,7 @@ class EvaluationConfig(Settings):
 
 
 class DebiasConfig(Settings):
-    """All knobs of SSAEDebiaser beyond its own parameters."""
+    """All settings of SSAEDebiaser beyond its own parameters."""
 
     d_sae: int | None = Field(default=None, ge=1, le=2**24)
     """Number of latents; None goes by the width of the rows, as SAEConfig does."""
@@ -288,8 +288,8 @@ class DebiasConfig(Settings):
     general_rows: int = Field(default=1_000_000, ge=1)
     """Activation rows (tokens) sampled from the corpus for the general SAE."""
     special_rows: int = Field(default=2_500_000, ge=1)
-    """At most about so many of the subdomain, and no more than training reads, whole texts drawn; they are held in
-    memory, 4 bytes a number."""
+    """Activation rows of the subdomain, at most about so many and no more than training uses, drawn in whole texts;
+    they are held in memory, with 4 bytes a number."""
     recenter: bool = True
     """Shift the output so that the training texts' mean stays in place; a deployed classifier needs that."""
     retrieval: RetrievalConfig = RetrievalConfig()
@@ -333,8 +333,8 @@ class BenchmarkConfig(Settings):
     device: str = "auto"
     """Where the model and the SAEs run: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
     concept: str | None = "gender"
-    """Shipped name or file of the concept for methods that are told words; None goes without them, for attributes
-    that no list of words describes."""
+    """Shipped name or file of the concept for methods that are given words; None leaves these methods out, for
+    attributes that no list of words describes."""
     setting: Literal["confounded", "natural"] = "confounded"
     """Whether the head learns from each class's majority cell alone, or from a plain sample."""
     methods: tuple[str, ...] = ("erm", "oracle", "scrub", "mean_diff", "ssae_default")
@@ -347,9 +347,9 @@ class BenchmarkConfig(Settings):
     bottleneck_words: tuple[str, ...] = ()
     """Words about the task for concept_bottleneck, none about the attribute."""
     seeds: int = Field(default=5, ge=1)
-    """How many; each is a new split, a new SAE and a new selection."""
+    """Number of seeds; each is a new split, a new SAE and a new selection."""
     seed: int = Field(default=0, ge=0)
-    """The first of them."""
+    """The first seed."""
     n_test: int = Field(default=120, ge=3)
     """Test texts of a cell (class x attribute value)."""
     n_attribute: int = Field(default=120, ge=3)
