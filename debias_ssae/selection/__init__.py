@@ -1,6 +1,5 @@
 """Which latents carry the attribute: from labels, or from a concept without labels; which of them, how many."""
 
-from debias_ssae.selection.controls import matched_cosines as matched_cosines
 from debias_ssae.selection.controls import matched_random_latents as matched_random_latents
 from debias_ssae.selection.guarding import Costs as Costs
 from debias_ssae.selection.guarding import Guarded as Guarded

@@ -1,9 +1,8 @@
-"""What a choice of latents is held against: matched random latents, and how alike latents of two trainings are."""
+"""What a choice of latents is held against: matched random latents."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from debias_ssae.core.errors import InputError
 
@@ -40,19 +39,3 @@ def matched_random_latents(
         picked.append(int(free[taken]))
         free = np.delete(free, taken)
     return np.array(picked, dtype=int)
-
-
-def matched_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the cosines [min(m, n)] of decoder rows ``a`` [m, d_in] and ``b`` [n, d_in], matched one to one so
-    that their sum is largest (the Hungarian method; Paulo and Belrose 2025, arXiv 2501.16615).
-
-    Raises InputError when the widths differ.
-    """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise InputError(
-            f"decoder rows must be [m, d] and [n, d] of the same hookpoint, got {a.shape} and {b.shape}"
-        )
-    unit_a, unit_b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
-    cosines = unit_a @ unit_b.T
-    return cosines[linear_sum_assignment(cosines, maximize=True)]
