@@ -299,7 +299,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seed", type=int, action="append")
     args = parser.parse_args()
-    size, cache = (QUICK if args.quick else Size()), args.cache or args.out
+    size, cache = (QUICK if args.quick else Size()), io.writable_directory(args.cache or args.out)
     model = load_model(args.encoder)
     middle = model.n_blocks // 2 - 1
     layer = f"blocks.{middle}"
@@ -331,7 +331,7 @@ def main() -> None:
             found = run_seed(
                 model, data, size, seed, hookpoints, layer, cache, lambda line: print(line, flush=True)
             )
-            file.parent.mkdir(parents=True, exist_ok=True)
+            io.writable_directory(file.parent)
             io.write_json(file, {"records": found})
         records += io.read_json(file)["records"]
     results = {

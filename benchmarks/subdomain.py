@@ -310,7 +310,7 @@ def main() -> None:
     parser.add_argument("--l0", type=int, action="append", help="Only these, one after the other.")
     parser.add_argument("--seed", type=int, action="append")
     args = parser.parse_args()
-    size, cache = (QUICK if args.quick else Size()), args.cache or args.out
+    size, cache = (QUICK if args.quick else Size()), io.writable_directory(args.cache or args.out)
     try:
         causal = load_causal(args.encoder)
     except InputError:
@@ -337,7 +337,7 @@ def main() -> None:
             file = args.out / "groups" / f"k{k}-seed{seed}.json"
             if not file.exists():
                 found = group(k, seed, not args.quick, size, texts, rows, selected, causal, hookpoint, cache)
-                file.parent.mkdir(parents=True, exist_ok=True)
+                io.writable_directory(file.parent)
                 io.write_json(file, {"records": found})
             records += io.read_json(file)["records"]
             print(f"k={k} seed={seed}: done", flush=True)

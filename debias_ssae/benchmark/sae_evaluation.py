@@ -82,6 +82,8 @@ class Part(NamedTuple):
     texts: list[str]
     rows: Activations
     run: TokenPass
+    other: TokenPass | None
+    """The reference's pass over the same tokens."""
     counts: np.ndarray
     """Tokens of each type [n_vocabulary] in the general texts, or where there are none in these."""
 
@@ -124,7 +126,8 @@ class Subject:
             rows = harvest(self.model, texts, self.hookpoint, max_length=self.config.max_length)
             if not counts.any():
                 counts = np.bincount(rows.token_ids.numpy(), minlength=len(counts))
-            made[name] = Part(texts, rows, encode_tokens(self.sae, rows.x), counts)
+            other = None if self.reference is None else encode_tokens(self.reference, rows.x)
+            made[name] = Part(texts, rows, encode_tokens(self.sae, rows.x), other, counts)
         return made
 
     @cached_property
@@ -167,13 +170,8 @@ def _whole_texts(texts: Sequence[str], subject: Subject) -> np.ndarray:
     """Numbers of texts, drawn at random, that together have about as many tokens as are asked for."""
     order = np.random.default_rng(subject.seed).permutation(len(texts))
     head = [texts[i] for i in order[:100]]
-    lengths = [
-        len(ids)
-        for ids in subject.model.tokenizer(head, truncation=True, max_length=subject.config.max_length)[
-            "input_ids"
-        ]
-    ]
-    n = max(2, math.ceil(subject.config.n_tokens / max(float(np.mean(lengths)), 1)))
+    ids = subject.model.tokenizer(head, truncation=True, max_length=subject.config.max_length)["input_ids"]
+    n = max(2, math.ceil(subject.config.n_tokens / max(float(np.mean([len(one) for one in ids])), 1)))
     return np.sort(order[:n])
 
 
@@ -184,15 +182,13 @@ def reconstruction_section(s: Subject) -> list[Record]:
         deciles = frequency_deciles(part.ids, part.counts)
         records = [*reconstruction(part.run, deciles), *error_by_rank(part.run, part.ids, part.counts)]
         fvus = [r["value"] for r in records if r["measure"] == "fvu" and "decile" not in r]
-        other = None if s.reference is None else encode_tokens(s.reference, part.rows.x)
-        if other is not None:
-            records += [{**r, "of": "reference"} for r in reconstruction(other, deciles)]
-            fvus.append(float(other.error.sum() / other.spread.sum()))
+        theirs = [] if part.other is None else reconstruction(part.other, deciles)
+        fvus += [r["value"] for r in theirs if r["measure"] == "fvu" and "decile" not in r]
         target = s.config.target_fvu or 1.01 * max(fvus)
         records += description_length(s.sae, part.rows.x, part.run, target)
-        if other is not None and s.reference is not None:
-            bits = description_length(s.reference, part.rows.x, other, target)
-            records += [{**r, "of": "reference"} for r in bits]
+        if part.other is not None and s.reference is not None:
+            theirs += description_length(s.reference, part.rows.x, part.other, target)
+        records += [{**r, "of": "reference"} for r in theirs]
         ids = dense_latents(part.run.latents)
         if len(ids):
             worded = find_words(part.texts, part.rows)
@@ -252,7 +248,7 @@ def loss_records(loss: Mapping[str, np.ndarray], kl: Mapping[str, np.ndarray]) -
         ]
         if name in kl:
             found.append(record("kl", float(kl[name].mean()), **where))
-        for base in {"zero", "mean"} & set(means) if name in kl else ():
+        for base in (b for b in ("zero", "mean") if b in means and name in kl):
             gap = means[base] - means["clean"]
             recovered = (means[base] - mean) / gap if gap else float("nan")
             found.append(record(f"loss_recovered_{base}", recovered, **where))
@@ -264,7 +260,7 @@ def tail_section(s: Subject) -> list[Record]:
     found: list[Record] = []
     for name, part in s.parts.items():
         records = coverage(part.run.latents, part.ids, part.counts)
-        other = None if s.reference is None else encode_tokens(s.reference, part.rows.x).latents
+        other = None if part.other is None else part.other.latents
         if other is not None:
             records += [{**r, "of": "reference"} for r in coverage(other, part.ids, part.counts)]
         same = other is not None and other.shape == part.run.latents.shape
@@ -278,10 +274,9 @@ def geometry_section(s: Subject) -> list[Record]:
     part = s.parts["domain"]
     W, rates = s.sae.W_dec.detach().float().cpu().numpy(), firing_rates(part.run.latents)
     found = decoder_cosines(W, rates > 0)
-    if s.reference is not None:
+    if s.reference is not None and part.other is not None:
         theirs = s.reference.W_dec.detach().float().cpu().numpy()
-        other_rates = firing_rates(encode_tokens(s.reference, part.rows.x).latents)
-        found.append(record("pw_mcc", pw_mcc(W, theirs, (rates, other_rates))))
+        found.append(record("pw_mcc", pw_mcc(W, theirs, (rates, firing_rates(part.other.latents)))))
         found += stitching(s.sae, s.reference, part.rows.x[:8192])
     two = [(c, v) for c, v in s.labelled().items() if v.nunique() == 2][:2]
     if len(two) == 2:
@@ -424,13 +419,8 @@ def explanations_section(s: Subject) -> list[Record]:
     part, rng = s.parts["domain"], np.random.default_rng(s.seed)
     counts = np.bincount(part.run.latents.indices, minlength=s.sae.cfg.d_sae)
     alive = np.flatnonzero(counts >= 10)
-    ids = (
-        alive[np.argsort(-counts[alive])][
-            np.unique(np.linspace(0, max(len(alive) - 1, 0), s.config.n_explained).astype(int))
-        ]
-        if len(alive)
-        else alive
-    )
+    places = np.unique(np.linspace(0, len(alive) - 1, s.config.n_explained).astype(int))[: len(alive)]
+    ids = alive[np.argsort(-counts[alive], kind="stable")][places]
     worded = find_words(part.texts, part.rows)
     fired = firing(s.sae, part.rows.x, ids.tolist())
     learns = part.rows.text_ids.numpy() % 2 == 0
@@ -442,22 +432,14 @@ def explanations_section(s: Subject) -> list[Record]:
         active = fired[~learns, i] > 0
         f1 = 2 * float((hit & active).sum()) / max(int(hit.sum() + active.sum()), 1)
         found.append(record("detection_f1", f1, latent=int(latent), words=names))
-    found.append(
-        record(
-            "detection_f1",
-            float(np.mean([r["value"] for r in found])) if found else float("nan"),
-            latent="mean",
-        )
-    )
+    if not found:
+        return []
     if s.judge is not None:
-        judged = [
-            _judged(s.judge, worded, fired[:, i], ~learns, found[i]["words"], rng)
-            for i in range(min(len(ids), s.config.n_judged))
-        ]
-        found.append(
-            record("judged_detection_f1", float(np.mean(judged)) if judged else float("nan"), n=len(judged))
-        )
-    return found
+        some = list(enumerate(found[: s.config.n_judged]))
+        judged = [_judged(s.judge, worded, fired[:, i], ~learns, r["words"], rng) for i, r in some]
+        found.append(record("judged_detection_f1", float(np.mean(judged)), n=len(judged)))
+    mean = float(np.mean([r["value"] for r in found if "latent" in r]))
+    return [*found, record("detection_f1", mean, latent="mean")]
 
 
 def _judged(
