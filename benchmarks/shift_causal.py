@@ -69,8 +69,8 @@ class Size:
 
 
 QUICK = Size(
-    d_sae=2048, general=200, special=60, n_corpus=2_500, n_selected=500, n_train=300, n_test=60, n_attributed=40,
-    steps=4, seeds=(0,),
+    d_sae=2048, general=150, special=50, n_corpus=1_600, n_selected=400, n_train=200, n_test=60, n_attributed=30,
+    steps=4, seeds=(0,), max_length=48,
 )  # fmt: skip
 
 
