@@ -65,12 +65,14 @@ class Size:
     n_attributed: int = 100
     steps: int = 10
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    widths: tuple[int, ...] = (1, 8)
+    """The SAE has one in so many of its latents."""
     max_length: int = 64
 
 
 QUICK = Size(
     d_sae=2048, general=150, special=50, n_corpus=1_600, n_selected=400, n_train=200, n_test=60, n_attributed=30,
-    steps=4, seeds=(0,), max_length=48,
+    steps=4, seeds=(0,), widths=(1,), max_length=48,
 )  # fmt: skip
 
 
@@ -216,7 +218,7 @@ def run_seed(
     words = {word.lower() for word in Concept.load("gender").words}
     chosen_texts = data["selected"]
     selected = torch.from_numpy(np.isin(corpus[hookpoints[0]].text_ids.numpy(), chosen_texts))
-    for width in (1, 8):
+    for width in size.widths:
         removed: dict[str, dict[str, np.ndarray]] = {"GSAE": {}, "SSAE": {}, "rest": {}}
         saes: dict[str, dict[str, SparseAutoencoder]] = {"GSAE": {}, "SSAE": {}}
         for hookpoint in hookpoints:

@@ -75,8 +75,8 @@ class Size:
 
 
 QUICK = Size(
-    d_sae=2048, n_general=2_500, n_other=700, n_seeds=500, n_selected=600, n_held_out=250, n_positions=400,
-    general=(250, 1024), special=(80, 1024), l0s=(32,), seeds=(0,),
+    d_sae=2048, n_general=2_500, n_other=700, n_seeds=500, n_selected=600, n_held_out=250, n_positions=250,
+    general=(200, 1024), special=(60, 1024), l0s=(32,), seeds=(0,),
 )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def variants(full: bool) -> Iterator[tuple[str, str, float | None]]:
     for selection in SELECTIONS:
         yield f"{selection}, mean", selection, None
         if full or selection == "dense":
-            for ess in ESS:
+            for ess in ESS if full else ESS[:1]:
                 yield f"{selection}, TERM {ess:g}", selection, ess
 
 

@@ -19,6 +19,8 @@ from debias_ssae.model.language_model import LanguageModel, quiet_loading, wrap_
 
 BLOCK = 64
 """Positions whose logits are in memory at a time; a vocabulary may have 262,144 words."""
+SPREAD = 3
+"""Tokens that run through the model for each that is scored, where not all are."""
 _EXACT = 1e-3
 """Largest difference from the model's own logits, of their spread."""
 
@@ -142,23 +144,30 @@ def next_tokens(
     """Return the cross-entropy of the texts' tokens in the plain model and with each of ``splices`` at ``hookpoint``.
 
     Scored are the texts' own tokens that have a token before them (a special one at the beginning counts), or
-    ``max_positions`` of them, drawn at random: the head is the costly part. A splice is an edit of the real tokens'
-    rows.
+    ``max_positions`` of them, drawn at random from as many texts as hold SPREAD times as many tokens: the head is the
+    costly part. A splice is an edit of the real tokens' rows.
     """
     body = model.body
     tokens = tokenize(body.tokenizer, texts, check_max_length(body, max_length), prompt=body.prompt)
-    scored = ~tokens.special
-    scored[tokens.starts[:-1][tokens.lengths > 0]] = False
-    targets = np.flatnonzero(scored)
-    if max_positions is not None and len(targets) > max_positions:
-        targets = np.sort(np.random.default_rng(random_state).choice(targets, max_positions, replace=False))
+    scored, lengths = ~tokens.special, tokens.lengths
+    scored[tokens.starts[:-1][lengths > 0]] = False
+    if max_positions is not None and scored.sum() > max_positions:
+        rng = np.random.default_rng(random_state)
+        order = rng.permutation(len(lengths))
+        spared = order[np.cumsum(lengths[order]) - lengths[order] >= SPREAD * max_positions]
+        lengths = np.where(np.isin(np.arange(len(lengths)), spared), 0, lengths)
+        scored &= np.repeat(lengths > 0, tokens.lengths)
+        targets = np.flatnonzero(scored)
+        targets = np.sort(rng.choice(targets, min(max_positions, len(targets)), replace=False))
+    else:
+        targets = np.flatnonzero(scored)
     rank = np.full(len(tokens.ids), -1)
     rank[targets] = np.arange(len(targets))
     owners = np.repeat(tokens.text_ids, tokens.lengths)
     loss = {name: np.zeros(len(targets)) for name in ("clean", *splices)}
     kl = {name: np.zeros(len(targets)) for name in splices}
     for sequences in tqdm(
-        list(token_batches(tokens.lengths, token_budget)), desc="cross-entropy", disable=not progress
+        list(token_batches(lengths, token_budget)), desc="cross-entropy", disable=not progress
     ):
         columns = np.arange(tokens.lengths[sequences].max())
         place = np.where(
