@@ -24,8 +24,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from debias_ssae.audit.page import Block, Cell, Column, Figure, Table, TableRow, number_cell, render, trusted
-from debias_ssae.audit.plotting import Point, Series, dot_plot, pareto_plot
 from debias_ssae.benchmark.sae_evaluation import loss_records, splice
 from debias_ssae.core import io
 from debias_ssae.core.config import SAEConfig, TrainConfig
@@ -252,53 +250,28 @@ def compared(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def page(results: Mapping[str, Any]) -> str:
-    """Table, Pareto plot of perplexity (or FVU) against L0, coverage and error of the rare."""
-    rows, nan = results["compared"], (float("nan"), float("nan"))
+def plot(rows: list[dict[str, Any]], file: Path) -> None:
+    """Perplexity (or FVU) against L0, a line an SAE; beside it, at each L0, coverage and error of the rarest."""
+    from matplotlib.figure import Figure
+
     measure = "perplexity" if any("perplexity" in r for r in rows) else "fvu"
-    blocks = []
-    for part in ("domain", "general"):
-        mine = [r for r in rows if r["part"] == part]
-        points = [
-            Point(f"{r['sae']} (L0 {r['l0']:.0f})", -r["l0"], -r[measure], nan, nan, r["sae"].split(",")[0])
-            for r in mine
-        ]
-        figures = [
-            Figure(
-                trusted(
-                    pareto_plot(
-                        points,
-                        title=f"{part}: {measure} and L0",
-                        x_label="minus L0",
-                        y_label=f"minus {measure}",
-                    )
-                ),
-                f"{measure} against L0",
-            )
-        ]
-        columns = ["fvu", "rarest_fvu", "coverage_rarest_30", "perplexity", "loss_recovered_zero"]
-        tail = [r for r in mine if r["k"] == mine[0]["k"]]
-        for name in ("coverage_rarest_30", "rarest_fvu"):
-            one = Series(
-                name, [r.get(name, nan[0]) for r in tail], [nan[0]] * len(tail), [nan[0]] * len(tail)
-            )
-            svg = dot_plot([r["sae"] for r in tail], [one], title=f"{part} {name}", x_label=name, limits=None)
-            figures.append(Figure(trusted(svg), f"{name} at L0 {mine[0]['k']}"))
-        table = Table(part, [Column("SAE"), Column("k", True), *(Column(c, True) for c in columns)], [
-            TableRow([Cell(r["sae"]), Cell(str(r["k"])), *(number_cell(r.get(c)) for c in columns)]) for r in mine
-        ])  # fmt: skip
-        blocks.append(Block(part, f"Held-out {part} texts", figures, [table]))
-    context = {
-        "title": "Subdomain SAEs", "eyebrow": "benchmark", "lede": f"{results['encoder']} at {results['hookpoint']}",
-        "limits": [f"{len(set(results['seeds']))} training seeds; ratios seed by seed are in subdomain.json."],
-        "verdict": [], "blocks": blocks, "details": [], "skipped": None, "provenance": {},
-        "config": str(results["size"]),
-    }  # fmt: skip
-    return render("benchmark", context)
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    for line, part in enumerate(("domain", "general")):
+        for column, name in enumerate((measure, "coverage_rarest_30", "rarest_fvu")):
+            axes = figure.add_subplot(2, 3, 3 * line + column + 1)
+            for sae in dict.fromkeys(r["sae"] for r in rows):
+                mine = sorted(
+                    (r["l0"], r[name]) for r in rows if r["sae"] == sae and r["part"] == part and name in r
+                )
+                axes.plot(*zip(*mine, strict=True), marker="o", label=sae)
+            axes.set(xlabel="L0", ylabel=name, title=f"held-out {part} texts")
+    axes.legend(fontsize=7)
+    with io.writing(file) as temporary:
+        figure.savefig(temporary, format="svg")
 
 
 def main() -> None:
-    """Run what is not there yet; write subdomain.json and subdomain.html."""
+    """Run what is not there yet; write subdomain.json and subdomain.svg."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -350,7 +323,7 @@ def main() -> None:
         "records": records, "compared": compared(records),
     }  # fmt: skip
     io.write_json(args.out / "subdomain.json", results)
-    io.write_text(args.out / "subdomain.html", page(io.read_json(args.out / "subdomain.json")))
+    plot(results["compared"], args.out / "subdomain.svg")
     for row in results["compared"]:
         shown = {
             m: round(row[m], 4) for m in ("fvu", "rarest_fvu", "coverage_rarest_30", "perplexity") if m in row
