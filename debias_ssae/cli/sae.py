@@ -172,13 +172,7 @@ def evaluate(
     PATH is an SAE in any known format. With a causal language model, cross-entropy with the SAE spliced in is
     measured too. The same command, given again, continues where it was stopped.
     """
-    from debias_ssae.benchmark.sae_evaluation import SECTIONS, Subject, evaluate_sae
     from debias_ssae.core.config import EvaluationConfig, make_config, parse_overrides
-    from debias_ssae.model import load_model
-    from debias_ssae.model.causal import load_causal
-    from debias_ssae.model.language_model import check_hookpoints
-    from debias_ssae.review.cards import yes_or_no
-    from debias_ssae.sae import load_sae
     from debias_ssae.text import load_corpus, load_table
     from debias_ssae.text.concept import Concept
 
@@ -192,19 +186,28 @@ def evaluate(
             f"{data} has no column {missing[0]!r} for --label; it has {', '.join(table.columns)}"
         )
     concept = None if options["concept"] is None else Concept.load(options["concept"])
+
+    from debias_ssae.benchmark.sae_evaluation import SECTIONS, Subject, evaluate_sae
+    from debias_ssae.model import load_model
+    from debias_ssae.model.causal import load_causal
+    from debias_ssae.model.language_model import check_hookpoints
+    from debias_ssae.review.cards import yes_or_no
+    from debias_ssae.sae import load_sae
+
     sae = load_sae(path, model=encoder, hookpoint=hookpoint)
     reference = None if options["reference"] is None else load_sae(options["reference"])
     try:
         causal = load_causal(encoder, device=options["device"])
-    except (
-        InputError
-    ):  # an encoder: everything but the cross-entropy is measured; load_model says what else is wrong
-        causal = None
+    except InputError:
+        causal = None  # an encoder: all but the cross-entropy is measured; load_model says what else may be wrong
     model = load_model(encoder, device=options["device"]) if causal is None else causal.body
     check_hookpoints([hookpoint], model.hookpoints)
     for one in filter(None, (sae, reference)):
         if one.cfg.d_in != model.d_model:
             raise InputError(f"the SAE reads rows of width {one.cfg.d_in}, but {encoder} has {model.d_model}")
+    judge = options["judge"]
+    if judge is not None:
+        judge = yes_or_no(judge, options["judge_model"], api_key_variable=options["judge_key"])
     subject = Subject(
         sae=sae,
         model=model,
@@ -215,9 +218,7 @@ def evaluate(
         reference=reference,
         causal=causal,
         concept=concept,
-        judge=None
-        if options["judge"] is None
-        else yes_or_no(options["judge"], options["judge_model"], api_key_variable=options["judge_key"]),
+        judge=judge,
         config=config,
         seed=options["seed"],
     )

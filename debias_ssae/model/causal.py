@@ -63,10 +63,17 @@ def load_causal(
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
-            module: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path, dtype=torch.float32, output_loading_info=True, **options
+            )
     except Exception as error:  # a foreign loader on files that may hold anything
         raise InputError(f"Cannot load the causal language model {name!r} ({one_line(error)})") from error
-    module.to(where).requires_grad_(False)
+    if missing := sorted(map(str, loaded[1]["missing_keys"])):
+        raise InputError(
+            f"The files of {name!r} lack weights of a causal language model ({missing[0]}, ...), so that what it says "
+            "would be random: give the model with its head"
+        )
+    module = loaded[0].to(where).requires_grad_(False)
     return wrap_causal(module, tokenizer, name=name, dtype=pick_dtype(dtype, where), revision=revision)
 
 

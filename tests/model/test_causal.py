@@ -81,6 +81,13 @@ def test_models_that_are_not_causal_are_refused() -> None:
         wrap_causal(tf.LlamaModel(tf.LlamaConfig(**FAMILIES["llama"][2])), small_tokenizer())
 
 
+def test_files_without_a_head_are_refused(tmp_path: Path) -> None:
+    tf.GPTNeoXModel(tf.GPTNeoXConfig(**FAMILIES["gpt_neox"][2])).save_pretrained(tmp_path)
+    small_tokenizer(adds_special=False).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="lack weights of a causal language model"):
+        load_causal(str(tmp_path))
+
+
 def test_gradients_of_answers_are_those_of_finite_differences() -> None:
     model = causal()
     prompts, choices = ["the nurse works in", "a surgeon was born"], [5, 6, 7]
