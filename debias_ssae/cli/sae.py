@@ -199,7 +199,9 @@ def evaluate(
     try:
         causal = load_causal(encoder, device=options["device"])
     except InputError:
-        causal = None  # an encoder: all but the cross-entropy is measured; load_model says what else may be wrong
+        causal = (
+            None  # an encoder: all but the cross-entropy is measured; load_model says what else may be wrong
+        )
     model = load_model(encoder, device=options["device"]) if causal is None else causal.body
     check_hookpoints([hookpoint], model.hookpoints)
     for one in filter(None, (sae, reference)):
