@@ -49,10 +49,14 @@ class Choice:
 
 
 def candidates(kind: str, *, edits: bool) -> list[Candidate]:
-    """What may be picked where ``kind`` is the output eraser by default; the default comes first."""
+    """What may be picked where ``kind`` is the output eraser by default; the default comes first.
+
+    Of words every candidate has an eraser: it catches what the list does not name, which counterfactuals cannot show.
+    """
     kinds = [kind, *(k for k in (FROM_LABELS if kind in FROM_LABELS else FROM_WORDS) if k != kind)]
     alone = [Candidate(False, k) for k in kinds]
-    return [*(Candidate(True, k) for k in (*kinds, None)), *alone] if edits else alone
+    after: list[str | None] = [*kinds, None] if kind in FROM_LABELS else [*kinds]
+    return [*(Candidate(True, k) for k in after), *alone] if edits else alone
 
 
 def choose(

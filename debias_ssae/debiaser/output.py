@@ -217,6 +217,14 @@ def _samples(
     return _labelled_samples(labelled, encoder, edits, data, even=kind != "leace")
 
 
+def is_of_other_texts(attribute: Any, data: FitData) -> bool:
+    """Whether labels come from texts of another kind, which have no target: their centre is not that of ``data``."""
+    return any(
+        isinstance(one, AnnotatedTexts) and one.y is None and one.texts is not data.X
+        for one in members(attribute)
+    )
+
+
 def fit_eraser(kind: str, samples: Samples) -> LinearEraser:
     """Fit one of KINDS on ``samples``. Raises InputError where they leave nothing to learn from."""
     if kind == "displacement":

@@ -16,6 +16,7 @@ from debias_ssae.debiaser.output import (
     evidence_for,
     fit_output,
     has_center,
+    is_of_other_texts,
     output_kind,
 )
 from debias_ssae.debiaser.summary import measure
@@ -30,6 +31,8 @@ from debias_ssae.selection.select import Selection
 RETRIEVAL, TRAINING, SELECTION, OUTPUT = 2.5, 0.07, 8.0, 15.0
 """Seconds on one core with MiniLM: a thousand texts of the corpus, a training step, and each of the other steps once.
 They only say about how long a fit takes (benchmarks/fit_profile.py)."""
+SHIFTED_BY = 500
+"""Training texts whose mean stays in place."""
 NAMED_ON = 500
 """Training texts on which the removed latents are named."""
 
@@ -180,8 +183,11 @@ def fit_after_edit(
     kind = output_kind(spec.output_eraser, spec.attribute, edits=bool(edits))
     eraser, evidence = fit_output(kind, spec.attribute, spec.encoder, edits, data, samples)
     shift = None
-    if data.config.recenter and edits and not has_center(kind):
+    stays = has_center(kind) and not is_of_other_texts(spec.attribute, data)
+    if data.config.recenter and edits and not stays:
         sample = Samples.drawn(spec.encoder, edits, data)
+        if isinstance(sample.X, list):
+            sample = sample.at(np.arange(min(len(sample.X), SHIFTED_BY)))
         # a classifier already deployed keeps its intercept
         moved = apply_output(eraser, sample.edited).mean(axis=0)
         shift = (sample.plain.mean(axis=0) - moved).astype(sample.plain.dtype)
