@@ -41,7 +41,6 @@ from debias_ssae.selection.classifier import LinearHead
 from debias_ssae.text import load_corpus, read_table, synthetic_biographies
 
 C = 0.1
-ROUNDS = 3
 CONFIG: dict[str, Any] = {
     "selection": {"max_texts": 500},
     "discovery": {"n_texts": 80, "n_tried": 40, "n_what_if": 80},
@@ -344,7 +343,7 @@ def named(arguments: argparse.Namespace, results: Results, seed: int) -> None:
         if arguments.page:
             found.save(arguments.page)
         kept.parent.mkdir(exist_ok=True)
-        rounds(bench, judge, "discover", found, ROUNDS).save(kept)
+        rounds(bench, judge, "discover", found, arguments.rounds).save(kept)
         bench.finish()
     if not arguments.more:
         return
@@ -517,6 +516,7 @@ def main() -> None:
     parser.add_argument("--hookpoints", nargs="+", default=["embeddings"], help="Several at once with +.")
     parser.add_argument("--phrases", nargs="+", default=[*PHRASES, "none"])
     parser.add_argument("--cache", default="cache")
+    parser.add_argument("--rounds", type=int, default=3, help="At most.")
     parser.add_argument("--page", default=None, help="Writes the page of the first round there.")
     parser.add_argument("--more", action="store_true", help="Also words, neurons, noise, the concept told.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "discover.json")
