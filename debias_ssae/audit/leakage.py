@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from debias_ssae.core.errors import InputError, check_seed
+from debias_ssae.core.errors import InputError, check_seed, one_line
 from debias_ssae.core.stats import critical_value, mean_of_shares
 from debias_ssae.core.stats.heads import logistic_head
 from debias_ssae.core.stats.networks import Task, train_networks
+from debias_ssae.text.checks import column
 
 Probe = Literal["linear", "mlp", "boosted"]
 PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
@@ -165,16 +166,18 @@ def probe_leakage(
 def _checked(
     X: ArrayLike, z: ArrayLike, y: ArrayLike | None, probes: Sequence[Probe]
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any] | None, int]:
-    import pandas as pd
 
     unknown = [p for p in probes if p not in PROBES]
     if unknown or not probes:
         raise InputError(f"probes must be some of {list(PROBES)}, got {list(probes)}")
-    rows = np.asarray(X, dtype=np.float32)
+    try:
+        rows = np.asarray(X, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"X ({type(X).__name__}) cannot be read as a matrix: {one_line(error)}") from error
     if rows.ndim != 2:
         raise InputError(f"X must have shape [n, d], got {rows.shape}")
     given = {"z": z} | ({} if y is None else {"y": y})
-    flat = {name: pd.Series(np.asarray(v, dtype=object).ravel()) for name, v in given.items()}
+    flat = {name: column(v, name) for name, v in given.items()}
     lengths = {"X": len(rows)} | {name: len(v) for name, v in flat.items()}
     if len(set(lengths.values())) != 1:
         raise InputError(f"X, z and y need the same number of rows, got {lengths}")

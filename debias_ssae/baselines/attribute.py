@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.selection import encode_attribute, names_of
+from debias_ssae.text.checks import table_of
 
 
 def read_attribute(sensitive_features: Any, n: int, asker: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -20,7 +20,9 @@ def read_attribute(sensitive_features: Any, n: int, asker: str) -> tuple[np.ndar
         )
     known = _known(sensitive_features, n)
     codes = np.full(n, -1)
-    codes[known], values = encode_attribute(pd.DataFrame(sensitive_features)[known], int(known.sum()))
+    codes[known], values = encode_attribute(
+        table_of(sensitive_features, "sensitive_features")[known], int(known.sum())
+    )
     return codes, values
 
 
@@ -41,7 +43,7 @@ def apply_attribute(sensitive_features: Any, values: tuple[str, ...], n: int, as
 
 
 def _known(sensitive_features: Any, n: int) -> np.ndarray:
-    table = pd.DataFrame(sensitive_features)
+    table = table_of(sensitive_features, "sensitive_features")
     if len(table) != n:
         raise InputError(f"sensitive_features has {len(table)} rows, but X has {n}; they must agree")
     known: np.ndarray = table.notna().all(axis=1).to_numpy()

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from debias_ssae.baselines.attribute import apply_attribute, read_attribute
 from debias_ssae.core.errors import InputError
@@ -21,7 +21,7 @@ from debias_ssae.erase import (
     sufficient_components,
 )
 from debias_ssae.model.encoder import ActivationEncoder
-from debias_ssae.text.checks import check_texts
+from debias_ssae.text.checks import check_texts, read_matrix
 from debias_ssae.text.concept import Concept
 
 MAX_PAIRS = 1000
@@ -50,7 +50,7 @@ class LinearErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         Rows with a missing attribute are left out. Raises InputError without the attribute, with one value only
         and when lengths differ.
         """
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = read_matrix(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         known = z >= 0
         labels = None if y is None else np.asarray(y)[known]
@@ -60,7 +60,7 @@ class LinearErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     def transform(self, X: Any) -> np.ndarray:
         """Return the edited rows ``(n, d)``; the attribute is not needed."""
         check_is_fitted(self)
-        return self.eraser_(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
+        return self.eraser_(read_matrix(self, X, dtype=[np.float64, np.float32], reset=False))
 
     @property
     def rank_(self) -> int:
@@ -168,7 +168,7 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 
         Raises InputError without counterfactuals, when shapes differ and when no counterfactual differs from its text.
         """
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = read_matrix(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         if counterfactuals is None:
             raise InputError(
                 "CounterfactualEraser needs the same texts in the other version: fit(X, counterfactuals=...)"
@@ -192,7 +192,7 @@ class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     def transform(self, X: Any) -> np.ndarray:
         """Return the edited rows ``(n, d)``."""
         check_is_fitted(self)
-        return self.eraser_(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
+        return self.eraser_(read_matrix(self, X, dtype=[np.float64, np.float32], reset=False))
 
 
 @dataclass(eq=False, repr=False)
@@ -264,7 +264,7 @@ class CorrelationRemoval(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Fit the regressions. Raises InputError without the attribute or with missing values in it."""
         from fairlearn.preprocessing import CorrelationRemover
 
-        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X = read_matrix(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         codes, self.values_ = read_attribute(sensitive_features, len(X), "CorrelationRemoval")
         if (codes < 0).any():
             raise InputError(f"{int((codes < 0).sum())} rows miss the attribute; drop them")
@@ -277,7 +277,7 @@ class CorrelationRemoval(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def transform(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
         """Return the residuals ``(n, d)``. Raises InputError without the attribute or for a value not in fit."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = read_matrix(self, X, dtype=[np.float64, np.float32], reset=False)
         codes = apply_attribute(sensitive_features, self.values_, len(X), "CorrelationRemoval")
         edited: np.ndarray = np.asarray(self.remover_.transform(self._joined(X, codes))).astype(X.dtype)
         return edited

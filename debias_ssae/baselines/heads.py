@@ -10,12 +10,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 from debias_ssae.baselines.attribute import apply_attribute, read_attribute
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.heads import choose_c, fit_head, quiet
+from debias_ssae.text.checks import read_matrix
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -40,7 +41,7 @@ class LogisticHead(CrossValidated, ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on rows ``(n, d)`` and classes ``(n,)``."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        X, y = read_matrix(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_ = np.unique(y)
         self.C_ = self._chosen(X, y)
@@ -50,7 +51,7 @@ class LogisticHead(CrossValidated, ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Return class labels ``(n,)``."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = read_matrix(self, X, dtype=[np.float64, np.float32], reset=False)
         return np.asarray(self.model_.predict(X))
 
 
@@ -68,7 +69,7 @@ class GroupHead(ClassifierMixin, BaseEstimator, ABC):
 
         Raises InputError without the attribute, with one value only, with one class only and when lengths differ.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        X, y = read_matrix(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
         z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         X, y, z = X[z >= 0], y[z >= 0], z[z >= 0]
@@ -85,7 +86,7 @@ class GroupHead(ClassifierMixin, BaseEstimator, ABC):
     def decision_function(self, X: Any) -> np.ndarray:
         """Return scores ``(n,)`` for two classes, ``(n, n_classes)`` for more."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = read_matrix(self, X, dtype=np.float64, reset=False)
         scores = self.scaler_.transform(X) @ self.coef_.T + self.intercept_
         result: np.ndarray = scores[:, 0] if len(self.coef_) == 1 else scores
         return result
@@ -211,7 +212,7 @@ class _TwoClassHead(CrossValidated, ClassifierMixin, BaseEstimator):
 
     def _check(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return standardised rows, 0/1 targets and attribute codes of the rows that have an attribute."""
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        X, y = read_matrix(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
         z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
         self.classes_ = np.unique(y)
@@ -225,7 +226,7 @@ class _TwoClassHead(CrossValidated, ClassifierMixin, BaseEstimator):
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = read_matrix(self, X, dtype=np.float64, reset=False)
         scaled: np.ndarray = self.scaler_.transform(X)
         return scaled
 

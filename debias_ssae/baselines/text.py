@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from debias_ssae.baselines.erasers import text_tags
 from debias_ssae.baselines.heads import LogisticHead
 from debias_ssae.core.errors import InputError
 from debias_ssae.model.encoder import ActivationEncoder
-from debias_ssae.text.checks import check_texts
+from debias_ssae.text.checks import check_texts, read_matrix
 from debias_ssae.text.concept import Concept
 
 
@@ -138,7 +138,7 @@ class ConceptBottleneck(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Encode the words and centre on the training mean. Raises InputError for another width than ``X``'s."""
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        X = read_matrix(self, X, dtype=[np.float64, np.float32])
         vectors = self.encoder.encode(check_texts(list(self.words)))
         if vectors.shape[1] != X.shape[1]:
             raise InputError(f"X has {X.shape[1]} columns, but the encoder gives {vectors.shape[1]}")
@@ -149,7 +149,7 @@ class ConceptBottleneck(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def transform(self, X: Any) -> np.ndarray:
         """Return similarities ``(n, n_words)``."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = read_matrix(self, X, dtype=[np.float64, np.float32], reset=False)
         return _unit(X - self.center_) @ self.word_vectors_.T
 
     @property

@@ -28,7 +28,7 @@ from debias_ssae.benchmark.tables import (
     headline_lines,
     leakage_of,
 )
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import read_json
 
 WORST = "worst_group_accuracy"
@@ -55,8 +55,16 @@ def report_directory(directory: str | Path) -> Path:
 
     Raises InputError where there is none, MissingExtraError without jinja2 and matplotlib.
     """
-    directory = Path(directory)
-    return write_benchmark_report(read_json(directory / "results.json"), directory / "report.html")
+    file = Path(directory) / "results.json"
+    results = read_json(file)
+    try:
+        return write_benchmark_report(results, file.with_name("report.html"))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{file} holds no results of a benchmark ({one_line(error)}): run the benchmark again"
+        ) from error
 
 
 def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path:

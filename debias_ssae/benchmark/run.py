@@ -23,7 +23,14 @@ from debias_ssae.benchmark.summary import Answers, summarise
 from debias_ssae.benchmark.tables import head_kind, markdown_table
 from debias_ssae.core.config import BenchmarkConfig, dump_config
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import as_json, read_json, writable_directory, write_json, write_text
+from debias_ssae.core.io import (
+    as_json,
+    sealed_arrays,
+    writable_directory,
+    write_arrays,
+    write_json,
+    write_text,
+)
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.tables import write_table
 
@@ -268,20 +275,20 @@ def _task(
         record = {**as_json(run_method(protocol, plain, number, name, method)), "number": number}
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, record)
+        write_arrays(file, {}, record)
     return record
 
 
 def _record_file(protocol: Protocol, number: int, name: str) -> Path:
     regimes = sha256(json.dumps(protocol.regimes).encode()).hexdigest()[:8]
     folder = Path(str(protocol.cache_dir)) / "records"
-    return folder / f"{name}-{protocol.seed_key(number)}-{regimes}.json"
+    return folder / f"{name}-{protocol.seed_key(number)}-{regimes}.safetensors"
 
 
 def _read(file: Path | None) -> dict[str, Any] | None:
     if file is not None and file.exists():
-        with suppress(InputError):
-            return read_json(file)
+        with suppress(InputError):  # a damaged one is made again
+            return sealed_arrays(file)[1]
     return None
 
 

@@ -1,14 +1,16 @@
 """The command line. Each command lives in its own module, imported only when it is called."""
 
 import os
+import re
 import sys
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import click
 
 from debias_ssae.cli.checks import in_options
-from debias_ssae.core.errors import InputError, MissingExtraError, one_line
+from debias_ssae.core.errors import InputError, MissingExtraError, brief, one_line
 
 # name -> (module, attribute, one line of help): shown without importing anything heavy.
 COMMANDS = {
@@ -34,6 +36,18 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A click group that imports a command's module only when that command is used."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for stream in (sys.stdout, sys.stderr):  # a name that is no UTF-8 is no reason to stop
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        for before, one in pairwise(["", *args]):
+            if one == "" or _EMPTY.fullmatch(one):
+                name = one.rstrip("=") or before or "an argument"
+                _end(
+                    f"{name} is empty (a variable of the shell that is not set?); give a value or leave it out"
+                )
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -54,7 +68,8 @@ class LazyGroup(click.Group):
         except (InputError, MissingExtraError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            _end(error)
+            named = isinstance(error, OSError) and error.filename is not None
+            _end(f"{brief(str(error.filename))}: {error.strerror}" if named else error)  # type: ignore[union-attr]
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _NO_MEMORY):
                 raise
@@ -65,6 +80,7 @@ class LazyGroup(click.Group):
             _end("interrupted; what is finished is kept, and the same command goes on", code=130)
 
 
+_EMPTY = re.compile(r"--[\w-]+=")
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 

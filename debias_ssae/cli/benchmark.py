@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.options import shared
+from debias_ssae.cli.options import needs, shared
 from debias_ssae.core.errors import InputError
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -77,6 +77,7 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     when the same command is given again: what is finished is kept in the cache (by default OUT/cache).
     The settings of --config and --set are those of BenchmarkConfig; --seed is the first of --seeds.
     """
+    needs(corpus_text="corpus")
     from debias_ssae.benchmark import run_benchmark
     from debias_ssae.core.io import writable_directory
 

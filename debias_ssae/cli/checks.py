@@ -71,6 +71,12 @@ def check_columns(table: "pd.DataFrame", path: Any, option: str, names: Iterable
             )
 
 
+def check_ids(table: "pd.DataFrame", path: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns of --id, each once; raises InputError for one that is not there."""
+    check_columns(table, path, "--id", names)
+    return tuple(dict.fromkeys(names))
+
+
 def check_outs(outs: Sequence[Path]) -> None:
     """Raise InputError for a report of unknown kind or in a folder that is not there or not writable."""
     for out in outs:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.options import read_config, shared
+from debias_ssae.cli.options import needs, read_config, shared
 from debias_ssae.core.errors import InputError
 
 SHOWN = 10
@@ -49,8 +49,9 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
     debias-ssae fit --attribute. The classifier is trained on --target, or given by --model or --prediction. A run that
     was stopped finds its SAE in the cache when it is started again.
     """
+    needs(corpus_text="corpus")
     from debias_ssae.review import discover as run
-    from debias_ssae.selection.choices import Choices
+    from debias_ssae.selection.choices import Choices, check_nothing_lost
     from debias_ssae.text import load_corpus, load_table
 
     prediction, model = options["prediction"], options["model"]
@@ -72,6 +73,7 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
         head = _load_head(model)
     described = dict(_split(words) for words in options["class_words"])
     earlier = None if options["choices"] is None else Choices.load(options["choices"])
+    check_nothing_lost(Path(out) / "choices.yaml", earlier or Choices({}, {}))
     hookpoints = options["hookpoint"].split(",")
     corpus = options["corpus"]
     started = time.monotonic()

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.checks import check_columns, check_encoder, check_hookpoints, check_model, check_parent
-from debias_ssae.cli.options import read_config, shared
+from debias_ssae.cli.checks import check_encoder, check_hookpoints, check_ids, check_model, check_parent
+from debias_ssae.cli.options import needs, read_config, shared
 from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
 
@@ -76,6 +76,8 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     Give one of --sensitive (labels of these texts; any number of values), --annotated (labels of other texts), or
     --attribute (words or choices, no labels). The model is a directory of safetensors and JSON.
     """
+    needs(annotated_sensitive="annotated", annotated_target="annotated", annotated_text="annotated")
+    needs(exclude_text="exclude", corpus_text="corpus")
     _check_supervision(sensitive, options)
     check_encoder(options["encoder"])
     check_hookpoints(options["hookpoint"].split(","))
@@ -234,7 +236,7 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
 
     if whole:
         table = load_table(data, text=text, as_written=ids)
-        check_columns(table, data, "--id", ids)
+        ids = check_ids(table, data, ids)
     from debias_ssae.debiaser import SSAEDebiaser, transform_to_shards
 
     debiaser = SSAEDebiaser.load(model, cache_dir=options["cache"], **loading)
@@ -250,6 +252,8 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     debiaser.verbose = debiaser.text_encoder_.verbose = not options["quiet"]
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
     n_dimensions = frame.shape[1]
+    if taken := set(ids) & set(frame.columns):
+        raise InputError(f"--id {min(taken)} has the name of a dimension; rename that column")
     frame = table[list(ids)].join(frame.set_axis(table.index)) if ids else frame
     write_table(frame, goal)
     click.echo(f"{len(frame)} texts, {n_dimensions} columns: {out}")

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from debias_ssae.cli.audit import provenance, write_audit
-from debias_ssae.cli.checks import PLAIN, check_columns, check_encoder, check_model, check_outs, check_parent
+from debias_ssae.cli.checks import (
+    PLAIN,
+    check_columns,
+    check_encoder,
+    check_ids,
+    check_model,
+    check_outs,
+    check_parent,
+)
 from debias_ssae.cli.options import shared
 from debias_ssae.core.errors import InputError, MissingExtraError
 
@@ -112,13 +120,15 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
     from debias_ssae.text import load_table, write_table
 
     table = load_table(data, text=text, as_written=ids)
-    check_columns(table, data, "--id", ids)
+    ids = check_ids(table, data, ids)
     import numpy as np
 
     ((_, transform),) = _transforms((model,), saved["encoder"], quiet=quiet)
     chances = saved["head"].predict_proba(transform(table[text].tolist()))
     classes = saved["head"].classes_
     frame = table[list(ids)].copy()
+    if taken := set(ids) & {"prediction", *(f"p({label})" for label in classes)}:
+        raise InputError(f"--id {min(taken)} has the name of a column of predictions; rename it")
     frame["prediction"] = classes[np.argmax(chances, axis=1)]
     for i, label in enumerate(classes):
         frame[f"p({label})"] = chances[:, i]

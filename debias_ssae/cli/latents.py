@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from debias_ssae.cli.checks import check_model
-from debias_ssae.cli.options import shared
+from debias_ssae.cli.options import needs, shared
 from debias_ssae.core.errors import InputError
 
 
@@ -21,8 +21,21 @@ from debias_ssae.core.errors import InputError
 @click.option(
     "--sensitive", help="Column of the attribute; needed if the output eraser was fitted on labels."
 )
-@click.option("--n", "n_more", default=40, show_default=True, help="Candidates beyond the removed latents.")
-@click.option("--max-texts", default=2000, show_default=True, help="Texts to read, at most; drawn at random.")
+@click.option(
+    "--n",
+    "n_more",
+    default=40,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Candidates beyond the removed latents.",
+)
+@click.option(
+    "--max-texts",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Texts to read, at most; drawn at random.",
+)
 @click.option("--choices", type=click.Path(dir_okay=False), help="Edited choices, to write a new model.")
 @click.option(
     "--out",
@@ -38,6 +51,7 @@ def latents(model: str, out: str, choices: str | None, **options: Any) -> None:
     writes the model that removes what is ticked, without training; --data must then name the training texts.
     """
     check_model(model)
+    needs(text="data", target="data", sensitive="data")
     from debias_ssae.debiaser import SSAEDebiaser
 
     if choices is None and options["data"] is None:
@@ -54,6 +68,7 @@ def latents(model: str, out: str, choices: str | None, **options: Any) -> None:
 def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: Any) -> None:
     from debias_ssae.review.page import removed_html, write_text
     from debias_ssae.review.removed import removed_cards, removed_choices
+    from debias_ssae.selection.choices import check_nothing_lost
 
     texts, y, _ = _read(**table)
     cards = removed_cards(debiaser, texts, y=y, n_more=n_more, max_texts=max_texts)
@@ -64,6 +79,7 @@ def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: An
         "SAE": ", ".join(sae.fingerprint()[:16] for sae in choices.saes.values()),
         "debias-ssae": version("debias-ssae"),
     }
+    check_nothing_lost(file, choices)
     goal.absolute().parent.mkdir(parents=True, exist_ok=True)
     write_text(removed_html(cards, choices, file.name, about), goal)
     choices.save(file, with_saes=False)

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from debias_ssae.core.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _SHARED: dict[str, Callable[[Command], Command]] = {
@@ -77,6 +80,18 @@ def shared(*names: str) -> Callable[[Command], Command]:
         return command
 
     return add
+
+
+def needs(**needed: str) -> None:
+    """Raise InputError for an option that was given without the one that it belongs to: it would change nothing."""
+    context = click.get_current_context()
+    names = {p.name: p.opts[0] for p in context.command.params if p.name is not None}
+    for name, other in needed.items():
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and not context.params[other]:
+            raise InputError(
+                f"{names[name]} belongs to {names[other]}, which is missing; give both or neither"
+            )
 
 
 def read_config(config: str | None, sets: tuple[str, ...], preset: str = "default") -> Any:

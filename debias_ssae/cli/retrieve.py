@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.cli.options import shared
+from debias_ssae.cli.options import needs, shared
 from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def index(corpus: str, column: str, out: Path, max_length: int | None, **options
 @click.option("--n", default=10, show_default=True, type=click.IntRange(min=1))
 def query(directory: Path, query: str | None, seed_texts: str | None, column: str, n: int) -> None:
     """Print the texts of an index that are nearest to a query or to seeds."""
+    needs(column="seed_texts")
     from debias_ssae.retrieval import CorpusIndex
 
     corpus_index = CorpusIndex(directory)
@@ -98,6 +99,7 @@ def select(out: Path, **options: Any) -> None:
     from debias_ssae.core.io import write_json
     from debias_ssae.text import write_table
 
+    needs(source_column="corpus", hookpoint="sae", encoder="sae")
     if out.suffix != ".parquet":
         raise InputError(f"--out is {out}; expected a name that ends in .parquet")
     if not out.parent.is_dir():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from debias_ssae.cli.options import shared
+from debias_ssae.cli.options import needs, shared
 from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,10 +56,12 @@ def sae() -> None:
 @shared("seed", "quiet")
 def train(out: Path, **told: Any) -> None:
     """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
+    needs(column="corpus", rows="corpus", frozen_latents="init")
     if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
         raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
     sae_values, train_values = _settings(told)
     _sae_config({"d_in": 1, **sae_values})  # wrong values are told before anything is loaded
+    _check_out(out)
     of = _from_corpus if told["activations"] is None else _from_store
     width, stream, about = of(told, train_values.batch_size, sae_values)
 
@@ -105,6 +107,7 @@ def train(out: Path, **told: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int, as_json: bool) -> None:
     """Say what an SAE is, and with --activations how well it fits them."""
+    needs(hookpoint="activations", rows="activations")
     from debias_ssae.sae import load_sae
     from debias_ssae.sae.formats import load_metadata
 
@@ -287,10 +290,21 @@ def convert(source: Path, destination: Path, target: str) -> None:
 
     if destination.exists() and source.exists() and destination.samefile(source):
         raise InputError(f"{destination} is the source itself; give another folder")
+    _check_out(destination)
     loaded, metadata = load_sae(source), load_metadata(source)
     write = save_sae if target == "saelens" else save_dictionary_learning
     write(loaded, destination, metadata=metadata)
     click.echo(f"{destination}: {loaded.cfg.architecture}, {loaded.cfg.d_sae} latents, as {target}")
+
+
+def _check_out(folder: Path) -> None:
+    """Raise InputError for a folder that holds something else than an SAE."""
+    known = {"cfg.json", "sae_weights.safetensors", "ssae.json", "checkpoints", "ae.pt", "config.json"}
+    held = {p.name for p in folder.iterdir() if not p.name.startswith(".")} if folder.is_dir() else set()
+    if strange := sorted(held - known):
+        raise InputError(
+            f"{folder} holds {strange[0]}, which is of no sparse autoencoder: give another folder"
+        )
 
 
 def _settings(told: dict[str, Any]) -> tuple[dict[str, Any], Any]:

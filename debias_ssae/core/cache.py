@@ -76,6 +76,7 @@ def entries(directory: Path) -> list[Entry]:
 
 def trim(directory: Path, most: int = MOST_BYTES) -> int:
     """Remove what was not used for longest until ``most`` bytes are left; returns how many bytes went."""
+    _sweep(directory)
     held = gone = 0
     for one in entries(directory):
         if held + one.n_bytes > most and time.time() - one.used > IN_USE:
@@ -87,6 +88,7 @@ def trim(directory: Path, most: int = MOST_BYTES) -> int:
 
 def clear(directory: Path) -> int:
     """Remove all that is kept; returns how many bytes went. Other files in ``directory`` stay."""
+    _sweep(directory)
     return sum(_remove(one, directory) for one in entries(directory))
 
 
@@ -97,11 +99,22 @@ def _remove(one: Entry, directory: Path) -> int:
         one.path.rename(gone)
     except OSError:
         return 0
-    if gone.is_dir():
-        shutil.rmtree(gone, ignore_errors=True)
-    else:
-        gone.unlink(missing_ok=True)
+    _delete(gone)
     return one.n_bytes
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a killed process was removing."""
+    for left in _listed(directory):
+        if left.name.startswith(".gone-"):
+            _delete(left)
 
 
 def _listed(folder: Path) -> Iterator[Path]:

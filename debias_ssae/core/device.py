@@ -97,7 +97,7 @@ def pick_dtype(dtype: str, device: "torch.device") -> "torch.dtype":
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype == "auto":
         return torch.bfloat16 if has_fast_bf16(device.type) else torch.float32
-    if dtype not in known:
+    if not isinstance(dtype, str) or dtype not in known:
         raise InputError(f"Unknown dtype {dtype!r}: give auto, float32 or bfloat16")
     return known[dtype]
 

@@ -61,9 +61,10 @@ _ITEM_BYTES = {
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
+def writing(path: str | Path, *, once: bool = False) -> Iterator[Path]:
     """Yield a name beside ``path`` to write to; what was written there takes the place of ``path`` at the end.
 
+    With ``once`` what another process has put there meanwhile stays, for it may have built on that already.
     A reader, a killed process and a full disk find the old file or the whole new one. Raises InputError that
     names ``path`` and the cure when the system refuses; nothing is left behind then.
     """
@@ -73,7 +74,8 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        if not (once and _linked(temporary, path)):
+            os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -83,9 +85,20 @@ def writing(path: str | Path) -> Iterator[Path]:
         _LIVE.discard(temporary.name)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write ``data`` atomically; raises InputError as :func:`writing` does."""
-    with writing(path) as temporary:
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give the file its name unless another one has it; False on a file system that knows no links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def write_bytes(path: str | Path, data: bytes, *, once: bool = False) -> None:
+    """Write ``data`` atomically; ``once`` and errors as in :func:`writing`."""
+    with writing(path, once=once) as temporary:
         temporary.write_bytes(data)
 
 
@@ -94,13 +107,14 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "replace"))
 
 
-def write_json(path: str | Path, values: Any) -> None:
+def write_json(path: str | Path, values: Any, *, once: bool = False) -> None:
     """Write ``values`` as JSON with sorted keys, atomically: equal values give equal bytes.
 
-    Numbers that JSON does not know (NaN, infinity) become null, NumPy's numbers plain ones.
+    Numbers that JSON does not know (NaN, infinity) become null, NumPy's numbers plain ones; ``once`` as in
+    :func:`writing`.
     """
     text = json.dumps(as_json(values), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_bytes(path, f"{text}\n".encode("utf-8", "replace"), once=once)
 
 
 def writable_directory(path: str | Path) -> Path:
@@ -711,7 +725,7 @@ def write_manifest(
             if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
         }
     body = {"kind": kind, "about": as_json(about or {}), "files": {k: dict(v) for k, v in files.items()}}
-    write_json(directory / MANIFEST, {**body, "sha256": _seal(body)})
+    write_json(directory / MANIFEST, {**body, "sha256": seal(body)})
     return Manifest(directory, kind, body["about"], body["files"])
 
 
@@ -737,7 +751,7 @@ def read_manifest(directory: str | Path, kind: str) -> Manifest:
     values = read_json(path)
     body = {name: values.get(name) for name in ("kind", "about", "files")}
     files, about = body["files"], body["about"]
-    if values.get("sha256") != _seal(body) or not isinstance(files, dict) or not isinstance(about, dict):
+    if values.get("sha256") != seal(body) or not isinstance(files, dict) or not isinstance(about, dict):
         raise InputError(f"{path} is damaged (its checksum differs): make or download {directory} again")
     if body["kind"] != kind:
         raise InputError(f"{directory} holds {brief(body['kind'])}, expected {kind!r}")
@@ -754,5 +768,6 @@ def read_manifest(directory: str | Path, kind: str) -> Manifest:
     return Manifest(directory, kind, about, files)
 
 
-def _seal(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def seal(body: Mapping[str, Any]) -> str:
+    """Return the checksum of JSON values that is kept beside them."""
+    return hashlib.sha256(json.dumps(as_json(body), sort_keys=True).encode()).hexdigest()

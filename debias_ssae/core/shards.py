@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import file_digest, file_record, read_json, read_manifest, write_json, write_manifest
+from debias_ssae.core.io import (
+    file_digest,
+    file_record,
+    read_json,
+    read_manifest,
+    seal,
+    write_json,
+    write_manifest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +64,7 @@ class ShardWriter:
         if not file.exists():
             if names or any((self.directory / folder).iterdir() if folder else ()):
                 raise InputError(f"{self.directory} is not empty and holds no store: give another folder")
-            write_json(file, self.settings)
+            write_json(file, self.settings, once=True)
         there = read_json(file)
         other = sorted(k for k in {*there, *self.settings} if there.get(k) != self.settings.get(k))
         if other:
@@ -83,11 +91,15 @@ class ShardWriter:
                     "give another folder"
                 )
             return False
-        problem = shard_problem(self.path(number), self.record_path(number))
+        try:
+            record = _unsealed(self.record_path(number))
+            problem = shard_problem(self.path(number), record)
+        except InputError as error:
+            problem = str(error)
         if problem is not None:
             logger.warning("%s: redone", problem)
             return False
-        if read_json(self.record_path(number))["texts_sha256"] != texts_sha256:
+        if record["texts_sha256"] != texts_sha256:
             raise InputError(
                 f"Shard {number} of {self.directory} was made from other texts: give another folder"
             )
@@ -105,7 +117,8 @@ class ShardWriter:
         """Have ``fill`` write the file of shard ``number`` atomically, then the record that says it is finished."""
         self.record_path(number).unlink(missing_ok=True)
         fill(self.path(number))
-        write_json(self.record_path(number), {**record, **file_record(self.path(number))})
+        body = {**record, **file_record(self.path(number))}
+        write_json(self.record_path(number), {**body, "seal": seal(body)})
 
     def n_missing(self, n_shards: int) -> int:
         """Return how many of shards 0 to ``n_shards`` - 1 no process has finished yet."""
@@ -121,7 +134,7 @@ class ShardWriter:
                 f"{self.directory} holds more shards than the {n_shards} of these texts: give another folder"
             )
         records = [
-            {"name": self.path(number).name, **read_json(self.record_path(number))}
+            {"name": self.path(number).name, **_unsealed(self.record_path(number))}
             for number in range(n_shards)
         ]
         about = {"settings": self.settings, "shards": records, "totals": totals(records)}
@@ -130,18 +143,22 @@ class ShardWriter:
         return write_manifest(self.directory, self.kind, about, files).about
 
 
-def shard_problem(path: Path, record_file: Path) -> str | None:
-    """Return what is wrong with the shard ``path``, naming it, or None."""
-    try:
-        record = read_json(record_file)
-        if not path.exists():
-            return f"{path} is missing"
-        if path.stat().st_size != record["n_bytes"]:
-            return f"{path} is damaged ({path.stat().st_size} bytes, {record['n_bytes']} expected)"
-        if file_digest(path) != record["sha256"]:
-            return f"{path} is damaged (its checksum differs)"
-    except (InputError, KeyError) as error:
-        return f"The record of {path} is damaged ({error})"
+def _unsealed(file: Path) -> dict[str, Any]:
+    """Return a record; raises InputError where it is not what was written."""
+    record = read_json(file)
+    if record.pop("seal", None) != seal(record):
+        raise InputError(f"The record {file} is damaged")
+    return record
+
+
+def shard_problem(path: Path, record: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the shard ``path`` of which ``record`` was written, naming it, or None."""
+    if not path.exists():
+        return f"{path} is missing"
+    if path.stat().st_size != record["n_bytes"]:
+        return f"{path} is damaged ({path.stat().st_size} bytes, {record['n_bytes']} expected)"
+    if file_digest(path) != record["sha256"]:
+        return f"{path} is damaged (its checksum differs)"
     return None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from debias_ssae.core.cache import trim
 from debias_ssae.core.config import DebiasConfig
@@ -29,7 +29,7 @@ from debias_ssae.erase import LatentEraser
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.attribute import Attribute, Nothing, Words, members
-from debias_ssae.text.checks import check_texts
+from debias_ssae.text.checks import check_texts, read_matrix
 from debias_ssae.text.concept import Concept
 
 
@@ -169,7 +169,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if self.encoder is None:
             if _are_texts(X):
                 raise InputError('X holds texts, but encoder is None; name one: SSAEDebiaser("minilm", ...)')
-            X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+            X = read_matrix(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         spec, data = read_fit(self, X, y, sensitive_features, exclude)
         if isinstance(spec.attribute, Nothing):
             warnings.warn(
@@ -200,7 +200,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Return debiased representations ``(n, d)``. The attribute is never needed."""
         check_is_fitted(self)
         if self.encoder is None:
-            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+            X = read_matrix(self, X, reset=False, dtype=[np.float64, np.float32])
         else:
             X = check_texts(X)
             if self._probes is not None:

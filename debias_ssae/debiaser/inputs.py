@@ -36,7 +36,7 @@ from debias_ssae.selection.attribute import (
 )
 from debias_ssae.selection.select import Linear
 from debias_ssae.text import load_corpus
-from debias_ssae.text.checks import check_texts, in_pandas
+from debias_ssae.text.checks import check_texts, column, table_of
 
 if TYPE_CHECKING:
     from debias_ssae.debiaser.estimator import SSAEDebiaser
@@ -52,6 +52,7 @@ def read_fit(
     check_params(debiaser)
     config, attribute = settings_of(debiaser.config), as_attribute(debiaser.attribute)
     if y is not None:
+        column(y, "y")
         y = column_or_1d(y)
         _check_target(y)
     X = X if debiaser.encoder is None else check_texts(X)
@@ -162,7 +163,7 @@ def _without(
     if not len(rows):
         raise InputError("exclude= names every text of X, so none is left to fit on")
     if z is not None:
-        z = pd.DataFrame(in_pandas(z)).iloc[rows]
+        z = table_of(z, "sensitive_features").iloc[rows]
     return [texts[i] for i in rows.tolist()], None if y is None else y[rows], z
 
 

@@ -69,7 +69,9 @@ def transform_to_shards(
     rank, world_size = own_rank if rank is None else rank, n_processes if world_size is None else world_size
     if not 0 <= rank < world_size:
         raise InputError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size")
-    encoder = debiaser.text_encoder_
+    encoder, ids = debiaser.text_encoder_, list(dict.fromkeys(ids))
+    if taken := set(ids) & set(debiaser.get_feature_names_out()):
+        raise InputError(f"the column {min(taken)} has the name of a dimension; rename it")
     columns = list(dict.fromkeys([text, *ids]))
     tables = stream_tables(source, columns, rows_per_shard, split=split)
     first = next(tables, None)  # a source that cannot be read leaves no folder behind

@@ -16,6 +16,7 @@ from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.model import LanguageModel, Readout, full_precision, load_model, quiet_loading
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, check_texts, make_batch, run_batch, tokenize
+from debias_ssae.model.language_model import check_hookpoints
 
 WEIGHTS, ERASERS, MODEL = "output.safetensors", "erasers", "model"
 KIND = "debias-ssae export 3"
@@ -46,7 +47,9 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         self.tokenizer = model.tokenizer
         self.edits = dict(edits)
         self.settings = dict(settings)
-        self.readout = Readout.from_dict(self.settings["readout"])
+        self.max_seq_length = settings["max_length"]
+        check_hookpoints([settings["layer"], *self.edits], model.hookpoints)
+        self.readout = Readout.from_dict(settings["readout"])
         self.output_eraser, self.shift = output_eraser, shift
 
     @property
@@ -164,6 +167,8 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
             reference = settings["reference"] or {"name": str(path / MODEL), "revision": None}
             named = {"name": str(reference["name"]), "revision": reference["revision"]}
             trusted = settings["trust_remote_code"] is True and bool(kwargs.get("trust_remote_code"))
+            if missing := {"layer", "readout", "max_length", "dtype"} - set(settings):
+                raise ValueError(f"{MANIFEST} holds no {min(missing)}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -192,7 +197,7 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
 
 def checked_length(value: Any) -> int:
     """Return a max_seq_length; raises InputError for what is none."""
-    if not isinstance(value, int) or value < 3:
+    if type(value) is not int or value < 3:
         raise InputError(f"max_seq_length={value!r}: give at least 3 tokens, special ones included")
     return value
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import parse_json, read_tensors, read_text
 
 Pooling = Literal["mean", "cls", "last", "max"]
@@ -76,6 +76,8 @@ class Readout:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Readout":
         """Rebuild a readout; raises InputError for values that are none."""
+        if not isinstance(values, dict):
+            raise InputError(f"a readout is {brief(values)}; expected modes, special and skipped")
         modes, special, skipped = (values.get(name) for name in ("modes", "special", "skipped"))
         known = {*get_args(Pooling), *_MODES.values()}
         if not isinstance(modes, list) or not modes or not set(map(str, modes)) <= known:

@@ -83,13 +83,23 @@ class CorpusIndex:
                 raise InputError(
                     f"{self.directory} holds no index: make one with `debias-ssae retrieve index`"
                 )
+            if self.directory.is_dir() and any(p.name != ".lock" for p in self.directory.iterdir()):
+                raise InputError(f"{self.directory} holds something that is no index: give another folder")
             about = {"embedder": embedder, "max_length": 128 if max_length is None else max_length}
             with only_writer(self.directory):
                 if not (self.directory / MANIFEST).exists():
                     write_manifest(self.directory, KIND, about | {"sizes": [], "probe": None}, {})
         self.refresh()
-        for name, value in (("embedder", embedder), ("max_length", max_length)):
-            if value is not None and value != self.settings[name]:
+        given = {"embedder": embedder, "max_length": max_length}
+        changes = {k: v for k, v in given.items() if v is not None and v != self.settings[k]}
+        if changes and not self.sizes:  # nothing is in it yet, such as after a mistyped embedder
+            with only_writer(self.directory):
+                self.refresh()
+                if not self.sizes:
+                    write_manifest(self.directory, KIND, self.settings | changes, {})
+            self.refresh()
+        for name, value in changes.items():
+            if value != self.settings[name]:
                 raise InputError(
                     f"{self.directory} was made with {name}={self.settings[name]!r}, not {value!r}"
                 )
@@ -101,7 +111,8 @@ class CorpusIndex:
         self._is_same_model = False
         sizes, probe = self.settings.get("sizes"), self.settings.get("probe")
         if (
-            type(self.settings.get("embedder")) is not str
+            not {"embedder", "max_length", "sizes", "probe"} <= set(self.settings)
+            or type(self.settings.get("embedder")) is not str
             or type(self.settings.get("max_length")) is not int
             or not isinstance(sizes, list)
             or not all(type(n) is int and n > 0 for n in sizes)

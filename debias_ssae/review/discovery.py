@@ -11,7 +11,7 @@ import pandas as pd
 
 from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, DiscoveryConfig
-from debias_ssae.core.errors import InputError, check_seed
+from debias_ssae.core.errors import InputError, brief, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
 from debias_ssae.debiaser.inputs import settings_of, with_limits
 from debias_ssae.debiaser.training import learn_ssae
@@ -452,9 +452,11 @@ def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoe
 
 def _described(classes: np.ndarray, given: Mapping[Any, str] | None) -> dict[str, str]:
     """The classes' descriptions; without any their names, where these are words."""
-    if given:
-        return {str(c): str(w) for c, w in given.items()}
     names = [str(c) for c in classes.tolist()]
+    if given:
+        if strange := sorted(set(map(str, given)) - set(names)):
+            raise InputError(f"there is no class {strange[0]!r} to describe; the classes are {brief(names)}")
+        return {str(c): str(w) for c, w in given.items()}
     return {n: n for n in names} if all(n.replace("_", "").replace(" ", "").isalpha() for n in names) else {}
 
 

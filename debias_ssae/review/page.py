@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from debias_ssae.audit.page import render, write_text
 from debias_ssae.core.errors import MissingExtraError
 from debias_ssae.review.cards import FUNCTION, TARGET, Card
-from debias_ssae.selection.choices import Choices
+from debias_ssae.selection.choices import Choices, check_nothing_lost
 from debias_ssae.selection.naming import naming_words
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def write_shortcuts(shortcuts: "Shortcuts", directory: Path) -> tuple[Path, Path
     """
     directory.mkdir(parents=True, exist_ok=True)
     choices = shortcuts.choose([])
+    check_nothing_lost(directory / CHOICES, choices)
     choices.save(directory / CHOICES)
     return write_text(shortcuts_html(shortcuts, choices), directory / PAGE), directory / CHOICES
 

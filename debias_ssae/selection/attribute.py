@@ -19,7 +19,7 @@ from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
 from debias_ssae.selection.select import Linear, Selection, select_from_concept, select_from_labels
-from debias_ssae.text.checks import in_pandas
+from debias_ssae.text.checks import column, table_of
 from debias_ssae.text.concept import Concept
 
 
@@ -106,7 +106,7 @@ class AnnotatedTexts:
         if not unwanted.any():
             return self
         kept = np.flatnonzero(~unwanted)
-        table = pd.DataFrame(in_pandas(self.sensitive_features)).iloc[kept]
+        table = table_of(self.sensitive_features, "sensitive_features").iloc[kept]
         y = None if self.y is None else np.asarray(self.y)[kept]
         return AnnotatedTexts(_take(self.texts, kept), table, y)
 
@@ -135,7 +135,15 @@ class AnnotatedTexts:
 
     @property
     def _y(self) -> np.ndarray | None:
-        return None if self.y is None else np.asarray(self.y)
+        if self.y is None:
+            return None
+        y = column(self.y, "y")
+        if y.dtype.kind in "biuf":
+            return y.to_numpy()
+        mixed = len({type(value) for value in y.dropna()}) > 1  # which NumPy cannot sort
+        return np.array(
+            [None if pd.isna(v) else str(v) if mixed else v for v in y.astype(object)] + [None], dtype=object
+        )[:-1]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 from scipy.optimize import linear_sum_assignment
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import read_yaml, write_text
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
@@ -155,16 +155,7 @@ class Choices:
         that occurs twice or has no SAE, and an SAE with another fingerprint than the file's.
         """
         path = Path(path)
-        try:
-            content = _File.model_validate(read_yaml(path))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the file"
-            raise InputError(
-                f"{path} is no file of choices: {place}: {first['msg']} (got {first['input']!r:.60})"
-            ) from error
-        if content.format != FORMAT:
-            raise InputError(f"{path} has format {content.format}; this version reads {FORMAT}")
+        content = _read(path)
         found: dict[str, SparseAutoencoder] = {}
         for part in content.parts:
             if part.hookpoint in found:
@@ -208,6 +199,39 @@ class Choices:
         names_a, names_b = list(a), list(b)
         pairs = [(names_a[i], names_b[j]) for i, j in zip(first, second, strict=True)]
         return Concept.from_words(pairs, values=(sides[0], sides[1]), name=name)
+
+
+def check_nothing_lost(path: Path, new: Choices) -> None:
+    """Raise InputError where ``path`` holds what a person decided and ``new`` does not."""
+    if not path.exists():
+        return
+    now = {
+        (hookpoint, new.saes[hookpoint].fingerprint(), i): card.tick
+        for hookpoint, cards in new.cards.items()
+        for card in cards
+        for i in card.ids
+    }
+    for part in _read(path).parts:
+        for card in part.cards:
+            if any(now.get((part.hookpoint, part.sae, i), False) != card.tick for i in card.ids):
+                raise InputError(
+                    f"{path} holds a person's decision on {brief(card.name)}, which would be lost: give it as choices "
+                    "(--choices), or write to another place"
+                )
+
+
+def _read(path: Path) -> _File:
+    try:
+        content = _File.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{path} is no file of choices: {place}: {first['msg']} (got {first['input']!r:.60})"
+        ) from error
+    if content.format != FORMAT:
+        raise InputError(f"{path} has format {content.format}; this version reads {FORMAT}")
+    return content
 
 
 def _sae_directory(path: Path, hookpoint: str) -> Path:

@@ -13,6 +13,7 @@ from debias_ssae.core.stats import holm
 from debias_ssae.model import Activations
 from debias_ssae.sae.fast import active_latents
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.text.checks import table_of
 
 CHUNK = 8192
 """Rows encoded at a time."""
@@ -77,7 +78,7 @@ def encode_attribute(
     Several columns are crossed. Rows outside ``among`` (True, False; [n]) count as missing. Raises InputError when
     the length is not ``n`` or fewer than two values exist.
     """
-    table = _table(sensitive_features)
+    table = table_of(sensitive_features, "sensitive_features")
     if len(table) != n:
         raise InputError(f"sensitive_features has {len(table)} rows, but X has {n}; they must agree")
     known = table.notna().all(axis=1).to_numpy()
@@ -105,6 +106,8 @@ def encode_labels(
     if y is None:
         return *encode_attribute(sensitive_features, n), None
     y = np.asarray(y)
+    if len(y) != n:
+        raise InputError(f"y has {len(y)} rows, but X has {n}; they must agree")
     known = ~pd.isna(y)
     codes, values = encode_attribute(sensitive_features, n, among=known)
     return codes, values, y if known.all() else np.where(known, y, y[known][:1])
@@ -145,11 +148,7 @@ def names_of(sensitive_features: Any) -> list[str]:
     """The name of each row's value, of several columns crossed; without gaps. A whole number is its digits, also
     where a gap elsewhere in its column had made it a float.
     """
-    return [_name(row) for row in _table(sensitive_features).itertuples(index=False)]
-
-
-def _table(columns: Any) -> pd.DataFrame:
-    return pd.DataFrame(columns.to_pandas() if hasattr(columns, "to_pandas") else columns)
+    return [_name(row) for row in table_of(sensitive_features, "sensitive_features").itertuples(index=False)]
 
 
 def _name(row: tuple[Any, ...]) -> str:

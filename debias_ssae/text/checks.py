@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.core.errors import InputError, brief
+from debias_ssae.core.errors import InputError, brief, one_line
 
 
 def check_texts(X: Any, *, name: str = "texts", may_be_empty: bool = False) -> list[str]:
@@ -73,12 +73,24 @@ def named_columns(given: Any, name: str, *, default: str = "group") -> dict[str,
     if given is None:
         raise InputError(f"{name} is needed; pass one column (or a table or dict of columns)")
     given = in_pandas(given)
-    if isinstance(given, pd.DataFrame):
-        if not given.columns.is_unique:
+    if isinstance(given, pd.DataFrame | Mapping):
+        labels = [str(label) for label in given]
+        if len(set(labels)) < len(labels):
             raise InputError(f"{name} has two columns of one name; give them names of their own")
-        return {str(label): given[label].reset_index(drop=True) for label in given.columns}
-    if isinstance(given, Mapping):
-        return {str(label): column(values, str(label)) for label, values in given.items()}
+        if not labels:
+            raise InputError(f"{name} has no columns; pass one or several")
+        columns = (
+            [given.iloc[:, i] for i in range(len(labels))]
+            if isinstance(given, pd.DataFrame)
+            else given.values()
+        )
+        found = {label: column(values, label) for label, values in zip(labels, columns, strict=True)}
+        if (
+            len(lengths := {label: len(values) for label, values in found.items()})
+            and len(set(lengths.values())) > 1
+        ):
+            raise InputError(f"the columns of {name} have different lengths: {brief(lengths)}")
+        return found
     if (
         not isinstance(given, pd.Series)
         and hasattr(given, "__len__")
@@ -98,16 +110,52 @@ def column(values: Any, name: str) -> "pd.Series[Any]":
         if values.shape[1] != 1:
             raise InputError(f"{name} must be one column, got {values.shape[1]}")
         values = values.iloc[:, 0]
-    if isinstance(values, str | bytes | Mapping | Set) or not hasattr(values, "__len__"):
+    is_sequence = hasattr(values, "__len__") or hasattr(values, "__array__")
+    if isinstance(values, str | bytes | Mapping | Set) or not is_sequence:
         raise InputError(f"{name} must be a sequence with one entry a row, got {type(values).__name__}")
     if not isinstance(values, pd.Series):
-        array = np.asarray(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]
-        if array.ndim != 1:
-            raise InputError(f"{name} must be flat (one entry a row), got shape {array.shape}")
-        values = pd.Series(array).infer_objects()
+        try:
+            array = np.asarray(values, dtype=object if isinstance(values, list | tuple) else None)
+            if array.ndim == 2 and array.shape[1] == 1:
+                array = array[:, 0]
+            if array.ndim != 1:
+                raise InputError(f"{name} must be flat (one entry a row), got shape {array.shape}")
+            values = pd.Series(array).infer_objects()
+        except (TypeError, ValueError, RuntimeError) as error:  # of tensors, and of half surrogate pairs
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{name} cannot be read as a column: {one_line(error)}") from error
+    if values.dtype == object:
+        try:
+            values.nunique()
+        except TypeError as error:
+            raise InputError(f"{name} must hold one value a row ({one_line(error)})") from error
     return values.reset_index(drop=True)
+
+
+def table_of(given: Any, name: str) -> pd.DataFrame:
+    """Return :func:`named_columns` as one table."""
+    return pd.DataFrame(named_columns(given, name))
+
+
+def read_matrix(estimator: Any, X: Any, *y: Any, **options: Any) -> Any:
+    """Return what scikit-learn's ``validate_data`` does, whose own refusals pass.
+
+    Raises InputError where another library (of tensors or tables) refuses to give its numbers.
+    """
+    from sklearn.utils.validation import validate_data
+
+    try:
+        return validate_data(estimator, X, *y, **options)
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if trace is None or str(trace.tb_frame.f_globals.get("__name__")).startswith("sklearn."):
+            raise
+        raise InputError(
+            f"X ({type(X).__name__}) cannot be read as a matrix: {one_line(error)}; pass a NumPy array"
+        ) from error
 
 
 def in_pandas(values: Any) -> Any:

@@ -131,8 +131,10 @@ def test_a_run_that_was_cut_off_goes_on_with_the_next_method(
     assert same(found) == same(results[0])
     assert sorted(done + again) == sorted((number, name) for number in range(2) for name in NAMES)
     again.clear()
-    damaged = next((tmp_path / "cache" / "records").glob("scrub-1-*.json"))
-    damaged.write_text("{")
+    damaged = next((tmp_path / "cache" / "records").glob("scrub-1-*"))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole.replace(b"0.", b"9.", 1))  # another number, and still a record
+    assert damaged.read_bytes() != whole
     assert same(run_benchmark(table, config, tmp_path, corpus=pool, command="debias-ssae benchmark")) == same(
         found
     )

@@ -322,7 +322,7 @@ def test_every_flipped_bit_of_an_artefact_is_noticed(tmp_path):
 def test_manifests_do_not_lead_out_of_their_folder(tmp_path, name):
     folder = made(tmp_path / "m")
     body = {"kind": "thing 1", "about": {}, "files": {name: {"n_bytes": 1, "sha256": "0" * 64}}}
-    write_json(folder / "manifest.json", {**body, "sha256": io._seal(body)})
+    write_json(folder / "manifest.json", {**body, "sha256": io.seal(body)})
     with pytest.raises(InputError, match="outside of its folder"):
         read_manifest(folder, "thing 1")
 
@@ -344,3 +344,13 @@ def test_one_writer_at_a_time(tmp_path):
         other.kill()
     with io.only_writer(tmp_path / "d"):
         pass
+
+
+def test_what_is_written_once_stays(tmp_path, monkeypatch):
+    for value in (1, 2):
+        write_json(tmp_path / "a.json", {"v": value}, once=True)
+    assert read_json(tmp_path / "a.json") == {"v": 1}
+    monkeypatch.setattr(io.os, "link", lambda *_: (_ for _ in ()).throw(OSError(1, "no links here")))
+    write_json(tmp_path / "b.json", {"v": 1}, once=True)
+    assert read_json(tmp_path / "b.json") == {"v": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json"]

@@ -72,7 +72,7 @@ def test_a_column_is_a_target(wrap: Any) -> None:
         .fit(X, y, sensitive_features=z)
         .intervention_.selection.ids.tolist()
     )
-    with pytest.raises(ValueError, match="1d array"):
+    with pytest.raises(ValueError, match="must be flat"):
         SSAEDebiaser(config=CONFIG).fit(X, np.stack([y, y], axis=1), sensitive_features=z)
 
 

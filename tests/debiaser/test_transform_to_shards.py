@@ -180,3 +180,14 @@ def test_torchrun_gives_the_bytes_of_one_process(fitted: SSAEDebiaser, parts: Pa
         command = [sys.executable, *launcher, "debias_ssae", *options, "--out", str(tmp_path / out)]
         subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_columns_to_copy_are_named_once_and_are_no_dimensions(fitted: SSAEDebiaser, tmp_path: Path) -> None:
+    name = str(fitted.get_feature_names_out()[0])
+    pd.DataFrame({"text": TEXTS, "n": range(50), name: 0}).to_parquet(tmp_path / "t.parquet")
+    transform_to_shards(fitted, tmp_path / "t.parquet", tmp_path / "X", ids=["n", "n"])
+    found = pd.read_parquet(tmp_path / "X" / "data")
+    assert list(found) == ["n", *fitted.get_feature_names_out()]
+    assert found["n"].tolist() == list(range(50))
+    with pytest.raises(InputError, match="has the name of a dimension"):
+        transform_to_shards(fitted, tmp_path / "t.parquet", tmp_path / "Y", ids=[name])

@@ -145,11 +145,14 @@ def manifest(**changes: Any) -> Callable[[Path], Any]:
     return call
 
 
+PART = "part-00000.safetensors"
+
+
 def index(p: Path, **about: Any) -> Any:
     folder = p / "index"
     settings = {"embedder": "minilm", "max_length": 128, "sizes": [], "probe": None}
     folder.mkdir(exist_ok=True)
-    write_manifest(folder, "debias-ssae index 2", settings | about, {})
+    write_manifest(folder, "debias-ssae index 2", settings | about, {PART: {"n_bytes": 9, "sha256": ""}})
     return CorpusIndex(folder)
 
 
@@ -264,7 +267,7 @@ TABLE: dict[str, list[Bad]] = {
         Bad("an index that claims parts that are not there", "its parts", "make it again", lambda p: index(p, sizes=[10]), "cannot hold 10 vectors"),
         Bad("an index with strange numbers", "sizes above 0", "make it again", lambda p: index(p, sizes=[-1]), "does not describe an index"),
         Bad("a folder without an index", "an index", "retrieve index", lambda p: CorpusIndex(p / "folder"), "make one with"),
-        Bad("an index made with another embedder", "the same", "the embedder that is named", lambda p: (index(p), CorpusIndex(p / "index", embedder="other")), "made with embedder='minilm', not 'other'"),
+        Bad("an index made with another embedder", "the same", "the embedder that is named", lambda p: (index(p, sizes=[1]), CorpusIndex(p / "index", embedder="other")), "made with embedder='minilm', not 'other'"),
         Bad("a store whose harvest was interrupted", "a finished one", "run the same harvest again", store, "run the same harvest again"),
         Bad("a folder without an SAE", "an SAE of a known format", "the right folder", lambda p: load_sae(p / "folder"), "no sparse autoencoder"),
     ],
@@ -297,6 +300,11 @@ TABLE: dict[str, list[Bad]] = {
         Bad("a number for a group of settings", "name: value", "general: {{n_steps: 50}}", FIT + "good.csv --sensitive g --config {p}/group.yaml", "expected a group of settings"),
         Bad("a setting that is mistyped", "a known name", "the one that is suggested", FIT + "good.csv --sensitive g --set d_sea=3", "did you mean d_sae"),
         Bad("a number of latents that is none", '"auto" or a whole number', "one of them", FIT + "good.csv --sensitive g --n-latents ²", "--n-latents"),
+        Bad("an option whose other one is missing", "both or neither", "give both", FIT + "good.csv --sensitive g --annotated-sensitive g", "--annotated-sensitive belongs to --annotated"),
+        Bad("an empty option", "a value", "set the variable of the shell, or leave it out", FIT + "good.csv --sensitive g --hookpoint=", "--hookpoint is empty"),
+        Bad("fewer than no latents", "0 or more", "a larger number", "latents {p}/folder --data {p}/good.csv --out {p}/l.html --n -1", "-1 is not in the range"),
+        Bad("an SAE into a folder of other things", "a folder of its own", "another folder", "sae convert {p}/folder {p} --to saelens", "which is of no sparse autoencoder"),
+        Bad("an index into a folder of other things", "a folder of its own", "another folder", "retrieve index --corpus {p}/good.txt --out {p} --embedder none", "holds something that is no index"),
         Bad("a model that is no debiaser", "a directory of fit", "the right one", "transform {p}/folder --data {p}/good.csv --out {p}/o.csv", "give a directory"),
         Bad("an output of an unknown kind", ".parquet or .csv", "such a name", "transform {p}/folder --data {p}/good.csv --out {p}/o.xls", "ends in .parquet or .csv"),
         Bad("an output that would replace the input", "another name", "another name", "transform {p}/folder --data {p}/good.csv --out {p}/good.csv", "which would be lost"),

@@ -155,7 +155,7 @@ def test_settings_and_json(tmp_path, kind, amount, counted):
     values = BenchmarkConfig().model_dump(mode="json")
     whole = (yaml.safe_dump(values) if kind == "yaml" else json.dumps(values)).encode()
     path = tmp_path / "c.yaml"
-    for _ in range(amount(60, 3000)):
+    for _ in range(amount(60, 1500)):
         path.write_bytes(damage(whole, rng))
         found = tried(lambda: load_config(BenchmarkConfig, path))
         assert isinstance(found, BenchmarkConfig | InputError)

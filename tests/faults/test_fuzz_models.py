@@ -6,16 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from small_debiaser import small_encoder
 from test_fuzz import damage, tried
 
 from debias_ssae import SSAEDebiaser
 from debias_ssae.core.config import DebiasConfig, SAEConfig, SelectionConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import LatentEraser
+from debias_ssae.model import load_model
+from debias_ssae.retrieval.embedders import load_embedder
 from debias_ssae.sae.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from debias_ssae.sae.formats import load_sae, save_dictionary_learning, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.text.concept import Concept
+
+__all__ = ["small_encoder"]
 
 CONFIG = DebiasConfig(
     d_sae=16,
@@ -160,3 +166,39 @@ def test_debiasers(tmp_path, fitted, amount, counted):
             assert isinstance(tried(read), InputError), path.name
         path.write_bytes(whole)
     counted["debiasers"] = counted.get("debiasers", 0) + n
+
+
+def without_block_1(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "layer.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_a_prefix(folder: Path) -> None:
+    weights = {f"net.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def narrow(folder: Path) -> None:
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"hidden_size": 32', '"hidden_size": 16'))
+
+
+def cut(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
+
+
+@pytest.mark.parametrize("harm", [without_block_1, with_a_prefix, narrow, cut, pointer])
+def test_language_models_that_lack_weights_or_fit_no_config_are_refused(tmp_path, small_encoder, harm):
+    shutil.copytree(small_encoder, tmp_path / "m")
+    harm(tmp_path / "m")
+    for load in (load_model, load_embedder):
+        error = tried(lambda: load(str(tmp_path / "m")))  # noqa: B023
+        assert isinstance(error, InputError), load
+        assert str(tmp_path / "m") in str(error)
+    assert isinstance(tried(lambda: load_model(str(small_encoder), device="mps")), InputError)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,13 +18,15 @@ from small_debiaser import CONFIG, make_texts, small_encoder
 from debias_ssae import SSAEDebiaser
 from debias_ssae.core.config import dump_config
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_json
 
 __all__ = ["small_encoder"]
 
 # imports once, forks for each command: most of a command's time would be imports
 FORKER = """
-import os, sys
+import os, resource, signal, sys
 import debias_ssae.cli.activations, debias_ssae.cli.estimators, debias_ssae.cli.retrieve, debias_ssae.cli.sae
+import debias_ssae.benchmark.page, debias_ssae.cli.benchmark, debias_ssae.cli.discover, debias_ssae.review.page
 import debias_ssae.debiaser, debias_ssae.model.store.harvest, debias_ssae.sae.training, sentence_transformers, datasets
 from debias_ssae.cli import main
 
@@ -31,8 +34,13 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        limit, *words = line.split()
+        if limit != "-":  # no file may be longer: what a full disk says
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
         try:
-            main(line.split())
+            main(words)
         except SystemExit as end:
             os._exit(end.code or 0)
         finally:
@@ -43,15 +51,16 @@ for line in sys.stdin:
 
 
 class Forker:
-    def __init__(self) -> None:
+    def __init__(self, errors: Path) -> None:
+        self.errors = errors
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FORKER],
+            [sys.executable, "-c", FORKER, str(errors)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
 
-    def start(self, command: str) -> int:
-        self.process.stdin.write(command + "\n")
+    def start(self, command: str, limit: int | None = None) -> int:
+        self.process.stdin.write(f"{'-' if limit is None else limit} {command}\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
@@ -60,8 +69,8 @@ class Forker:
 
 
 @pytest.fixture(scope="module")
-def forker():
-    made = Forker()
+def forker(tmp_path_factory):
+    made = Forker(tmp_path_factory.mktemp("forker") / "errors")
     yield made
     made.process.stdin.close()
     made.process.wait()
@@ -73,8 +82,10 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     texts = make_texts(600)
     (folder / "corpus.txt").write_text("\n".join(texts))
-    rows = "\n".join(f"{text},{'f' if 'she' in text.split() else 'm'}" for text in texts[:120])
-    (folder / "table.csv").write_text(f"text,g\n{rows}\n")
+    rows = "\n".join(
+        f"{text},{'f' if 'she' in text.split() else 'm'},{'ab'[i % 2]}" for i, text in enumerate(texts[:120])
+    )
+    (folder / "table.csv").write_text(f"text,g,y\n{rows}\n")
     (folder / "small.yaml").write_text(dump_config(CONFIG))
     return folder
 
@@ -88,17 +99,40 @@ COMMANDS = {
     " --out {out}/made --config {inputs}/small.yaml --cache {out}/cache --overwrite --quiet",
     "transform": "transform {inputs}/model --data {inputs}/corpus.txt --out {out}/made --rows-per-shard 40 --format npy"
     " --device cpu --quiet",
+    "index": "retrieve index --corpus {inputs}/corpus.txt --out {out}/made --embedder {encoder} --quiet",
+    "discover": "discover --data {inputs}/table.csv --target g --encoder {encoder} --config {inputs}/small.yaml"
+    " --cache {out}/cache --out {out}/made --quiet",
+    "benchmark": "benchmark table --data {inputs}/table.csv --target y --sensitive g --encoder {encoder}"
+    " --out {out}/made --methods erm,leace,mean_diff --concept none --seeds 2 --jobs 1 --n-test 3 --n-attribute 4"
+    " --max-head 12 --quiet",
 }
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """All numbers that were made; the descriptions beside them hold times of the clock."""
-    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.suffix in (".safetensors", ".npy")}
-    return {name: path.read_bytes() for name, path in files.items() if "checkpoints" not in path.parts}
+KEPT = (".safetensors", ".npy", ".parquet", ".yaml")
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """All that was made; the descriptions beside it hold times of the clock."""
+    made: dict[str, object] = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.suffix in KEPT and name.parts[0] not in ("checkpoints", "cache"):
+            made[str(name)] = path.read_bytes()
+        elif path.name == "results.json":
+            made["summary"] = read_json(path)["summary"]
+    return made
 
 
 def litter(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.suffix in (".tmp", ".partial", ".old")]
+
+
+def make_model(name: str, forker: Forker, inputs: Path, encoder: Path) -> None:
+    """The model that transform reads."""
+    if name == "transform" and not (inputs / "model").exists():
+        forker.start(COMMANDS["fit"].format(encoder=encoder, inputs=inputs, out=inputs))
+        assert forker.end() == 0
+        (inputs / "made").rename(inputs / "model")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -108,10 +142,7 @@ def test_killed_and_run_again_it_is_as_if_never_killed(
     n_kills = amount(name in ("harvest", "transform"), 20)
     if not n_kills:
         pytest.skip("make faults runs it")
-    if name == "transform" and not (inputs / "model").exists():
-        forker.start(COMMANDS["fit"].format(encoder=small_encoder, inputs=inputs, out=inputs))
-        assert forker.end() == 0
-        (inputs / "made").rename(inputs / "model")
+    make_model(name, forker, inputs, small_encoder)
 
     def command(folder: str) -> str:
         return COMMANDS[name].format(encoder=small_encoder, inputs=inputs, out=tmp_path / folder)
@@ -138,6 +169,30 @@ def test_killed_and_run_again_it_is_as_if_never_killed(
         assert litter(tmp_path / folder) == []
         shutil.rmtree(tmp_path / folder)
         counted["kills"] = counted.get("kills", 0) + 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    tmp_path, forker, inputs, small_encoder, name, amount, counted
+):
+    if not amount(name == "harvest", 1):
+        pytest.skip("make faults runs it")
+    make_model(name, forker, inputs, small_encoder)
+    for folder, limits in (("whole", [None]), ("full", [1000, 4000, 20_000, None])):
+        (tmp_path / folder).mkdir()
+        command = COMMANDS[name].format(encoder=small_encoder, inputs=inputs, out=tmp_path / folder)
+        for limit in limits:
+            forker.start(command, limit)
+            code = forker.end()
+            if code and limit is not None:
+                assert code == 2
+                assert re.search(
+                    r"^Error: The disk is full: /.* Free some space", forker.errors.read_text(), re.M
+                )
+                counted["full disks"] = counted.get("full disks", 0) + 1
+        assert code == 0
+    assert contents(tmp_path / "full" / "made") == contents(tmp_path / "whole" / "made") != {}
+    assert litter(tmp_path / "full") == []
 
 
 def test_a_fit_over_an_old_model_leaves_the_old_one_or_the_new_one(
@@ -169,7 +224,7 @@ def test_a_fit_over_an_old_model_leaves_the_old_one_or_the_new_one(
 
 
 def test_two_fits_with_one_out_leave_one_whole(tmp_path, inputs, small_encoder):
-    both = [Forker(), Forker()]
+    both = [Forker(tmp_path / "errors-0"), Forker(tmp_path / "errors-1")]
     try:
         for i, forker in enumerate(both):
             forker.start(

@@ -101,7 +101,16 @@ def test_the_default_precision_of_torch_changes_nothing():
             torch.set_default_dtype(torch.float32)
 
 
-def test_memory_that_runs_out_halves_the_batch(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_runs_out_halves_the_batch(monkeypatch, error):
     from debias_ssae.core.errors import InputError
     from debias_ssae.model import forward
 
@@ -112,7 +121,7 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch):
     def small_memory(model, batch, *args, **options):
         sizes.append(len(batch.sequences))
         if len(batch.sequences) > limit:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            raise error
         real(model, batch, *args, **options)
 
     monkeypatch.setattr(forward, "run_batch", small_memory)

@@ -173,6 +173,7 @@ def test_bad_indices_are_named(tmp_path, embedder):
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     assert index.all_vectors().shape == (0, 0)
     assert index.vectors(np.zeros(0, np.int64)).shape == (0, 0)
+    assert index.add(["a nurse"]) == 1
     with pytest.raises(InputError, match="made with embedder='minilm', not 'other'"):
         CorpusIndex(tmp_path / "i", embedder="other")
     with pytest.raises(InputError, match="made with max_length=128, not 64"):

@@ -240,10 +240,11 @@ def test_what_is_not_sure_is_refused_with_its_place(
 
 def test_json_arrays_and_rows_of_unequal_names(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[\n{"text": "a", "y": 1},\n{"text": "b"}\n]')
-    (tmp_path / "b.json").write_text('{"text": "c", "z": "2020-01-01"}\n')
+    (tmp_path / "b.json").write_text('{"text": "c", "y": "pos", "z": "2020-01-01"}\n')
+    assert list(stream_texts(tmp_path)) == ["a", "b", "c"]  # a column that nobody asked for stops nothing
     table = load_table(tmp_path, text="text")
     assert table["text"].tolist() == ["a", "b", "c"]
-    assert table["y"].tolist() == [1, None, None]
+    assert table["y"].tolist() == [1, None, "pos"]
     assert table["z"].tolist()[2] == "2020-01-01"
 
 

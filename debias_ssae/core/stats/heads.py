@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from debias_ssae.core.errors import InputError, brief
+
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FIXED_C = 0.1
 N_FOLDS = 5
@@ -30,6 +32,8 @@ def fit_head(
     random_state: int = 0,
 ) -> Any:
     """Fit a standardised logistic regression on rows ``[n, d]`` and classes ``[n]``; "auto" is ``choose_c``."""
+    if len(classes := np.unique(y)) < 2:
+        raise InputError(f"y holds only the class {brief(classes.tolist()[0])}; a classifier needs two")
     if C == "auto":
         C = choose_c(X, y, sample_weight=sample_weight, random_state=random_state)
     weight = {} if sample_weight is None else {"logisticregression__sample_weight": sample_weight}
@@ -46,6 +50,10 @@ def choose_c(
     """
     from sklearn.model_selection import StratifiedKFold
 
+    if max(np.unique(y, return_counts=True)[1]) < N_FOLDS:
+        raise InputError(
+            f"C is chosen by {N_FOLDS} folds, but no class has as many rows; give C, or more rows"
+        )
     weight = np.ones(len(y)) if sample_weight is None else sample_weight
     folds = list(StratifiedKFold(N_FOLDS, shuffle=True, random_state=random_state).split(X, y))
 

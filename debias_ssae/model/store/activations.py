@@ -198,9 +198,8 @@ class ActivationStore:
         return int(self.settings["d_model"])
 
     def damaged(self) -> list[str]:
-        """Return one line for each shard whose file differs from its record."""
-        paths = [shard_path(self.directory, number) for number in range(len(self.records))]
-        found = (shard_problem(path, path.with_suffix(".json")) for path in paths)
+        """Return one line for each shard whose file differs from the manifest."""
+        found = (shard_problem(shard_path(self.directory, i), one) for i, one in enumerate(self.records))
         return [problem for problem in found if problem is not None]
 
     def shard(self, number: int, hookpoint: str | None = None) -> dict[str, Tensor]:

@@ -86,7 +86,7 @@ class EmbeddingCache:
     def _save(self, digests: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
         names = np.frombuffer(digests.tobytes(), np.uint8).reshape(-1, _DIGEST_BYTES)
         data = save({"digests": names, "vectors": vectors})
-        part = self.directory / _part_name(hashlib.sha256(data).hexdigest())
+        part = self.directory / self._name(hashlib.sha256(data).hexdigest())
         write_bytes(part, data)
         self._add(part)
 
@@ -101,7 +101,7 @@ class EmbeddingCache:
 
     def _add(self, part: Path) -> None:
         """Note which texts ``part`` holds, and where."""
-        if part.name != _part_name(file_digest(part)):
+        if part.name != self._name(file_digest(part)):
             raise InputError(f"{part} is damaged")
         places = tensor_places(part)
         names, vectors = places["digests"], places["vectors"]
@@ -116,9 +116,10 @@ class EmbeddingCache:
         self._parts.append((part, vectors))
         self._read.add(part.name)
 
-
-def _part_name(digest: str) -> str:
-    return f"part-{digest[:24]}.safetensors"
+    def _name(self, digest: str) -> str:
+        """The name of a part of this key: one of another model's, copied here, is not taken."""
+        bound = hashlib.sha256(f"{self.directory.name} {digest}".encode()).hexdigest()
+        return f"part-{bound[:24]}.safetensors"
 
 
 def _digest(text: str) -> bytes:
