@@ -133,8 +133,8 @@ def test_what_is_refused(fitted: SSAEDebiaser, exported: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_minilm_and_a_causal_model(minilm: Any, tmp_path: Path) -> None:
-    texts = ["She is a surgeon.", "He was born in Zürich and works as a nurse.", "", "word " * 300, "a"]
+def test_minilm(minilm: Any, tmp_path: Path) -> None:
+    texts = ["She is a surgeon.", "He was born in Zürich and works as a nurse.", "", "word " * 200, "a"]
     edits = {"embeddings": eraser_of(384, "batchtopk", 0), "blocks.3": eraser_of(384, "batchtopk", 1)}
     write_graph(DebiasedGraph(minilm, edits, "final", minilm.readout(), None, None), tmp_path / "m.onnx")
     assert minilm.stated is not None
