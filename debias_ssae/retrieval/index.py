@@ -83,7 +83,9 @@ class CorpusIndex:
                 raise InputError(
                     f"{self.directory} holds no index: make one with `debias-ssae retrieve index`"
                 )
-            if self.directory.is_dir() and any(p.name != ".lock" for p in self.directory.iterdir()):
+            # hidden names are locks and half-written files of another process, which may have made an index by now
+            strange = self.directory.is_dir() and any(p.name[0] != "." for p in self.directory.iterdir())
+            if strange and not (self.directory / MANIFEST).exists():
                 raise InputError(f"{self.directory} holds something that is no index: give another folder")
             about = {"embedder": embedder, "max_length": 128 if max_length is None else max_length}
             with only_writer(self.directory):

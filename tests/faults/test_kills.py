@@ -137,8 +137,9 @@ def test_two_writers_of_one_directory_at_once_leave_one_whole(tmp_path, amount, 
         with started(WRITER, tmp_path, 0) as one, started(WRITER, tmp_path, 10**8) as other:
             for process in (one, other):
                 process.stdout.readline()
-            end = time.monotonic() + 0.7
-            while time.monotonic() < end:
+            begun = time.monotonic()
+            # on a busy machine the first directory takes its time
+            while time.monotonic() - begun < (0.7 if (tmp_path / "model").exists() else 60):
                 with suppress(InputError):  # replaced while it is read: an error, never a mixture
                     whole(tmp_path)
             for process in (one, other):
