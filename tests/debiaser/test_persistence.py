@@ -15,8 +15,10 @@ from debias_ssae.model.encoder import ActivationEncoder
 
 
 @pytest.mark.parametrize("fixture", ["labelled", "from_concept"])
-def test_round_trip(fixture: str, request, bios, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_round_trip(fixture: str, request, bios, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     debiaser = request.getfixturevalue(fixture)
+    # what the session's cache holds was computed in other batches, which moves the last digit
+    monkeypatch.setattr(debiaser.text_encoder_, "cache_dir", None)
     debiaser.save(tmp_path / "model")
     again = SSAEDebiaser.load(tmp_path / "model")
     assert np.array_equal(again.transform(bios.text[:20]), debiaser.transform(bios.text[:20]))
