@@ -78,8 +78,9 @@ def main() -> None:
                         records[-1]["names"],
                         flush=True,
                     )
-    write_json(given.out, {"records": records, "summary": summary(records)})
-    print(markdown(summary(records)))
+    found = summary(records, given.cache)
+    write_json(given.out, {"records": records, "summary": found})
+    print(markdown(found))
 
 
 def protocol_of(case: Case, given: argparse.Namespace, corpus: list[str]) -> Protocol:
@@ -160,15 +161,15 @@ def directions(
     file = cache / "directions" / f"{name}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez(file, removed=W[ids], live=W[fires].astype(np.float16))
-    return {"directions": str(file), "dead": float(1 - fires.mean())}
+    return {"directions": file.name, "dead": float(1 - fires.mean())}
 
 
-def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(records: list[dict[str, Any]], cache: Path) -> list[dict[str, Any]]:
     """One record for each case, supervision and variant."""
     found = []
     for key in dict.fromkeys((r["case"], r["regime"], r["variant"]) for r in records):
         own = [r for r in records if (r["case"], r["regime"], r["variant"]) == key]
-        pairs = [recurrence(a, b) for a, b in itertools.permutations(own, 2)]
+        pairs = [recurrence(a, b, cache) for a, b in itertools.permutations(own, 2)]
         purities = [p for r in own for p in (r["purity"] or []) if p is not None]
         base = [r for r in records if (r["case"], r["regime"], r["variant"]) == (*key[:2], "default")]
         found.append(
@@ -191,11 +192,13 @@ def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def recurrence(one: dict[str, Any], other: dict[str, Any]) -> float:
+def recurrence(one: dict[str, Any], other: dict[str, Any], cache: Path) -> float:
     """Share of the activation mass of what ``one`` removed that has a live latent like it in ``other``."""
     if not one["n"]:
         return float("nan")
-    a, b = np.load(one["directions"])["removed"], np.load(other["directions"])["live"].astype(np.float32)
+    folder = cache / "directions"
+    a = np.load(folder / one["directions"])["removed"]
+    b = np.load(folder / other["directions"])["live"].astype(np.float32)
     best = (a @ b.T).max(axis=1)
     return float(np.average(best >= RECURS, weights=one["mass"]))
 
