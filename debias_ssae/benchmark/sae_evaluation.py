@@ -376,7 +376,7 @@ def _answers(
     others: np.ndarray,
     rng: np.random.Generator,
 ) -> Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor]] | None:
-    """States at words behind a few spelled examples, and how the right letter's lead answers to them."""
+    """States at words behind a few spelled examples, and the gradient of the right letter's lead in them."""
     capitals = [s.model.tokenizer(f" {c}", add_special_tokens=False)["input_ids"] for c in LETTERS.upper()]
     if any(len(ids) != 1 for ids in capitals):
         return None

@@ -40,13 +40,13 @@ class StoreWriter(ShardWriter):
     def write_rows(self, number: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Write shard ``number``; raises InputError when the disk is full, or when a value does not fit float16."""
         dtype = DTYPES[self.settings["dtype"]]
-        lowered = {}
+        stored = {}
         for name, tensor in tensors.items():
             value = tensor.to(dtype) if name.startswith("x/") else tensor
             if dtype == torch.float16 and name.startswith("x/") and not bool(value.isfinite().all()):
                 raise InputError(f"{name[2:]} has values beyond float16: give dtype bfloat16 or float32")
-            lowered[name] = value.contiguous()
-        self.write(number, lambda path: write_bytes(path, save(lowered)), record)
+            stored[name] = value.contiguous()
+        self.write(number, lambda path: write_bytes(path, save(stored)), record)
 
 
 def shard_path(directory: Path, number: int) -> Path:
