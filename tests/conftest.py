@@ -14,6 +14,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the workers
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are named by their number: a packed file holds the time, and two workers must agree on names."""
+    return f"{len(val)}_bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of the real data sets; tests that need it are skipped where it is absent."""
