@@ -8,7 +8,7 @@ these.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,30 +18,20 @@ from tqdm import tqdm
 from debias_ssae.core.errors import InputError, check_seed, one_line
 from debias_ssae.core.stats import critical_value, mean_of_shares
 from debias_ssae.core.stats.heads import logistic_head
-from debias_ssae.core.stats.networks import Task, train_networks
 from debias_ssae.text.checks import column
 
 Probe = Literal["linear", "mlp", "boosted"]
 PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
 _LINEAR_C = (1e-3, 1e-2, 1e-1, 1.0)
 _BOOSTED_COLUMNS = 64
+_SEEN_ROWS = 40_000
+"""Rows that the network sees in all, but each 8 to 100 times: a number rather than early stopping, for a tenth of few
+rows is too little to stop on."""
 _LARGE = 1 << 22  # numbers in the representations from which threads pay
 # shares of the rows after which the online code retrains its probe (Voita and Titov 2020, section 2.2)
 _MDL_STEPS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
 Rows = NDArray[np.int64]
-
-
-class Problem(NamedTuple):
-    """One fit of a probe."""
-
-    train: Rows
-    """Rows of the representations to learn from ``[n]``."""
-    z: Rows
-    """Their codes of the attribute ``[n]``."""
-    test: Rows
-    """Rows whose codes are to be told."""
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -221,28 +211,19 @@ def _scores(
     rng: np.random.Generator,
 ) -> tuple[Counts, Counts]:
     """Out-of-fold counts for the attribute, and for a shuffled one."""
-    problems, truths = [], []
+    n_values, found = int(codes.max()) + 1, []
     for shuffle in (False, True):
-        for part in parts:
+        hits, size = np.zeros((len(parts), n_values)), np.zeros((len(parts), n_values))
+        for i, part in enumerate(parts):
             z = rng.permutation(codes[part]) if shuffle else codes[part]
             for train, test in _folds(z, n_folds, rng):
-                problems.append(Problem(part[train], z[train], part[test], int(rng.integers(2**31))))
-                truths.append(z[test])
-    told, half = _predict(probe, rows, problems), len(problems) // 2
-    n_values = int(codes.max()) + 1
-    first, second = (
-        _counts(truths[side], told[side], n_folds, n_values) for side in (slice(half), slice(half, None))
-    )
-    return first, second
-
-
-def _counts(truths: list[Rows], told: list[Rows], n_folds: int, n_values: int) -> Counts:
-    shape = len(truths) // n_folds, n_values
-    hits, size = np.zeros(shape), np.zeros(shape)
-    for i, (z, predicted) in enumerate(zip(truths, told, strict=True)):
-        hits[i // n_folds] += np.bincount(z[predicted == z], minlength=n_values)
-        size[i // n_folds] += np.bincount(z, minlength=n_values)
-    return hits.ravel(), size.ravel()
+                told = _fitted(probe, rows[part[train]], z[train], int(rng.integers(2**31))).predict(
+                    rows[part[test]]
+                )
+                hits[i] += np.bincount(z[test][told == z[test]], minlength=n_values)
+                size[i] += np.bincount(z[test], minlength=n_values)
+        found.append((hits.ravel(), size.ravel()))
+    return found[0], found[1]
 
 
 def _folds(z: Rows, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Rows, Rows]]:
@@ -252,20 +233,31 @@ def _folds(z: Rows, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Ro
     return splitter.split(np.zeros(len(z)), z)
 
 
-def _predict(probe: Probe, rows: NDArray[np.float32], problems: list[Problem]) -> list[Rows]:
-    """The codes that a probe, fitted for each problem, tells the problem's test rows to have."""
+def _fitted(probe: Probe, x: NDArray[np.float32], z: Rows, seed: int) -> Any:
+    """The probe, fitted on rows ``x`` [n, d] and codes ``z`` [n] that weigh the same for each value."""
     from sklearn.utils.class_weight import compute_sample_weight
 
-    weights = [compute_sample_weight("balanced", problem.z) for problem in problems]
-    if probe == "mlp":
-        tasks = [Task(p.train, p.z, w, p.seed) for p, w in zip(problems, weights, strict=True)]
-        networks = train_networks(rows, tasks)
-        return [n.predict(rows[p.test]) for n, p in zip(networks, problems, strict=True)]
-    fit = _tuned_linear if probe == "linear" else _boosted
-    return [
-        fit(rows[p.train], p.z, w, p.seed).predict(rows[p.test])
-        for p, w in zip(problems, weights, strict=True)
-    ]
+    fit = {"linear": _tuned_linear, "mlp": _network, "boosted": _boosted}[probe]
+    return fit(x, z, compute_sample_weight("balanced", z), seed)
+
+
+def _network(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
+    """One hidden layer of 64 rectified units."""
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    epochs = int(np.clip(_SEEN_ROWS // len(z), 8, 100))
+    network = MLPClassifier(
+        64,
+        alpha=1.0,
+        batch_size=min(64, len(z)),
+        learning_rate_init=3e-3,
+        max_iter=epochs,
+        n_iter_no_change=epochs,
+        random_state=seed,
+    )
+    return _quiet_fit(make_pipeline(StandardScaler(), network), x, z, mlpclassifier__sample_weight=weight)
 
 
 def _boosted(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:

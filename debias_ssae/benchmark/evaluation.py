@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from debias_ssae.audit.leakage import probe_leakage
 from debias_ssae.audit.rates import confusion, summary_values
-from debias_ssae.benchmark.heads import Head, Validation, fit_heads
 from debias_ssae.benchmark.methods import (
     Context,
     Method,
@@ -24,6 +22,7 @@ from debias_ssae.benchmark.methods import (
 from debias_ssae.benchmark.protocol import Protocol, Samples
 from debias_ssae.benchmark.summary import KEYS
 from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.core.stats.heads import choose_c, fit_head
 from debias_ssae.model.encoder import ActivationEncoder
 
 MEASURES = (
@@ -34,16 +33,11 @@ MEASURES = (
     "demographic_parity_difference",
     "equalized_odds_difference",
 )
-LEAKAGE = tuple(
-    f"leakage{probe}{given}{control}"
-    for given in ("", "_given_y")
-    for probe in ("", "_mlp")
-    for control in ("", "_shuffled")
-)
+LEAKAGE = ("leakage", "leakage_given_y")
 LEAKAGE_FOLDS = 3
 """Of the test texts, for the probes."""
-N_WORDS, N_TEXTS = 12, 500
-"""Removed latents that are named, and texts in which their words are looked for."""
+N_NAMES = 12
+"""Names of removed latents that are kept."""
 _ENCODERS: dict[str, ActivationEncoder] = {}
 
 
@@ -55,10 +49,26 @@ class Predictions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plain:
-    """What the methods of a seed share: heads on the plain representations, and where these are kept."""
+class Head:
+    """A fitted logistic head, or a method's own answers, and how its C was set."""
 
-    heads: list[Head]
+    model: Any
+    C: float | None
+    C_rule: str
+    """cv: by 5-fold accuracy on its own data; own: by the method."""
+
+    @classmethod
+    def fit(cls, X: np.ndarray, y: np.ndarray, random_state: int) -> "Head":
+        """Fit on representations ``[n, d]`` and classes ``[n]``."""
+        C = choose_c(X, y, random_state=random_state)
+        return cls(fit_head(X, y, C=C), C, "cv")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What the methods of a seed share: a head on the plain representations, and where these are kept."""
+
+    head: Head
     center: np.ndarray
     """Mean representation of the head's texts."""
     leakage: dict[str, float | None]
@@ -67,20 +77,18 @@ class Plain:
 
 @dataclass(frozen=True)
 class Used:
-    """A fitted estimator and what it made of the test texts and their counterfactuals; ``what`` it was asked for."""
+    """A fitted estimator and what it made of the test texts; ``what`` it was asked for."""
 
     estimator: Any
     what: str
     """transform or predict."""
     test: np.ndarray
-    counterfactuals: dict[str, tuple[np.ndarray, np.ndarray]]
-    """Places among the test texts, and results."""
     seconds_fit: float
     seconds_transform: float
 
 
 def plain_of(protocol: Protocol, number: int, methods: dict[str, Method]) -> Plain:
-    """Encode the seed's texts as they are, each once, and train heads on them."""
+    """Encode the seed's texts as they are, each once, and train a head on them."""
     split, seed = protocol.splits[number], protocol.config.seed + number
     directory = Path(str(protocol.cache_dir)) / "plain" / protocol.seed_key(number)
     encoder = _encoder(protocol, str(directory))
@@ -90,16 +98,11 @@ def plain_of(protocol: Protocol, number: int, methods: dict[str, Method]) -> Pla
         every += protocol.samples(split.rest).texts
     if protocol.other_texts is not None:
         every += protocol.other_texts.texts
-    for regime in protocol.regimes:
-        every += [
-            text for _, texts in protocol.counterfactuals(regime, test.texts).values() for text in texts
-        ]
     encoder.transform(every)
-    X_head, X_annotated, X_test = (encoder.transform(one.texts) for one in (head, annotated, test))
-    validation = Validation(X_annotated, annotated.y, annotated.z)
-    heads = fit_heads(X_head, head.y, validation=validation, random_state=seed)
+    X_head, X_test = (encoder.transform(one.texts) for one in (head, test))
     center = X_head.mean(axis=0, dtype=np.float64)
-    return Plain(heads, center, leakage(X_test, test.y, test.z, seed), str(directory))
+    probed = leakage(X_test, test.y, test.z, seed)
+    return Plain(Head.fit(X_head, head.y, seed), center, probed, str(directory))
 
 
 def run_method(protocol: Protocol, plain: Plain, number: int, name: str, method: Method) -> dict[str, Any]:
@@ -139,7 +142,6 @@ def evaluate(
     same = is_plain or used.what == "predict"
     facts = {
         **_facts(used.estimator),
-        "removed": strongest_words(used.estimator, head.texts) if number == 0 else None,
         "needs_attribute": needs_attribute(used.estimator),
         "seconds_fit": used.seconds_fit,
         "seconds_transform": used.seconds_transform,
@@ -147,14 +149,14 @@ def evaluate(
         **(plain.leakage if same else leakage(used.test, test.y, test.z, seed)),
     }
     for kind, representation, one, shift in _heads(protocol, plain, head, used, number, is_plain=is_plain):
-        y_pred = one.predict(used.test if shift is None else used.test + shift)
+        y_pred = np.asarray(one.model.predict(used.test if shift is None else used.test + shift))
         keys = {
             "method": name,
             "setting": config.setting,
             "regime": regime,
             "representation": f"{config.pooling}({config.layer}){representation}",
             "head": kind,
-            "head_model": one.head_model,
+            "head_model": "logistic",
             "C_rule": one.C_rule,
             "seed": seed,
         }
@@ -162,7 +164,6 @@ def evaluate(
             **keys,
             "C": one.C,
             **scores(test.y, y_pred, test.z, protocol.majority),
-            **_flips(one, used, shift, y_pred),
             **facts,
         }
         yield row, Predictions({key: keys.get(key) for key in (*KEYS, "seed")}, y_pred.tolist())
@@ -183,7 +184,7 @@ def context_of(protocol: Protocol, plain: Plain, number: int, regime: str) -> Co
 
 
 def use(protocol: Protocol, context: Context, method: Method, number: int) -> Used:
-    """Make the estimator, fit it, and apply it to the test texts and their counterfactuals."""
+    """Make the estimator, fit it, and apply it to the test texts."""
     split, told = protocol.splits[number], context.supervision
     head, test = protocol.samples(split.head), protocol.samples(split.test)
     estimator = method.make(context)
@@ -199,14 +200,7 @@ def use(protocol: Protocol, context: Context, method: Method, number: int) -> Us
     fitted = time.perf_counter()
     what = "transform" if hasattr(estimator, "transform") else "predict"
     result = transform_with(estimator, test.texts, test.z, what)
-    ended = time.perf_counter()
-    swapped = {}
-    if not needs_attribute(
-        estimator
-    ):  # a counterfactual has no known attribute to hand to those who ask for it
-        for kind, (at, others) in protocol.counterfactuals(told.regime, test.texts).items():
-            swapped[kind] = at, transform_with(estimator, others, test.z, what) if others else result[:0]
-    return Used(estimator, what, result, swapped, fitted - start, ended - fitted)
+    return Used(estimator, what, result, fitted - start, time.perf_counter() - fitted)
 
 
 class _Own:
@@ -226,20 +220,14 @@ def _heads(
         yield "retrained", "", Head(_Own(), getattr(last, "C_", None), rule), None
         return
     if is_plain:
-        yield from (("retrained", "", one, None) for one in plain.heads)
+        yield "retrained", "", plain.head, None
         return
-    split, seed = protocol.splits[number], protocol.config.seed + number
-    annotated = protocol.samples(split.attribute)
-    X, X_annotated = (
-        transform_with(used.estimator, one.texts, one.z, "transform") for one in (head, annotated)
-    )
-    validation = Validation(X_annotated, annotated.y, annotated.z)
-    for one in fit_heads(X, head.y, validation=validation, random_state=seed):
-        yield "retrained", "", one, None
+    X = transform_with(used.estimator, head.texts, head.z, "transform")
+    yield "retrained", "", Head.fit(X, head.y, protocol.config.seed + number), None
     if X.shape[1] == len(plain.center):
         shift = (plain.center - X.mean(axis=0, dtype=np.float64)).astype(X.dtype)
-        yield from (("frozen", "", one, None) for one in plain.heads)
-        yield from (("frozen", ", re-centred", one, shift) for one in plain.heads)
+        yield "frozen", "", plain.head, None
+        yield "frozen", ", re-centred", plain.head, shift
 
 
 def _digest(X: np.ndarray) -> str:
@@ -252,32 +240,18 @@ def _last(estimator: Any) -> Any:
 
 
 def _facts(estimator: Any) -> dict[str, Any]:
-    """Where a debiaser edits the model, and how much of it it removes."""
+    """Where a debiaser edits the model, and what it removes."""
     parts = getattr(estimator, "interventions_", None)
     if parts is None:
-        return {"hookpoint": None, "d_sae": None, "n_latents": None, "choice": None}
+        return dict.fromkeys(("hookpoint", "d_sae", "n_latents", "choice", "removed"))
+    named = [name for one in estimator.report_["removed"].values() for name in one["names"]]
     return {
+        "removed": named[:N_NAMES],
         "choice": estimator.report_["choice"],
         "hookpoint": ", ".join(parts),
         "d_sae": max(part.sae.cfg.d_sae for part in parts.values()),
         "n_latents": sum(len(part.selection.ids) for part in parts.values()),
     }
-
-
-def strongest_words(estimator: Any, texts: list[str]) -> list[str] | None:
-    """For the first removed latents of a debiaser the token on which each is strongest, without repeats."""
-    parts = getattr(estimator, "interventions_", {})
-    found: list[str] = []
-    for hookpoint, part in parts.items():
-        ids = [int(i) for i in part.selection.ids[:N_WORDS]]
-        if ids:
-            rows = estimator.encoder_.rows(texts[:N_TEXTS], hookpoint)
-            with torch.no_grad():
-                strongest = part.sae.encode(rows.x)[:, ids].argmax(dim=0)
-            for row in strongest.tolist():
-                start, end = rows.offsets[row].tolist()
-                found.append(texts[int(rows.text_ids[row])][start:end].strip().lower())
-    return list(dict.fromkeys(found)) if parts else None
 
 
 def _encoder(protocol: Protocol, cache_dir: str | None) -> ActivationEncoder:
@@ -314,29 +288,14 @@ def scores(y: np.ndarray, y_pred: np.ndarray, z: np.ndarray, majority: dict[str,
     }
 
 
-def _flips(head: Head, used: Used, shift: np.ndarray | None, y_pred: np.ndarray) -> dict[str, Any]:
-    """Share of test texts whose prediction changes with the attribute's words, and of how many texts: "flips"
-    with the words of the run's concept, "flips_unlisted" with such of them as the method was not given.
-    """
-    found: dict[str, Any] = {}
-    for kind, name in (("listed", "flips"), ("unlisted", "flips_unlisted")):
-        at, X = used.counterfactuals.get(kind, (np.array([], dtype=int), used.test[:0]))
-        found |= {name: None, f"{name}_n": len(at)}
-        if len(at):
-            found[name] = float(np.mean(head.predict(X if shift is None else X + shift) != y_pred[at]))
-    return found
-
-
 def leakage(X: np.ndarray, y: np.ndarray, z: np.ndarray, random_state: int) -> dict[str, float | None]:
-    """Balanced accuracy of attribute probes: marginal and inside each class, linear and a small network, and each
-    fitted on a shuffled attribute. Cross-fitted on the test texts, which no method has seen: on the group-annotated
-    set, where many are fitted, an eraser leaves nothing to find whatever it leaves elsewhere.
+    """Balanced accuracy of linear probes of the attribute: over all texts and inside each class.
+
+    Cross-fitted on the test texts, which no method has seen: on the group-annotated set, where many are fitted, an
+    eraser leaves nothing to find whatever it leaves elsewhere.
     """
     report = probe_leakage(
-        X, z, y, probes=("linear", "mlp"), n_folds=LEAKAGE_FOLDS, mdl=False, random_state=random_state
+        X, z, y, probes=("linear",), n_folds=LEAKAGE_FOLDS, mdl=False, random_state=random_state
     )
-    found: dict[str, float | None] = dict.fromkeys(LEAKAGE)
-    for result in report.results:
-        name = "leakage" + ("_mlp" if result.probe == "mlp" else "") + ("_given_y" if result.given_y else "")
-        found[name], found[f"{name}_shuffled"] = result.balanced_accuracy, result.shuffled
-    return found
+    found = {result.given_y: result.balanced_accuracy for result in report.results}
+    return {name: found.get(given) for name, given in zip(LEAKAGE, (False, True), strict=True)}

@@ -137,13 +137,15 @@ def interval_of(row: Row | None, metric: str) -> tuple[float, float, float]:
 
 
 def _removed(runs: Sequence[Row]) -> Iterator[Block]:
-    """The words on which the removed latents are strongest, of the first seed."""
+    """The names of the latents that the default removes, of the first seed."""
     found = {
-        str(run["regime"]): run for run in runs if run.get("method") == "ssae_default" and run.get("removed")
+        str(run["regime"]): run
+        for run in reversed(runs)
+        if run.get("method") == "ssae_default" and run.get("removed")
     }
     if found:
         text = [
-            f"{regime}: {run['n_latents']} latents; the first are strongest on {', '.join(run['removed'])}."
+            f"{regime}: {run['n_latents']} latents: {', '.join(run['removed'])}."
             for regime, run in found.items()
         ]
         yield Block("removed", "What was removed", text=text)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -191,30 +191,6 @@ class Protocol:
         if isinstance(words, str):
             return self.concept.subset(words)
         return Concept.from_words(words, values=self.concept.values, name=f"{self.concept.name}:{regime}")
-
-    def unlisted(self, given: Concept) -> Concept | None:
-        """The run's concept, optional sections included, without the pairs that hold a word of ``given``."""
-        if self.concept is None:
-            return None
-        known = {word.casefold() for word in given.words}
-        every = (*self.concept.pairs, *self.concept.optional)
-        pairs = tuple(pair for pair in every if not {word.casefold() for word in pair.words} & known)
-        return replace(self.concept, pairs=pairs, optional=(), name=f"not {given.name}") if pairs else None
-
-    def counterfactuals(self, regime: str, texts: Sequence[str]) -> dict[str, tuple[np.ndarray, list[str]]]:
-        """Places and swapped versions of the texts that hold words of the concept.
-
-        "listed": swapped by the run's concept; "unlisted": by those of its words that ``regime`` does not give.
-        """
-        if self.concept is None:
-            return {}
-        told = self.concept_of(regime) if regime.startswith("concept") else self.concept
-        found = {}
-        for kind, concept in (("listed", self.concept), ("unlisted", self.unlisted(told))):
-            swapped = [None if concept is None else concept.counterfactual(text) for text in texts]
-            at = [i for i, text in enumerate(swapped) if text is not None and text != texts[i]]
-            found[kind] = np.array(at, dtype=int), [str(swapped[i]) for i in at]
-        return found
 
     @cached_property
     def fingerprint(self) -> str:

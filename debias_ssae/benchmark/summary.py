@@ -65,15 +65,7 @@ class Answers:
 
 REFERENCES = ("oracle", "oracle_large")
 """Rows that are no methods: never ranked."""
-_FACTS = (
-    "C",
-    "d_sae",
-    "n_latents",
-    "seconds_fit",
-    "seconds_transform",
-    "flips_n",
-    "flips_unlisted_n",
-)
+_FACTS = ("C", "d_sae", "n_latents", "seconds_fit", "seconds_transform")
 _WORDS = ("hookpoint",)
 _NOT_METRICS = {*KEYS, *_FACTS, *_WORDS, "seed", "worst_group", "needs_attribute", "vectors", "removed"}
 

@@ -1,4 +1,4 @@
-"""How a method is judged: measures by hand, which heads see what, flips, and what is told of an edit."""
+"""How a method is judged: measures by hand, which heads see what, and what is told of an edit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,42 +45,26 @@ def test_which_heads_see_what(seed: tuple[Protocol, Plain]) -> None:
             (r["head"], "re-centred" in r["representation"], f"{r['head_model']} {r['C_rule']}") for r in rows
         }
 
-    rules = {"logistic cv", "logistic fixed", "logistic group", "mlp fixed"}
-    assert kinds("erm", "none") == {("retrained", False, rule) for rule in rules}
+    assert kinds("erm", "none") == {("retrained", False, "logistic cv")}
     assert kinds("oracle", "labelled") == {("retrained", False, "logistic cv")}
     assert kinds("dfr", "labelled") == {("retrained", False, "logistic own")}
     edited = {("retrained", False), ("frozen", False), ("frozen", True)}
-    assert kinds("scrub", "concept") == {(*one, rule) for one in edited for rule in rules}
-    assert kinds("concept_bottleneck", "none") == {("retrained", False, rule) for rule in rules}, (
-        "another width"
-    )
+    assert kinds("scrub", "concept") == {(*one, "logistic cv") for one in edited}
+    assert kinds("concept_bottleneck", "none") == {("retrained", False, "logistic cv")}, "another width"
 
 
 def test_a_method_that_edits_nothing_is_erm(seed: tuple[Protocol, Plain]) -> None:
     """The laws of the heads: with nothing changed, retrained, frozen and re-centred say the same."""
-    erm = {(r["head_model"], r["C_rule"]): r["cells"] for r in rows_of(seed, "erm", "none")}
+    (erm,) = rows_of(seed, "erm", "none")
     plain = METHODS["erm"].__class__(lambda c: c.encoder, ("none",))
     for row, _ in evaluate(*seed, 0, "again", plain, "none"):
-        assert row["cells"] == erm[row["head_model"], row["C_rule"]], row["head"]
-
-
-def test_flips_count_changed_predictions(seed: tuple[Protocol, Plain]) -> None:
-    protocol, _ = seed
-    test = protocol.samples(protocol.splits[0].test)
-    (at, swapped), (at_names, _) = protocol.counterfactuals("concept", test.texts).values()
-    assert len(at) > len(at_names) > 0
-    assert all(text != test.texts[i] for i, text in zip(at, swapped, strict=True))
-    erm = rows_of(seed, "erm", "none")[0]
-    assert (erm["flips_n"], erm["flips_unlisted_n"]) == (len(at), len(at_names))
-    assert 0 < erm["flips"] <= 1
-    scrubbed = [r for r in rows_of(seed, "scrub_names", "concept") if r["head"] == "retrained"]
-    assert all(row["flips"] == 0 for row in scrubbed), "a scrubbed text and its counterfactual are one"
+        assert row["cells"] == erm["cells"], row["head"]
 
 
 def test_who_needs_the_attribute_is_marked_and_gets_it(seed: tuple[Protocol, Plain]) -> None:
     for name in ("threshold_optimizer", "correlation_removal"):
         rows = rows_of(seed, name, "labelled")
-        assert all(row["needs_attribute"] and row["flips_n"] == 0 for row in rows)
+        assert all(row["needs_attribute"] for row in rows)
 
 
 def test_the_plain_representation_is_probed_once(
@@ -99,8 +83,6 @@ def test_the_plain_representation_is_probed_once(
 def test_what_was_removed_is_told(seed: tuple[Protocol, Plain]) -> None:
     row = rows_of(seed, "ssae", "concept")[0]
     assert (row["hookpoint"], row["d_sae"], row["n_latents"]) == ("embeddings", 48, 8)
-    words = set(" ".join(seed[0].texts).lower().split())
-    assert row["removed"]
-    assert set(row["removed"]) <= words
+    assert 0 < len(row["removed"]) <= 8
     scrubbed = rows_of(seed, "scrub", "concept")[0]
     assert scrubbed["n_latents"] is scrubbed["removed"] is None

@@ -165,14 +165,6 @@ def test_random_latents_are_others(protocols: Any) -> None:
     assert not set(chosen) & set(others)
 
 
-def test_words_that_were_not_given_make_their_own_counterfactuals(protocols: Any) -> None:
-    protocol = protocols["confounded"]["clean"][0]
-    short = protocol.unlisted(protocol.concept_of("concept_he_she"))
-    assert {"his", "her", "James", "Mary"} <= set(short.words)
-    assert not {"he", "she"} & set(short.words)
-    assert {pair.section for pair in protocol.unlisted(protocol.concept).pairs} == {"names"}
-
-
 def test_what_cannot_run_says_why(make_protocol: Make, protocols: Any) -> None:
     def reasons(protocol: Protocol, plain: Plain, method: str) -> dict[str, str]:
         record = run_method(protocol, plain, 0, method, METHODS[method])

@@ -57,7 +57,7 @@ def test_the_page_says_before_after_and_what_was_removed(tmp_path: Path) -> None
         "trained on balanced data reaches 0.870",
         "ssae_default reaches 0.840 (0.820 to 0.860) (concept)",
         "higher than ssae_default: scrub",
-        "concept: 12 latents; the first are strongest on she",
+        "concept: 12 latents: she",
         "1,234 texts",
     ):
         assert words in text
