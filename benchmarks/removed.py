@@ -64,10 +64,10 @@ def main() -> None:
             variants = ("default", *(f"no {step}" for step in steps)) if given.variants else ("default",)
             for seed, variant in itertools.product(range(given.seeds), variants):
                 if (name, regime, variant, seed) not in done:
-                    records.append(
-                        {"case": name, "regime": regime, "variant": variant, "seed": seed}
-                        | fitted(protocol, regime, variant, seed, given.cache)
-                    )
+                    key = {"case": name, "regime": regime, "seed": seed}
+                    base = [r for r in records if r.items() >= (key | {"variant": "default"}).items()]
+                    found = fitted(protocol, regime, variant, seed, given.cache, base[0] if base else None)
+                    records.append(key | {"variant": variant} | found)
                     write_json(given.out, {"records": records})
                     print(
                         name,
@@ -92,8 +92,13 @@ def protocol_of(case: Case, given: argparse.Namespace, corpus: list[str]) -> Pro
     return prepare(case.load(given.data), config, corpus=corpus, cache_dir=given.cache)
 
 
-def fitted(protocol: Protocol, regime: str, variant: str, seed: int, cache: Path) -> dict[str, Any]:
-    """Fit once; return what was removed, how pure it is, and worst-group accuracies on the rest."""
+def fitted(
+    protocol: Protocol, regime: str, variant: str, seed: int, cache: Path, base: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Fit once; return what was removed, how pure it is, and worst-group accuracies on the rest.
+
+    Where the latents are those of ``base``, everything else is too.
+    """
     split = protocol.splits[seed]
     head, test, rest = (protocol.samples(rows) for rows in (split.head, split.test, split.rest))
     config = {} if variant == "default" else {"selection": {variant.removeprefix("no "): False}}
@@ -110,12 +115,15 @@ def fitted(protocol: Protocol, regime: str, variant: str, seed: int, cache: Path
     ).fit(head.texts, head.y, exclude=[*test.texts, *rest.texts])
     one = debiaser.intervention_
     ids = one.selection.ids
+    if base is not None and base["ids"] == ids.tolist():
+        return {k: v for k, v in base.items() if k not in ("case", "regime", "variant", "seed")}
     worded = find_words(test.texts, debiaser.text_encoder_.rows(test.texts, "embeddings"))
     fired = firing(one.sae, worded.rows.x, ids.tolist())
     listed = np.isin(worded.word_ids, concept_words(worded.words, protocol.concept))
     mass = fired.sum(axis=0)
     plain, edited = debiaser.text_encoder_.encode, debiaser.transform
     return {
+        "ids": ids.tolist(),
         "names": one.selection.report.get("names", []),
         "n": len(ids),
         "d_sae": one.sae.cfg.d_sae,

@@ -201,9 +201,9 @@ class SelectionConfig(Settings):
 
     most_latents: int = Field(default=20, ge=1)
     """Most latents that n_latents="auto" removes."""
-    carried: float = Field(default=0.99, gt=0, le=1)
+    carried: float = Field(default=0.95, gt=0, le=1)
     """Concept regime: share of what all latents of the concept carry that the smallest sufficient set carries."""
-    purity: float = Field(default=0.5, ge=0, le=1)
+    purity: float = Field(default=0.7, ge=0, le=1)
     """Concept regime: share of its activation mass that a latent of the concept has on the concept's tokens."""
     max_texts: int = Field(default=2_000, ge=1)
     """Texts with counterfactuals that the concept regime looks at."""

@@ -15,6 +15,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.absorption import TokenProbe, fit_token_probe
+from debias_ssae.selection.naming import whole_word
 from debias_ssae.selection.scores import LatentScores, corrected_p_values, pooled_latents
 from debias_ssae.text.concept import Concept
 
@@ -73,6 +74,7 @@ def harvest_pairs(
     )
     return PairActivations(
         source=order[[t.index for t in counterfactuals]],
+        texts=[t.text_a for t in counterfactuals],
         a=a,
         b=b,
         words=SwappedWords(
@@ -163,6 +165,8 @@ class PairActivations(NamedTuple):
 
     source: np.ndarray
     """Which of the texts given each counterfactual is."""
+    texts: Sequence[str]
+    """Version a."""
     a: Activations
     b: Activations
     words: SwappedWords
@@ -175,6 +179,12 @@ class PairActivations(NamedTuple):
     def others(self) -> Tensor:
         """Rows of the tokens outside the list ``[k, d]``, in version a."""
         return self.a.x[torch.from_numpy(~self.listed)]
+
+    def is_whole_word(self, row: int) -> bool:
+        """Whether this row of version a is a word, and not a piece of one."""
+        start, end = self.a.offsets[row].tolist()
+        low, high = whole_word(self.texts[int(self.a.text_ids[row])], start, end)
+        return low >= start and high <= end
 
     def contrast(
         self, sae: SparseAutoencoder, pooled: tuple[np.ndarray, np.ndarray] | None = None
@@ -252,9 +262,9 @@ class Others(NamedTuple):
 
     probe: TokenProbe
     firing: Tensor
-    """Their rows ``[m, d]``."""
+    """Rows ``[m, d]`` of those that are whole words: a piece of *meniscus* does not speak of men."""
     n: int
-    """How many there are in all."""
+    """How many tokens outside the list there are in all."""
 
 
 @dataclass(frozen=True)
@@ -307,19 +317,21 @@ def _others(counterfactuals: PairActivations) -> Others | None:
     if len(counterfactuals.values) > 2 or len(rows) < 2 or not len(words_a):
         return None
     probe = fit_token_probe(words_a, words_b, rows.numpy())
-    fires = probe.fires(probe.project(rows.numpy()))
-    return Others(probe, rows[torch.from_numpy(fires)], len(rows))
+    at = np.flatnonzero(~counterfactuals.listed)[probe.fires(probe.project(rows.numpy()))]
+    whole = at[[counterfactuals.is_whole_word(row) for row in at.tolist()]] if len(at) else at
+    return Others(probe, counterfactuals.a.x[torch.from_numpy(whole)], len(rows))
 
 
 def propagate(
-    scores: LatentScores, blocks: Iterable[tuple[np.ndarray, np.ndarray]], probe: TokenProbe
+    scores: LatentScores, n_listed: int, blocks: Iterable[tuple[np.ndarray, np.ndarray]], probe: TokenProbe
 ) -> LatentScores:
-    """Add what the listed words' probe finds in other tokens to ``scores`` of the listed words themselves.
+    """Add what the listed words' probe finds in other tokens to ``scores`` of the ``n_listed`` listed words themselves.
 
     ``blocks`` yields tokens ``x`` [c, d_in] outside the list with their latents [c, d_sae]. A latent's change is
-    its mean where the probe fires for value b less its mean where it fires for value a; the new score is the old
-    one plus the size of the change, each divided by its largest. ``effect`` gets the change as one more row, and
-    ``p_value`` the smaller of both, doubled. Where the probe does not fire for both values nothing is added.
+    its mean where the probe fires for value b less its mean where it fires for value a; the new score is the mean
+    of both changes' sizes over all words, listed and found: a few found words cannot outweigh thousands of listed
+    ones, nor the other way round. ``effect`` gets the change as one more row, and ``p_value`` the smaller of both,
+    doubled. Where the probe does not fire for both values nothing is added.
     """
     n_latents = len(scores.score)
     count, total, squares = np.zeros(2), np.zeros((2, n_latents)), np.zeros((2, n_latents))
@@ -337,15 +349,12 @@ def propagate(
     change = mean[1] - mean[0]
     variance = (np.maximum(squares / count[:, None] - mean**2, 0) / count[:, None]).sum(axis=0)
     z = np.divide(change, np.sqrt(variance), out=np.zeros(n_latents), where=variance > 0)
+    listed, found = n_listed * scores.score, count.sum() * np.abs(change)
     return replace(
         scores,
         method=f"{scores.method}, propagated",
-        score=_relative(scores.score) + _relative(np.abs(change)),
-        sign=np.where(_relative(np.abs(change)) > _relative(scores.score), np.sign(change), scores.sign),
+        score=(listed + found) / (n_listed + count.sum()),
+        sign=np.where(found > listed, np.sign(change), scores.sign),
         effect=np.concatenate([scores.effect, change[None]]),
         p_value=np.minimum(2 * np.minimum(scores.p_value, corrected_p_values(z)), 1.0),
     )
-
-
-def _relative(size: np.ndarray) -> np.ndarray:
-    return size / max(float(size.max()), 1e-300)

@@ -38,6 +38,8 @@ Linear = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Callable[[np.ndar
 MOST = 512
 LEFT = 0.25
 """Share of what a probe read; where more is left, the latents do not carry the attribute (docs/decisions/0007)."""
+FEW = 8
+"""Latents that go nevertheless."""
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -47,62 +49,50 @@ class Sufficient:
 
     n: int
     path: list[dict[str, Any]]
-    """A step a size: n, score, se (of the score) and, from the second on, drop and drop_se; JSON."""
+    """A step a size: n, score, se (of the score); JSON."""
     left: float = 0.0
-    """Share of what the probe read with nothing removed that it still read where the walk stopped; 0 within noise."""
+    """Share of what the probe read with nothing removed that it still read at the end; 0 within noise."""
 
 
 def smallest_sufficient(
-    ranking: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, start: int = 8, limit: int = MOST
+    ranking: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, limit: int = MOST
 ) -> Sufficient:
-    """Walk the doublings ``start``, 2 ``start``, ... of ``ranking`` (ids, best first) up to ``limit`` or its end.
+    """Walk ``ranking`` (ids, best first) up to ``limit`` or its end, each size at first and in growing steps later.
 
     ``score(ids)`` returns, for each fold [n_folds], how well a cross-fitted probe still reads the attribute when
-    ``ids`` are removed: 0 is nothing, folds are the same in every call. The walk stops at the first size after which
-    the next doubling lowers the mean by less than one standard error of that paired difference, or at which the
-    mean itself is not one standard error above 0. An attribute of which more than LEFT is readable even there is not in
-    these latents, and each of them costs the model: then the answer is ``start``. An empty ranking gives 0.
+    ``ids`` are removed: 0 is nothing, folds are the same in every call. The answer is the first size at which the
+    mean is not one standard error above 0; where there is none, the first that no other size betters by more than
+    one standard error of the paired difference. An attribute of which more than LEFT is readable even there is not in
+    these latents, and each of them costs the model: then FEW go. An empty ranking gives 0.
 
-    Raises InputError when ``start`` or ``limit`` is below 1.
+    Raises InputError when ``limit`` is below 1.
     """
-    if start < 1 or limit < 1:
-        raise InputError(f"start and limit must be at least 1, got {start} and {limit}")
+    if limit < 1:
+        raise InputError(f"limit must be at least 1, got {limit}")
+    sizes, folds = _sizes(min(limit, len(ranking))), []
+    if not sizes:
+        return Sufficient(0, [])
     path: list[dict[str, Any]] = []
-    sizes = _doublings(start, min(limit, len(ranking)))
-    stop = _walk(lambda n: np.asarray(score(ranking[:n]), dtype=np.float64), sizes, path)
-    if stop is None:
-        return Sufficient(0, path)
-    before = float(np.mean(score(ranking[:0])))
-    left = stop["score"] / before if stop["score"] > stop["se"] and before > 0 else 0.0
-    return Sufficient((stop if left <= LEFT else path[0])["n"], path, left)
-
-
-def _walk(
-    score: Callable[[int], np.ndarray], sizes: Iterator[int], path: list[dict[str, Any]]
-) -> dict[str, Any] | None:
-    """Write a step a size to ``path`` and return the one that is enough, or the last."""
-    before: np.ndarray | None = None
     for n in sizes:
-        now = score(n)
-        step = {"n": n, "score": float(now.mean()), "se": _standard_error(now)}
-        path.append(step)
-        if before is not None:
-            step |= {"drop": float((before - now).mean()), "drop_se": _standard_error(before - now)}
-            if step["drop"] <= step["drop_se"]:
-                return path[-2]
-        if step["score"] <= step["se"]:
-            break
-        before = now
-    return path[-1] if path else None
+        now = np.asarray(score(ranking[:n]), dtype=np.float64)
+        folds.append(now)
+        path.append({"n": n, "score": float(now.mean()), "se": _standard_error(now)})
+        if path[-1]["score"] <= path[-1]["se"]:
+            return Sufficient(n, path)
+    best = min(folds, key=np.mean)
+    enough = next(i for i, now in enumerate(folds) if (now - best).mean() <= _standard_error(now - best))
+    before = float(np.mean(score(ranking[:0])))
+    left = path[enough]["score"] / before if before > 0 else 0.0
+    return Sufficient(sizes[enough] if left <= LEFT else min(FEW, sizes[-1]), path, left)
 
 
-def _doublings(start: int, largest: int) -> Iterator[int]:
-    n = start
+def _sizes(largest: int) -> list[int]:
+    """1 to 8, and from there on an eighth more each time, up to ``largest``."""
+    sizes, n = [], 1
     while n < largest:
-        yield n
-        n *= 2
-    if largest > 0:
-        yield largest
+        sizes.append(n)
+        n += max(1, n // 8)
+    return [*sizes, largest] if largest > 0 else []
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -307,7 +297,8 @@ def select_from_pairs(
     if pairs.random != "":
         scores = _controlled(sae, pairs.random, scores, report)
     if config.propagate and others is not None:
-        scores = propagate(scores, _blocks(sae, others.firing), others.probe)
+        n_listed = counterfactuals.words.n_words
+        scores = propagate(scores, n_listed, _blocks(sae, others.firing), others.probe)
     purity = _purity(sae, pairs, latents_a)
     scores = _pure(scores, purity, config.purity, report)
     costs = None
@@ -335,20 +326,24 @@ def _carrying(score: np.ndarray, config: SelectionConfig) -> int:
 
 
 def _purity(sae: SparseAutoencoder, pairs: CounterfactualPairs, latents_a: np.ndarray) -> np.ndarray:
-    """Share of each latent's activation mass that lies on the concept's tokens ``[d_sae]``: on swapped words, and on
-    other tokens at which the listed words' probe fires.
+    """Share of each latent's activation mass over both versions that lies on the concept's tokens ``[d_sae]``: on
+    swapped words, and on other words at which the listed words' probe fires.
     """
     rows, words = pairs.counterfactuals.a, pairs.counterfactuals.words
     sizes = torch.bincount(rows.text_ids, minlength=rows.n_texts).numpy()
-    everywhere = sizes @ latents_a.astype(np.float64)
-    on_words = [
-        sum(
-            (latents.sum(axis=0, dtype=np.float64) for _, latents in _blocks(sae, x)), np.zeros(sae.cfg.d_sae)
-        )
-        for x in (words.a.x, words.b.x, *(() if pairs.others is None else (pairs.others.firing,)))
-    ]
-    total = everywhere + on_words[1]
-    return np.minimum(np.divide(sum(on_words), total, out=np.zeros_like(total), where=total > 0), 1.0)
+    in_a, in_b = _mass(sae, words.a.x), _mass(sae, words.b.x)
+    found = np.zeros(sae.cfg.d_sae) if pairs.others is None else _mass(sae, pairs.others.firing)
+    elsewhere = np.maximum(sizes @ latents_a.astype(np.float64) - in_a - found, 0)
+    # what is not swapped stands in both versions
+    own = in_a + in_b + 2 * found
+    total = own + 2 * elsewhere
+    return np.divide(own, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _mass(sae: SparseAutoencoder, x: Tensor) -> np.ndarray:
+    """Sum of each latent's activations on ``x``."""
+    sums = (latents.sum(axis=0, dtype=np.float64) for _, latents in _blocks(sae, x))
+    return sum(sums, np.zeros(sae.cfg.d_sae))
 
 
 def _pure(scores: LatentScores, purity: np.ndarray, least: float, report: dict[str, Any]) -> LatentScores:
@@ -492,10 +487,8 @@ def _sufficient(
     score: Callable[[np.ndarray], np.ndarray],
     config: SelectionConfig,
     report: dict[str, Any],
-    *,
-    start: int = 8,
 ) -> int:
-    found = smallest_sufficient(ranking, score, start=start, limit=config.most_latents)
+    found = smallest_sufficient(ranking, score, limit=config.most_latents)
     report["n_latents"] = {"n": found.n, "left": found.left, "path": found.path}
     if found.left > LEFT:
         logger.warning(

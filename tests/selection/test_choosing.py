@@ -29,12 +29,13 @@ def planted(n_carriers: int, n: int = 600, seed: int = 0) -> tuple[np.ndarray, .
     return X, latents, W_dec, z, y
 
 
-@pytest.mark.parametrize(("n_carriers", "expected"), [(8, 8), (32, 32), (64, 64)])
-def test_stops_at_the_planted_size(n_carriers: int, expected: int) -> None:
+@pytest.mark.parametrize("n_carriers", [4, 8, 32, 64])
+def test_stops_at_the_planted_size(n_carriers: int) -> None:
+    """What the last few of many write may be within noise."""
     X, latents, W_dec, z, y = planted(n_carriers)
     found = smallest_sufficient(np.arange(D_SAE - 1), removal_score(X, latents, W_dec, z, y, random_state=0))
-    assert found.n == expected
-    assert found.path[0]["score"] > 0.3 or n_carriers == 8
+    assert 0.75 * n_carriers <= found.n <= 1.1 * n_carriers  # sizes grow by an eighth
+    assert found.path[0]["score"] > 0.3 or n_carriers == 4
     json.dumps(found.path)
 
 
@@ -43,7 +44,14 @@ def test_a_null_attribute_gives_the_smallest_size() -> None:
     for seed in range(5):
         null = np.random.default_rng(seed).permutation(z)
         score = removal_score(X, latents, W_dec, null, y, random_state=seed)
-        assert smallest_sufficient(np.arange(D_SAE - 1), score).n == 8
+        assert smallest_sufficient(np.arange(D_SAE - 1), score).n == 1
+
+
+def test_a_latent_that_says_the_same_as_the_next_does_not_end_the_walk() -> None:
+    """Two latents of one word: without the first alone the second still tells all."""
+    scores = [1.0, 0.6, 0.6, 0.2, 0.2, 0.1]
+    found = smallest_sufficient(np.arange(5), lambda ids: scores[len(ids)] + np.array([-0.01, 0.0, 0.01]))
+    assert found.n == 5
 
 
 def test_the_wrong_ranking_does_not_lower_the_probe() -> None:
@@ -128,23 +136,28 @@ def test_unusable_cells_unknown_rows_and_three_values() -> None:
 
 
 def test_the_walk_by_hand() -> None:
-    scores = {0: [2.0, 2.0], 2: [0.8, 0.9], 4: [0.4, 0.5], 8: [0.39, 0.52], 10: [0.0, 0.0]}
-    found = smallest_sufficient(np.arange(10), lambda ids: np.array(scores[len(ids)]), start=2)
-    assert found.n == 4
-    assert found.left == pytest.approx(0.225)
-    assert [step["n"] for step in found.path] == [2, 4, 8]
-    assert found.path[1]["drop"] == pytest.approx(0.4)
-    assert smallest_sufficient(np.arange(10), lambda ids: np.array(scores[len(ids)]), start=2, limit=4).n == 4
-    falling = smallest_sufficient(np.arange(10), lambda ids: np.array([1 / (1 + len(ids))]), start=2)
-    assert [step["n"] for step in falling.path] == [2, 4, 8, 10]
-    assert falling.n == 10
+    scores = {0: [2.0, 2.0], 1: [0.8, 0.9], 2: [0.3, 0.4], 3: [0.29, 0.42], 4: [0.3, 0.41]}
+
+    def score(ids: np.ndarray) -> np.ndarray:
+        return np.array(scores[len(ids)])
+
+    found = smallest_sufficient(np.arange(4), score)
+    assert found.n == 2
+    assert found.left == pytest.approx(0.175)
+    assert [step["n"] for step in found.path] == [1, 2, 3, 4]
+    assert smallest_sufficient(np.arange(4), score, limit=1).n == 1
+    scores[3] = [-0.1, 0.2]
+    assert [step["n"] for step in smallest_sufficient(np.arange(4), score).path] == [1, 2, 3]
+    falling = smallest_sufficient(np.arange(30), lambda ids: np.array([1 / (1 + len(ids))]))
+    assert [step["n"] for step in falling.path] == [*range(1, 17), 18, 20, 22, 24, 27, 30]
+    assert falling.n == 30
     assert smallest_sufficient(np.arange(0), lambda ids: np.zeros(2)).n == 0
     assert smallest_sufficient(np.arange(3), lambda ids: np.ones(2)).n == 3
 
 
 @pytest.mark.parametrize(("floor", "n"), [(0.24, 512), (0.26, 8)])
 def test_an_attribute_that_its_latents_leave_readable_costs_no_more_of_them(floor: float, n: int) -> None:
-    """Each doubling lowers the probe, as on reviews of two kinds of products, but most of it stays."""
+    """Each step lowers the probe, as on reviews of two kinds of products, but most of it stays."""
 
     def score(ids: np.ndarray) -> np.ndarray:
         return np.array([1 - (1 - floor) * len(ids) / 512] * 2)
@@ -157,7 +170,7 @@ def test_an_attribute_that_its_latents_leave_readable_costs_no_more_of_them(floo
 def test_what_cannot_be_walked_is_refused() -> None:
     X, latents, W_dec, z, y = planted(8, n=300)
     with pytest.raises(InputError, match="at least 1"):
-        smallest_sufficient(np.arange(3), lambda ids: np.zeros(2), start=0)
+        smallest_sufficient(np.arange(3), lambda ids: np.zeros(2), limit=0)
     with pytest.raises(InputError, match="n_folds"):
         removal_score(X, latents, W_dec, z, y, n_folds=1)
     with pytest.raises(InputError, match="no class of the target"):
@@ -182,5 +195,5 @@ def test_what_a_linear_eraser_takes_needs_no_latents() -> None:
     alone = removal_score(X, latents, W_dec, z, y, random_state=0)
     followed = removal_score(X, latents, W_dec, z, y, output_eraser=fit_mean_difference, random_state=0)
     assert alone(np.arange(8)).mean() > 0.3 > 0.05 > followed(np.arange(8)).mean()
-    assert smallest_sufficient(np.arange(D_SAE - 1), followed).n == 8
-    assert smallest_sufficient(np.arange(D_SAE - 1), alone).n == 64
+    assert smallest_sufficient(np.arange(D_SAE - 1), followed).n == 1
+    assert 48 <= smallest_sufficient(np.arange(D_SAE - 1), alone).n <= 64

@@ -1,5 +1,6 @@
 """What is read of a concept's pairs once serves every SAE of the hookpoint."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,8 +54,25 @@ def test_the_tokens_kept_are_those_at_which_the_probe_fires(pairs: Counterfactua
     probe, firing, n = pairs.others
     rows = pairs.counterfactuals.others()
     fires = probe.fires(probe.project(rows.numpy()))
+    at = np.flatnonzero(~pairs.counterfactuals.listed)
+    fires &= [pairs.counterfactuals.is_whole_word(row) for row in at.tolist()]
     assert torch.equal(firing, rows[torch.from_numpy(fires)])
     assert n == len(rows) > fires.sum() > 0
+
+
+def test_a_piece_of_a_word_is_no_word(minilm: LanguageModel) -> None:
+    """The tokenizer cuts *meniscus* into *men* and *##iscus*: neither speaks of men."""
+    texts = ["She mended a meniscus, and many men cheered."]
+    read = read_counterfactual_pairs(minilm, texts, Concept.from_words([("he", "she")]), CONFIG)
+    rows, text = read.counterfactuals.a, read.counterfactuals.texts[0]
+    words = [
+        text[start:end]
+        for row, (start, end) in enumerate(rows.offsets.tolist())
+        if read.counterfactuals.is_whole_word(row)
+    ]
+    assert {"men", "many", "cheered"} <= set(words)
+    assert not {"iscus", "meniscus"} & set(words)
+    assert words.count("men") == 1
 
 
 def test_holes_are_counted_over_all_tokens(saes: list[SparseAutoencoder], pairs: CounterfactualPairs) -> None:

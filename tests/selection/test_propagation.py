@@ -7,7 +7,7 @@ import numpy as np
 from debias_ssae.selection import LatentScores, propagate
 from debias_ssae.selection.absorption import TokenProbe
 
-D_IN, D_SAE = 8, 30
+D_IN, D_SAE, N_LISTED = 8, 30, 600
 PROBE = TokenProbe(np.eye(D_IN)[0], np.zeros(D_IN), (-0.5, 0.5))
 
 
@@ -44,7 +44,7 @@ def blocks(x: np.ndarray, latents: np.ndarray, size: int = 100) -> Iterator[tupl
 
 def test_words_outside_the_list_join_and_common_words_do_not() -> None:
     before = listed()
-    after = propagate(before, blocks(*tokens()), PROBE)
+    after = propagate(before, N_LISTED, blocks(*tokens()), PROBE)
     assert set(after.top(3)) == {0, 1, 2}
     assert before.top(3).tolist() == [0, 9]
     assert after.score[3] < 0.2
@@ -58,8 +58,8 @@ def test_words_outside_the_list_join_and_common_words_do_not() -> None:
 def test_blocks_and_token_order_do_not_matter() -> None:
     x, latents = tokens()
     order = np.random.default_rng(1).permutation(len(x))
-    one = propagate(listed(), blocks(x, latents), PROBE)
-    other = propagate(listed(), blocks(x[order], latents[order], 7), PROBE)
+    one = propagate(listed(), N_LISTED, blocks(x, latents), PROBE)
+    other = propagate(listed(), N_LISTED, blocks(x[order], latents[order], 7), PROBE)
     assert np.allclose(one.score, other.score)
     assert np.allclose(one.p_value, other.p_value)
 
@@ -67,7 +67,7 @@ def test_blocks_and_token_order_do_not_matter() -> None:
 def test_nothing_is_added_where_the_probe_fires_for_one_value_or_none() -> None:
     x, latents = tokens()
     for kept in (x[:, 0] > -0.5, np.abs(x[:, 0]) < 0.5):
-        assert propagate(listed(), blocks(x[kept], latents[kept]), PROBE).top(5).tolist() == [0, 9]
+        assert propagate(listed(), N_LISTED, blocks(x[kept], latents[kept]), PROBE).top(5).tolist() == [0, 9]
 
 
 def test_latents_that_do_not_see_the_value_gain_nothing() -> None:
@@ -76,5 +76,14 @@ def test_latents_that_do_not_see_the_value_gain_nothing() -> None:
     fires = np.flatnonzero(PROBE.fires(PROBE.project(x)))
     mixed = latents.copy()
     mixed[fires] = latents[np.random.default_rng(2).permutation(fires)]
-    after = propagate(listed(), blocks(x, mixed), PROBE)
+    after = propagate(listed(), N_LISTED, blocks(x, mixed), PROBE)
     assert after.p_value[[1, 2]].min() > 0.01
+
+
+def test_a_few_found_words_do_not_outweigh_thousands_of_listed_ones() -> None:
+    """Twenty of 900 tokens fire: the listed latent stays far ahead, and with few listed words it does not."""
+    x, latents = tokens(30)
+    many = propagate(listed(), 5_000, blocks(x, latents), PROBE)
+    few = propagate(listed(), 5, blocks(x, latents), PROBE)
+    assert many.score[1] < 0.02 * many.score[0]
+    assert few.score[1] > few.score[0]
