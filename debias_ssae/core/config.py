@@ -138,8 +138,6 @@ class TrainConfig(Settings):
     """First decoder rows of a training from scratch: distinct rows of the stream, or random directions."""
     start_cosine: float = Field(default=0.7, gt=0, le=1)
     """Cosine from which two centred rows count as the same there."""
-    center: Literal["mean", "geometric_median", "zero"] = "mean"
-    """Where b_dec starts when training from scratch."""
     init_batches: int | None = Field(default=None, ge=1)
     """Batches from which scale, centre and first decoder rows are taken; they are trained on as well. None is 4 rows
     a latent, at most 65,536 rows."""
@@ -151,10 +149,6 @@ class TrainConfig(Settings):
     """Where to train: cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
     log_every: int = Field(default=10, ge=1)
     """Steps between records of the history."""
-    evaluate_every: int = Field(default=100, ge=1)
-    """Steps between calls of the evaluator, and between checks whether to stop early."""
-    patience: int | None = Field(default=None, ge=1)
-    """Stop after this many checks without a better fvu (the evaluator's, or of training); None never stops."""
     checkpoint_steps: int = Field(default=500, ge=1)
     """Steps between checkpoints."""
     checkpoint_minutes: float = Field(default=5.0, gt=0)

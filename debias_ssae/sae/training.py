@@ -34,8 +34,7 @@ DEAD_FIRINGS = 160
 START_ROWS, MOST_START_ROWS = 4, 65_536
 """Rows a latent from which the first decoder rows are taken, and at most so many."""
 
-OnStep = Callable[[int, dict[str, float]], bool | None]
-Evaluator = Callable[[SparseAutoencoder], dict[str, float]]
+OnStep = Callable[[int, dict[str, float]], object]
 
 
 # ---------------------------------------------------------------- streams of batches
@@ -88,8 +87,8 @@ def shuffled_batches(x: Tensor, batch_size: int, random_state: int | None = None
     return ShuffledBatches(x, batch_size, random_state)
 
 
-class CheckedStream(Iterator[tuple[Tensor, Tensor | None]]):
-    """The batches of a stream with their rows' weights, if any; a bad one is an InputError."""
+class CheckedStream(Iterator[Tensor]):
+    """The batches of a stream; a bad one is an InputError."""
 
     def __init__(self, stream: Any, d_in: int, dtype: torch.dtype, *, n_steps: int, skip: int = 0) -> None:
         """``skip`` batches were used before: passed over with the stream's ``seek``, or one by one."""
@@ -101,10 +100,9 @@ class CheckedStream(Iterator[tuple[Tensor, Tensor | None]]):
         while self.position < skip:
             self._next()
 
-    def __next__(self) -> tuple[Tensor, Tensor | None]:
-        item = self._next()
+    def __next__(self) -> Tensor:
+        x = self._next()
         number = self.position - 1
-        x, weights = item if isinstance(item, tuple) else (item, None)
         if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != self.d_in or len(x) == 0:
             came = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
             raise InputError(
@@ -117,9 +115,7 @@ class CheckedStream(Iterator[tuple[Tensor, Tensor | None]]):
             raise InputError(
                 f"Batch {number} of the stream holds NaN or infinity in {bad} of {len(x)} rows: drop them"
             )
-        if weights is None:
-            return x, None
-        return x, self._checked_weights(weights, len(x), number)
+        return x
 
     def _next(self) -> Any:
         try:
@@ -135,16 +131,6 @@ class CheckedStream(Iterator[tuple[Tensor, Tensor | None]]):
             raise InputError(message) from None
         self.position += 1
         return item
-
-    @staticmethod
-    def _checked_weights(weights: Any, n_rows: int, number: int) -> Tensor:
-        weights = torch.as_tensor(weights, dtype=torch.float64)
-        sound = weights.shape == (n_rows,) and bool((torch.isfinite(weights) & (weights >= 0)).all())
-        if not sound or not float(weights.sum()) > 0:
-            raise InputError(
-                f"The weights of batch {number} must be {n_rows} finite numbers of at least 0, not all 0"
-            )
-        return weights
 
 
 # ---------------------------------------------------------------- where a training starts
@@ -232,23 +218,6 @@ def unit_decoder(sae: SparseAutoencoder, scale: float) -> Weights:
         W_dec=sae.W_dec.detach() / norm,
         b_dec=sae.b_dec.detach() * scale,
     )
-
-
-def centre(rows: Tensor, how: str) -> Tensor:
-    """Return where b_dec starts, [d_in]: the mean of the rows, their geometric median, or zero."""
-    if how == "zero":
-        return torch.zeros_like(rows[0])
-    point = rows.mean(0)
-    if how == "mean":
-        return point
-    for _ in range(100):
-        # Weiszfeld's iteration: the mean weighted with inverse distances
-        inverse = 1.0 / (rows - point).norm(dim=1, keepdim=True).clamp_min(1e-12)
-        moved = (rows * inverse).sum(0) / inverse.sum()
-        if float((moved - point).norm()) <= 1e-6 * float(point.norm() + 1e-12):
-            return moved
-        point = moved
-    return point
 
 
 def log_threshold(
@@ -404,7 +373,7 @@ class Training:
         if self.frozen is not None:
             weights.b_dec = self.frozen.b_dec.detach() * self.scale
         elif init is None:
-            weights.b_dec = centre(rows, self.train.center) * self.scale
+            weights.b_dec = self.center * self.scale
         if self.cfg.architecture == "jumprelu":
             weights.log_threshold = log_threshold(weights, rows * self.scale, self.scale, self.cfg, init)
         if init is not None and init.cfg.architecture in ("batchtopk", "matryoshka"):
@@ -438,7 +407,7 @@ class Training:
         """Return a copy here: a module's ``to`` would move the caller's."""
         return deepcopy(sae).to(self.device, self.dtype)
 
-    def step(self, step: int, x: Tensor, row_weights: Tensor | None, *, measure: bool) -> dict[str, float]:
+    def step(self, step: int, x: Tensor, *, measure: bool) -> dict[str, float]:
         """Train on the global batch ``x`` [n, d_in]; returns the step's record, empty unless ``measure``."""
         train, low_high = self.train, self.processes.bounds(len(x))
         self.knobs.sparsity = sparsity(self.cfg, train) * _rise(step, train.sparsity_warmup_fraction, train)
@@ -451,7 +420,7 @@ class Training:
             self.weights,
             own,
             self.knobs,
-            lambda losses: self._weigh(losses, row_weights, step, low_high, record, measure=measure),
+            lambda losses: self._weigh(losses, step, low_high, record, measure=measure),
             dead=dead if bool(dead.any()) else None,
             base=base,
         )
@@ -500,7 +469,6 @@ class Training:
     def _weigh(
         self,
         losses: Tensor,
-        row_weights: Tensor | None,
         step: int,
         low_high: tuple[int, int],
         record: dict[str, float],
@@ -517,16 +485,9 @@ class Training:
         old = mean if math.isnan(self.mean_loss) else self.mean_loss
         self.mean_loss = self.memory * old + (1 - self.memory) * mean
         relative = everyone / max(self.mean_loss, 1e-12)
-        if row_weights is not None:
-            given = (row_weights / row_weights.max()).to(relative)
-            counted = given > 0  # a row of no weight is none that the tilt could choose
-            relative, given = relative[counted], given[counted]
         t = tilt_for_ess(relative, train.tilt_ess) if train.tilt == "auto" else train.tilt
         t *= _rise(step, train.tilt_warmup_fraction, train)
         weights = tilt_weights(relative, t)
-        if row_weights is not None:
-            weights = weights * given
-            weights = weights / weights.sum()
         if measure:
             record.update(
                 loss=mean,
@@ -535,8 +496,6 @@ class Training:
                 ess=effective_sample_size(weights),
                 max_weight=float(weights.max()),
             )
-        if row_weights is not None:
-            weights = torch.zeros_like(everyone).masked_scatter(counted, weights.to(everyone))
         return weights[slice(*low_high)].to(losses.dtype)
 
     def _update(self, gradient: Weights, rows: Tensor | None, step: int) -> float:
@@ -632,12 +591,12 @@ class TrainResult(NamedTuple):
     sae: SparseAutoencoder
     history: list[dict[str, float]]
     """Every log_every steps: step, loss, tilted_loss, fvu, l0, dead_fraction, ess, max_weight, tilt, lr,
-    aux_loss, penalty, seconds; and eval_* where the evaluator was called."""
+    aux_loss, penalty, seconds."""
 
 
 @plain_precision()
 def train_sae(
-    stream: Iterator[Tensor] | Iterator[tuple[Tensor, Tensor]],
+    stream: Iterator[Tensor],
     cfg: SAEConfig,
     train: TrainConfig | None = None,
     *,
@@ -646,20 +605,19 @@ def train_sae(
     random_state: int | None = None,
     progress: bool = False,
     on_step: OnStep | None = None,
-    evaluator: Evaluator | None = None,
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
 ) -> TrainResult:
-    """Train on the batches [n, d_in] of ``stream``, or on pairs of a batch and its rows' weights [n].
+    """Train on the batches [n, d_in] of ``stream``.
 
     ``init`` is an SAE of the same shape to fine-tune. With ``frozen_latents`` its latents stay as they are,
     ``cfg`` describes latents to add, which learn what ``init`` leaves unexplained (SAE Boost, arXiv
-    2507.12990), and the result holds both, as a jumprelu SAE. ``on_step(step, record)`` may return True to
-    stop. ``evaluator(sae)`` is called every evaluate_every steps; its numbers enter the history.
+    2507.12990), and the result holds both, as a jumprelu SAE. ``on_step(step, record)`` is called
+    after each step.
 
     With ``checkpoint_dir``, ``resume=True`` continues from the newest undamaged checkpoint there, if any, and ends
     with the same weights, bit-identical on one process. Give the same stream from its beginning: its method ``seek``
-    is used if it has one, otherwise the batches that were used are skipped. A run that stopped early stays stopped.
+    is used if it has one, otherwise the batches that were used are skipped.
     Under torch.distributed every rank gives the same stream and works on its share of each batch; rank 0 writes.
 
     Raises InputError for an empty stream, one that ends early, or a batch of wrong width, NaN or infinity;
@@ -682,11 +640,11 @@ def train_sae(
     run = _Run(training, checkpoint_dir, identity, resume=resume)
     checked = CheckedStream(stream, cfg.d_in, training.dtype, n_steps=train.n_steps, skip=run.done)
     batches = checked if run.done else run.begin(checked, None if frozen_latents else init, random_state)
-    return run.train(batches, on_step, evaluator, progress=progress)
+    return run.train(batches, on_step, progress=progress)
 
 
 class _Run:
-    """The loop around a training: records, evaluation, early stop and checkpoints."""
+    """The loop around a training: records and checkpoints."""
 
     def __init__(
         self,
@@ -699,83 +657,52 @@ class _Run:
         """``identity``, JSON values, is what two runs have in common when one may go on from the other."""
         self.training, self.identity = training, identity
         self.directory = None if checkpoint_dir is None else Path(checkpoint_dir)
-        self.done, self.stopped = 0, False
+        self.done = 0
         self.history: list[dict[str, float]] = []
-        self.best, self.evaluations, self.recent = math.inf, 0, list[float]()
         if self.directory is not None:
             self._open(self.directory, resume=resume)
         training.processes.wait()
 
     def begin(
         self, stream: CheckedStream, init: SparseAutoencoder | None, random_state: int | None
-    ) -> Iterator[Any]:
+    ) -> Iterator[Tensor]:
         """Start the training on the stream's first batches; returns the whole stream, those included."""
         train = self.training.train
         wanted = min(START_ROWS * self.training.cfg.d_sae, MOST_START_ROWS)
         n_batches = train.init_batches or math.ceil(wanted / train.batch_size)
         first = list(islice(stream, min(n_batches, train.n_steps)))
-        rows = torch.cat([x for x, _ in first])
-        self.training.begin(rows, init, random_state)
+        self.training.begin(torch.cat(first), init, random_state)
         return chain(first, stream)
 
-    def train(
-        self,
-        batches: Iterator[tuple[Tensor, Tensor | None]],
-        on_step: OnStep | None,
-        evaluator: Evaluator | None,
-        *,
-        progress: bool,
-    ) -> TrainResult:
-        """Do the steps that are left; none where the run had stopped early."""
+    def train(self, batches: Iterator[Tensor], on_step: OnStep | None, *, progress: bool) -> TrainResult:
+        """Do the steps that are left."""
         training, train = self.training, self.training.train
         hidden = not progress or training.processes.rank > 0
         bar = tqdm(total=train.n_steps, initial=self.done, disable=hidden, desc="SAE", unit="step")
         started = saved = time.monotonic()
         rows = 0
         with bar, torch.no_grad():
-            for step in range(self.done, self.done if self.stopped else train.n_steps):
-                x, row_weights = next(batches)
+            for step in range(self.done, train.n_steps):
+                x = next(batches)
                 last = step == train.n_steps - 1
                 logged = step % train.log_every == 0 or last
-                record = training.step(step, x, row_weights, measure=logged or on_step is not None)
+                record = training.step(step, x, measure=logged or on_step is not None)
                 rows += len(x)
                 self.done = step + 1
                 if record:
                     record["seconds"] = time.monotonic() - started
                     record["rows_per_second"] = rows / max(record["seconds"], 1e-9)
-                self.stopped = on_step is not None and on_step(step, record) is True
+                if on_step is not None:
+                    on_step(step, record)
                 if logged:
                     self.history.append(record)
-                    self.recent.append(record["fvu"])
                     shown = ("loss", "fvu", "l0", "dead_fraction", "rows_per_second")
                     bar.set_postfix({name: f"{record[name]:.3g}" for name in shown}, refresh=False)
                 bar.update()
-                if self.done % train.evaluate_every == 0 or last:
-                    self.stopped |= self._evaluate(evaluator, record if logged else None)
-                if self._is_due(saved) or last or self.stopped:
+                if self._is_due(saved) or last:
                     self._save()
                     saved = time.monotonic()
-                if self.stopped:
-                    break
         return TrainResult(training.folded(), self.history)
-
-    def _evaluate(self, evaluator: Evaluator | None, record: dict[str, float] | None) -> bool:
-        """Evaluate; returns whether fvu has not become better for ``patience`` evaluations that had one."""
-        fvu = sum(self.recent) / len(self.recent) if self.recent else None
-        self.recent = []
-        if evaluator is not None:
-            measured = evaluator(self.training.folded())
-            if record is None:
-                record = {"step": self.done - 1}
-                self.history.append(record)
-            record.update({f"eval_{name}": float(value) for name, value in measured.items()})
-            fvu = float(measured["fvu"]) if "fvu" in measured else fvu
-        if fvu is None:
-            return False
-        self.evaluations = 0 if fvu < self.best else self.evaluations + 1
-        self.best = min(self.best, fvu)
-        patience = self.training.train.patience
-        return patience is not None and self.evaluations >= patience
 
     def _is_due(self, saved: float) -> bool:
         train = self.training.train
@@ -786,15 +713,7 @@ class _Run:
         if self.directory is None or self.training.processes.rank > 0:
             return
         tensors, numbers = self.training.state()
-        state = {
-            "numbers": numbers,
-            "identity": self.identity,
-            "history": self.history,
-            "best": self.best,
-            "evaluations": self.evaluations,
-            "recent": self.recent,
-            "stopped": self.stopped,
-        }
+        state = {"numbers": numbers, "identity": self.identity, "history": self.history}
         write_checkpoint(self.directory, Checkpoint(self.done, tensors, state))
 
     def _open(self, directory: Path, *, resume: bool) -> None:
@@ -817,10 +736,6 @@ class _Run:
             )
         self.training.restore(found.tensors, found.state["numbers"])
         self.done, self.history = found.step, found.state["history"]
-        self.best, self.evaluations, self.recent = (
-            found.state[name] for name in ("best", "evaluations", "recent")
-        )
-        self.stopped = found.state["stopped"]
 
 
 def _seed_of(stream: Any) -> int | None:

@@ -173,21 +173,6 @@ def test_the_seed_of_a_numpy_integer_is_kept(tmp_path):
     assert train_sae(batches, CFG, TRAIN, random_state=seed, checkpoint_dir=tmp_path).history
 
 
-@pytest.mark.parametrize("by", ["patience", "on_step"])
-def test_a_run_that_stopped_early_stays_stopped(tmp_path, by):
-    train = TRAIN.updated(evaluate_every=5, patience=2)
-    options = {"random_state": 0, "checkpoint_dir": tmp_path}
-    if by == "patience":
-        options["evaluator"] = lambda sae: {"fvu": 1.0}
-    else:
-        options["on_step"] = lambda step, record: step == 14
-    first = train_sae(stream(), CFG, train, **options)
-    assert read_checkpoint(checkpoint_files(tmp_path)[0]).step == 15
-    again = train_sae(stream(), CFG, train, resume=True, **{**options, "on_step": None})
-    assert again.sae.fingerprint() == first.sae.fingerprint()
-    assert again.history == first.history
-
-
 def test_resuming_a_finished_run_returns_it(tmp_path):
     first = run(tmp_path)
     again = run(tmp_path, resume=True)

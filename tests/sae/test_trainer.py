@@ -10,7 +10,7 @@ from debias_ssae.sae import shuffled_batches, train_sae
 from debias_ssae.sae.fast import Weights
 from debias_ssae.sae.metrics import evaluate
 from debias_ssae.sae.model import unwritten
-from debias_ssae.sae.training import Adam, centre, distinct_directions
+from debias_ssae.sae.training import Adam, distinct_directions
 
 CFG = SAEConfig(d_in=16, d_sae=48, k=4)
 BRIEF = TrainConfig(n_steps=30, batch_size=64, device="cpu")
@@ -59,9 +59,7 @@ def test_the_same_seed_gives_the_same_bytes(architecture):
 
 def test_callbacks_and_progress_change_nothing(capsys):
     plain = train_sae(stream(), CFG, BRIEF, random_state=0).sae.fingerprint()
-    watched = train_sae(
-        stream(), CFG, BRIEF, random_state=0, progress=True, on_step=lambda *_: None, evaluator=lambda sae: {}
-    )
+    watched = train_sae(stream(), CFG, BRIEF, random_state=0, progress=True, on_step=lambda *_: None)
     assert watched.sae.fingerprint() == plain
     shown = capsys.readouterr().err
     assert all(name in shown for name in ("loss=", "fvu=", "l0=", "dead_fraction=", "rows_per_second="))
@@ -102,43 +100,6 @@ def test_tilting_helps_rare_rows():
         sae = train_sae(shuffled_batches(x, 256, 0), CFG, train.updated(tilt=tilt), random_state=0).sae
         worst[tilt] = float((sae(x[-40:]).x_hat - x[-40:]).square().sum().detach())
     assert worst[2.0] < 0.9 * worst[0.0]
-
-
-def test_row_weights_decide_what_is_learnt():
-    x = torch.cat([planted_rows(64, seed=1), planted_rows(64, seed=2) * torch.tensor([-1.0, 1.0]).repeat(8)])
-    errors = []
-    for weights in ([1.0, 0.0], [0.0, 1.0]):
-        rows = torch.tensor(weights).repeat_interleave(64)
-        sae = train_sae(
-            iter([(x, rows)] * 200), CFG, TrainConfig(n_steps=200, device="cpu"), random_state=0
-        ).sae
-        error = (sae(x).x_hat - x).square().sum(1).detach()
-        errors.append((float(error[:64].mean()), float(error[64:].mean())))
-    assert errors[0][0] < 0.5 * errors[1][0]
-    assert errors[1][1] < 0.5 * errors[0][1]
-
-
-@pytest.mark.parametrize("tilt", [1e9, 1e4, 2.0, "auto"])
-@pytest.mark.parametrize("light", [0.0, 1e-60])
-def test_the_tilt_passes_over_rows_of_no_weight(tilt, light):
-    x = torch.cat([planted_rows(64), 100 * planted_rows(64, seed=2)])  # the second half is worst
-    x = x[torch.arange(128).view(2, 64).T.flatten()]
-    weights = torch.tensor([1.0, light], dtype=torch.float64).repeat(64)
-    train = BRIEF.updated(tilt=tilt, tilt_warmup_fraction=0.0, init_batches=1)
-    result = train_sae(iter([(x, weights)] * 30), CFG, train, random_state=0)
-    assert torch.isfinite(result.sae.W_dec).all()
-    for record in result.history:
-        assert 1 <= record["ess"] <= 64.01
-        assert record["max_weight"] <= 1
-        assert math.isfinite(record["tilted_loss"])
-
-
-@pytest.mark.parametrize(
-    "weights", [torch.ones(3), -torch.ones(64), torch.zeros(64), torch.full((64,), math.nan)]
-)
-def test_bad_row_weights(weights):
-    with pytest.raises(InputError, match="weights of batch 0 must be 64 finite"):
-        train_sae(iter([(planted_rows(64), weights)]), CFG, BRIEF)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -256,46 +217,6 @@ def test_aux_revives_dead_latents():
     assert dead[1 / 32] < 0.75 * dead[0.0]
 
 
-def test_on_step_may_stop():
-    seen = []
-
-    def watch(step, record):
-        seen.append((step, record["fvu"]))
-        return step == 4
-
-    train_sae(stream(), CFG, BRIEF, on_step=watch, random_state=0)
-    assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
-
-
-def test_the_evaluator_enters_the_history_and_patience_stops():
-    train = BRIEF.updated(n_steps=100, evaluate_every=7, patience=2)
-    scores = iter([0.5, 0.4, 0.6, 0.4, 0.1])
-    history = train_sae(
-        stream(),
-        CFG,
-        train,
-        evaluator=lambda sae: {"fvu": next(scores), "width": sae.cfg.d_sae},
-        random_state=0,
-    ).history
-    looked = {record["step"]: record["eval_fvu"] for record in history if "eval_fvu" in record}
-    assert looked == {6: 0.5, 13: 0.4, 20: 0.6, 27: 0.4}
-    assert [record["eval_width"] for record in history if "eval_width" in record] == [48.0] * 4
-
-
-def test_patience_without_an_evaluator_watches_training():
-    rows = planted_rows(64)
-    train = TrainConfig(n_steps=500, lr=1e-12, evaluate_every=10, patience=3, device="cpu")
-    history = train_sae(iter([rows] * 500), CFG, train, random_state=0).history
-    assert history[-1]["step"] < 200
-
-
-def test_evaluations_of_nothing_do_not_count_as_not_better():
-    train = BRIEF.updated(n_steps=40, log_every=20, evaluate_every=5, patience=2)
-    for evaluator in (None, lambda sae: {"width": 1.0}):
-        history = train_sae(stream(), CFG, train, evaluator=evaluator, random_state=0).history
-        assert history[-1]["step"] == 39
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_not_finite_rows_name_the_batch(bad):
     batches = [planted_rows(64, seed=i) for i in range(30)]
@@ -369,15 +290,6 @@ def test_columns_that_hardly_vary_are_neither_read_nor_written(architecture):
     assert general.b_dec[3].item() == pytest.approx(0.5)
     plain = train_sae(stream(), cfg, BRIEF, random_state=0).sae
     assert not len(unwritten(plain.W_dec))
-
-
-def test_centres():
-    rows = torch.cat([torch.zeros(9, 2), torch.full((1, 2), 100.0)])
-    assert centre(rows, "mean").tolist() == [10.0, 10.0]
-    assert centre(rows, "geometric_median").norm() < 0.1
-    assert centre(rows, "zero").tolist() == [0.0, 0.0]
-    sae = train_sae(stream(), CFG, BRIEF.updated(n_steps=1, lr=1e-9, center="geometric_median")).sae
-    assert sae.b_dec.mean().item() == pytest.approx(5, abs=1.0)
 
 
 def test_first_decoder_rows_are_the_kinds_of_rows_frequent_ones_once():
