@@ -89,7 +89,7 @@ def _end(error: object, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="debias-ssae", prog_name="debias-ssae")
 def main() -> None:
     """Remove spurious attributes from text representations, and audit the result."""

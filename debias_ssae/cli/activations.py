@@ -15,15 +15,15 @@ def activations() -> None:
 
 
 @activations.command()
-@click.option("--encoder", default="minilm", show_default=True, help="minilm, a directory or a hub id.")
+@click.option("--encoder", default="minilm", help="minilm, a directory or a hub id.")
 @click.option(
     "--corpus",
     required=True,
     help="A .txt, csv, jsonl or parquet file, a folder or pattern of such, or a hub data set.",
 )
-@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
-@click.option("--split", default="train", show_default=True, help="The split of a hub data set.")
-@click.option("--hookpoint", "hookpoints", multiple=True, default=("embeddings",), show_default=True)
+@click.option("--text", "column", default="text", help="The column that holds the texts.")
+@click.option("--split", default="train", help="The split of a hub data set.")
+@click.option("--hookpoint", "hookpoints", multiple=True, default=("embeddings",))
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The store's folder."
 )
@@ -31,16 +31,12 @@ def activations() -> None:
     "--max-length", type=click.IntRange(min=3), help="Tokens a sequence; default: the model's limit."
 )
 @click.option("--window", is_flag=True, help="Split a text beyond the limit into several sequences.")
-@click.option("--dtype", default="auto", show_default=True, help="Precision of the model's matrix products.")
-@click.option("--store-dtype", default="auto", show_default=True, help="float32, float16 or bfloat16.")
+@click.option("--dtype", default="auto", help="Precision of the model's matrix products.")
+@click.option("--store-dtype", default="auto", help="float32, float16 or bfloat16.")
 @click.option(
-    "--token-budget",
-    default=2048,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Tokens a batch, padding included.",
+    "--token-budget", default=2048, type=click.IntRange(min=1), help="Tokens a batch, padding included."
 )
-@click.option("--texts-per-shard", default=1024, show_default=True, type=click.IntRange(min=1))
+@click.option("--texts-per-shard", default=1024, type=click.IntRange(min=1))
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N texts.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code from the model's repository.")
 @shared("device", "quiet")

@@ -50,7 +50,7 @@ _FILE = click.Path(dir_okay=False)
     help="Texts with the attribute and no target, for the regime labelled_gap.",
 )
 @click.option("--corpus", type=_FILE, help="Pool for retrieval and the general SAE.")
-@click.option("--corpus-text", default="text", show_default=True, help="Column of texts in the corpus.")
+@click.option("--corpus-text", default="text", help="Column of texts in the corpus.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for results.")
 @click.option("--seeds", type=int, help="Number of seeds.  [default: 5]")
 @click.option("--jobs", type=int, help="Processes, one thread each; -1: one a core.")

@@ -50,7 +50,7 @@ def show(name_or_file: str, optional: tuple[str, ...], section: tuple[str, ...])
 @concept.command()
 @click.argument("name_or_file")
 @click.option("--data", required=True, help="A .txt, csv, jsonl or parquet file.")
-@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@click.option("--text", "column", default="text", help="The column that holds the texts.")
 @_OPTIONAL
 @click.option("--n", "n_texts", type=click.IntRange(min=1), help="Read only the first so many texts.")
 @click.option("--texts", "show_texts", is_flag=True, help="Print three texts with their counterfactuals.")

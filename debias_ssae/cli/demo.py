@@ -9,18 +9,10 @@ N_CORPUS = 4000
 
 
 @click.command()
-@click.option(
-    "--out",
-    default="demo",
-    show_default=True,
-    type=click.Path(file_okay=False),
-    help="Directory for results.",
-)
-@click.option(
-    "--correlation", default=1.0, show_default=True, type=click.FloatRange(0, 1), help="Of gender and job."
-)
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Number of seeds.")
-@click.option("--jobs", default=-1, show_default=True, type=int, help="Processes; -1: one a core.")
+@click.option("--out", default="demo", type=click.Path(file_okay=False), help="Directory for results.")
+@click.option("--correlation", default=1.0, type=click.FloatRange(0, 1), help="Of gender and job.")
+@click.option("--seeds", default=1, type=click.IntRange(1), help="Number of seeds.")
+@click.option("--jobs", default=-1, type=int, help="Processes; -1: one a core.")
 @shared("encoder", "quiet")
 def demo(out: str, correlation: float, seeds: int, jobs: int, encoder: str, quiet: bool) -> None:
     """Debias synthetic biographies from end to end, offline.

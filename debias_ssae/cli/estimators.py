@@ -30,31 +30,24 @@ _TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
     "Repeatable: several attributes are removed together.",
 )
 @click.option("--annotated", type=_FILE, help="Other texts whose attribute is known; they train nothing.")
-@click.option("--annotated-text", default="text", show_default=True, help="Column of texts in --annotated.")
+@click.option("--annotated-text", default="text", help="Column of texts in --annotated.")
 @click.option("--annotated-sensitive", help="Column of the attribute in --annotated.")
 @click.option("--annotated-target", help="Column of the target in --annotated, if it has one.")
 @click.option("--exclude", type=_FILE, help="Texts that nothing may be learnt from, such as the test set.")
-@click.option("--exclude-text", default="text", show_default=True, help="Column of texts in --exclude.")
+@click.option("--exclude-text", default="text", help="Column of texts in --exclude.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the model.")
 @click.option("--overwrite", is_flag=True, help="Replace a debiaser that --out holds.")
 @shared("corpus", "corpus_text", "encoder", "hookpoint", "layer", "pooling")
-@click.option(
-    "--n-latents",
-    default="auto",
-    show_default=True,
-    help="How many latents at most; auto: as few as suffice.",
-)
+@click.option("--n-latents", default="auto", help="How many latents at most; auto: as few as suffice.")
 @click.option(
     "--alpha",
     default=1.0,
-    show_default=True,
     type=click.FloatRange(0),
     help="Share of the latents' contribution that is removed.",
 )
 @click.option(
     "--output-eraser",
     default="auto",
-    show_default=True,
     type=click.Choice(
         [
             "auto",
@@ -189,8 +182,8 @@ def _choices(name: str) -> Any:
     required=True,
     help="Table (csv, tsv, jsonl or parquet, also .gz), a folder or pattern of such, or a hub data set.",
 )
-@click.option("--text", default="text", show_default=True, help="Column of texts.")
-@click.option("--split", default="train", show_default=True, help="The split of a hub data set.")
+@click.option("--text", default="text", help="Column of texts.")
+@click.option("--split", default="train", help="The split of a hub data set.")
 @click.option(
     "--out",
     required=True,
@@ -204,14 +197,12 @@ def _choices(name: str) -> Any:
     "--format",
     "form",
     default="parquet",
-    show_default=True,
     type=click.Choice(["parquet", "csv", "npy"]),
     help="File format of the shards in a folder.",
 )
 @click.option(
     "--rows-per-shard",
     default=ROWS_PER_SHARD,
-    show_default=True,
     type=click.IntRange(min=1),
     help="Texts in a shard, which are in memory together.",
 )

@@ -31,14 +31,12 @@ _TABLE = "Table: csv, jsonl or parquet."
 @click.argument("models", metavar="MODEL|plain...", nargs=-1, required=True)
 @click.option("--train", required=True, type=_FILE, help="Table that the classifier learns from.")
 @click.option("--data", required=True, type=_FILE, help="Table of other texts, on which it is audited.")
-@click.option("--text", default="text", show_default=True, help="Column of texts, in both.")
+@click.option("--text", default="text", help="Column of texts, in both.")
 @click.option("--target", required=True, help="Column of the labels, in both.")
 @click.option(
     "--sensitive", required=True, multiple=True, help="Column of an attribute in --data; repeatable."
 )
-@click.option(
-    "--encoder", default="minilm", show_default=True, help="Encoder of plain if no MODEL is given with it."
-)
+@click.option("--encoder", default="minilm", help="Encoder of plain if no MODEL is given with it.")
 @click.option(
     "--out",
     "outs",
@@ -49,8 +47,8 @@ _TABLE = "Table: csv, jsonl or parquet."
 @click.option(
     "--save-head", type=_FILE, help="Keep the classifier of the last MODEL, as .skops, for predict."
 )
-@click.option("--min-group", default=10, show_default=True, help="Rates over fewer rows decide no gap.")
-@click.option("--tolerance", default=0.1, show_default=True, help="The difference that matters.")
+@click.option("--min-group", default=10, help="Rates over fewer rows decide no gap.")
+@click.option("--tolerance", default=0.1, help="The difference that matters.")
 @shared("seed", "quiet")
 def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Train a classifier on the representations of each MODEL and audit its predictions.

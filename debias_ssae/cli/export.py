@@ -13,7 +13,6 @@ from debias_ssae.core.errors import InputError
     "--to",
     "target",
     default="sentence-transformers",
-    show_default=True,
     type=click.Choice(["sentence-transformers", "onnx", "transformers"]),
     help="The library that is to load it; transformers: a fine-tuned classifier with its own head.",
 )

@@ -22,19 +22,10 @@ from debias_ssae.core.errors import InputError
     "--sensitive", help="Column of the attribute; needed if the output eraser was fitted on labels."
 )
 @click.option(
-    "--n",
-    "n_more",
-    default=40,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Candidates beyond the removed latents.",
+    "--n", "n_more", default=40, type=click.IntRange(0), help="Candidates beyond the removed latents."
 )
 @click.option(
-    "--max-texts",
-    default=2000,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Texts to read, at most; drawn at random.",
+    "--max-texts", default=2000, type=click.IntRange(1), help="Texts to read, at most; drawn at random."
 )
 @click.option("--choices", type=click.Path(dir_okay=False), help="Edited choices, to write a new model.")
 @click.option(

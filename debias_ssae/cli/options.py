@@ -13,13 +13,10 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
     "preset": click.option(
         "--preset",
         default="default",
-        show_default=True,
         type=click.Choice(["fast", "default", "thorough"]),
         help="fast: fewer texts and training steps; thorough: many times the steps, and in discover a second training.",
     ),
-    "device": click.option(
-        "--device", default="auto", show_default=True, help="Where models run: auto, cpu, cuda, cuda:1, ..."
-    ),
+    "device": click.option("--device", default="auto", help="Where models run: auto, cpu, cuda, cuda:1, ..."),
     "config": click.option(
         "--config", type=click.Path(dir_okay=False), help="YAML of settings (docs/reference/settings.md)."
     ),
@@ -31,11 +28,7 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         help="One setting, as in --set selection.min_cell=10.",
     ),
     "seed": click.option(
-        "--seed",
-        default=0,
-        show_default=True,
-        type=click.IntRange(0, 2**32 - 1),
-        help="Seed of everything random.",
+        "--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="Seed of everything random."
     ),
     "cache": click.option(
         "--cache",
@@ -44,27 +37,19 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         "(debias-ssae cache info).",
     ),
     "quiet": click.option("--quiet", is_flag=True, help="No progress bars."),
-    "text": click.option("--text", default="text", show_default=True, help="Column of texts."),
+    "text": click.option("--text", default="text", help="Column of texts."),
     "corpus": click.option("--corpus", type=click.Path(), help="Texts to retrieve the subdomain from."),
-    "corpus_text": click.option(
-        "--corpus-text", default="text", show_default=True, help="Column of texts in --corpus."
-    ),
-    "encoder": click.option(
-        "--encoder", default="minilm", show_default=True, help="Hugging Face model, or minilm."
-    ),
+    "corpus_text": click.option("--corpus-text", default="text", help="Column of texts in --corpus."),
+    "encoder": click.option("--encoder", default="minilm", help="Hugging Face model, or minilm."),
     "hookpoint": click.option(
         "--hookpoint",
         default="embeddings",
-        show_default=True,
         help="Where the model is read and edited: embeddings, blocks.N, final; separate several by commas.",
     ),
-    "layer": click.option(
-        "--layer", default="final", show_default=True, help="Hookpoint whose activations are pooled."
-    ),
+    "layer": click.option("--layer", default="final", help="Hookpoint whose activations are pooled."),
     "pooling": click.option(
         "--pooling",
         default="auto",
-        show_default=True,
         type=click.Choice(["auto", "mean", "cls", "last", "max"]),
         help="How a text's activations become one vector; auto: as the model's directory states, else mean.",
     ),

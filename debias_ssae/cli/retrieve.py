@@ -23,7 +23,7 @@ def retrieve() -> None:
 
 @retrieve.command()
 @click.option("--corpus", required=True, help="A .txt, csv, jsonl or parquet file, or a hub data set.")
-@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@click.option("--text", "column", default="text", help="The column that holds the texts.")
 @click.option("--out", required=True, type=_FOLDER, help="The index's folder; one that is there grows.")
 @click.option("--embedder", help="A sentence-transformers model [default: minilm, or the index's].")
 @click.option(
@@ -48,8 +48,8 @@ def index(corpus: str, column: str, out: Path, max_length: int | None, **options
 @click.argument("directory", type=_FOLDER)
 @click.option("--query", help="What to look for.")
 @click.option("--seed-texts", help="A file of texts; their mean vector is the query.")
-@click.option("--text", "column", default="text", show_default=True, help="The column of the seed texts.")
-@click.option("--n", default=10, show_default=True, type=click.IntRange(min=1))
+@click.option("--text", "column", default="text", help="The column of the seed texts.")
+@click.option("--n", default=10, type=click.IntRange(min=1))
 def query(directory: Path, query: str | None, seed_texts: str | None, column: str, n: int) -> None:
     """Print the texts of an index that are nearest to a query or to seeds."""
     needs(column="seed_texts")
@@ -66,29 +66,23 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
 @retrieve.command()
 @click.option("--corpus", help="A .txt, csv, jsonl or parquet file, or a hub data set.")
 @click.option("--index", "directory", type=_FOLDER, help="An index instead of a corpus.")
-@click.option("--text", "column", default="text", show_default=True, help="The texts' column in all tables.")
+@click.option("--text", "column", default="text", help="The texts' column in all tables.")
 @click.option("--source", "source_column", help="A column of the corpus that names where a text is from.")
 @click.option("--seed-texts", help="A file of seed texts.")
 @click.option("--query", help="A query in place of seed texts.")
 @click.option("--held-out", help="A file of texts that must not be retrieved.")
-@click.option("--n", "n_texts", default=20_000, show_default=True, type=click.IntRange(min=1))
-@click.option(
-    "--method",
-    default="dense",
-    show_default=True,
-    type=click.Choice(["dense", "bm25", "hybrid", "tracin"]),
-)
+@click.option("--n", "n_texts", default=20_000, type=click.IntRange(min=1))
+@click.option("--method", default="dense", type=click.Choice(["dense", "bm25", "hybrid", "tracin"]))
 @click.option(
     "--near-duplicate",
     default=0.95,
-    show_default=True,
     type=click.FloatRange(0, 1, min_open=True),
     help="Cosine above which texts are one.",
 )
-@click.option("--embedder", default="minilm", show_default=True)
-@click.option("--encoder", default="minilm", show_default=True, help="tracin: the language model.")
+@click.option("--embedder", default="minilm")
+@click.option("--encoder", default="minilm", help="tracin: the language model.")
 @click.option("--sae", help="tracin: a saved sparse autoencoder.")
-@click.option("--hookpoint", default="embeddings", show_default=True, help="tracin: where the SAE reads.")
+@click.option("--hookpoint", default="embeddings", help="tracin: where the SAE reads.")
 @click.option("--cache-dir", type=_FOLDER, help="Where vectors are kept for later runs.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A parquet file.")
 @shared("seed", "quiet")

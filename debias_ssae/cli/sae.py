@@ -31,11 +31,9 @@ def sae() -> None:
 @click.option("--activations", type=FOLDER, help="A store made by `debias-ssae activations harvest`.")
 @click.option("--encoder", help="With --corpus: the model (minilm, a directory or a hub id) to harvest.")
 @click.option("--corpus", help="With --encoder: a .txt, csv, jsonl or parquet file, or a hub data set.")
-@click.option("--text", "column", default="text", show_default=True, help="The column that holds the texts.")
+@click.option("--text", "column", default="text", help="The column that holds the texts.")
 @click.option("--hookpoint", help="Default: the store's first, or embeddings.")
-@click.option(
-    "--rows", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Of the corpus."
-)
+@click.option("--rows", default=1_000_000, type=click.IntRange(min=1), help="Of the corpus.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of the trained SAE.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="YAML with sae: and train:.")
 @click.option("--d-sae", type=int, help="Number of latents.")
@@ -103,7 +101,7 @@ def train(out: Path, **told: Any) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--activations", type=FOLDER, help="A store: measure FVU, L0 and dead latents on its rows.")
 @click.option("--hookpoint", help="Default: the store's first.")
-@click.option("--rows", default=100_000, show_default=True, type=click.IntRange(min=2), help="How many rows.")
+@click.option("--rows", default=100_000, type=click.IntRange(min=2), help="How many rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int, as_json: bool) -> None:
     """Say what an SAE is, and with --activations how well it fits them."""
@@ -141,14 +139,14 @@ def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int,
 @click.option(
     "--encoder", required=True, help="The model that the SAE reads: minilm, a directory or a hub id."
 )
-@click.option("--hookpoint", default="embeddings", show_default=True, help="Where the SAE reads it.")
+@click.option("--hookpoint", default="embeddings", help="Where the SAE reads it.")
 @click.option("--data", required=True, help="Table of texts of the domain: csv, jsonl or parquet.")
-@click.option("--text", default="text", show_default=True, help="Column of texts.")
+@click.option("--text", default="text", help="Column of texts.")
 @click.option(
     "--label", "labels", multiple=True, help="Column of labels to probe; the target first. Repeatable."
 )
 @click.option("--general", help="General texts, in which token frequencies are counted too.")
-@click.option("--general-text", default="text", show_default=True, help="Column of texts in --general.")
+@click.option("--general-text", default="text", help="Column of texts in --general.")
 @click.option(
     "--reference",
     type=click.Path(path_type=Path),
