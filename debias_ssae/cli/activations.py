@@ -30,7 +30,6 @@ def activations() -> None:
 @click.option(
     "--max-length", type=click.IntRange(min=3), help="Tokens a sequence; default: the model's limit."
 )
-@click.option("--window", is_flag=True, help="Split a text beyond the limit into several sequences.")
 @click.option("--dtype", default="auto", help="Precision of the model's matrix products.")
 @click.option("--store-dtype", default="auto", help="float32, float16 or bfloat16.")
 @click.option(
@@ -43,24 +42,19 @@ def activations() -> None:
 def harvest(corpus: str, out: Path, **options: Any) -> None:
     """Harvest a corpus; run again to continue after an interruption, or under torchrun to share the work.
 
-    Every process reads all of a single file, and the store is then the same for any number of processes. Of many
-    files, or of a hub data set, each process reads only its share.
+    The store is the same for any number of processes.
     """
-    from debias_ssae.core.shards import process_share
     from debias_ssae.model import load_model
     from debias_ssae.model.store.harvest import harvest_to_store, summary
-    from debias_ssae.text.tables import is_one_file, stream_texts
+    from debias_ssae.text.tables import stream_texts
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     told = {name: options.pop(name) for name in ("encoder", "device", "dtype", "trust_remote_code")}
     model = load_model(told.pop("encoder"), **told)
-    own_share = not is_one_file(corpus)
     read = {name: options.pop(name) for name in ("column", "split", "limit")}
-    if own_share:
-        read |= dict(zip(("rank", "world_size"), process_share(), strict=True))
     texts, quiet = stream_texts(corpus, **read), options.pop("quiet")
-    store = harvest_to_store(model, texts, out, own_share=own_share, progress=not quiet, **options)
-    click.echo(f"{out}: {summary(store.manifest['totals'])}")
+    store = harvest_to_store(model, texts, out, progress=not quiet, **options)
+    click.echo(f"{out}: {summary(store.manifest['totals'])}" if store else "other processes are at work")
 
 
 @activations.command()

@@ -57,6 +57,6 @@ def embed(
 
 
 def pool(batch: Batch, layer: str, pooling: str | Readout) -> Tensor:
-    """Return the vectors [b, d] of a batch whose states at ``layer`` were read; not for texts in several windows."""
+    """Return the vectors [b, d] of a batch whose states at ``layer`` were read."""
     readout = as_readout(pooling)
     return readout.finish(pool_states(batch.states[layer], batch.real, batch.attention, readout))

@@ -22,7 +22,7 @@ Edit = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Sequences laid end to end; sequence s owns tokens starts[s]:starts[s + 1]."""
+    """Texts laid end to end; text i owns tokens starts[i]:starts[i + 1]."""
 
     ids: NDArray[np.int64]
     special: NDArray[np.bool_]
@@ -30,13 +30,16 @@ class TokenizedTexts:
     spans: NDArray[np.int64]
     """Start and end character of each token in its text; zeros where the tokenizer does not know."""
     starts: NDArray[np.int64]
-    text_ids: NDArray[np.int64]
-    """The text of each sequence."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each sequence, special ones included."""
+        """Tokens of each text, special ones included."""
         return np.diff(self.starts)
+
+    @property
+    def text_ids(self) -> NDArray[np.int64]:
+        """Numbers of the texts."""
+        return np.arange(len(self.lengths))
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
@@ -56,20 +59,15 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     return checked
 
 
-def tokenize(
-    tokenizer: Any, texts: Sequence[str], max_length: int, *, window: bool = False, prompt: str = ""
-) -> TokenizedTexts:
-    """Tokenise ``texts`` with special tokens, at most ``max_length`` tokens a sequence.
+def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int, *, prompt: str = "") -> TokenizedTexts:
+    """Tokenise ``texts`` with special tokens, at most ``max_length`` tokens a text; what is longer is cut off.
 
-    What is longer is cut off, or with ``window`` goes on in further sequences of the same text. ``prompt`` stands in
-    front of every text; its tokens count as special, and spans are in the text without it.
+    ``prompt`` stands in front of every text; its tokens count as special, and spans are in the text without it.
     """
     if not texts:
         empty = np.zeros(0, np.int64)
-        return TokenizedTexts(empty, empty.astype(bool), empty.reshape(0, 2), np.zeros(1, np.int64), empty)
+        return TokenizedTexts(empty, empty.astype(bool), empty.reshape(0, 2), np.zeros(1, np.int64))
     fast = bool(getattr(tokenizer, "is_fast", False))
-    if window and not fast:
-        raise InputError("Windows over long texts need a fast tokenizer; this one is slow: truncate instead")
     with lock_of(tokenizer):  # where it cuts is a state of its own, which threads share
         out = tokenizer(
             [prompt + text for text in texts] if prompt else list(texts),
@@ -80,7 +78,6 @@ def tokenize(
             return_attention_mask=False,
             return_special_tokens_mask=True,
             return_offsets_mapping=fast,
-            return_overflowing_tokens=window,
         )
     lengths = [len(ids) for ids in out["input_ids"]]
     n = sum(lengths)
@@ -101,7 +98,6 @@ def tokenize(
         special=special,
         spans=spans,
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        text_ids=np.asarray(out["overflow_to_sample_mapping"] if window else range(len(texts)), np.int64),
     )
 
 

@@ -45,30 +45,10 @@ def harvest(
     model: LanguageModel,
     texts: Sequence[str],
     hookpoint: str = "embeddings",
-    *,
-    edits: Mapping[str, Edit] | None = None,
-    max_length: int | None = None,
-    token_budget: int = 2048,
-    window: bool = False,
-    progress: bool = False,
+    **options: Any,
 ) -> Activations:
-    """Return the rows of all real tokens of ``texts`` at ``hookpoint``, after the ``edits``.
-
-    A text longer than ``max_length`` tokens (default: what the model states, or takes) is cut, or with ``window``
-    runs in several sequences under one id. Equal texts run once. ``token_budget`` is the tokens of a batch, padding
-    included; another number gives other last bits. Raises InputError for texts that are no strings and for an
-    unknown hookpoint.
-    """
-    return harvest_many(
-        model,
-        texts,
-        [hookpoint],
-        edits=edits,
-        max_length=max_length,
-        token_budget=token_budget,
-        window=window,
-        progress=progress,
-    )[hookpoint]
+    """Return :func:`harvest_many` for one hookpoint."""
+    return harvest_many(model, texts, [hookpoint], **options)[hookpoint]
 
 
 def harvest_many(
@@ -79,10 +59,14 @@ def harvest_many(
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
     token_budget: int = 2048,
-    window: bool = False,
     progress: bool = False,
 ) -> dict[str, Activations]:
-    """Return :func:`harvest` for several hookpoints, all read in one forward pass."""
+    """Return the rows of all real tokens of ``texts`` at ``hookpoints``, after the ``edits``, all read in one pass.
+
+    A text longer than ``max_length`` tokens (default: what the model states, or takes) is cut. Equal texts run once.
+    ``token_budget`` is the tokens of a batch, padding included; another number gives other last bits. Raises
+    InputError for texts that are no strings and for an unknown hookpoint.
+    """
     check_hookpoints([*hookpoints, *(edits or {})], model.hookpoints)
     checked = check_texts(texts)
     unique = list(dict.fromkeys(checked))
@@ -91,35 +75,24 @@ def harvest_many(
     with tqdm(total=len(unique), desc="activations", unit="text", disable=not progress) as bar:
         for start in range(0, len(unique), CHUNK_TEXTS):
             chunk = unique[start : start + CHUNK_TEXTS]
-            tokens = tokenize(model.tokenizer, chunk, length, window=window, prompt=model.prompt)
+            tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)
             parts.append(_harvest_chunk(model, tokens, len(chunk), hookpoints, edits, token_budget, bar))
     return {h: _spread([p.pop(h) for p in parts], unique, checked, model.d_model) for h in hookpoints}
 
 
 def stream_rows(
-    model: LanguageModel,
-    texts: Iterable[str],
-    hookpoint: str = "embeddings",
-    *,
-    edits: Mapping[str, Edit] | None = None,
-    max_length: int | None = None,
-    token_budget: int = 2048,
-    window: bool = False,
-    device: str | torch.device = "cpu",
-    progress: bool = False,
+    model: LanguageModel, texts: Iterable[str], hookpoint: str = "embeddings", *, progress: bool = False
 ) -> Iterator[Tensor]:
-    """Yield rows [n, d] float32 on ``device`` chunk by chunk in text order, for corpora larger than memory.
+    """Yield rows [n, d] float32 chunk by chunk in text order, for corpora larger than memory.
 
     ``texts`` may be any iterable, read lazily. Each item holds the rows of the next 2,048 texts.
     """
-    check_hookpoints([hookpoint, *(edits or {})], model.hookpoints)
-    length = check_max_length(model, max_length)
-    source = iter(texts)
+    check_hookpoints([hookpoint], model.hookpoints)
+    length, source = check_max_length(model, None), iter(texts)
     with tqdm(desc="activations", unit="text", disable=not progress) as bar:
         while chunk := list(islice(source, CHUNK_TEXTS)):
-            tokens = tokenize(model.tokenizer, check_texts(chunk), length, window=window, prompt=model.prompt)
-            found = _harvest_chunk(model, tokens, len(chunk), [hookpoint], edits, token_budget, bar, device)
-            yield found[hookpoint].x
+            tokens = tokenize(model.tokenizer, check_texts(chunk), length, prompt=model.prompt)
+            yield _harvest_chunk(model, tokens, len(chunk), [hookpoint], None, 2048, bar)[hookpoint].x
 
 
 def check_max_length(model: LanguageModel, max_length: int | None) -> int:
@@ -139,18 +112,17 @@ def _harvest_chunk(
     edits: Mapping[str, Edit] | None,
     token_budget: int,
     bar: Any,
-    device: str | torch.device = "cpu",
 ) -> dict[str, Activations]:
     real = np.flatnonzero(~tokens.special)
     row_of = np.cumsum(~tokens.special) - 1
-    x = {h: torch.empty(len(real), model.d_model, device=device, dtype=torch.float32) for h in hookpoints}
+    x = {h: torch.empty(len(real), model.d_model, dtype=torch.float32) for h in hookpoints}
     for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=token_budget):
         mask = batch.real
         starts = torch.from_numpy(tokens.starts[batch.sequences])
         position = (starts[:, None] + torch.arange(mask.shape[1])[None, :])[mask.cpu()]
         rows = torch.from_numpy(row_of)[position]
         for h in hookpoints:
-            x[h][rows.to(device)] = batch.states[h][mask].float().to(device)
+            x[h][rows] = batch.states[h][mask].float().cpu()
         bar.update(len(batch.sequences))
     text_ids = torch.from_numpy(np.repeat(tokens.text_ids, tokens.lengths)[real])
     ids, spans = torch.from_numpy(tokens.ids[real]), torch.from_numpy(tokens.spans[real])

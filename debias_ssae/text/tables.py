@@ -132,8 +132,6 @@ def stream_texts(
     column: str = "text",
     split: str = "train",
     limit: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
 ) -> Iterator[str | None]:
     """Yield the texts of ``source``: a .txt file (one text a line), a table, many files, or a hub data set.
 
@@ -141,23 +139,10 @@ def stream_texts(
     (``part-*.parquet``), in the order of their names; a file may also be an address (``https://...``). No more than
     a piece of a file is in memory. A missing value is yielded as None.
 
-    ``limit`` takes the first texts only. With ``world_size`` above 1 only the share of process ``rank`` is
-    yielded: whole files where their number is a multiple of ``world_size``, so that each process reads its own
-    only, else every ``world_size``-th text. Raises InputError for an unreadable source, a missing column and a
-    value that is no text.
+    ``limit`` takes the first texts only. Raises InputError for an unreadable source, a missing column and a value
+    that is no text.
     """
-    if limit is not None:
-        limit = limit // world_size + (rank < limit % world_size)
-    files = _files(str(source))
-    if files is None:
-        pieces: Iterable[Piece] = _from_hub(str(source), [column], split, rank, world_size)
-        rank, world_size = 0, 1
-    elif len(files) % world_size == 0:
-        pieces = (piece for file in files[rank::world_size] for piece in _from_file(file, [column]))
-        rank, world_size = 0, 1
-    else:
-        pieces = (piece for file in files for piece in _from_file(file, [column]))
-    yield from islice(islice(_texts(pieces, column), rank, None, world_size), limit)
+    yield from islice(_texts(_pieces(str(source), [column], split), column), limit)
 
 
 def stream_tables(
@@ -230,17 +215,6 @@ def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(strings, index=table.index).set_axis([safe(name) for name in table.columns], axis=1)
 
 
-def is_one_file(source: str | Path) -> bool:
-    """Return whether ``source`` is or names a single local file, not many and no hub data set."""
-    path = Path(source)
-    return path.is_file() or (
-        not path.exists()
-        and not _is_pattern(str(source))
-        and not _REMOTE.match(str(source))
-        and _kind(str(source)) is not None
-    )
-
-
 def _texts(pieces: Iterable[Piece], column: str) -> Iterator[str | None]:
     for columns, where, _ in pieces:
         for i, text in enumerate(columns[column]):
@@ -258,7 +232,7 @@ def _texts(pieces: Iterable[Piece], column: str) -> Iterator[str | None]:
 def _pieces(source: str, wanted: Sequence[str] | None, split: str) -> Iterator[Piece]:
     files = _files(source)
     if files is None:
-        yield from _from_hub(source, wanted, split, 0, 1)
+        yield from _from_hub(source, wanted, split)
     else:
         for file in files:
             yield from _from_file(file, wanted)
@@ -483,17 +457,11 @@ def _from_parquet(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
             start += len(batch)
 
 
-def _from_hub(
-    source: str, wanted: Sequence[str] | None, split: str, rank: int, world_size: int
-) -> Iterator[Piece]:
+def _from_hub(source: str, wanted: Sequence[str] | None, split: str) -> Iterator[Piece]:
     import datasets
-    from datasets.distributed import split_dataset_by_node
 
     try:
-        data: Any = datasets.load_dataset(source, split=split, streaming=True)
-        if world_size > 1:
-            data = split_dataset_by_node(data, rank=rank, world_size=world_size)
-        rows = enumerate(data)
+        rows: Any = enumerate(datasets.load_dataset(source, split=split, streaming=True))
         while part := list(islice(rows, _PIECE_ROWS)):
             there = list(part[0][1])
             for column in wanted or ():

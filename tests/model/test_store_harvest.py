@@ -87,12 +87,9 @@ def test_only_the_damaged_shard_is_redone(tmp_path, caplog):
 
 def test_ranks_share_the_work(tmp_path):
     run(tmp_path / "one")
-    with pytest.raises(InputError, match=r"shard-00001.json"):  # rank 0 alone has no second shard
-        run(tmp_path / "two", rank=0, world_size=2)
+    assert run(tmp_path / "two", rank=0, world_size=2) is None  # rank 0 alone has no second shard
     assert not (tmp_path / "two" / "shard-00001.safetensors").exists()
-    with pytest.raises(InputError, match="no finished"):
-        run(tmp_path / "two", rank=1, world_size=2)
-    run(tmp_path / "two", rank=0, world_size=2)
+    assert run(tmp_path / "two", rank=1, world_size=2) is not None
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
@@ -104,9 +101,6 @@ def test_dirty_texts_are_counted(tmp_path):
     assert counted == {"n_texts": 8, "n_missing": 2, "n_empty": 2, "n_cut": 1, "n_repaired": 1}
     line = summary(totals)
     assert "2 texts missing, 2 without tokens, 1 cut" in line
-    windowed = run(tmp_path / "w", dirty, window=True).manifest["totals"]
-    assert windowed["n_cut"] == 0
-    assert windowed["n_rows"] == 30_000 + 3 + 2 + 2
 
 
 def test_other_texts_or_settings_are_refused(tmp_path):

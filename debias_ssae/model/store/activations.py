@@ -154,7 +154,7 @@ class ActivationStore:
         self.settings: dict[str, Any] = self.manifest.get("settings", {})
         self.records: list[dict[str, Any]] = self.manifest.get("shards", [])
         self._check_manifest()
-        problems = self.damaged() if verify else self._wrong_sizes()
+        problems = self.damaged(contents=verify)
         if problems:
             raise InputError(f"{'; '.join(problems)}. Run the same harvest again: only these are redone")
         self._headers: dict[int, dict[str, Place]] = {}
@@ -197,21 +197,25 @@ class ActivationStore:
         """Width of a row."""
         return int(self.settings["d_model"])
 
-    def damaged(self) -> list[str]:
-        """Return one line for each shard whose file differs from the manifest."""
-        found = (shard_problem(shard_path(self.directory, i), one) for i, one in enumerate(self.records))
+    def damaged(self, *, contents: bool = True) -> list[str]:
+        """Return one line for each shard whose file differs from the manifest; without ``contents``, in its size."""
+        found = (
+            shard_problem(shard_path(self.directory, i), one, contents=contents)
+            for i, one in enumerate(self.records)
+        )
         return [problem for problem in found if problem is not None]
 
     def shard(self, number: int, hookpoint: str | None = None) -> dict[str, Tensor]:
         """Return one shard: x [n, d] float32, text_ids, token_ids [n], offsets [n, 2]."""
-        header = self._header(number)
-        out = {"x": self._read(number, header[self._key(hookpoint)]).float()}
-        return out | {k: self._read(number, header[k]) for k in ("text_ids", "token_ids", "offsets")}
+        key = self._key(hookpoint)
+        self._header(number)
+        found = self._files.tensors(shard_path(self.directory, number).name)
+        return {"x": found[key].float()} | {k: found[k] for k in ("text_ids", "token_ids", "offsets")}
 
     def rows(self, hookpoint: str | None = None) -> Iterator[Tensor]:
         """Yield the rows of each shard in turn, [n, d] float32."""
         for number in range(len(self.records)):
-            yield self._read(number, self._header(number)[self._key(hookpoint)]).float()
+            yield self.shard(number, hookpoint)["x"]
 
     def shuffled(
         self,
@@ -288,25 +292,3 @@ class ActivationStore:
                     )
             self._headers[number] = places
         return self._headers[number]
-
-    def _read(self, number: int, place: Place) -> Tensor:
-        dtype = getattr(torch, place.dtype)
-        n = int(np.prod(place.shape))
-        if n == 0:
-            return torch.empty(place.shape, dtype=dtype)
-        with shard_path(self.directory, number).open("rb") as file:
-            file.seek(place.offset)
-            data = bytearray(file.read(n * dtype.itemsize))
-        if len(data) != n * dtype.itemsize:
-            raise InputError(f"{shard_path(self.directory, number)} is damaged (it ends too early)")
-        return torch.frombuffer(data, dtype=dtype).view(place.shape)
-
-    def _wrong_sizes(self) -> list[str]:
-        found = []
-        for number, record in enumerate(self.records):
-            path = shard_path(self.directory, number)
-            if not path.exists():
-                found.append(f"{path} is missing")
-            elif path.stat().st_size != record["n_bytes"]:
-                found.append(f"{path} is damaged ({path.stat().st_size} bytes, {record['n_bytes']} expected)")
-        return found

@@ -1,14 +1,11 @@
 """A model's activations on a corpus, into a store; interrupted or shared between processes, the same bytes."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,69 +26,50 @@ def harvest_to_store(
     *,
     store_dtype: str = "auto",
     max_length: int | None = None,
-    window: bool = False,
     token_budget: int = 2048,
     texts_per_shard: int = 1024,
     rank: int | None = None,
     world_size: int | None = None,
-    own_share: bool = False,
     progress: bool = False,
-) -> ActivationStore:
+) -> ActivationStore | None:
     """Write the rows of ``texts`` at ``hookpoints`` (one pass) into ``directory`` and return the open store.
 
     ``texts`` may be any iterable; one shard of ``texts_per_shard`` texts is in memory at a time. What is not a
     string becomes an empty text; empty, cut and repaired texts are counted in the store. Finished shards are
     kept when the same harvest runs again; damaged ones are named in the log and redone. Under ``torchrun``
-    (or with ``rank`` and ``world_size``) each process writes every ``world_size``-th shard. ``store_dtype``
-    "auto" is the precision of the model.
-
-    Every process gives all texts, and the store is the same for any number of them; with ``own_share`` each
-    gives its own part of the corpus (``stream_texts(..., rank=, world_size=)``), none reads what is another's,
-    and texts are in the order of the processes' shards. Raises InputError for a folder that holds something
-    else, an unknown hookpoint, a full disk.
+    (or with ``rank`` and ``world_size``) each process is given all texts and writes every ``world_size``-th shard;
+    None is returned while others are at work. ``store_dtype`` "auto" is the precision of the model. Raises InputError
+    for a folder that holds something else, an unknown hookpoint, a full disk.
     """
     if texts_per_shard < 1:
         raise InputError(f"texts_per_shard={texts_per_shard}: give at least 1")
     own_rank, n_processes = process_share()
     rank, world_size = own_rank if rank is None else rank, n_processes if world_size is None else world_size
-    if own_share and world_size > 1 and "MASTER_ADDR" not in os.environ:
-        raise InputError(
-            "own_share=True needs torchrun, over which the processes tell how many texts they have"
-        )
     length = check_max_length(model, max_length)
     check_hookpoints(hookpoints, model.hookpoints)
     pieces = chunks(texts, texts_per_shard)
     first = next(pieces, None)  # a corpus that cannot be read leaves no folder behind
-    if _most(int(first is not None), world_size) == 0:
+    if first is None:
         raise InputError("The corpus holds no texts")
     settings = {
         "dtype": str(model.dtype).removeprefix("torch.") if store_dtype == "auto" else store_dtype,
         "max_length": length,
-        "window": window,
         "token_budget": token_budget,
         "texts_per_shard": texts_per_shard,
     }
-    if own_share and world_size > 1:
-        settings["processes"] = world_size
     writer = StoreWriter(directory, _model_settings(model, hookpoints) | settings)
     shard = _Shards(model, writer, hookpoints, settings)
-    stride, offset = (world_size, rank) if own_share else (1, 0)
     n = 0
     with tqdm(desc=f"harvest (rank {rank})", unit="text", disable=not progress) as bar:
-        for chunk in chain([] if first is None else [first], pieces):
-            number = n * stride + offset
-            if own_share or number % world_size == rank:
-                shard.make(number, chunk)
+        for chunk in chain([first], pieces):
+            if n % world_size == rank:
+                shard.make(n, chunk)
             n += 1
             bar.update(len(chunk))
-    total = _most(n, world_size)
-    if own_share:  # numbers are without gaps: where another process had more texts, empty shards
-        for number in range(n * stride + offset, total * stride, stride):
-            shard.make(number, [])
-    _wait(world_size)
-    if rank == 0:
-        writer.finish(total * stride)
-    _wait(world_size)
+    # whoever makes the last shard finds all records there; two at once write the same manifest
+    if writer.n_missing(n):
+        return None
+    writer.finish(n)
     return ActivationStore(directory)
 
 
@@ -112,7 +90,7 @@ class _Shards:
         digest = texts_sha256(text if isinstance(text, str) else None for text in chunk)
         if self.writer.is_done(number, digest):
             return
-        options = {name: self.settings[name] for name in ("max_length", "window", "token_budget")}
+        options = {name: self.settings[name] for name in ("max_length", "token_budget")}
         clean = [text if isinstance(text, str) else "" for text in chunk]
         found = harvest_many(self.model, clean, self.hookpoints, **options)
         record = _record(chunk, clean, found[self.hookpoints[0]], digest, self.settings)
@@ -157,7 +135,7 @@ def _record(
     ends = np.asarray([len(text.rstrip()) for text in texts])
     # special tokens are not rows: at most two or three of a full sequence
     full = counts >= settings["max_length"] - 3
-    cut = 0 if settings["window"] else int((full & (last < ends)).sum())
+    cut = int((full & (last < ends)).sum())
     missing = sum(not isinstance(text, str) for text in raw)
     return {
         "texts_sha256": digest,
@@ -170,27 +148,3 @@ def _record(
             text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass") for text in texts
         ),
     }
-
-
-def _wait(world_size: int) -> None:
-    """Let all processes of torchrun reach this point; ranks given by hand have no group to wait for."""
-    if _has_group(world_size):
-        torch.distributed.barrier()
-
-
-def _most(value: int, world_size: int) -> int:
-    """Return the largest ``value`` of all processes of torchrun."""
-    if not _has_group(world_size):
-        return value
-    tensor = torch.tensor(value)
-    torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
-    return int(tensor)
-
-
-def _has_group(world_size: int) -> bool:
-    """Start the processes' group where there are several; returns whether there is one."""
-    if world_size < 2 or "MASTER_ADDR" not in os.environ:
-        return False
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    return True
