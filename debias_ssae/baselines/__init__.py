@@ -4,7 +4,6 @@ from debias_ssae.baselines.erasers import INLP as INLP
 from debias_ssae.baselines.erasers import LEACE as LEACE
 from debias_ssae.baselines.erasers import SPLINCE as SPLINCE
 from debias_ssae.baselines.erasers import CorrelationRemoval as CorrelationRemoval
-from debias_ssae.baselines.erasers import CounterfactualEraser as CounterfactualEraser
 from debias_ssae.baselines.erasers import CounterfactualSubspace as CounterfactualSubspace
 from debias_ssae.baselines.erasers import LinearErasure as LinearErasure
 from debias_ssae.baselines.erasers import MeanDifference as MeanDifference

@@ -62,11 +62,6 @@ class LinearErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         check_is_fitted(self)
         return self.eraser_(read_matrix(self, X, dtype=[np.float64, np.float32], reset=False))
 
-    @property
-    def rank_(self) -> int:
-        """How many directions are removed."""
-        return len(self.eraser_.read)
-
     @abstractmethod
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
         """Return the eraser for these rows, codes and classes."""
@@ -147,59 +142,12 @@ def _classes(y: np.ndarray | None, conditional: bool) -> np.ndarray | None:
 
 
 @dataclass(eq=False, repr=False)
-class CounterfactualEraser(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Project out the principal directions of (one version - the other), of standardised columns; no labels.
-
-    The centre of ``eraser_`` is the mean over both versions, which the edit leaves in place; ``probe_accuracies_``
-    holds the accuracy of the probe for each number tried by "auto".
-    """
-
-    n_components: int | Literal["auto"] = "auto"
-    """"auto" takes the fewest of 1, 2, 5, 10, 20, 40, ... after which a linear probe, cross-fitted over texts, tells
-    the two versions apart no better than chance plus one standard error; if none does, the most."""
-    _: KW_ONLY
-    random_state: int | None = None
-    """Which texts are in which fold."""
-
-    needs_attribute_at_predict = False
-
-    def fit(self, X: Any, y: Any = None, *, counterfactuals: Any = None) -> Self:
-        """Learn from ``X (n, d)``, texts in one version, and ``counterfactuals (n, d)``, the same texts in the other.
-
-        Raises InputError without counterfactuals, when shapes differ and when no counterfactual differs from its text.
-        """
-        X = read_matrix(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        if counterfactuals is None:
-            raise InputError(
-                "CounterfactualEraser needs the same texts in the other version: fit(X, counterfactuals=...)"
-            )
-        other = np.asarray(counterfactuals)
-        if other.shape != X.shape:
-            raise InputError(f"counterfactuals has shape {other.shape}, but X has {X.shape}; they must agree")
-        n = self.n_components
-        if n != "auto" and (not isinstance(n, int | np.integer) or not n >= 1):
-            raise InputError(f"n_components must be 'auto' or a positive integer, got {n!r}")
-        if np.allclose(X, other):
-            raise InputError(
-                "no counterfactual differs from its text: the concept's words do not occur in the texts"
-            )
-        self.probe_accuracies_: dict[int, float] = {}
-        if n == "auto":
-            n, self.probe_accuracies_ = sufficient_components(X, other, self.random_state)
-        self.eraser_ = fit_counterfactual(X, other, int(n))
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Return the edited rows ``(n, d)``."""
-        check_is_fitted(self)
-        return self.eraser_(read_matrix(self, X, dtype=[np.float64, np.float32], reset=False))
-
-
-@dataclass(eq=False, repr=False)
 class CounterfactualSubspace(TransformerMixin, BaseEstimator):
     """Encode texts and project out what the representation changes by when only a concept's words change.
 
-    ``eraser_`` is the fitted ``CounterfactualEraser``.
+    ``eraser_`` is a LinearEraser: the principal directions of (one version - the other), of standardised columns. Its
+    centre, the mean over both versions, stays in place. ``probe_accuracies_`` holds the accuracy of the probe for
+    each number of directions that "auto" tried.
     """
 
     encoder: ActivationEncoder
@@ -207,17 +155,20 @@ class CounterfactualSubspace(TransformerMixin, BaseEstimator):
     """A shipped name, a path, or a Concept."""
     _: KW_ONLY
     n_components: int | Literal["auto"] = "auto"
-    """As in ``CounterfactualEraser``."""
+    """"auto" takes the fewest of 1, 2, 5, 10, 20, 40, ... after which a linear probe, cross-fitted over texts, tells
+    the two versions apart no better than chance plus one standard error; if none does, the most."""
     max_texts: int = MAX_PAIRS
     """Texts with counterfactuals that it is fitted on."""
     random_state: int | None = None
-    """As in ``CounterfactualEraser``; also draws the texts."""
+    """Draws the texts and the folds."""
 
     needs_attribute_at_predict = False
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from texts; no label is read. Raises InputError when fewer than two hold a word of the concept."""
-        texts = check_texts(X)
+        texts, n = check_texts(X), self.n_components
+        if n != "auto" and (not isinstance(n, int | np.integer) or not n >= 1):
+            raise InputError(f"n_components must be 'auto' or a positive integer, got {n!r}")
         concept = Concept.load(self.concept)
         order = np.random.default_rng(self.random_state).permutation(len(texts))
         pairs = concept.counterfactual_pairs([texts[i] for i in order], limit=self.max_texts)
@@ -226,14 +177,16 @@ class CounterfactualSubspace(TransformerMixin, BaseEstimator):
                 f"{len(pairs)} of {len(texts)} texts hold a word of the concept {concept.name!r}; need two"
             )
         a, b = (self.encoder.encode([getattr(pair, side) for pair in pairs]) for side in ("text_a", "text_b"))
-        eraser = CounterfactualEraser(self.n_components, random_state=self.random_state)
-        self.eraser_ = eraser.fit(a, counterfactuals=b)
+        self.probe_accuracies_: dict[int, float] = {}
+        if n == "auto":
+            n, self.probe_accuracies_ = sufficient_components(a, b, self.random_state)
+        self.eraser_ = fit_counterfactual(a, b, int(n))
         return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Return representations ``(n_texts, d_model)``."""
         check_is_fitted(self)
-        return self.eraser_.transform(self.encoder.encode(check_texts(X)))
+        return self.eraser_(self.encoder.encode(check_texts(X)))
 
     def __sklearn_tags__(self) -> Tags:
         return text_tags(super().__sklearn_tags__())

@@ -272,9 +272,9 @@ def as_json(values: Any) -> Any:
 # ---------------------------------------------------------------- one process at a time
 
 
-def read_or_make(lock: Path, read: Callable[[], T | None], make: Callable[[], T], *, wait: bool = True) -> T:
+def read_or_make(lock: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:
     """Return what ``read`` finds or else what ``make`` makes and keeps; of processes that hold the same ``lock``, one
-    makes it. Raises filelock.Timeout where another is at it and ``wait`` is false.
+    makes it.
     """
     found = read()
     if found is not None:
@@ -283,7 +283,7 @@ def read_or_make(lock: Path, read: Callable[[], T | None], make: Callable[[], T]
         lock.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(lock, error) from error
-    with FileLock(lock, timeout=-1 if wait else 0):
+    with FileLock(lock):
         found = read()
         return make() if found is None else found
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
-from debias_ssae.retrieval.embedders import embed_texts, embedder_id
+from debias_ssae.retrieval.embedders import embed_texts
 from debias_ssae.retrieval.index import IndexedTexts, IndexedVectors, take
 from debias_ssae.text.checks import check_texts
 
@@ -39,13 +39,12 @@ class RetrievedTexts:
 class LexicalIndex:
     """BM25 over ``corpus``; the seeds' mean score is one sparse product, since BM25 adds up over words."""
 
-    def __init__(self, corpus: Sequence[str], *, stopwords: str = "en") -> None:
+    def __init__(self, corpus: Sequence[str]) -> None:
         """Index ``corpus``; raises InputError where no text has a word."""
         import bm25s
         from scipy.sparse import csc_array
 
-        self._stopwords = stopwords
-        tokens = bm25s.tokenize(list(corpus), stopwords=stopwords, show_progress=False)
+        tokens = bm25s.tokenize(list(corpus), stopwords="en", show_progress=False)
         if not any(tokens.ids):
             raise InputError("The corpus has no words to index")
         model = bm25s.BM25()
@@ -59,7 +58,7 @@ class LexicalIndex:
         """Return the mean BM25 score [n_corpus] over ``seeds``."""
         import bm25s
 
-        words = bm25s.tokenize(list(seeds), stopwords=self._stopwords, show_progress=False, return_ids=False)
+        words = bm25s.tokenize(list(seeds), stopwords="en", show_progress=False, return_ids=False)
         weights = np.zeros(self._scores.shape[1], np.float32)
         for seed in words:
             for word in seed:
@@ -119,14 +118,7 @@ def retrieve(
     def embedded(some: Sequence[str], **options: Any) -> NDArray[np.float32]:
         return embed_texts(some, embedder, max_length=max_length, device=device, **options)
 
-    def kept_by_text(some: Sequence[str]) -> NDArray[np.float32]:
-        from debias_ssae.model.store import EmbeddingCache
-
-        if cache_dir is None:
-            return embedded(some, progress=progress)
-        cache = EmbeddingCache(cache_dir, f"{embedder_id(embedder, device)}|{max_length}|unit")
-        return cache.fetch(some, lambda missing: embedded(missing, progress=progress))
-
+    kept: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
     seed_vectors = embedded(used)
     lexical = np.zeros(len(corpus), np.float32)
     rules_out = likely is not None and vectors is None and method == "dense"
@@ -137,9 +129,9 @@ def retrieve(
         if len(best) and lexical[best[-1]] > 0:
             candidates = np.sort(best)
             vectors = np.zeros((len(corpus), seed_vectors.shape[1]), np.float32)
-            vectors[candidates] = kept_by_text(take(corpus, candidates))
+            vectors[candidates] = embedded(take(corpus, candidates), **kept)
         else:
-            vectors = embedded(corpus, cache_dir=cache_dir, progress=progress)
+            vectors = embedded(corpus, **kept)
     scores = lexical
     if vectors is not None and method != "bm25":
         scores = np.asarray(vectors @ seed_vectors.mean(0))
@@ -157,13 +149,13 @@ def retrieve(
         return vectors[rows] if vectors is not None else embedded(take(corpus, rows))
 
     known = np.concatenate([seed_vectors, embedded(held_out)]) if held_out else seed_vectors
-    kept, near = drop_near(ranked, vectors_of, known, min(n_texts, len(ranked)), near_duplicate)
+    chosen, near = drop_near(ranked, vectors_of, known, min(n_texts, len(ranked)), near_duplicate)
     counts = {"method": method, "n_corpus": len(corpus), "n_seeds": len(seeds), "n_seeds_used": len(used)}
     counts |= {"n_exact_duplicates": len(corpus) - n_new, "n_near_duplicates": near}
-    texts, chosen = take(corpus, kept), scores[kept].astype(np.float32)
-    named = None if sources is None else take(sources, kept)
-    report = counts | {"n_retrieved": len(kept)} | describe(texts, chosen, named)
-    return RetrievedTexts(texts, kept, chosen, report)
+    texts, found = take(corpus, chosen), scores[chosen].astype(np.float32)
+    named = None if sources is None else take(sources, chosen)
+    report = counts | {"n_retrieved": len(chosen)} | describe(texts, found, named)
+    return RetrievedTexts(texts, chosen, found, report)
 
 
 def describe(
@@ -179,13 +171,13 @@ def describe(
     }
 
 
-def fuse_ranks(*scores: NDArray[np.float32], constant: int = 60) -> NDArray[np.float32]:
-    """Return the sum of 1 / (constant + rank) over several scores of the same texts (Cormack et al. 2009)."""
+def fuse_ranks(*scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sum of 1 / (60 + rank) over several scores of the same texts (Cormack et al. 2009)."""
     total = np.zeros(len(scores[0]), np.float32)
     for values in scores:
         ranks = np.empty(len(values), np.int64)
         ranks[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
-        total += (1 / (constant + ranks)).astype(np.float32)
+        total += (1 / (60 + ranks)).astype(np.float32)
     return total
 
 

@@ -223,12 +223,6 @@ class Shortcuts:
 
         write_shortcuts(self, Path(directory))
 
-    def plot(self, n: int = 15) -> Any:
-        """Return a matplotlib figure of the first cards' shares, coloured by class. Raises MissingExtraError."""
-        from debias_ssae.review.page import plot_shares
-
-        return plot_shares(self.cards[:n], self.study.classes)
-
     def __repr__(self) -> str:
         names = ", ".join(f"{card.name} {card.share:.1%}" for card in self.cards[:5])
         return f"Shortcuts(round {self.round}, {len(self.cards)} cards: {names}, ...)"

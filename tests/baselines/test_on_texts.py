@@ -8,14 +8,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from debias_ssae.baselines import (
     HOSPITAL_WORDS,
     AugmentedHead,
     BlockErasure,
     ConceptBottleneck,
-    CounterfactualEraser,
     CounterfactualSubspace,
     LogisticHead,
     NeuronAblation,
@@ -25,6 +23,7 @@ from debias_ssae.baselines import (
 )
 from debias_ssae.baselines.in_model import NeuronEdit
 from debias_ssae.core.errors import InputError
+from debias_ssae.erase import fit_counterfactual, sufficient_components
 from debias_ssae.model import harvest
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text import synthetic_biographies
@@ -149,48 +148,33 @@ def make_pair(n: int = 400, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.
     return a, a + np.abs(rng.normal(size=(n, 1)) + 2) * np.eye(d)[0] + rng.normal(size=(n, 1)) * np.eye(d)[1]
 
 
-def test_counterfactual_eraser_finds_the_plane_and_makes_wordings_equal() -> None:
+def test_counterfactual_directions_find_the_plane_and_make_versions_equal() -> None:
     a, b = make_pair()
-    eraser = CounterfactualEraser(random_state=0).fit(a, counterfactuals=b)
+    n, accuracies = sufficient_components(a, b, 0)
     probe = LogisticRegression(C=100.0)
     both, version = np.vstack([a, b]), np.repeat([0, 1], len(a))
     assert probe.fit(both, version).score(both, version) > 0.7
-    assert eraser.probe_accuracies_[len(eraser.eraser_.read)] < 0.55
-    two = CounterfactualEraser(2).fit(a, counterfactuals=b)
-    np.testing.assert_allclose(two.transform(a), two.transform(b), atol=1e-8)
-    np.testing.assert_allclose(two.transform(both).mean(axis=0), both.mean(axis=0), atol=1e-8)
-    np.testing.assert_allclose(two.transform(two.transform(a)), two.transform(a), atol=1e-8)
-    assert np.linalg.matrix_rank(two.transform(a) - a, tol=1e-8) == 2
+    assert accuracies[n] < 0.55
+    two = fit_counterfactual(a, b, 2)
+    np.testing.assert_allclose(two(a), two(b), atol=1e-8)
+    np.testing.assert_allclose(two(both).mean(axis=0), both.mean(axis=0), atol=1e-8)
+    np.testing.assert_allclose(two(two(a)), two(a), atol=1e-8)
+    assert np.linalg.matrix_rank(two(a) - a, tol=1e-8) == 2
+    with pytest.raises(InputError, match="no counterfactual differs"):
+        fit_counterfactual(a, a)
 
 
-def test_counterfactual_eraser_takes_the_most_components_where_none_is_enough() -> None:
+def test_the_most_components_where_none_is_enough() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=(200, 6))
-    eraser = CounterfactualEraser(random_state=0).fit(a, counterfactuals=a + 5 + rng.normal(size=a.shape))
-    assert len(eraser.eraser_.read) in eraser.probe_accuracies_
-    shifted = CounterfactualEraser(random_state=0).fit(np.tile(a, 2), counterfactuals=np.tile(a, 2) * 3 + 5)
-    assert max(shifted.probe_accuracies_) == len(shifted.eraser_.read)
+    n, accuracies = sufficient_components(np.tile(a, 2), np.tile(a, 2) * 3 + 5, 0)
+    assert max(accuracies) == n
 
 
-@pytest.mark.parametrize(
-    ("parameters", "arguments", "words"),
-    [
-        ({}, {}, "other version"),
-        ({}, {"counterfactuals": np.zeros((3, 2))}, "must agree"),
-        ({}, {"counterfactuals": "same"}, "no counterfactual differs"),
-        ({"n_components": 0}, {"counterfactuals": "other"}, "positive integer"),
-        ({"n_components": "all"}, {"counterfactuals": "other"}, "positive integer"),
-    ],
-)
-def test_counterfactual_eraser_bad_input(
-    parameters: dict[str, Any], arguments: dict[str, Any], words: str
-) -> None:
-    a, b = make_pair(50)
-    named = {"same": a, "other": b}
-    if isinstance(arguments.get("counterfactuals"), str):
-        arguments = {"counterfactuals": named[arguments["counterfactuals"]]}
-    with pytest.raises(InputError, match=words):
-        CounterfactualEraser(**parameters).fit(a, **arguments)
+@pytest.mark.parametrize("n_components", [0, "all"])
+def test_numbers_of_components_that_are_none(encoder: ActivationEncoder, n_components: Any) -> None:
+    with pytest.raises(InputError, match="positive integer"):
+        CounterfactualSubspace(encoder, n_components=n_components).fit(SHORT)
 
 
 def test_counterfactual_subspace_from_texts(encoder: ActivationEncoder) -> None:
@@ -280,22 +264,3 @@ def test_the_neurons_that_tell_the_attribute_are_chosen(encoder: ActivationEncod
     assert torch.allclose(edit.means, rows.x.mean(0)[list(edit.neurons)])
     with pytest.raises(InputError, match="n_neurons is 999"):
         NeuronAblation(encoder, n_neurons=999).fit(texts, sensitive_features=z)
-
-
-class _Counterfactual(CounterfactualEraser):
-    def fit(self, X: Any, y: Any = None, *, counterfactuals: Any = None) -> Any:
-        try:
-            rows = np.asarray(X, dtype=float)
-            counterfactuals = rows + (np.arange(rows.shape[1]) == 0)
-        except (TypeError, ValueError, IndexError):
-            counterfactuals = np.zeros((2, 2))
-        return super().fit(X, y, counterfactuals=counterfactuals)
-
-
-CHECKED = list(parametrize_with_checks([_Counterfactual(1), _Counterfactual(random_state=0)]).args[1])
-
-
-@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
-@pytest.mark.parametrize(("estimator", "check"), CHECKED)
-def test_scikit_learn_conformance(estimator: Any, check: Any) -> None:
-    check(estimator)

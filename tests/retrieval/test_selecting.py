@@ -1,8 +1,5 @@
 """Retrieval finds the subdomain, drops what is not new and says what it did."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,30 +126,13 @@ def test_vectors_are_kept_and_used_again(tmp_path, monkeypatch):
         embedders, "_embed_chunk", lambda m, texts, *a: ran.append(len(texts)) or inner(m, texts, *a)
     )
     again = embed_texts(CORPUS, cache_dir=tmp_path)
-    assert ran == [16] or ran == [8]
+    assert len(ran) == 1, "only the texts of the damaged part"
+    assert 0 < ran[0] <= 16
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-5)
     ran.clear()
     embed_texts(CORPUS, cache_dir=tmp_path, max_length=8)
-    assert sum(ran) == len(CORPUS)
-
-
-def test_processes_that_embed_the_same_corpus_share_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedders, "CHUNK_TEXTS", 8)
-    alone, ran = embed_texts(CORPUS), []
-    inner = embedders._embed_chunk
-
-    def slowly(model, texts, *options):
-        ran.append(texts[0])
-        time.sleep(0.02)
-        return inner(model, texts, *options)
-
-    monkeypatch.setattr(embedders, "_embed_chunk", slowly)
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: embed_texts(CORPUS, cache_dir=tmp_path), range(3)))
-    assert sorted(ran) == sorted(CORPUS[::8])
-    for vectors in found:
-        np.testing.assert_array_equal(vectors, alone)
+    assert sum(ran) == len(set(CORPUS))
 
 
 def test_vectors_equal_those_of_sentence_transformers():
