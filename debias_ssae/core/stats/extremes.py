@@ -26,20 +26,22 @@ class Extreme(NamedTuple):
 
 
 MAX_GROUPS_IN_PAIRS = 250
+TAILS = [0.025, 0.975]
+"""Of a 95% interval."""
 
 
-def lowest_share(hits: ArrayLike, n: ArrayLike, *, confidence: float = 0.95) -> Extreme:
+def lowest_share(hits: ArrayLike, n: ArrayLike) -> Extreme:
     """The lowest share over cells [..., n_cells]; cells with ``n == 0`` are left out (the caller lists them).
 
     Lower end: the lowest single-cell Wilson bound. Upper end: the lowest of the bounds that hold together.
     """
     k, size = _floats(hits, n)
-    low, _ = wilson(k, size, confidence=confidence)
-    _, high = wilson(k, size, z=_over(critical_value, confidence, (size > 0).sum(axis=-1)))
+    low, _ = wilson(k, size)
+    _, high = wilson(k, size, z=_over((size > 0).sum(axis=-1)))
     return Extreme(_lowest(_share(k, size)), _lowest(low), _lowest(high))
 
 
-def widest_gap(hits: ArrayLike, n: ArrayLike, *, confidence: float = 0.95, families: int = 1) -> Extreme:
+def widest_gap(hits: ArrayLike, n: ArrayLike, *, families: int = 1) -> Extreme:
     """Highest minus lowest share over groups [..., n_groups], from Newcombe's interval of every pair.
 
     Lower end: the highest of the pairs' bounds that hold together, 0 at least. Upper end: the highest
@@ -49,26 +51,24 @@ def widest_gap(hits: ArrayLike, n: ArrayLike, *, confidence: float = 0.95, famil
     """
     k, size = _floats(hits, n)
     if k.shape[-1] > MAX_GROUPS_IN_PAIRS:
-        return _groupwise_gap(k, size, confidence, families)
+        return _groupwise_gap(k, size, families)
     pairs = _Pairs.of(k, size)
-    _, high = newcombe(*pairs.counts, confidence=confidence)
-    low, _ = newcombe(
-        *pairs.counts, z=_over(critical_value, confidence, families * pairs.defined.sum(axis=-1))
-    )
+    _, high = newcombe(*pairs.counts)
+    low, _ = newcombe(*pairs.counts, z=_over(families * pairs.defined.sum(axis=-1)))
     gap = _share(pairs.counts[0], pairs.counts[1]) - _share(pairs.counts[2], pairs.counts[3])
     return Extreme(-_lowest(-gap), np.maximum(-_lowest(-low), 0.0), -_lowest(-high))
 
 
-def _groupwise_gap(k: Array, size: Array, confidence: float, families: int) -> Extreme:
+def _groupwise_gap(k: Array, size: Array, families: int) -> Extreme:
     defined = (size > 0).sum(axis=-1)
-    z = _over(critical_value, confidence, families * defined)
+    z = _over(families * defined)
     low, high = wilson(k, size, z=z)
     share = np.where((defined >= 2)[..., None], _share(k, size), np.nan)
     gap = -_lowest(-share) - _lowest(share)
     return Extreme(gap, np.maximum(-_lowest(-low) - _lowest(high), 0.0), -_lowest(-high) - _lowest(low))
 
 
-def lowest_ratio(hits: ArrayLike, n: ArrayLike, *, confidence: float = 0.95, families: int = 1) -> Extreme:
+def lowest_ratio(hits: ArrayLike, n: ArrayLike, *, families: int = 1) -> Extreme:
     """Lowest share over highest share over groups [..., n_groups] (the impact ratio of the four-fifths rule).
 
     Beyond 250 groups only the value is given; the ends are NaN.
@@ -80,8 +80,8 @@ def lowest_ratio(hits: ArrayLike, n: ArrayLike, *, confidence: float = 0.95, fam
         return Extreme(ratio, np.full_like(ratio, np.nan), np.full_like(ratio, np.nan))
     pairs = _Pairs.of(k, size)
     k_high, n_high, k_low, n_low = pairs.counts
-    low, _ = share_ratio(k_low, n_low, k_high, n_high, confidence=confidence)
-    z = _over(critical_value, confidence, families * pairs.defined.sum(axis=-1))
+    low, _ = share_ratio(k_low, n_low, k_high, n_high)
+    z = _over(families * pairs.defined.sum(axis=-1))
     _, high = share_ratio(k_low, n_low, k_high, n_high, z=z)
     with np.errstate(invalid="ignore", divide="ignore"):
         top = _share(k_high, n_high)
@@ -122,22 +122,15 @@ def _lowest(values: Array) -> Any:
     return np.where(np.isinf(filled), np.nan, filled)
 
 
-def _over(function: Any, confidence: float, counts: Any) -> Array:
+def _over(counts: Any) -> Array:
     """Critical values for different numbers of comparisons, shaped to broadcast over the last axis."""
     distinct, where = np.unique(counts, return_inverse=True)
-    values = np.array([function(confidence, int(c)) for c in distinct])
+    values = np.array([critical_value(0.95, int(c)) for c in distinct])
     return values[where].reshape(np.shape(counts))[..., None]
 
 
 def lowest_share_difference(
-    only_a: ArrayLike,
-    only_b: ArrayLike,
-    both: ArrayLike,
-    n: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    n_draws: int = 2000,
-    random_state: int | None = 0,
+    only_a: ArrayLike, only_b: ArrayLike, both: ArrayLike, n: ArrayLike, *, n_draws: int = 2000
 ) -> Extreme:
     """``min over cells of a's share - min over cells of b's share``, from paired counts [..., n_cells].
 
@@ -149,21 +142,14 @@ def lowest_share_difference(
     counts = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in (only_a, only_b, both, n)))
     lead = counts[0].shape[:-1]
     flat = [c.reshape(-1, c.shape[-1]) for c in counts]
-    z = np.random.default_rng(random_state).standard_normal((2, n_draws, flat[0].shape[-1]))
-    found = [_lowest_difference(*one, z=z, confidence=confidence) for one in zip(*flat, strict=True)]
+    z = np.random.default_rng(0).standard_normal((2, n_draws, flat[0].shape[-1]))
+    found = [_lowest_difference(*one, z=z) for one in zip(*flat, strict=True)]
     value, low, high = np.array(found).T.reshape(3, *lead)
     return Extreme(value, low, high)
 
 
 def widest_gap_difference(
-    only_a: ArrayLike,
-    only_b: ArrayLike,
-    both: ArrayLike,
-    n: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    n_draws: int = 2000,
-    random_state: int | None = 0,
+    only_a: ArrayLike, only_b: ArrayLike, both: ArrayLike, n: ArrayLike, *, n_draws: int = 2000
 ) -> Extreme:
     """``a's widest gap - b's``, each over families and pairs of groups, from paired counts [n_families,
     n_groups].
@@ -176,7 +162,7 @@ def widest_gap_difference(
     if not len(first):
         return Extreme(*_NOTHING)
     flat = [c.ravel() for c in counts]
-    z = np.random.default_rng(random_state).standard_normal((2, n_draws, flat[0].size))
+    z = np.random.default_rng(0).standard_normal((2, n_draws, flat[0].size))
     noise = _paired_noise(flat[0], flat[1], flat[2], flat[3], z)
     sides = []
     for k, e in zip((flat[0] + flat[2], flat[1] + flat[2]), noise, strict=True):
@@ -186,7 +172,7 @@ def widest_gap_difference(
         observed = np.array([int(np.argmin(difference))])
         moved = [(e[:, first[i]] - e[:, second[i]]).min(axis=1) for i in (observed, candidates)]
         sides.append((difference.min(), moved))
-    value, low_end, high_end = _union(sides[0], sides[1], confidence)
+    value, low_end, high_end = _union(sides[0], sides[1])
     return Extreme(-value, max(-high_end, -1.0), min(-low_end, 1.0))
 
 
@@ -201,7 +187,7 @@ def _ordered_pairs(n: Array) -> tuple[Any, Any]:
 
 
 def _lowest_difference(
-    only_a: Array, only_b: Array, both: Array, n: Array, *, z: Array, confidence: float
+    only_a: Array, only_b: Array, both: Array, n: Array, *, z: Array
 ) -> tuple[float, float, float]:
     filled = n > 0
     if not filled.any():
@@ -214,18 +200,16 @@ def _lowest_difference(
         share = k / n
         moved = [e[:, int(np.argmin(share))], e[:, np.asarray(low <= high.min())].min(axis=1)]
         sides.append((share.min(), moved))
-    value, low_end, high_end = _union(sides[0], sides[1], confidence)
+    value, low_end, high_end = _union(sides[0], sides[1])
     return value, max(low_end, -1.0), min(high_end, 1.0)
 
 
-def _union(
-    a: tuple[float, list[Array]], b: tuple[float, list[Array]], confidence: float
-) -> tuple[float, float, float]:
+def _union(a: tuple[float, list[Array]], b: tuple[float, list[Array]]) -> tuple[float, float, float]:
     """Ends that hold under both readings: the observed minima are the minima; everything that could be is
     tied.
     """
-    value, tail = float(a[0] - b[0]), (1 - confidence) / 2
-    ends = np.array([np.quantile(x - y, [1 - tail, tail]) for x, y in zip(a[1], b[1], strict=True)])
+    value = float(a[0] - b[0])
+    ends = np.array([np.quantile(x - y, TAILS[::-1]) for x, y in zip(a[1], b[1], strict=True)])
     return value, float((value - ends[:, 0]).min()), float((value - ends[:, 1]).max())
 
 
@@ -252,14 +236,7 @@ class RmsGap(NamedTuple):
     high: Array
 
 
-def rms_gap(
-    hits: ArrayLike,
-    n: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    n_draws: int = 2000,
-    random_state: int | None = 0,
-) -> RmsGap:
+def rms_gap(hits: ArrayLike, n: ArrayLike, *, n_draws: int = 2000) -> RmsGap:
     """``sqrt(mean over classes of mean over pairs of groups of (share_g - share_h)**2)`` with its interval.
 
     ``hits`` and ``n`` are [..., n_classes, n_groups]; pairs with an empty group are left out, and so is a
@@ -278,10 +255,8 @@ def rms_gap(
     weight = _class_weights(size > 0)
     observed = _centred(share, size > 0)
     square = (weight[..., None] * observed**2).sum(axis=(-2, -1))
-    z = np.random.default_rng(random_state).standard_normal((n_draws, *k.shape[-2:]))
-    results = [
-        _inverted(*one, z, confidence) for one in zip(observed, noise, size > 0, weight, square, strict=True)
-    ]
+    z = np.random.default_rng(0).standard_normal((n_draws, *k.shape[-2:]))
+    results = [_inverted(*one, z) for one in zip(observed, noise, size > 0, weight, square, strict=True)]
     expected, low, high = (np.array(column).reshape(lead) for column in zip(*results, strict=True))
     value = np.where(weight.sum(axis=-1) > 0, np.sqrt(square), np.nan).reshape(lead)
     corrected = np.sqrt(np.maximum(value**2 - expected, 0.0))
@@ -308,7 +283,7 @@ def _centred(values: Array, defined: Mask) -> Array:
 
 
 def _inverted(
-    observed: Array, noise: Array, defined: Mask, weight: Array, square: float, z: Array, confidence: float
+    observed: Array, noise: Array, defined: Mask, weight: Array, square: float, z: Array
 ) -> tuple[float, float, float]:
     """Expected square of the noise and the ends of the interval, for one data set.
 
@@ -326,7 +301,7 @@ def _inverted(
     cross = (weight[:, None] * direction * e).sum(axis=(-2, -1))
     inside = cross**2 - (own - square)
     roots = np.where(inside > 0, np.maximum(np.sqrt(np.maximum(inside, 0.0)) - cross, 0.0), 0.0)
-    low, high = np.quantile(roots, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(roots, TAILS)
     variance = noise**2
     m = np.maximum(defined.sum(axis=-1), 1)
     expected = float((weight * variance.sum(axis=-1) * (1 - 1 / m)).sum())

@@ -48,19 +48,13 @@ def wilson(successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95, z: A
 
 
 def newcombe(
-    successes_a: ArrayLike,
-    n_a: ArrayLike,
-    successes_b: ArrayLike,
-    n_b: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    z: Any = None,
+    successes_a: ArrayLike, n_a: ArrayLike, successes_b: ArrayLike, n_b: ArrayLike, *, z: Any = None
 ) -> tuple[Any, Any]:
     """Interval of ``share_a - share_b`` for independent samples (Newcombe 1998, method 10): ``low, high``."""
     k_a, size_a = np.asarray(successes_a, dtype=float), np.asarray(n_a, dtype=float)
     k_b, size_b = np.asarray(successes_b, dtype=float), np.asarray(n_b, dtype=float)
-    low_a, high_a = wilson(k_a, size_a, confidence=confidence, z=z)
-    low_b, high_b = wilson(k_b, size_b, confidence=confidence, z=z)
+    low_a, high_a = wilson(k_a, size_a, z=z)
+    low_b, high_b = wilson(k_b, size_b, z=z)
     with np.errstate(invalid="ignore", divide="ignore"):
         a, b = k_a / size_a, k_b / size_b
     difference = a - b
@@ -69,16 +63,14 @@ def newcombe(
     return np.maximum(low, -1.0), np.minimum(high, 1.0)
 
 
-def paired_difference(
-    only_a: ArrayLike, only_b: ArrayLike, n: ArrayLike, *, confidence: float = 0.95, z: Any = None
-) -> tuple[Any, Any]:
+def paired_difference(only_a: ArrayLike, only_b: ArrayLike, n: ArrayLike) -> tuple[Any, Any]:
     """Interval of the difference of two shares on the same ``n`` rows (Bonett and Price 2012).
 
     ``only_a`` rows are successes of a alone, ``only_b`` of b alone. Returns ``low, high`` of ``(only_a -
     only_b) / n``.
     """
     a, b, size = (np.asarray(v, dtype=float) for v in (only_a, only_b, n))
-    z = critical_value(confidence) if z is None else z
+    z = critical_value(0.95)
     share_a, share_b = (a + 1) / (size + 2), (b + 1) / (size + 2)
     half = z * np.sqrt((share_a + share_b - (share_a - share_b) ** 2) / (size + 2))
     difference = share_a - share_b
@@ -126,7 +118,7 @@ def sign_test(wins_a: ArrayLike, wins_b: ArrayLike) -> Array:
     return np.where(n > 0, np.minimum(p, 1.0), 1.0)
 
 
-def rows_needed(share: ArrayLike, half_width: float, *, confidence: float = 0.95) -> NDArray[np.int64]:
+def rows_needed(share: ArrayLike, half_width: float) -> NDArray[np.int64]:
     """How many rows make the Wilson interval of a share no wider than ``+/- half_width`` (0 where the share
     is NaN).
 
@@ -135,7 +127,7 @@ def rows_needed(share: ArrayLike, half_width: float, *, confidence: float = 0.95
     if not 0.0 < half_width < 0.5:
         raise InputError(f"half_width must lie strictly between 0 and 0.5, got {half_width!r}")
     p = np.asarray(share, dtype=float)
-    z2 = critical_value(confidence) ** 2
+    z2 = critical_value(0.95) ** 2
     h2 = half_width * half_width
     # h2 n^2 + z2 (2 h2 - p(1-p)) n + z2^2 (h2 - 1/4) = 0
     b = z2 * (2 * h2 - p * (1 - p))
@@ -144,14 +136,12 @@ def rows_needed(share: ArrayLike, half_width: float, *, confidence: float = 0.95
     return np.where(np.isnan(p), 0, np.ceil(np.nan_to_num(n) - 1e-9)).astype(np.int64)
 
 
-def mean_of_shares(
-    successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95, z: Any = None
-) -> tuple[float, float, float]:
+def mean_of_shares(successes: ArrayLike, n: ArrayLike, *, z: Any = None) -> tuple[float, float, float]:
     """``value, low, high`` of the plain mean of independent shares (Wilson ends recovered as variances, Zou
     2008).
     """
     k, size = np.ravel(np.asarray(successes, dtype=float)), np.ravel(np.asarray(n, dtype=float))
-    low, high = wilson(k, size, confidence=confidence, z=z)
+    low, high = wilson(k, size, z=z)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = k / size
     value = float(share.mean())
@@ -160,13 +150,7 @@ def mean_of_shares(
 
 
 def share_ratio(
-    successes_a: ArrayLike,
-    n_a: ArrayLike,
-    successes_b: ArrayLike,
-    n_b: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    z: Any = None,
+    successes_a: ArrayLike, n_a: ArrayLike, successes_b: ArrayLike, n_b: ArrayLike, *, z: Any = None
 ) -> tuple[Any, Any]:
     """Interval of ``share_a / share_b`` for independent samples from Wilson ends (Donner and Zou 2012,
     MOVER-R).
@@ -174,8 +158,8 @@ def share_ratio(
     NaN where a sample is empty; the upper end is infinite where ``share_b`` may be 0.
     """
     k_a, size_a, k_b, size_b = (np.asarray(v, dtype=float) for v in (successes_a, n_a, successes_b, n_b))
-    low_a, high_a = wilson(k_a, size_a, confidence=confidence, z=z)
-    low_b, high_b = wilson(k_b, size_b, confidence=confidence, z=z)
+    low_a, high_a = wilson(k_a, size_a, z=z)
+    low_b, high_b = wilson(k_b, size_b, z=z)
     with np.errstate(invalid="ignore", divide="ignore"):
         a, b = k_a / size_a, k_b / size_b
         ab = a * b
