@@ -1,7 +1,7 @@
 """``discover``: from texts, labels and a classifier to a short list of what its decision rests on."""
 
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ from debias_ssae.selection.naming import WordedRows, find_words, firing
 from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_texts
 
-SAE_COST = 100.0
-"""About the processor seconds of one SAE; only how it compares with ``_costs`` counts."""
 STANDS_OUT = 0.05
 """A hinted card stands out where it carries at least this share of the decision."""
 
@@ -147,8 +145,7 @@ def discover(
         return learn_ssae(model, listed, name, settings, random_state=start, **options).sae
 
     again = [name for name in names if settings.discovery.recurrence and name not in others]
-    n_trainings = sum(name not in given for name in names) + len(again)
-    steps.expect(*[SAE_COST] * n_trainings, *_costs(len(listed), len(names)))
+    steps.expect(sum(name not in given for name in names) + len(again) + _n_steps(names))
     saes = {name: given[name] if name in given else learn(name, random_state) for name in names}
     others |= {name: learn(name, (random_state or 0) + 1) for name in again}
     study = _Study(
@@ -267,8 +264,8 @@ class _Study:
         steps, config = self.steps, self.config
         removed = choices.ids
         edits = {h: LatentEraser.from_sae(self.saes[h], ids.tolist()) for h, ids in removed.items()}
-        if steps.ended:  # of a later round
-            steps.expect(*_costs(len(self.texts), len(self.saes)))
+        if steps.begun == steps.planned:  # of a later round
+            steps.expect(_n_steps(self.saes))
         steps.begin(f"representations of {len(self.texts):,} texts")
         X = self.encoder.encode(self.texts, edits)
         head = self._head(X, edits)
@@ -322,7 +319,6 @@ class _Study:
         cards, active = [cards[i] for i in order], active[order]
         steps.begin("hints")
         cards = self._hinted(cards, active, edits, X)
-        steps.end()
         return Shortcuts(cards, accuracy, head.fidelity, head, number, choices, self)
 
     def _head(self, X: np.ndarray, edits: Mapping[str, LatentEraser]) -> LinearHead:
@@ -420,9 +416,9 @@ class _Study:
         )
 
 
-def _costs(n_texts: int, n_hookpoints: int) -> list[float]:
-    """What the steps of a round cost beside the others: about processor seconds."""
-    return [n_texts / 100, *[30.0, 2.0] * n_hookpoints, 90.0, 5.0]
+def _n_steps(hookpoints: Collection[str]) -> int:
+    """Of a round."""
+    return 3 + 2 * len(hookpoints)
 
 
 def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoencoder]:
