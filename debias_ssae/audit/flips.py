@@ -38,8 +38,6 @@ class FlipReport:
     ci_high: float
     by_prediction: tuple[dict[str, Any], ...]
     """Flips by the prediction on the original text: prediction, n, flipped, rate."""
-    mean_score_change: float
-    """Mean absolute change of the score, NaN without scores."""
     examples: tuple[dict[str, Any], ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,15 +50,13 @@ def counterfactual_flips(
     predict: Callable[[list[str]], Any],
     concept: Swaps,
     *,
-    score: Callable[[list[str]], Any] | None = None,
     n_examples: int = 0,
     mask_names: bool = False,
 ) -> FlipReport:
     """Predict texts and their counterfactuals; a flip is a prediction that differs.
 
-    ``predict`` maps texts to labels, ``score`` (optional) to one number a text; the worst examples are the
-    flips with the largest change of score (without scores: the first). Texts leave this function only with
-    ``n_examples`` > 0; ``mask_names`` hides capitalised words inside sentences, numbers and addresses. Raises
+    ``predict`` maps texts to labels. Texts leave this function only with ``n_examples`` > 0, the first that flip;
+    ``mask_names`` hides capitalised words inside sentences, numbers and addresses. Raises
     InputError when no text has a counterfactual or ``predict`` returns a wrong number of labels.
     """
     texts = list(texts)
@@ -71,13 +67,10 @@ def counterfactual_flips(
             f"None of the {len(texts)} texts holds a word of the concept, so there is nothing to swap"
         )
     originals, swapped = [a for a, _ in pairs], [b for _, b in pairs]
-    before, after = (_answers(predict, side, "predict") for side in (originals, swapped))
-    changed = None if score is None else _change(score, originals, swapped)
+    before, after = (_answers(predict, side) for side in (originals, swapped))
     shown = masked if mask_names else str
     examples = [(shown(a), shown(b)) for a, b in pairs] if n_examples else None
-    return flips_of_predictions(
-        before, after, n_texts=len(texts), score_change=changed, texts=examples, n_examples=n_examples
-    )
+    return flips_of_predictions(before, after, n_texts=len(texts), texts=examples, n_examples=n_examples)
 
 
 def flips_of_predictions(
@@ -85,14 +78,13 @@ def flips_of_predictions(
     after: Any,
     *,
     n_texts: int | None = None,
-    score_change: Any = None,
     texts: Sequence[tuple[str, str]] | None = None,
     n_examples: int = 0,
 ) -> FlipReport:
     """The same from predictions made elsewhere: ``before`` on the texts, ``after`` on their counterfactuals (missing:
     no counterfactual).
 
-    ``texts`` (pairs text, counterfactual) and ``score_change`` go with the examples. Raises InputError when the lengths
+    ``texts`` (pairs text, counterfactual) go with the examples. Raises InputError when the lengths
     differ or no row has a counterfactual.
     """
     first, second = column(before, "predictions"), column(after, "predictions on counterfactuals")
@@ -104,22 +96,19 @@ def flips_of_predictions(
         )
     was, now = _names(first.iloc[rows]), _names(second.iloc[rows])
     flipped = was != now
-    change = np.zeros(len(rows)) if score_change is None else np.asarray(score_change, dtype=float)[rows]
     low, high = wilson(flipped.sum(), len(rows))
     by_prediction = []
     for label in np.unique(was):
         n, k = int((was == label).sum()), int(flipped[was == label].sum())
         by_prediction.append({"prediction": str(label), "n": n, "flipped": k, "rate": k / n})
-    worst = [int(i) for i in np.argsort(-np.abs(change), kind="stable") if flipped[i]][:n_examples]
     examples = tuple(
         {
             "text": str(texts[rows[i]][0]),
             "counterfactual": str(texts[rows[i]][1]),
             "prediction": str(was[i]),
             "counterfactual_prediction": str(now[i]),
-            "score_change": None if score_change is None else float(change[i]),
         }
-        for i in worst
+        for i in np.flatnonzero(flipped)[:n_examples]
         if texts is not None
     )
     return FlipReport(
@@ -130,7 +119,6 @@ def flips_of_predictions(
         ci_low=float(low),
         ci_high=float(high),
         by_prediction=tuple(by_prediction),
-        mean_score_change=float("nan") if score_change is None else float(np.abs(change).mean()),
         examples=examples,
     )
 
@@ -142,17 +130,13 @@ def _names(values: pd.Series) -> Any:
     )
 
 
-def _answers(predict: Callable[[list[str]], Any], texts: list[str], name: str) -> Any:
+def _answers(predict: Callable[[list[str]], Any], texts: list[str]) -> Any:
     answers = np.asarray(predict(texts))
     if len(answers) != len(texts) or answers.ndim != 1:
         raise InputError(
-            f"{name} must return one value a text; got shape {answers.shape} for {len(texts)} texts"
+            f"predict must return one value a text; got shape {answers.shape} for {len(texts)} texts"
         )
     return answers
-
-
-def _change(score: Callable[[list[str]], Any], originals: list[str], swapped: list[str]) -> Any:
-    return _answers(score, swapped, "score").astype(float) - _answers(score, originals, "score").astype(float)
 
 
 def masked(text: str, *, begins: bool = True) -> str:

@@ -51,26 +51,6 @@ class LinearEdit:
         return f"linear-edit:{digest.hexdigest()}"
 
 
-@dataclass(frozen=True)
-class NeuronEdit:
-    """An edit of activations at one hookpoint: some neurons get their mean."""
-
-    neurons: tuple[int, ...]
-    means: Tensor
-    """[n_neurons]"""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the edited activations ``[n, d]``."""
-        edited = x.clone()
-        edited[:, list(self.neurons)] = self.means.to(x.device, x.dtype)
-        return edited
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the edit, for caches of what comes out of an edited model."""
-        return "neurons:" + hashlib.sha256(f"{self.neurons}{self.means.tolist()}".encode()).hexdigest()
-
-
 class _EditedEncoder(TransformerMixin, BaseEstimator):
     """What the edits fitted on labels share: ``fit`` sets ``edits_``."""
 
@@ -157,8 +137,8 @@ class NeuronAblation(_EditedEncoder):
         rows = self.encoder.rows(texts, self.hookpoint)
         scores = class_conditional_contrast(rows.pool().numpy(), np.ones(width), z, values, min_cell=1)
         chosen = np.argsort(-scores.score, kind="stable")[: self.n_neurons]
-        neurons = tuple(int(i) for i in chosen)
-        self.edits_ = {self.hookpoint: NeuronEdit(neurons, rows.x[:, list(neurons)].mean(dim=0))}
+        only = torch.eye(width)[torch.from_numpy(chosen)]
+        self.edits_ = {self.hookpoint: LinearEdit(only, only, rows.x.mean(dim=0))}
         return self
 
 

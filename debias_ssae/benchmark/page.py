@@ -19,6 +19,7 @@ from debias_ssae.audit.page import (
     write_text,
 )
 from debias_ssae.audit.plotting import Series, dot_plot
+from debias_ssae.benchmark.summary import REFERENCES
 from debias_ssae.benchmark.tables import (
     COLUMNS,
     COMPARED,
@@ -120,8 +121,8 @@ def verdict_lines(results: Mapping[str, Any]) -> Iterator[str]:
         higher = {
             str(row.get("method"))
             for key, row in by.items()
-            if key[2] == head and interval_of(row, WORST)[0] > best and row.get("rank", 0) is not None
-        } - {name, "oracle"}
+            if key[2] == head and interval_of(row, WORST)[0] > best and not row.get("needs_attribute")
+        } - {name, *REFERENCES}
         if higher:
             yield f"{head.capitalize()} head, higher than {name}: {', '.join(sorted(higher))}."
 

@@ -66,8 +66,7 @@ class Answers:
 REFERENCES = ("oracle", "oracle_large")
 """Rows that are no methods: never ranked."""
 _FACTS = ("C", "d_sae", "n_latents", "seconds_fit", "seconds_transform")
-_WORDS = ("hookpoint",)
-_NOT_METRICS = {*KEYS, *_FACTS, *_WORDS, "seed", "worst_group", "needs_attribute", "vectors", "removed"}
+_NOT_METRICS = {*KEYS, *_FACTS, "hookpoint", "seed", "worst_group", "needs_attribute", "vectors", "removed"}
 
 
 def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
@@ -75,8 +74,7 @@ def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, An
 
     Each metric has its mean and ``_ci_low``, ``_ci_high``: for the accuracies a bootstrap of the test texts, a
     text drawn with all its seeds, plus the variance between seeds; for the others Student's t over seeds.
-    ``gap_closed`` is (WGA - WGA of erm) / (WGA of oracle - WGA of erm), same bootstrap. ``rank`` orders the
-    worst-group accuracies of rows evaluated alike; a method that needs the attribute when used has none.
+    ``gap_closed`` is (WGA - WGA of erm) / (WGA of oracle - WGA of erm), same bootstrap.
     """
     table = pd.DataFrame(runs)
     table[list(KEYS)] = table[list(KEYS)].fillna("")
@@ -85,7 +83,6 @@ def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, An
     for key, group in table.groupby(list(KEYS), sort=False):
         row: dict[str, Any] = {name: None if k == "" else k for name, k in zip(KEYS, key, strict=True)}
         row |= {name: _mean(group[name]) for name in _FACTS if name in table}
-        row |= {name: _word(group[name]) for name in _WORDS if name in table}
         row["n_seeds"] = int(group["seed"].nunique())
         row["needs_attribute"] = "needs_attribute" in group and bool(group["needs_attribute"].any())
         row["worst_group"] = group["worst_group"].mode()[0]
@@ -97,19 +94,12 @@ def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, An
                 row |= _student(metric, group[metric].dropna().to_numpy(dtype=float))
         rows.append(row)
     _add_gap_closed(rows, answers)
-    _add_ranks(rows)
     return rows
 
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """The row's key in ``Answers``."""
     return tuple("" if row[key] is None else row[key] for key in KEYS)
-
-
-def evaluated_alike(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What two rows must share to stand side by side; a method's own head stands beside the ordinary ones."""
-    rule = "cv" if row["C_rule"] == "own" else row["C_rule"]
-    return row["setting"], row["head_model"], rule, row["head"], row["representation"]
 
 
 def _add_gap_closed(rows: list[dict[str, Any]], answers: Answers) -> None:
@@ -129,18 +119,6 @@ def _add_gap_closed(rows: list[dict[str, Any]], answers: Answers) -> None:
             if len({len(m.point) for m in (own, *between.values())}) == 1:
                 share = gap_closed(own, between["erm"], between["oracle"])
                 row |= {} if share is None else _named("gap_closed", share)
-
-
-def _add_ranks(rows: list[dict[str, Any]]) -> None:
-    groups: dict[Any, list[dict[str, Any]]] = {}
-    for row in rows:
-        row["rank"] = None
-        if not row["needs_attribute"] and row["method"] not in REFERENCES:
-            groups.setdefault(evaluated_alike(row), []).append(row)
-    for members in groups.values():
-        ordered = sorted(members, key=lambda row: -row["worst_group_accuracy"])
-        for place, row in enumerate(ordered, 1):
-            row["rank"] = place
 
 
 def _named(metric: str, moves: Moves) -> dict[str, float]:
@@ -163,11 +141,6 @@ def _is_number(values: pd.Series) -> bool:
     return len(known) > 0 and all(
         isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in known
     )
-
-
-def _word(values: pd.Series) -> str | None:
-    known = values.dropna()
-    return None if known.empty else str(known.iloc[0])
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -88,7 +88,7 @@ def read_fit(
         attribute=attribute,
         hookpoints=hookpoints,
         corpus=_read_corpus(debiaser.corpus),
-        saes=_read_saes(debiaser.sae, hookpoints, encoder.language_model.name),
+        saes=read_saes(debiaser.sae, hookpoints, encoder.language_model.name),
         output_eraser=debiaser.output_eraser,
         alpha=debiaser.alpha,
         cache_dir=cache_directory(debiaser.cache_dir),
@@ -117,7 +117,7 @@ def _read_matrix(
     for one in members(attribute):
         if isinstance(one, AnnotatedTexts):
             one.check(config.selection.min_cell)
-    saes = _read_saes(debiaser.sae, (MATRIX,))
+    saes = read_saes(debiaser.sae, (MATRIX,))
     kind = output_kind(debiaser.output_eraser, attribute, edits=True)
     follows: Linear | None = FROM_LABELS.get(kind) if isinstance(kind, str) else None
     data = FitData(
@@ -301,7 +301,6 @@ def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEn
     """The encoder to work with; of an ActivationEncoder a copy, which later changes of that one do not reach."""
     if isinstance(debiaser.encoder, ActivationEncoder):
         _ = debiaser.encoder.language_model  # loaded once, for all debiasers that are given this encoder
-    settings = config.activations
     in_memory = not isinstance(debiaser.encoder, str | Path)
     return as_encoder(
         debiaser.encoder,
@@ -309,9 +308,7 @@ def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEn
         pooling=debiaser.pooling,
         # what every text becomes is kept where that was asked for, not by default
         cache_dir=None if debiaser.cache_dir == "auto" else debiaser.cache_dir,
-        dtype=settings.dtype,
-        max_length=settings.max_length,
-        token_budget=settings.token_budget,
+        **config.activations.model_dump(),
         verbose=debiaser.verbose,
         **({} if in_memory else {"device": debiaser.device}),
     )
@@ -324,7 +321,7 @@ def _read_corpus(corpus: Any) -> list[str] | None:
     return load_corpus(corpus) if isinstance(corpus, str | Path) else check_texts(corpus)
 
 
-def _read_saes(sae: Any, hookpoints: Sequence[str], model: str | None = None) -> dict[str, SparseAutoencoder]:
+def read_saes(sae: Any, hookpoints: Sequence[str], model: str | None = None) -> dict[str, SparseAutoencoder]:
     """The general SAEs by hookpoint, read where paths name them; warned of where those say another origin."""
     if sae is None:
         return {}

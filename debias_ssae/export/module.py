@@ -23,14 +23,40 @@ KIND = "debias-ssae export 3"
 _OF_THE_HUB = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
 
 
-class DebiasedTransformer(InputModule):  # type: ignore[misc]
+class ExportedModule(InputModule):  # type: ignore[misc]
+    """What the first and only module of an exported SentenceTransformer has, whoever runs it."""
+
+    save_in_root = True
+    settings: dict[str, Any]
+    longest: int
+    """Tokens that the model takes."""
+    width: int
+    """Of the vectors."""
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens a text, special ones included; what is longer is cut."""
+        return min(int(self.settings["max_length"]), self.longest)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        if type(value) is not int or value < 3:
+            raise InputError(f"max_seq_length={value!r}: give at least 3 tokens, special ones included")
+        self.settings["max_length"] = value
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the vectors."""
+        return self.width
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+
+class DebiasedTransformer(ExportedModule):
     """Texts to debiased vectors: forward pass with erasers, pooling, output eraser, shift.
 
     It is the first and only module; training it is not supported. ``settings`` holds layer, readout, max_length,
     dtype and, for a model that is only named, its name and revision.
     """
-
-    save_in_root = True
 
     def __init__(
         self,
@@ -46,26 +72,12 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         self.module = model.module  # registered, so that the whole moves between devices
         self.tokenizer = model.tokenizer
         self.edits = dict(edits)
-        self.settings = dict(settings)
+        self.settings, self.longest = dict(settings), model.max_length
         self.max_seq_length = settings["max_length"]
         check_hookpoints([settings["layer"], *self.edits], model.hookpoints)
         self.readout = Readout.from_dict(settings["readout"])
+        self.width = self.readout.width(model.d_model)
         self.output_eraser, self.shift = output_eraser, shift
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens a text, special ones included; what is longer is cut."""
-        return min(int(self.settings["max_length"]), self.language_model.max_length)
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        self.settings["max_length"] = checked_length(value)
-
-    def get_embedding_dimension(self) -> int:
-        """Width of the vectors."""
-        return self.readout.width(self.language_model.d_model)
-
-    get_sentence_embedding_dimension = get_embedding_dimension
 
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
@@ -193,13 +205,6 @@ class DebiasedTransformer(InputModule):  # type: ignore[misc]
         if length is not None:
             made.max_seq_length = length
         return made.half() if half else made
-
-
-def checked_length(value: Any) -> int:
-    """Return a max_seq_length; raises InputError for what is none."""
-    if type(value) is not int or value < 3:
-        raise InputError(f"max_seq_length={value!r}: give at least 3 tokens, special ones included")
-    return value
 
 
 def _option(kwargs: Mapping[str, Any], group: str, name: str) -> Any:

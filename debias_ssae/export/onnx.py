@@ -10,13 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
 
 from debias_ssae.core.errors import InputError, MissingExtraError, one_line
 from debias_ssae.core.io import MANIFEST, file_record, read_manifest, write_manifest
 from debias_ssae.erase import LatentEraser, LinearEraser
-from debias_ssae.export.module import checked_length
+from debias_ssae.export.module import ExportedModule
 from debias_ssae.model import LanguageModel, Readout
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, check_texts, run_batch
@@ -113,10 +112,8 @@ def write_graph(graph: DebiasedGraph, file: Path) -> None:
             raise InputError(f"torch {torch.__version__} cannot write {name} as ONNX: {told}") from error
 
 
-class OnnxTransformer(InputModule):  # type: ignore[misc]
+class OnnxTransformer(ExportedModule):
     """The graph of an exported directory as the only module of a SentenceTransformer, run by onnxruntime."""
-
-    save_in_root = True
 
     def __init__(self, directory: str | Path, options: Mapping[str, Any] | None = None) -> None:
         """Open what :func:`write_onnx` wrote; raises InputError where it is damaged.
@@ -137,7 +134,7 @@ class OnnxTransformer(InputModule):  # type: ignore[misc]
         runtime = needed("onnxruntime")
         manifest = read_manifest(self.directory, KIND).check()
         self.settings = dict(manifest.about)
-        self.max_length: int = self.settings["max_length"]
+        self.longest, self.width = int(self.settings["longest"]), int(self.settings["width"])
         self.tokenizer = AutoTokenizer.from_pretrained(self.directory / TOKENIZER, local_files_only=True)
         name = self.options.get("file_name")
         graph = self.directory / (GRAPH if name is None else f"onnx/{Path(name).name}")
@@ -153,24 +150,9 @@ class OnnxTransformer(InputModule):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        length = self.max_length
+        length = self.settings["max_length"]
         self._open()
-        self.max_length = length
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens a text, special ones included; what is longer is cut."""
-        return min(self.max_length, int(self.settings["longest"]))
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        self.max_length = checked_length(value)
-
-    def get_embedding_dimension(self) -> int:
-        """Width of the vectors."""
-        return int(self.settings["width"])
-
-    get_sentence_embedding_dimension = get_embedding_dimension
+        self.settings["max_length"] = length
 
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from debias_ssae.core.device import hub_in_reach, pick_device, pick_dtype, plain_precision, resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
@@ -48,9 +47,7 @@ class CausalModel:
 
 
 @plain_precision()
-def load_causal(
-    name: str, *, device: str = "auto", dtype: str = "auto", revision: str | None = None
-) -> CausalModel:
+def load_causal(name: str, *, device: str = "auto") -> CausalModel:
     """Load the causal language model ``name`` (a directory or a hub id) with its head.
 
     Raises InputError when there is no such model, and for a model that is not causal or whose head cannot be
@@ -59,7 +56,7 @@ def load_causal(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path, where = resolve_model_name(name), pick_device(device)
-    options: dict[str, Any] = {"revision": revision, "local_files_only": not hub_in_reach()}
+    options: dict[str, Any] = {"local_files_only": not hub_in_reach()}
     try:
         with quiet_loading():
             tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -74,17 +71,12 @@ def load_causal(
             "would be random: give the model with its head"
         )
     module = loaded[0].to(where).requires_grad_(False)
-    return wrap_causal(module, tokenizer, name=name, dtype=pick_dtype(dtype, where), revision=revision)
+    return wrap_causal(module, tokenizer, name=name, dtype=pick_dtype("auto", where))
 
 
 @plain_precision()
 def wrap_causal(
-    module: Any,
-    tokenizer: Any,
-    *,
-    name: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    revision: str | None = None,
+    module: Any, tokenizer: Any, *, name: str | None = None, dtype: torch.dtype = torch.float32
 ) -> CausalModel:
     """Make a Hugging Face model with a language-modelling head in memory hookable; see :func:`load_causal`."""
     head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
@@ -96,7 +88,7 @@ def wrap_causal(
     scale = float(getattr(config, "logit_scale", None) or 1) / float(
         getattr(config, "logits_scaling", None) or 1
     )
-    body = wrap_model(module, tokenizer, name=name, revision=revision)
+    body = wrap_model(module, tokenizer, name=name)
     if not body.is_causal:
         raise InputError(f"{body.name} is no causal language model: its tokens attend to later ones")
     made = CausalModel(
@@ -116,7 +108,7 @@ def wrap_causal(
         )
     if dtype == torch.float32:
         return made
-    body = wrap_model(module, tokenizer, name=name, dtype=dtype, revision=revision)
+    body = wrap_model(module, tokenizer, name=name, dtype=dtype)
     return CausalModel(
         body, made.weight.to(dtype), None if made.bias is None else made.bias.to(dtype), scale, made.softcap
     )
@@ -146,7 +138,6 @@ def next_tokens(
     max_length: int | None = None,
     token_budget: int = 2048,
     random_state: int = 0,
-    progress: bool = False,
 ) -> NextTokens:
     """Return the cross-entropy of the texts' tokens in the plain model and with each of ``splices`` at ``hookpoint``.
 
@@ -173,9 +164,7 @@ def next_tokens(
     owners = np.repeat(tokens.text_ids, tokens.lengths)
     loss = {name: np.zeros(len(targets)) for name in ("clean", *splices)}
     kl = {name: np.zeros(len(targets)) for name in splices}
-    for sequences in tqdm(
-        list(token_batches(lengths, token_budget)), desc="cross-entropy", disable=not progress
-    ):
+    for sequences in token_batches(lengths, token_budget):
         columns = np.arange(tokens.lengths[sequences].max())
         place = np.where(
             columns < tokens.lengths[sequences][:, None], tokens.starts[sequences][:, None] + columns, 0

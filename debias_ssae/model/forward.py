@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError
 from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, lock_of
-from debias_ssae.model.readout import first_of
+from debias_ssae.model.readout import first_of, with_first
 
 Edit = Callable[[Tensor], Tensor]
 """Rows [n, d] of real tokens, float32, to rows of the same shape."""
@@ -292,13 +292,7 @@ def _register(target: HookTarget, visit: Callable[[Tensor], Tensor]) -> Any:
         return target.module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(_: nn.Module, args: Any, output: Any) -> Any:
-        visited = visit(first_of(output))
-        if isinstance(output, Tensor):
-            return visited
-        if isinstance(output, tuple | list):
-            return type(output)([visited, *output[1:]])
-        output["last_hidden_state"] = visited
-        return output
+        return with_first(output, visit(first_of(output)))
 
     return target.module.register_forward_hook(after)
 

@@ -171,6 +171,16 @@ def first_of(output: Any) -> Any:
     return output["last_hidden_state"]
 
 
+def with_first(output: Any, states: Tensor) -> Any:
+    """Return what a module returns with ``states`` in the place of its hidden states."""
+    if isinstance(output, Tensor):
+        return states
+    if isinstance(output, tuple | list):
+        return type(output)([states, *output[1:]])
+    output["last_hidden_state"] = states
+    return output
+
+
 def last_states_module(classifier: Any) -> str:
     """Return the name of the module of a classifier whose output is the last hidden state, before any pooler."""
     base, seen = classifier.base_model, []
@@ -202,14 +212,8 @@ def head_readout(classifier: Any) -> Readout:
     read: list[Tensor] = []
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        states = first_of(output).detach().requires_grad_()
-        read.append(states)
-        if isinstance(output, Tensor):
-            return states
-        if isinstance(output, tuple | list):
-            return type(output)([states, *output[1:]])
-        output["last_hidden_state"] = states
-        return output
+        read.append(first_of(output).detach().requires_grad_())
+        return with_first(output, read[-1])
 
     handle = classifier.get_submodule(last_states_module(classifier)).register_forward_hook(hook)
     try:

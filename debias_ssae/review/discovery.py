@@ -13,15 +13,14 @@ from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, DiscoveryConfig
 from debias_ssae.core.errors import InputError, brief, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
-from debias_ssae.debiaser.inputs import settings_of, with_limits
+from debias_ssae.debiaser.inputs import read_saes, settings_of, with_limits
 from debias_ssae.debiaser.training import learn_ssae
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
-from debias_ssae.model.encoder import ActivationEncoder
+from debias_ssae.model.encoder import ActivationEncoder, as_encoder
 from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.review.cards import Card, Judge, Scored, WhatIf, make_cards, to_choices
 from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, relatedness, slices, spoken
-from debias_ssae.sae.formats import load_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.classifier import LinearHead, classifier_attribution
@@ -111,20 +110,14 @@ def discover(
             f"predictions or scores on the {len(listed)} texts"
         )
     settings = settings_of(config)
-    if isinstance(encoder, ActivationEncoder):
-        encoder = encoder.copy()
-    else:
-        about = settings.activations
-        encoder = ActivationEncoder(
-            encoder,
-            layer=layer,
-            pooling=pooling,
-            cache_dir=None if cache_dir == "auto" else cache_dir,
-            device=device,
-            dtype=about.dtype,
-            max_length=about.max_length,
-            token_budget=about.token_budget,
-        )
+    encoder = as_encoder(
+        encoder,
+        layer=layer,
+        pooling=pooling,
+        cache_dir=None if cache_dir == "auto" else cache_dir,
+        device=device,
+        **settings.activations.model_dump(),
+    )
     model = encoder.language_model
     settings = with_limits(settings, encoder)
     model.check_spans()
@@ -423,16 +416,10 @@ def _n_steps(hookpoints: Collection[str]) -> int:
 
 def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoencoder]:
     """The SAEs by hookpoint, read where paths name them."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        if len(hookpoints) > 1:
-            raise InputError("one SAE is given for several hookpoints; give a mapping of hookpoint to SAE")
-        given = {hookpoints[0]: given}
-    found = {h: load_sae(one) if isinstance(one, str | Path) else one for h, one in given.items()}
+    if given is not None and not isinstance(given, Mapping) and len(hookpoints) > 1:
+        raise InputError("one SAE is given for several hookpoints; give a mapping of hookpoint to SAE")
+    found = read_saes(given, hookpoints)
     for hookpoint, sae in found.items():
-        if not isinstance(sae, SparseAutoencoder):
-            raise InputError(f"sae is {type(sae).__name__}; expected a path or a SparseAutoencoder")
         if sae.cfg.d_in != d_in:
             raise InputError(
                 f"the SAE at {hookpoint} reads rows of width {sae.cfg.d_in}, but the model gives {d_in}"

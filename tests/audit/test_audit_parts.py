@@ -135,21 +135,17 @@ def test_flips_count_what_changes_and_show_no_text() -> None:
     assert found.ci_low < found.rate < found.ci_high
     assert found.examples == ()
     assert [r["flipped"] for r in found.by_prediction] == [1, 1]
-    assert found.to_dict()["mean_score_change"] is None
 
 
-def test_the_worst_flips_come_first_when_asked_for() -> None:
+def test_flips_are_shown_when_asked_for() -> None:
     found = counterfactual_flips(
         [*TEXTS, "she met Anna Smith in the ward"],
         _predict,
         Pronouns(),
-        score=lambda texts: [len(t) * ("she" in t.split()) for t in texts],
         n_examples=2,
         mask_names=True,
     )
-    assert found.examples[0]["text"] == "she met […] […] in the ward"
-    assert found.examples[0]["score_change"] < 0
-    assert len(found.examples) == 2
+    assert [one["text"] for one in found.examples] == TEXTS[:2]
 
 
 def test_masking_hides_names_numbers_and_addresses() -> None:

@@ -21,7 +21,7 @@ from debias_ssae.baselines import (
     TokenMask,
     augment_with_counterfactuals,
 )
-from debias_ssae.baselines.in_model import NeuronEdit
+from debias_ssae.baselines.in_model import LinearEdit
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import fit_counterfactual, sufficient_components
 from debias_ssae.model import harvest
@@ -244,13 +244,14 @@ def test_bottleneck_gives_one_cosine_a_word(encoder: ActivationEncoder) -> None:
 
 def test_a_neuron_edit_sets_its_neurons_and_leaves_the_rest() -> None:
     x = torch.arange(12.0).reshape(3, 4)
-    edit = NeuronEdit((1, 3), torch.tensor([-1.0, -2.0]))
+    only = torch.eye(4)[[1, 3]]
+    edit = LinearEdit(only, only, torch.tensor([7.0, -1.0, 7.0, -2.0]))
     y = edit(x)
     assert (y[:, 1] == -1).all()
     assert (y[:, 3] == -2).all()
     assert torch.equal(y[:, [0, 2]], x[:, [0, 2]])
     assert x[0, 1] == 1, "the input is left alone"
-    assert edit.fingerprint != NeuronEdit((1, 2), torch.tensor([-1.0, -2.0])).fingerprint
+    assert edit.fingerprint != LinearEdit(only, only, torch.zeros(4)).fingerprint
 
 
 def test_the_neurons_that_tell_the_attribute_are_chosen(encoder: ActivationEncoder) -> None:
@@ -260,7 +261,8 @@ def test_the_neurons_that_tell_the_attribute_are_chosen(encoder: ActivationEncod
     rows = harvest(encoder.language_model, texts)
     pooled = rows.pool().numpy()
     gap = np.abs(pooled[:9].mean(axis=0) - pooled[9:].mean(axis=0)) / np.maximum(pooled.std(axis=0), 1e-12)
-    assert gap[list(edit.neurons)].mean() > gap.mean()
-    assert torch.allclose(edit.means, rows.x.mean(0)[list(edit.neurons)])
+    neurons = edit.read.argmax(dim=1).tolist()
+    assert gap[neurons].mean() > gap.mean()
+    assert torch.allclose(edit(rows.x)[:, neurons], rows.x.mean(0)[neurons], atol=1e-5)
     with pytest.raises(InputError, match="n_neurons is 999"):
         NeuronAblation(encoder, n_neurons=999).fit(texts, sensitive_features=z)

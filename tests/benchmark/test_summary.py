@@ -80,13 +80,8 @@ def test_summary_has_the_means_of_the_seeds(found) -> None:  # type: ignore[no-u
         assert row["d_sae"] is None
 
 
-def test_what_needs_the_attribute_and_skylines_are_never_ranked(found) -> None:  # type: ignore[no-untyped-def]
-    summary = found[2]
-    assert row_of(summary, "cheat")["rank"] is None
-    assert row_of(summary, "oracle")["rank"] is None
-    assert row_of(summary, "ssae")["rank"] == 1
-    assert row_of(summary, "erm")["rank"] == len(ACCURACY) - 2
-    assert any("cheat †" in line[0] for line in headline_rows(summary))
+def test_what_needs_the_attribute_is_marked(found) -> None:  # type: ignore[no-untyped-def]
+    assert any("cheat †" in line[0] for line in headline_rows(found[2]))
 
 
 def test_the_terminal_shows_before_and_after_in_eighty_columns(found) -> None:  # type: ignore[no-untyped-def]
@@ -95,14 +90,6 @@ def test_the_terminal_shows_before_and_after_in_eighty_columns(found) -> None:  
     erm, ours = (row_of(found[2], name)["worst_group_accuracy"] for name in ("erm", "ssae"))
     assert rows["ssae"][:2] == ["concept", f"{erm:.3f} -> {ours:.3f}"]
     assert max(len(cell) for cells in rows.values() for cell in cells) <= 16
-
-
-def test_a_head_of_its_own_is_ranked_among_the_ordinary_ones() -> None:
-    rows, predictions = made({"erm": 0.2, "oracle": 0.9, "ssae": 0.6})
-    rows = [row | ({"C_rule": "own"} if row["method"] == "ssae" else {}) for row in rows]
-    predictions.loc[predictions["method"] == "ssae", "C_rule"] = "own"
-    summary = summarise(rows, Answers(predictions, n_draws=50))
-    assert (row_of(summary, "ssae")["rank"], row_of(summary, "erm")["rank"]) == (1, 2)
 
 
 def test_gap_closed_is_zero_for_erm_and_one_for_the_oracle(found) -> None:  # type: ignore[no-untyped-def]

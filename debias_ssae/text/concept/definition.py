@@ -226,16 +226,6 @@ class Concept:
         return tuple(dict.fromkeys(row.words[i] for row in self.pairs if row.is_cue(i)))
 
     @property
-    def words_a(self) -> tuple[str, ...]:
-        """Words that show the first value, as listed."""
-        return self.words_of(self.values[0])
-
-    @property
-    def words_b(self) -> tuple[str, ...]:
-        """Words that show the second value, as listed."""
-        return self.words_of(self.values[1])
-
-    @property
     def words(self) -> tuple[str, ...]:
         """Every word that shows the attribute, as listed, sorted."""
         return tuple(sorted({word for value in self.values for word in self.words_of(value)}))

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.text.concept.rows import WordRow
@@ -51,13 +51,6 @@ class CounterfactualPair:
     spans_b: Spans
     sides: tuple[int, ...]
     values: tuple[int, int] = (0, 1)
-
-    @property
-    def original(self) -> Literal["a", "b", "mixed"]:
-        """Which version the original text is; "mixed" where it had words of several values."""
-        if set(self.sides) == {1}:
-            return "b"
-        return "a" if set(self.sides) == {-1} else "mixed"
 
 
 class Match(NamedTuple):
