@@ -45,27 +45,6 @@ _SERIES = 6
 _BESIDE = 3
 """So many models stand beside each other in a row; more stand below each other."""
 _NAN = float("nan")
-LIMITS = (
-    "Equal numbers for these groups do not make a system fair: harm also lies in what is predicted, in what it is"
-    " used for, and in what happens to people who are in no group here.",
-    "A gender derived from pronouns or names says how a text is worded. It is not a person's gender, it has as many"
-    " values as somebody chose, and it must not be used to label people.",
-    "“Too few to say” is not a pass, and an undefined number is no evidence of fairness. The numbers describe these"
-    " rows and rows drawn like them, not other people or other times.",
-)
-HOW = (
-    "Each measure has one outcome: beyond the tolerance if the whole interval is, within it if the whole interval is,"
-    " otherwise too few to say. A selection rate gap no wider than the labels' own, give or take the tolerance,"
-    " reads “as the labels differ”.",
-    "Intervals have 95% confidence. Cells and group rates: Wilson. Worst cell, widest gap and lowest ratio:"
-    " simultaneous over the cells or pairs that could be the worst, since a minimum over noisy cells reads low and a"
-    " maximum gap high.",
-    "TPR gap, RMS: the square root of the mean over classes of the mean over pairs of groups of (TPR - TPR)². Noise"
-    " alone makes it positive, so the expected square of the noise is taken away.",
-    "Tests between groups are Holm-corrected over all groups and measures of a section and model.",
-    "Models are compared on the same rows, so their differences are paired.",
-    "More rows needed: so that the interval of a cell is no wider than plus or minus half the tolerance.",
-)
 
 
 def write_audit_report(report: AuditReport, path: str | Path) -> Path:
@@ -95,9 +74,8 @@ def audit_html(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
         "findings": found[:MOST_FINDINGS],
         "more": max(0, len(found) - MOST_FINDINGS),
         "unmeasured": unmeasured(report),
-        "limits": LIMITS,
         "blocks": blocks,
-        "how": [*report.notes, *HOW],
+        "how": report.notes,
         "provenance": {
             str(k).replace("_", " "): str(v) for k, v in report.extras.get("provenance", {}).items()
         },

@@ -89,7 +89,6 @@ def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path
             _headline(rows),
             *_comparisons(results),
         ],
-        "details": [],
         "skipped": _skipped(results.get("skipped") or []),
         "provenance": _provenance(results, data, seeds),
         "config": json.dumps(results.get("config") or {}, indent=2, default=str),

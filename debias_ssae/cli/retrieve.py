@@ -1,17 +1,14 @@
 """``debias-ssae retrieve``: index a corpus, look into it, select a subdomain."""
 
 from collections.abc import Sequence
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from debias_ssae.cli.options import needs, shared
 from debias_ssae.core.errors import InputError
-
-if TYPE_CHECKING:
-    from debias_ssae.retrieval import RetrievedTexts
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -40,7 +37,7 @@ def index(corpus: str, column: str, out: Path, max_length: int | None, **options
     first = next(texts, None)  # a corpus that cannot be read leaves no folder behind
     embedder = options["embedder"] or (None if (out / MANIFEST).exists() else "minilm")
     corpus_index = CorpusIndex(out, embedder=embedder, max_length=max_length)
-    added = corpus_index.add(chain([first], texts), repeat(Path(corpus).name), progress=not options["quiet"])
+    added = corpus_index.add(chain([first], texts), progress=not options["quiet"])
     click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")
 
 
@@ -59,7 +56,7 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
     vector = corpus_index.embed(_seeds(query, seed_texts, column)).mean(0, keepdims=True)
     hits = corpus_index.search(vector, min(n, max(1, len(corpus_index))))
     ids, scores = hits.ids[0][hits.ids[0] >= 0], hits.scores[0]
-    for (text, _), score in zip(corpus_index.texts(ids), scores, strict=False):
+    for text, score in zip(corpus_index.texts(ids), scores, strict=False):
         click.echo(f"{score:.3f}  {' '.join(text.split())[:160]}")
 
 
@@ -67,7 +64,6 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
 @click.option("--corpus", help="A .txt, csv, jsonl or parquet file, or a hub data set.")
 @click.option("--index", "directory", type=_FOLDER, help="An index instead of a corpus.")
 @click.option("--text", "column", default="text", help="The texts' column in all tables.")
-@click.option("--source", "source_column", help="A column of the corpus that names where a text is from.")
 @click.option("--seed-texts", help="A file of seed texts.")
 @click.option("--query", help="A query in place of seed texts.")
 @click.option("--held-out", help="A file of texts that must not be retrieved.")
@@ -91,74 +87,39 @@ def select(out: Path, **options: Any) -> None:
     import pandas as pd
 
     from debias_ssae.core.io import write_json
+    from debias_ssae.retrieval import CorpusIndex, IndexedTexts, IndexedVectors, retrieve
     from debias_ssae.text import write_table
 
-    needs(source_column="corpus", hookpoint="sae", encoder="sae")
+    needs(hookpoint="sae", encoder="sae")
     if out.suffix != ".parquet":
         raise InputError(f"--out is {out}; expected a name that ends in .parquet")
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent}: make it first")
-    found, sources = _select(random_state=options.pop("seed"), **options)
+    if (options["corpus"] is None) == (options["directory"] is None):
+        raise InputError("Give either --corpus or --index")
+    column, verbose = options["column"], not options["quiet"]
+    seeds = _seeds(options["query"], options["seed_texts"], column)
+    told = {name: options[name] for name in ("n_texts", "method", "near_duplicate", "embedder", "cache_dir")}
+    if options["directory"] is not None:
+        corpus_index = CorpusIndex(options["directory"])
+        texts: Sequence[str] = IndexedTexts(corpus_index)
+        told |= {name: corpus_index.settings[name] for name in ("embedder", "max_length")}
+        told["vectors"] = IndexedVectors(corpus_index)
+    else:
+        texts = _texts(options["corpus"], column)
+    if options["method"] == "tracin":
+        told["rerank"] = _rerank(
+            options["encoder"], options["sae"], options["hookpoint"], seeds, progress=verbose
+        )
+    avoid = [] if options["held_out"] is None else _texts(options["held_out"], column)
+    found = retrieve(seeds, texts, held_out=avoid, random_state=options["seed"], progress=verbose, **told)
     table = pd.DataFrame({"text": found.texts, "score": found.scores, "corpus_id": found.corpus_ids})
-    if sources is not None:
-        table["source"] = sources
     write_table(table, out)
     write_json(out.with_suffix(".json"), found.report)
     for name, value in found.report.items():
         if not isinstance(value, dict | list):
             click.echo(f"{name}: {value}")
-    for name, count in found.report["sources"].items():
-        click.echo(f"source {name}: {count}")
     click.echo(f"{out} and {out.with_suffix('.json')} written")
-
-
-def _select(
-    *,
-    corpus: str | None,
-    directory: Path | None,
-    column: str,
-    source_column: str | None,
-    seed_texts: str | None,
-    query: str | None,
-    held_out: str | None,
-    method: str,
-    encoder: str,
-    sae: str | None,
-    hookpoint: str,
-    quiet: bool,
-    **options: Any,
-) -> tuple["RetrievedTexts", list[str] | None]:
-    from debias_ssae.retrieval import CorpusIndex, IndexedTexts, IndexedVectors, retrieve, take
-
-    if (corpus is None) == (directory is None):
-        raise InputError("Give either --corpus or --index")
-    seeds = _seeds(query, seed_texts, column)
-    sources: Sequence[str] | None = None
-    if directory is not None:
-        corpus_index = CorpusIndex(directory)
-        texts: Sequence[str] = IndexedTexts(corpus_index)
-        sources = IndexedTexts(corpus_index, sources=True)
-        options |= {
-            "embedder": corpus_index.settings["embedder"],
-            "max_length": corpus_index.settings["max_length"],
-        }
-        options["vectors"] = IndexedVectors(corpus_index)
-    else:
-        texts = _texts(str(corpus), column)
-        sources = _texts(str(corpus), source_column) if source_column is not None else None
-    rerank = _rerank(encoder, sae, hookpoint, seeds, progress=not quiet) if method == "tracin" else None
-    avoid = _texts(held_out, column) if held_out is not None else []
-    found = retrieve(
-        seeds,
-        texts,
-        method=method,
-        held_out=avoid,
-        rerank=rerank,
-        sources=sources,
-        progress=not quiet,
-        **options,
-    )
-    return found, None if sources is None else take(sources, found.corpus_ids)
 
 
 def _rerank(encoder: str, sae: str | None, hookpoint: str, seeds: list[str], *, progress: bool) -> Any:

@@ -3,7 +3,9 @@
 import json
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -14,18 +16,6 @@ from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.text.concept import Concept
 
-LIMITS = (
-    "“Removed” means that the chosen latents no longer write into the model. What other words, topics or"
-    " styles still tell about the attribute is not shown here: measure it on your own data (`probe_leakage`"
-    " and `debias-ssae audit`).",
-    "Latents were chosen on the texts described above. On other domains, languages or lengths of text they may"
-    " miss the attribute or take something else away.",
-    "A gender taken from words is a proxy with few values. It is not a person's identity, and parity on it can"
-    " hide harm to people in no group, or make another attribute worse.",
-    "Debiased vectors are not interchangeable with the plain model's: do not mix both in one index, and check"
-    " a classifier that was trained on the plain ones before using it on these.",
-    "The language model's own licence and limits stay in force.",
-)
 PACKAGES = ("debias-ssae", "torch", "transformers", "sentence-transformers")
 
 
@@ -40,20 +30,26 @@ def model_card(debiaser: SSAEDebiaser, name: str, target: str = "sentence-transf
     }
     if "/" in base:
         front["base_model"] = base
-    inside = {**_data(debiaser), **_parts(debiaser), **_made()}
-    blocks = [
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {name}",
-        f"`{base}` with {_attribute(debiaser)} erased: the latents of a sparse autoencoder that carry it are taken out"
-        " of the activations inside the model, and the forward pass goes on.",
-        f"## What changed\n\n{_changed(debiaser)}",
-        _usage(name, target),
-        "## Limits\n\n" + "\n".join(f"- {line}" for line in LIMITS),
-        f"## How it was made\n\n{_table(_removed(debiaser))}",
-        f"<details>\n<summary>Internals: training, files, versions</summary>\n\n{_table(inside)}\n\n</details>",
-        _citation(),
-    ]
-    return "\n\n".join(blocks) + "\n"
+    graph = "\n\nWithout sentence-transformers: `onnx/model.onnx` and `tokenizer/`, by onnxruntime."
+    is_onnx = target == "onnx"
+    usage = _filled(f"use-{library}", name=name, backend=', backend="onnx"' * is_onnx, graph=graph * is_onnx)
+    return _filled(
+        "card",
+        front=yaml.safe_dump(front, sort_keys=False),
+        name=name,
+        base=base,
+        attribute=_attribute(debiaser),
+        changed=_changed(debiaser),
+        usage=usage.rstrip(),
+        made=_table(_removed(debiaser)),
+        inside=_table({**_data(debiaser), **_parts(debiaser), **_made()}),
+        version=version("debias-ssae"),
+    )
+
+
+def _filled(template: str, **values: str) -> str:
+    text = (files("debias_ssae.export") / "templates" / f"{template}.md").read_text(encoding="utf-8")
+    return Template(text).substitute(values)
 
 
 def _changed(debiaser: SSAEDebiaser) -> str:
@@ -161,51 +157,3 @@ def _plain(text: Any) -> str:
     for sign in "\\`*_[]|!":
         escaped = escaped.replace(sign, f"\\{sign}")
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _usage(name: str, target: str) -> str:
-    if target == "transformers":
-        return f"""## Use
-
-The directory holds the code that applies the erasers (`modeling_debiased.py`; it needs torch and transformers only), so
-transformers wants to be told that it may run:
-
-```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = AutoModelForSequenceClassification.from_pretrained("{name}", trust_remote_code=True)
-logits = model(**tokenizer(["She is a surgeon."], return_tensors="pt")).logits
-```
-
-or, by the package's own copy of that code, `debias_ssae.export.load_exported("{name}")`. The head is the one that the
-classifier was trained with."""
-    backend = ', backend="onnx"' if target == "onnx" else ""
-    graph = (
-        "\n\nWithout sentence-transformers: `onnx/model.onnx` and `tokenizer/`, by onnxruntime."
-        if backend
-        else ""
-    )
-    return f"""## Use
-
-Needs `pip install debias-ssae`, on whose class the model runs; the directory itself holds no code. From version 6,
-sentence-transformers wants to be told that classes of another package may be used:
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{name}"{backend}, trust_remote_code=True)
-vectors = model.encode(["She is a surgeon."])
-```
-
-or, without that leave, `debias_ssae.export.load_exported("{name}")`. The vectors are those of
-`SSAEDebiaser.transform`; they are not normalised (`normalize_embeddings=True` does that).{graph}"""
-
-
-def _citation() -> str:
-    return f"""## Citation
-
-The method follows "Decoding Dark Matter: Specialized Sparse Autoencoders for Interpreting Rare Concepts in Foundation
-Models" (Muhamed, Diab, Smith; [arXiv 2411.00743](https://arxiv.org/abs/2411.00743)) and SHIFT (Marks et al.;
-[arXiv 2403.19647](https://arxiv.org/abs/2403.19647)). Please cite these, the language model, and
-debias-ssae {version("debias-ssae")}."""

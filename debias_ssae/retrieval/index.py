@@ -1,14 +1,14 @@
 """A corpus with its vectors on disk: grows part by part, is searched, and read as a list.
 
 ``DIR/manifest.json`` names the embedder, the parts, their sizes and hashes, and is written last: a part that it does
-not name is not there. ``DIR/part-00000.parquet`` holds texts, sources and keys, ``.safetensors`` their vectors.
+not name is not there. ``DIR/part-00000.parquet`` holds texts and their keys, ``.safetensors`` their vectors.
 Every file is compared with its hash before it is first used.
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -150,9 +150,7 @@ class CorpusIndex:
             self._is_same_model = True
         return embed_texts(texts, self.settings["embedder"], progress=progress, **options)
 
-    def add(
-        self, texts: Iterable[str | None], sources: Iterable[str] | None = None, *, progress: bool = False
-    ) -> int:
+    def add(self, texts: Iterable[str | None], *, progress: bool = False) -> int:
         """Add the texts that are not there yet and return how many; interrupted, the same call goes on.
 
         Empty and missing texts and repeats (after folding case, spaces, punctuation) are passed over. Raises
@@ -163,12 +161,10 @@ class CorpusIndex:
         with only_writer(self.directory):
             self.refresh()  # others may have added since
             keys = {int(key) for part in range(len(self.sizes)) for key in self._table(part, ["key"])["key"]}
-            named = zip(texts, repeat("") if sources is None else sources, strict=False)
-            fresh = _fresh(named, keys)
-            added = 0
+            fresh, added = _fresh(texts, keys), 0
             with tqdm(desc="index", unit="text", disable=not progress) as bar:
                 while chunk := list(islice(fresh, PART_TEXTS)):
-                    table = pd.DataFrame(chunk, columns=["text", "source", "key"])
+                    table = pd.DataFrame(chunk, columns=["text", "key"])
                     self._append(table, self.embed(table["text"].tolist()))
                     added += len(chunk)
                     bar.update(len(chunk))
@@ -191,12 +187,12 @@ class CorpusIndex:
         self.refresh()
         self._is_same_model = True
 
-    def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, str]]:
-        """Return (text, source) at the given positions."""
-        out: dict[int, tuple[str, str]] = {}
+    def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Return the texts at the given positions, each part read once."""
+        out: dict[int, str] = {}
         for part, rows in self._by_part(np.asarray(ids, np.int64)):
-            table = self._table(part, ["text", "source"]).iloc[rows - self._starts()[part]]
-            out.update(zip(rows.tolist(), zip(table["text"], table["source"], strict=True), strict=True))
+            table = self._table(part, ["text"]).iloc[rows - self._starts()[part]]
+            out.update(zip(rows.tolist(), table["text"], strict=True))
         return [out[int(i)] for i in ids]
 
     def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -214,11 +210,6 @@ class CorpusIndex:
         """Yield the first position and the memory-mapped vectors of each part."""
         for part, start in enumerate(self._starts()[:-1].tolist()):
             yield start, self._part(part)
-
-    def all_vectors(self) -> NDArray[np.float32]:
-        """Return every vector [n, d] in memory."""
-        found = [vectors for _, vectors in self.parts()]
-        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
 
     def search(self, queries: NDArray[np.float32], k: int) -> Hits:
         """Return the ``k`` nearest rows of each query [n, d], compared with every row."""
@@ -259,32 +250,32 @@ class CorpusIndex:
         return [(int(part), ordered[part_of == part]) for part in np.unique(part_of)]
 
 
-def _fresh(named: Iterable[tuple[str | None, str]], keys: set[int]) -> Iterator[tuple[str, str, int]]:
-    for text, source in named:
+def _fresh(texts: Iterable[str | None], keys: set[int]) -> Iterator[tuple[str, int]]:
+    for text in texts:
         folded = fold(text) if isinstance(text, str) else ""
         key = int.from_bytes(
             hashlib.blake2b(folded.encode("utf-8", "replace"), digest_size=7).digest(), "little"
         )
         if folded and key not in keys:
             keys.add(key)
-            yield str(text).encode("utf-8", "replace").decode("utf-8"), str(source), key
+            yield str(text).encode("utf-8", "replace").decode("utf-8"), key
 
 
 # ---------------------------------------------------------------- views
 
 
 class IndexedTexts(Sequence[str]):
-    """The texts of an index, or their sources, by position."""
+    """The texts of an index, by position."""
 
-    def __init__(self, index: CorpusIndex, *, sources: bool = False) -> None:
-        self._index, self._column = index, int(sources)
+    def __init__(self, index: CorpusIndex) -> None:
+        self._index = index
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __iter__(self) -> Iterator[str]:
         for start, vectors in self._index.parts():
-            yield from self.take(range(start, start + len(vectors)))
+            yield from self._index.texts(range(start, start + len(vectors)))
 
     @overload
     def __getitem__(self, key: int) -> str: ...
@@ -292,11 +283,11 @@ class IndexedTexts(Sequence[str]):
     def __getitem__(self, key: slice) -> list[str]: ...
     def __getitem__(self, key: int | slice) -> str | list[str]:
         ids = range(len(self))[key]
-        return self.take([ids])[0] if isinstance(ids, int) else self.take(ids)
+        return self._index.texts([ids])[0] if isinstance(ids, int) else self._index.texts(ids)
 
-    def take(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """Return those at ``ids``, each part of the index read once."""
-        return [pair[self._column] for pair in self._index.texts(ids)]
+    def take(self, ids: NDArray[np.int64]) -> list[str]:
+        """Return those at ``ids``."""
+        return self._index.texts(ids)
 
 
 class IndexedVectors:

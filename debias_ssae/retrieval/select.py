@@ -1,6 +1,5 @@
 """From seed texts and a corpus to the subdomain: score (dense, BM25, both), rank, drop what is not new, report."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ class RetrievedTexts:
     scores: NDArray[np.float32]
     """Mean similarity to the seeds (dense), mean BM25, reciprocal rank sum (hybrid), or the rerank's score."""
     report: dict[str, Any]
-    """What was read, dropped and chosen; sources, histogram of the scores, ten samples."""
+    """What was read, dropped and chosen; histogram of the scores, ten samples."""
 
 
 class LexicalIndex:
@@ -79,7 +78,6 @@ def retrieve(
     max_seeds: int = 2000,
     max_length: int = 128,
     likely: int | None = None,
-    sources: Sequence[str] | None = None,
     vectors: NDArray[np.float32] | IndexedVectors | None = None,
     rerank: Rerank | None = None,
     n_candidates: int | None = None,
@@ -98,8 +96,8 @@ def retrieve(
     chosen are dropped. More than ``max_seeds`` seeds are subsampled; a text nearly equal to one of the others may be
     chosen. Vectors of the corpus are ``vectors``, or made here and kept under ``cache_dir``. An index is searched as
     ``IndexedTexts(index)`` with ``vectors=IndexedVectors(index)``: only the texts that are chosen and one part of the
-    vectors at a time are in memory, but BM25 needs all texts at once. ``sources`` names where each text of the corpus
-    is from, for the report. Raises InputError for no seeds, an unknown method or entries that are not strings.
+    vectors at a time are in memory, but BM25 needs all texts at once. Raises InputError for no seeds, an unknown method
+    or entries that are not strings.
     """
     random_state = check_seed(random_state)
     seeds = check_texts(seeds, name="seeds", may_be_empty=True)
@@ -153,19 +151,15 @@ def retrieve(
     counts = {"method": method, "n_corpus": len(corpus), "n_seeds": len(seeds), "n_seeds_used": len(used)}
     counts |= {"n_exact_duplicates": len(corpus) - n_new, "n_near_duplicates": near}
     texts, found = take(corpus, chosen), scores[chosen].astype(np.float32)
-    named = None if sources is None else take(sources, chosen)
-    report = counts | {"n_retrieved": len(chosen)} | describe(texts, found, named)
+    report = counts | {"n_retrieved": len(chosen)} | describe(texts, found)
     return RetrievedTexts(texts, chosen, found, report)
 
 
-def describe(
-    texts: Sequence[str], scores: NDArray[np.float32], sources: Sequence[str] | None
-) -> dict[str, Any]:
-    """Return what a reviewer wants to see of a selection: sources, a histogram of the scores, ten samples."""
+def describe(texts: Sequence[str], scores: NDArray[np.float32]) -> dict[str, Any]:
+    """Return what a reviewer wants to see of a selection: a histogram of the scores, ten samples."""
     heights, edges = np.histogram(scores, bins=10) if len(scores) else (np.zeros(0, int), np.zeros(0))
     picks = np.unique(np.linspace(0, len(texts) - 1, 10).round().astype(int)).tolist() if texts else []
     return {
-        "sources": dict(Counter(map(str, sources)).most_common()) if sources is not None else {},
         "score_histogram": {"edges": [float(e) for e in edges], "counts": [int(h) for h in heights]},
         "samples": [{"rank": int(i), "score": float(scores[i]), "text": texts[i][:300]} for i in picks],
     }

@@ -19,25 +19,6 @@ _FOLDED = {
     TARGET: "Cards whose words belong to the classes' own names. The decision should rest on them.",
     FUNCTION: "Cards of articles, prepositions, auxiliaries and punctuation. They seldom mean anything by themselves.",
 }
-_NAMES = (
-    "A name is a reading of the words and contexts, not a fact about the latents. Beside a word stands the share of the"
-    " latents' activation that falls on it; latents that fire on the same words, or side by side, share a card.",
-    "Recurs: the largest cosine of the latents with those of another training. Near 1 the same latents come back.",
-)
-_SHORTCUTS = (
-    "Share of the decision: by how much less the predicted class leads when the card's latents are removed inside the"
-    " language model, averaged over the classes, as a share of its lead. Latents that add the same to every text have"
-    " none; where it is below zero, they work against the decision. The effect is the same inside each class, in the"
-    " classifier's own scores.",
-    "If it goes: the classifier as it is, on texts that did not train it, without this card. Share, effect and"
-    " this are computed by running the texts again, not estimated; integrated gradients (Marks et al. 2024) only choose"
-    " which cards are tried.",
-    "Hints need no label of what is unwanted, and they are often wrong: look at the contexts.",
-)
-_REMOVED = (
-    "Share of the evidence: the latents' score over the sum of all latents' scores.",
-    "Effect: how much the latents' activation differs between the attribute's values inside each class.",
-)
 
 
 def write_shortcuts(shortcuts: "Shortcuts", directory: Path) -> tuple[Path, Path]:
@@ -67,7 +48,6 @@ def shortcuts_html(shortcuts: "Shortcuts", choices: Choices) -> str:
     return cards_html(
         shortcuts.cards,
         choices,
-        title="What the decision rests on",
         eyebrow=f"Round {shortcuts.round}",
         lede=f"{kind} is right on {shortcuts.accuracy:.1%} of {len(study.read):,} texts that did not train it. "
         f"{len(shortcuts.cards)} cards, the largest share of the decision first."
@@ -75,14 +55,6 @@ def shortcuts_html(shortcuts: "Shortcuts", choices: Choices) -> str:
         verdict=f"Look first at: {', '.join(standing[:5])}."
         if standing
         else f"Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision.",
-        steps=(
-            "Read each card: would it be right to decide by this? Tick what should not count.",
-            f"Save {CHOICES} with the button, over the file beside this page; its ticks can also be set by hand.",
-            "Run debias-ssae discover again with --choices: a new round shows what the classifier rests on without what"
-            " is ticked. When nothing suspicious leads, give the file to debias-ssae fit --attribute.",
-        ),
-        share_of="of the decision",
-        how=(*_SHORTCUTS, *_NAMES),
         provenance={
             "model": study.encoder.language_model.name,
             "texts": f"{len(study.texts):,}",
@@ -100,17 +72,10 @@ def removed_html(cards: Sequence[Card], choices: Choices, file: str, provenance:
     return cards_html(
         cards,
         choices,
-        title="What the debiaser removes",
+        removed=True,
         eyebrow="Debiaser",
         lede=f"{removed} latents are removed, ticked here; {len(cards) - removed} are the next candidates.",
-        steps=(
-            "Read each card: does it stand for the attribute, or for something that the task needs?",
-            f"Change the ticks and save {file} with the button, over the file beside this page.",
-            f"Run debias-ssae latents MODEL --choices {file} --data TABLE --out MODEL2, TABLE being the training texts:"
-            " the new model removes what is ticked. Nothing is trained.",
-        ),
         file=file,
-        tick_label="removed",
         provenance=provenance,
     )
 
@@ -119,19 +84,17 @@ def cards_html(
     cards: Sequence[Card],
     choices: Choices,
     *,
-    title: str,
     eyebrow: str,
     lede: str,
-    steps: Sequence[str],
     verdict: str = "",
     file: str = CHOICES,
-    tick_label: str = "must not count",
-    share_of: str = "of the evidence",
-    how: Sequence[str] = (*_REMOVED, *_NAMES),
+    removed: bool = False,
     provenance: Mapping[str, str] | None = None,
 ) -> str:
-    """One self-contained HTML page. ``choices`` holds the cards' latents and those of earlier rounds, whose ticks
-    stay as they are. Raises MissingExtraError without jinja2.
+    """One self-contained HTML page, of what a debiaser removes or else of what a decision rests on.
+
+    ``choices`` holds the cards' latents and those of earlier rounds, whose ticks stay as they are. Raises
+    MissingExtraError without jinja2.
     """
     places = {(card.hookpoint, card.latents): i for i, card in enumerate(cards)}
     ticks = [
@@ -151,18 +114,15 @@ def cards_html(
         for kind in ("", TARGET, FUNCTION)
     ]
     context = {
-        "title": title,
+        "title": "What the debiaser removes" if removed else "What the decision rests on",
+        "removed": removed,
         "eyebrow": eyebrow,
         "lede": lede,
         "verdict": verdict,
-        "steps": steps,
         "groups": [group for group in groups if group["cards"]],
         "pieces": json.dumps(choices.pieces(file)),
         "ticks": json.dumps(ticks),
         "file": file,
-        "tick_label": tick_label,
-        "share_of": share_of,
-        "how": how,
         "provenance": {**(provenance or {}), "debias-ssae": version("debias-ssae")},
     }
     return render("cards", context, package="debias_ssae.review")

@@ -36,10 +36,10 @@ QUERIES = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
 
 def read_index(folder: Path) -> np.ndarray:
     index = CorpusIndex(folder)
-    found = [text for text, source in index.texts(range(len(index)))]
+    found = index.texts(range(len(index)))
     hits = index.search(QUERIES, 5)
     told = np.frombuffer("".join(found).encode(), np.uint8)
-    return np.concatenate([index.all_vectors().ravel(), hits.ids.ravel(), told])
+    return np.concatenate([index.vectors(np.arange(len(index))).ravel(), hits.ids.ravel(), told])
 
 
 def read_store(folder: Path) -> np.ndarray:

@@ -59,6 +59,10 @@ class Vectors:
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
+def all_vectors(index):
+    return index.vectors(np.arange(len(index)))
+
+
 @pytest.fixture
 def embedder(monkeypatch):
     vectors = Vectors()
@@ -70,14 +74,14 @@ def embedder(monkeypatch):
 def test_it_grows_and_holds_each_text_once(tmp_path, embedder):
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     texts = corpus(250)
-    assert index.add([*texts, texts[0].upper() + "!", "", None], ["a"] * 253) == 250
+    assert index.add([*texts, texts[0].upper() + "!", "", None]) == 250
     assert index.sizes == [100, 100, 50]
     again = CorpusIndex(tmp_path / "i")
     assert again.add([*texts, "a new one"]) == 1
     assert len(again) == 251
-    assert again.texts([250, 0, 101]) == [("a new one", ""), (texts[0], "a"), (texts[101], "a")]
-    np.testing.assert_array_equal(again.vectors(np.asarray([101, 3])), again.all_vectors()[[101, 3]])
-    np.testing.assert_allclose(again.all_vectors()[:250], embedder(texts), atol=1e-6)
+    assert again.texts([250, 0, 101]) == ["a new one", texts[0], texts[101]]
+    np.testing.assert_array_equal(again.vectors(np.asarray([101, 3])), all_vectors(again)[[101, 3]])
+    np.testing.assert_allclose(all_vectors(again)[:250], embedder(texts), atol=1e-6)
 
 
 def test_interrupted_growth_goes_on(tmp_path, embedder):
@@ -94,7 +98,7 @@ def test_interrupted_growth_goes_on(tmp_path, embedder):
     embedder.n_texts = 0
     assert CorpusIndex(tmp_path / "i").add(texts) == 150
     assert embedder.n_texts == 150 + 1  # and the probe of the model
-    assert [t for t, _ in CorpusIndex(tmp_path / "i").texts(range(250))] == texts
+    assert CorpusIndex(tmp_path / "i").texts(range(250)) == texts
 
 
 def test_exact_search_over_parts_equals_one_product(tmp_path, embedder):
@@ -102,10 +106,10 @@ def test_exact_search_over_parts_equals_one_product(tmp_path, embedder):
     index.add(corpus(250))
     queries = embedder(corpus(5, seed=9))
     hits = index.search(queries, 7)
-    scores = queries @ index.all_vectors().T
+    scores = queries @ all_vectors(index).T
     np.testing.assert_allclose(hits.scores, -np.sort(-scores, axis=1)[:, :7], atol=1e-5)
     np.testing.assert_allclose(np.take_along_axis(scores, hits.ids, 1), hits.scores, atol=1e-5)
-    few = exact_search([(0, index.all_vectors()[:3])], queries, 5)
+    few = exact_search([(0, all_vectors(index)[:3])], queries, 5)
     assert (few.ids[:, 3:] == -1).all()
     assert np.isneginf(few.scores[:, 3:]).all()
 
@@ -115,24 +119,22 @@ def test_an_index_is_selected_from_as_a_list_would_be(tmp_path, embedder, monkey
     monkeypatch.setattr("debias_ssae.retrieval.select.embed_texts", embedder)
     texts, seeds = corpus(350), corpus(3, seed=9)
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
-    index.add(texts, [f"source {i % 2}" for i in range(350)])
+    index.add(texts)
 
     def rerank(some):
         return np.asarray([len(text) + hash(text) % 7 for text in some], np.float32)
 
     options = {"n_texts": 40, "method": method, "near_duplicate": 1.0, "held_out": texts[:5]}
     options |= {"rerank": rerank} if method == "tracin" else {}
-    whole = retrieve(seeds, texts, vectors=index.all_vectors(), **options)
+    whole = retrieve(seeds, texts, vectors=all_vectors(index), **options)
     read = retrieve(
         seeds,
         IndexedTexts(index),
         vectors=IndexedVectors(index),
-        sources=IndexedTexts(index, sources=True),
         **options,
     )
     assert read.texts == whole.texts
     assert (read.corpus_ids == whole.corpus_ids).all()
-    assert sum(read.report["sources"].values()) == 40
     assert read.report["n_exact_duplicates"] == whole.report["n_exact_duplicates"] == 5
 
 
@@ -164,14 +166,14 @@ def test_selecting_from_an_index_holds_a_part_of_it(tmp_path, embedder, monkeypa
 
     lean = peak(lambda: IndexedTexts(index), lambda: IndexedVectors(index))
     assert lean < size / 2
-    assert peak(lambda: list(IndexedTexts(index)), index.all_vectors) > size
+    assert peak(lambda: list(IndexedTexts(index)), lambda: all_vectors(index)) > size
 
 
 def test_bad_indices_are_named(tmp_path, embedder):
     with pytest.raises(InputError, match="holds no index"):
         CorpusIndex(tmp_path / "none")
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
-    assert index.all_vectors().shape == (0, 0)
+    assert all_vectors(index).shape == (0, 0)
     assert index.vectors(np.zeros(0, np.int64)).shape == (0, 0)
     assert index.add(["a nurse"]) == 1
     with pytest.raises(InputError, match="made with embedder='minilm', not 'other'"):
@@ -207,18 +209,15 @@ def test_command_line(tmp_path):
 
     seeds = ["--seed-texts", tmp_path / "seeds.txt", "--n", 2]
     out = tmp_path / "s.parquet"
-    shown = run("select", "--corpus", tmp_path / "c.parquet", "--source", "origin", *seeds, "--out", out)
-    assert "source m: 2" in shown
+    run("select", "--corpus", tmp_path / "c.parquet", *seeds, "--out", out)
     table = pd.read_parquet(out)
     assert table.text.tolist() == TEXTS[:2]
-    assert table.source.tolist() == ["m", "m"]
     assert json.loads(out.with_suffix(".json").read_text())["n_retrieved"] == 2
 
     run("select", "--index", tmp_path / "i", *seeds, "--held-out", tmp_path / "held.txt", "--out", out)
     table = pd.read_parquet(out)
     assert TEXTS[0] in table.text.tolist()
     assert TEXTS[1] not in table.text.tolist()
-    assert table.source.tolist() == ["c.txt", "c.txt"]
 
 
 def test_command_line_tracin_and_errors(tmp_path):

@@ -52,9 +52,13 @@ CARDS = [
 EARLIER = to_choices([card("his", 9)], [True], SAES)
 CHOICES = EARLIER | to_choices(CARDS, [False] * len(CARDS), SAES)
 PAGE = cards_html(
-    CARDS, CHOICES, title="What the decision rests on", eyebrow="Round 2", lede="A lede.", steps=["Read.", "Save."],
-    verdict="Look first at: she.", provenance={"model": HOSTILE},
-)  # fmt: skip
+    CARDS,
+    CHOICES,
+    eyebrow="Round 2",
+    lede="A lede.",
+    verdict="Look first at: she.",
+    provenance={"model": HOSTILE},
+)
 
 
 def test_what_it_says() -> None:
