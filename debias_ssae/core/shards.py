@@ -28,8 +28,8 @@ from debias_ssae.core.io import (
 logger = logging.getLogger(__name__)
 
 
-def process_share() -> tuple[int, int]:
-    """Return this process's number and how many there are, as torchrun says in RANK and WORLD_SIZE.
+def process_share(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
+    """Return this process's number and how many there are, as given, or as torchrun says in RANK and WORLD_SIZE.
 
     Raises InputError for numbers that do not fit together.
     """
@@ -38,7 +38,13 @@ def process_share() -> tuple[int, int]:
         raise InputError(
             f"RANK={told[0]}, WORLD_SIZE={told[1]}: expected numbers with 0 <= RANK < WORLD_SIZE"
         )
-    return int(told[0]), int(told[1])
+    rank, world_size = (
+        int(told[0]) if rank is None else rank,
+        int(told[1]) if world_size is None else world_size,
+    )
+    if not 0 <= rank < world_size:
+        raise InputError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size")
+    return rank, world_size
 
 
 class ShardWriter:
@@ -119,6 +125,29 @@ class ShardWriter:
         fill(self.path(number))
         body = {**record, **file_record(self.path(number))}
         write_json(self.record_path(number), {**body, "seal": seal(body)})
+
+    def fill(
+        self,
+        pieces: Iterable[Any],
+        share: tuple[int, int],
+        digest: Callable[[Any], str],
+        make: Callable[[int, Any, str], None],
+        bar: Any,
+    ) -> dict[str, Any] | None:
+        """Have ``make(number, piece, digest)`` write this process's ``share`` (number, how many) of the shards.
+
+        Whoever makes the last shard finds all records there and finishes the folder; two at once write the same
+        manifest. Returns what it says, or None while others are at work.
+        """
+        n = 0
+        for piece in pieces:
+            if n % share[1] == share[0]:
+                texts = digest(piece)
+                if not self.is_done(n, texts):
+                    make(n, piece, texts)
+            bar.update(len(piece))
+            n += 1
+        return None if self.n_missing(n) else self.finish(n)
 
     def n_missing(self, n_shards: int) -> int:
         """Return how many of shards 0 to ``n_shards`` - 1 no process has finished yet."""

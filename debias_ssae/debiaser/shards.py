@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,10 +66,7 @@ def transform_to_shards(
         raise InputError(f"rows_per_shard={rows_per_shard}: give at least 1")
     if form == "npy" and ids:
         raise InputError("an npy file holds no columns besides the dimensions; give parquet or csv for ids")
-    own_rank, n_processes = process_share()
-    rank, world_size = own_rank if rank is None else rank, n_processes if world_size is None else world_size
-    if not 0 <= rank < world_size:
-        raise InputError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size")
+    share = process_share(rank, world_size)
     encoder, ids = debiaser.text_encoder_, list(dict.fromkeys(ids))
     if taken := set(ids) & set(debiaser.get_feature_names_out()):
         raise InputError(f"the column {min(taken)} has the name of a dimension; rename it")
@@ -87,23 +85,17 @@ def transform_to_shards(
         "rows_per_shard": rows_per_shard,
     }
     writer = ShardWriter(directory, KIND, settings, ending=f".{form}", folder=DATA)
-    table, number = first, 0
-    with tqdm(desc=f"transform (rank {rank})", unit="text", disable=not progress) as bar:
-        while True:
-            if number % world_size == rank:
-                values = (None if v is None else str(v) for name in columns for v in table[name])
-                digest = texts_sha256(values)
-                if not writer.is_done(number, digest):
-                    fill = partial(_fill, debiaser, table, text, list(ids), form)
-                    writer.write(number, fill, {"texts_sha256": digest, "n_texts": len(table)})
-            bar.update(len(table))
-            number += 1
-            following = next(tables, None)
-            if following is None:
-                break
-            table = following
-    # whoever makes the last shard finds all records there; two at once write the same manifest
-    return None if writer.n_missing(number) else writer.finish(number)["totals"]
+
+    def digest(table: pd.DataFrame) -> str:
+        return texts_sha256(None if v is None else str(v) for name in columns for v in table[name])
+
+    def make(number: int, table: pd.DataFrame, texts: str) -> None:
+        fill = partial(_fill, debiaser, table, text, list(ids), form)
+        writer.write(number, fill, {"texts_sha256": texts, "n_texts": len(table)})
+
+    with tqdm(desc=f"transform (rank {share[0]})", unit="text", disable=not progress) as bar:
+        about = writer.fill(chain([first], tables), share, digest, make, bar)
+    return None if about is None else about["totals"]
 
 
 def _fill(

@@ -43,8 +43,7 @@ def harvest_to_store(
     """
     if texts_per_shard < 1:
         raise InputError(f"texts_per_shard={texts_per_shard}: give at least 1")
-    own_rank, n_processes = process_share()
-    rank, world_size = own_rank if rank is None else rank, n_processes if world_size is None else world_size
+    share = process_share(rank, world_size)
     length = check_max_length(model, max_length)
     check_hookpoints(hookpoints, model.hookpoints)
     pieces = chunks(texts, texts_per_shard)
@@ -58,43 +57,19 @@ def harvest_to_store(
         "texts_per_shard": texts_per_shard,
     }
     writer = StoreWriter(directory, _model_settings(model, hookpoints) | settings)
-    shard = _Shards(model, writer, hookpoints, settings)
-    n = 0
-    with tqdm(desc=f"harvest (rank {rank})", unit="text", disable=not progress) as bar:
-        for chunk in chain([first], pieces):
-            if n % world_size == rank:
-                shard.make(n, chunk)
-            n += 1
-            bar.update(len(chunk))
-    # whoever makes the last shard finds all records there; two at once write the same manifest
-    if writer.n_missing(n):
-        return None
-    writer.finish(n)
-    return ActivationStore(directory)
 
+    def digest(chunk: Sequence[Any]) -> str:
+        return texts_sha256(text if isinstance(text, str) else None for text in chunk)
 
-class _Shards:
-    """Makes the shards of one store."""
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        writer: StoreWriter,
-        hookpoints: Sequence[str],
-        settings: Mapping[str, Any],
-    ) -> None:
-        self.model, self.writer, self.hookpoints, self.settings = model, writer, hookpoints, settings
-
-    def make(self, number: int, chunk: Sequence[Any]) -> None:
-        """Harvest ``chunk`` into shard ``number``, unless that is there."""
-        digest = texts_sha256(text if isinstance(text, str) else None for text in chunk)
-        if self.writer.is_done(number, digest):
-            return
-        options = {name: self.settings[name] for name in ("max_length", "token_budget")}
+    def make(number: int, chunk: Sequence[Any], texts_digest: str) -> None:
         clean = [text if isinstance(text, str) else "" for text in chunk]
-        found = harvest_many(self.model, clean, self.hookpoints, **options)
-        record = _record(chunk, clean, found[self.hookpoints[0]], digest, self.settings)
-        self.writer.write_rows(number, _tensors(found, number * self.settings["texts_per_shard"]), record)
+        found = harvest_many(model, clean, hookpoints, max_length=length, token_budget=token_budget)
+        record = _record(chunk, clean, found[hookpoints[0]], texts_digest, settings)
+        writer.write_rows(number, _tensors(found, number * texts_per_shard), record)
+
+    with tqdm(desc=f"harvest (rank {share[0]})", unit="text", disable=not progress) as bar:
+        about = writer.fill(chain([first], pieces), share, digest, make, bar)
+    return None if about is None else ActivationStore(directory)
 
 
 def summary(totals: Mapping[str, int]) -> str:
