@@ -17,7 +17,13 @@ from debias_ssae.core.device import pick_device
 from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
 from debias_ssae.debiaser.matrix import MATRIX, MatrixEncoder
-from debias_ssae.debiaser.output import FROM_LABELS, check_output, labels_for_output, output_kind
+from debias_ssae.debiaser.output import (
+    FROM_LABELS,
+    check_evidence,
+    check_output,
+    labels_for_output,
+    output_kind,
+)
 from debias_ssae.debiaser.pipeline import Spec
 from debias_ssae.model import embed
 from debias_ssae.model.encoder import ActivationEncoder, as_encoder
@@ -209,19 +215,10 @@ def _check_hookpoint(hookpoint: Any, sae: Any) -> None:
 def _check_output_data(asked: Any, attribute: Any, data: FitData) -> None:
     """Raise InputError, before any training, where an output eraser has nothing to learn from."""
     for one in members(attribute):
-        if asked in FROM_LABELS:
-            labelled = labels_for_output(one, data)
-            if labelled is None:
-                raise InputError(
-                    f'output_eraser="{asked}" needs labels: pass sensitive_features to fit, or AnnotatedTexts as '
-                    'attribute=; without labels use "counterfactual", "displacement" or None'
-                )
+        check_evidence(asked, one, data)
+        labelled = labels_for_output(one, data) if asked in FROM_LABELS else None
+        if labelled is not None:
             labelled.check(1)
-        elif asked == "counterfactual" and not (isinstance(one, Words) and one.concept.pairs):
-            raise InputError(
-                'output_eraser="counterfactual" needs a concept with words to swap as attribute=; with labels use '
-                '"mean_difference" or "leace", otherwise "displacement" or None'
-            )
 
 
 def _hookpoints(

@@ -138,7 +138,7 @@ def output_kind(asked: Any, attribute: Any, *, edits: bool) -> Any:
 
 def _auto(attribute: Any) -> str | None:
     if isinstance(attribute, Words):
-        return "counterfactual" if attribute.concept.pairs else None
+        return "counterfactual" if _has_words(attribute) else None
     if isinstance(attribute, AnnotatedTexts):
         return "mean_difference"
     return None if isinstance(attribute, Nothing) else "displacement"
@@ -198,23 +198,31 @@ def _samples(
     """What an output eraser of this kind is fitted on; without one, what the attribute is measured on."""
     if kind == "displacement":
         return Samples.drawn(encoder, edits, data)
-    words = attribute.concept if isinstance(attribute, Words) and attribute.concept.pairs else None
-    if kind in FROM_WORDS and words is None:
+    check_evidence(kind, attribute, data)
+    if _has_words(attribute) and kind not in FROM_LABELS:
+        return Samples.pairs(attribute.concept, encoder, edits, data)
+    labelled = labels_for_output(attribute, data)
+    return (
+        None if labelled is None else _labelled_samples(labelled, encoder, edits, data, even=kind != "leace")
+    )
+
+
+def check_evidence(kind: Any, attribute: Any, data: FitData) -> None:
+    """Raise InputError where an output eraser of this kind has nothing to learn from."""
+    if kind in FROM_WORDS and not _has_words(attribute):
         raise InputError(
             f'output_eraser="{kind}" needs a concept with words to swap as attribute=; with labels use '
             '"mean_difference" or "leace", otherwise "displacement" or None'
         )
-    if words is not None and kind not in FROM_LABELS:
-        return Samples.pairs(words, encoder, edits, data)
-    labelled = labels_for_output(attribute, data) if kind is not None or not words else None
-    if labelled is None:
-        if kind is not None:
-            raise InputError(
-                f'output_eraser="{kind}" needs labels: pass sensitive_features to fit, or AnnotatedTexts as '
-                'attribute=; without labels use "counterfactual", "displacement" or None'
-            )
-        return None
-    return _labelled_samples(labelled, encoder, edits, data, even=kind != "leace")
+    if kind in FROM_LABELS and labels_for_output(attribute, data) is None:
+        raise InputError(
+            f'output_eraser="{kind}" needs labels: pass sensitive_features to fit, or AnnotatedTexts as '
+            'attribute=; without labels use "counterfactual", "displacement" or None'
+        )
+
+
+def _has_words(attribute: Any) -> bool:
+    return isinstance(attribute, Words) and bool(attribute.concept.pairs)
 
 
 def is_of_other_texts(attribute: Any, data: FitData) -> bool:

@@ -62,12 +62,12 @@ def train_ssae(
     matrix. Raises InputError for an SAE of another width.
     """
     if finished is not None:
-        _check_width(finished, encoder)
+        check_width(finished, _width(encoder))
         return LearnedSAE(finished, {"sae": "taken as it was given"})
     options: dict[str, Any] = {"random_state": data.random_state, "progress": data.progress}
     if isinstance(encoder, MatrixEncoder):
         if general is not None:
-            _check_width(general, encoder)
+            check_width(general, _width(encoder))
         return learn_from_rows(encoder.rows(data.X, hookpoint).x, data.config, general=general, **options)
     return learn_ssae(
         encoder.language_model,
@@ -83,8 +83,12 @@ def train_ssae(
     )
 
 
-def _check_width(sae: SparseAutoencoder, encoder: ActivationEncoder | MatrixEncoder) -> None:
-    width = len(encoder.scale) if isinstance(encoder, MatrixEncoder) else encoder.language_model.d_model
+def _width(encoder: ActivationEncoder | MatrixEncoder) -> int:
+    return len(encoder.scale) if isinstance(encoder, MatrixEncoder) else encoder.language_model.d_model
+
+
+def check_width(sae: SparseAutoencoder, width: int) -> None:
+    """Raise InputError for an SAE of other rows than those of ``width``."""
     if sae.cfg.d_in != width:
         raise InputError(
             f"the SAE reads activations of width {sae.cfg.d_in}, but the encoder gives {width}; give an SAE of this "
@@ -162,11 +166,8 @@ def learn_ssae(
         pool = texts if corpus is None else without(corpus, held_out)
         base = train_general_sae(model, pool, hookpoint, config, **options)
         general, record["general"] = base.sae, base.record
-    elif general.cfg.d_in != model.d_model:
-        raise InputError(
-            f"the SAE reads rows of width {general.cfg.d_in}, but {model.name} gives {model.d_model}; "
-            "give an SAE of this model and hookpoint"
-        )
+    else:
+        check_width(general, model.d_model)
     start, fine_tuning = general, config.special
     if fine_tuning is None:
         return LearnedSAE(start, record)

@@ -14,7 +14,7 @@ from debias_ssae.core.config import DebiasConfig, DiscoveryConfig
 from debias_ssae.core.errors import InputError, brief, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
 from debias_ssae.debiaser.inputs import read_saes, settings_of, with_limits
-from debias_ssae.debiaser.training import learn_ssae
+from debias_ssae.debiaser.training import check_width, learn_ssae
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
 from debias_ssae.model.encoder import ActivationEncoder, as_encoder
@@ -419,11 +419,8 @@ def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoe
     if given is not None and not isinstance(given, Mapping) and len(hookpoints) > 1:
         raise InputError("one SAE is given for several hookpoints; give a mapping of hookpoint to SAE")
     found = read_saes(given, hookpoints)
-    for hookpoint, sae in found.items():
-        if sae.cfg.d_in != d_in:
-            raise InputError(
-                f"the SAE at {hookpoint} reads rows of width {sae.cfg.d_in}, but the model gives {d_in}"
-            )
+    for sae in found.values():
+        check_width(sae, d_in)
     return found
 
 
