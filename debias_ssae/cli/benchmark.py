@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.options import needs, shared
+from debias_ssae.cli.options import FILE, FOLDER, needs, shared
 from debias_ssae.core.errors import InputError
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -31,12 +31,11 @@ MAIN = (
     "ssae_default"
 )
 """What README's table holds."""
-_FILE = click.Path(dir_okay=False)
 
 
 @click.command()
 @click.argument("dataset", type=click.Choice(list(DATASETS)), default="bias-in-bios")
-@click.option("--data", type=_FILE, help="Table with texts; without it bias-in-bios asks the hub.")
+@click.option("--data", type=FILE, help="Table with texts; without it bias-in-bios asks the hub.")
 @click.option("--text", help="Column of texts.  [default: the data set's]")
 @click.option("--target", help="Column of the target.  [default: the data set's]")
 @click.option("--sensitive", help="Column of the attribute.  [default: the data set's]")
@@ -46,12 +45,12 @@ _FILE = click.Path(dir_okay=False)
 )
 @click.option(
     "--attribute-data",
-    type=_FILE,
+    type=FILE,
     help="Texts with the attribute and no target, for the regime labelled_gap.",
 )
-@click.option("--corpus", type=_FILE, help="Pool for retrieval and the general SAE.")
+@click.option("--corpus", type=FILE, help="Pool for retrieval and the general SAE.")
 @click.option("--corpus-text", default="text", help="Column of texts in the corpus.")
-@click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for results.")
+@click.option("--out", required=True, type=FOLDER, help="Directory for results.")
 @click.option("--seeds", type=int, help="Number of seeds.  [default: 5]")
 @click.option("--jobs", type=int, help="Processes, one thread each; -1: one a core.")
 @click.option("--methods", help="all, main (README's table), or names with commas.")

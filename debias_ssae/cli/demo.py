@@ -2,14 +2,14 @@
 
 import click
 
-from debias_ssae.cli.options import shared
+from debias_ssae.cli.options import FOLDER, shared
 
 N_CORPUS = 4000
 """Unlabelled texts of the pool."""
 
 
 @click.command()
-@click.option("--out", default="demo", type=click.Path(file_okay=False), help="Directory for results.")
+@click.option("--out", default="demo", type=FOLDER, help="Directory for results.")
 @click.option("--correlation", default=1.0, type=click.FloatRange(0, 1), help="Of gender and job.")
 @click.option("--seeds", default=1, type=click.IntRange(1), help="Number of seeds.")
 @click.option("--jobs", default=-1, type=int, help="Processes; -1: one a core.")

@@ -6,24 +6,20 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.options import needs, read_config, shared
+from debias_ssae.cli.checks import check_columns
+from debias_ssae.cli.options import FILE, FOLDER, needs, read_config, shared
 from debias_ssae.core.errors import InputError
 
 SHOWN = 10
 
 
 @click.command()
-@click.option(
-    "--data", required=True, type=click.Path(dir_okay=False), help="Table: csv, csv.gz, jsonl or parquet."
-)
-@shared("text")
+@shared("data", "text")
 @click.option("--target", help="Column of the target.")
 @click.option(
     "--prediction", help="Instead of --model: column of the classifier's predicted classes or scores."
 )
-@click.option(
-    "--model", type=click.Path(dir_okay=False), help="Your classifier of the representations, as .skops."
-)
+@click.option("--model", type=FILE, help="Your classifier of the representations, as .skops.")
 @shared("corpus", "corpus_text", "encoder", "hookpoint", "layer", "pooling")
 @click.option("--sae", type=click.Path(), help="A sparse autoencoder of the hookpoint, used as it is.")
 @click.option(
@@ -35,12 +31,8 @@ SHOWN = 10
     metavar="CLASS=WORDS",
     help="A description of a class, for a hint. Repeatable.",
 )
-@click.option(
-    "--choices", type=click.Path(dir_okay=False), help="Choices of earlier rounds; starts the next round."
-)
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False), help="Directory of the page and the choices."
-)
+@click.option("--choices", type=FILE, help="Choices of earlier rounds; starts the next round.")
+@click.option("--out", required=True, type=FOLDER, help="Directory of the page and the choices.")
 @shared("preset", "cache", "config", "sets", "device", "seed", "quiet")
 def discover(data: str, text: str, target: str | None, out: str, **options: Any) -> None:
     """Show what a classifier's decision rests on.
@@ -64,10 +56,7 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
     table = load_table(data, text=text, target=target)
     head: Any = None
     if prediction is not None:
-        if prediction not in table.columns:
-            raise InputError(
-                f"{data} has no column {prediction!r} for --prediction; it has {', '.join(table.columns)}"
-            )
+        check_columns(table, data, "--prediction", [prediction])
         head = table[prediction].to_numpy()
     elif model is not None:
         head = _load_head(model)

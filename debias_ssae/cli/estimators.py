@@ -7,17 +7,13 @@ from typing import Any
 import click
 
 from debias_ssae.cli.checks import check_encoder, check_hookpoints, check_ids, check_model, check_parent
-from debias_ssae.cli.options import needs, read_config, shared
+from debias_ssae.cli.options import FILE, FOLDER, needs, read_config, shared
 from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
 
-_FILE = click.Path(dir_okay=False)
-_TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
-
 
 @click.command()
-@click.option("--data", required=True, type=_FILE, help=_TABLE)
-@shared("text")
+@shared("data", "text")
 @click.option(
     "--target", help="Column of the target; the attribute's effect is looked for inside each class."
 )
@@ -29,13 +25,13 @@ _TABLE = "Table: csv, tsv, jsonl or parquet, also .gz."
     help="What is known of the attribute: a concept (such as gender), a concept file, or choices.yaml of discover. "
     "Repeatable: several attributes are removed together.",
 )
-@click.option("--annotated", type=_FILE, help="Other texts whose attribute is known; they train nothing.")
+@click.option("--annotated", type=FILE, help="Other texts whose attribute is known; they train nothing.")
 @click.option("--annotated-text", default="text", help="Column of texts in --annotated.")
 @click.option("--annotated-sensitive", help="Column of the attribute in --annotated.")
 @click.option("--annotated-target", help="Column of the target in --annotated, if it has one.")
-@click.option("--exclude", type=_FILE, help="Texts that nothing may be learnt from, such as the test set.")
+@click.option("--exclude", type=FILE, help="Texts that nothing may be learnt from, such as the test set.")
 @click.option("--exclude-text", default="text", help="Column of texts in --exclude.")
-@click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory for the model.")
+@click.option("--out", required=True, type=FOLDER, help="Directory for the model.")
 @click.option("--overwrite", is_flag=True, help="Replace a debiaser that --out holds.")
 @shared("corpus", "corpus_text", "encoder", "hookpoint", "layer", "pooling")
 @click.option("--n-latents", default="auto", help="How many latents at most; auto: as few as suffice.")
@@ -176,7 +172,7 @@ def _choices(name: str) -> Any:
 
 
 @click.command()
-@click.argument("model", type=click.Path(file_okay=False))
+@click.argument("model", type=FOLDER)
 @click.option(
     "--data",
     required=True,
@@ -190,9 +186,7 @@ def _choices(name: str) -> Any:
     type=click.Path(),
     help="Parquet or csv file of representations, or a folder, which is filled shard by shard.",
 )
-@click.option(
-    "--id", "ids", multiple=True, help="Column to copy into OUT, before the dimensions. Repeatable."
-)
+@shared("ids")
 @click.option(
     "--format",
     "form",
@@ -206,8 +200,7 @@ def _choices(name: str) -> Any:
     type=click.IntRange(min=1),
     help="Texts in a shard, which are in memory together.",
 )
-@click.option("--trust-remote-code", is_flag=True, help="Run the language model's own code, if it has any.")
-@shared("cache", "device", "quiet")
+@shared("trust", "cache", "device", "quiet")
 def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], **options: Any) -> None:
     """Write the debiased representations of a table of texts.
 

@@ -15,7 +15,7 @@ from debias_ssae.cli.checks import (
     check_outs,
     check_parent,
 )
-from debias_ssae.cli.options import shared
+from debias_ssae.cli.options import FILE, shared
 from debias_ssae.core.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -23,14 +23,11 @@ if TYPE_CHECKING:
 
     from debias_ssae.audit import AuditReport
 
-_FILE = click.Path(dir_okay=False)
-_TABLE = "Table: csv, jsonl or parquet."
-
 
 @click.command()
 @click.argument("models", metavar="MODEL|plain...", nargs=-1, required=True)
-@click.option("--train", required=True, type=_FILE, help="Table that the classifier learns from.")
-@click.option("--data", required=True, type=_FILE, help="Table of other texts, on which it is audited.")
+@click.option("--train", required=True, type=FILE, help="Table that the classifier learns from.")
+@click.option("--data", required=True, type=FILE, help="Table of other texts, on which it is audited.")
 @click.option("--text", default="text", help="Column of texts, in both.")
 @click.option("--target", required=True, help="Column of the labels, in both.")
 @click.option(
@@ -44,9 +41,7 @@ _TABLE = "Table: csv, jsonl or parquet."
     type=click.Path(path_type=Path),
     help="Audit to write (.html, .json, .md); repeatable.",
 )
-@click.option(
-    "--save-head", type=_FILE, help="Keep the classifier of the last MODEL, as .skops, for predict."
-)
+@click.option("--save-head", type=FILE, help="Keep the classifier of the last MODEL, as .skops, for predict.")
 @click.option("--min-group", default=10, help="Rates over fewer rows decide no gap.")
 @click.option("--tolerance", default=0.1, help="The difference that matters.")
 @shared("seed", "quiet")
@@ -98,13 +93,10 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
 
 @click.command()
 @click.argument("model", metavar="MODEL|plain")
-@click.option(
-    "--head", required=True, type=_FILE, help="Classifier that evaluate --save-head wrote (.skops)."
-)
-@click.option("--data", required=True, type=_FILE, help=_TABLE)
-@shared("text", "quiet")
-@click.option("--out", required=True, type=_FILE, help="Csv or parquet of predictions and probabilities.")
-@click.option("--id", "ids", multiple=True, help="Column to copy into OUT. Repeatable.")
+@click.option("--head", required=True, type=FILE, help="Classifier that evaluate --save-head wrote (.skops).")
+@shared("data", "text", "quiet")
+@click.option("--out", required=True, type=FILE, help="Csv or parquet of predictions and probabilities.")
+@shared("ids")
 def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[str, ...], quiet: bool) -> None:
     """Predict the labels of a table of texts with a saved classifier. The attribute is never needed."""
     check_model(model, plain=True)

@@ -3,11 +3,12 @@
 import click
 
 from debias_ssae.cli.checks import check_model, check_parent
+from debias_ssae.cli.options import FOLDER
 from debias_ssae.core.errors import InputError
 
 
 @click.command()
-@click.argument("model", type=click.Path(file_okay=False))
+@click.argument("model", type=FOLDER)
 @click.argument("out", type=click.Path())
 @click.option(
     "--to",

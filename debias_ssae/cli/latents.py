@@ -7,15 +7,13 @@ from typing import Any
 import click
 
 from debias_ssae.cli.checks import check_model
-from debias_ssae.cli.options import needs, shared
+from debias_ssae.cli.options import FILE, FOLDER, needs, shared
 from debias_ssae.core.errors import InputError
 
 
 @click.command()
-@click.argument("model", type=click.Path(file_okay=False))
-@click.option(
-    "--data", type=click.Path(dir_okay=False), help="Table of texts: csv, csv.gz, jsonl or parquet."
-)
+@click.argument("model", type=FOLDER)
+@click.option("--data", type=FILE, help="Table of texts: csv, csv.gz, jsonl or parquet.")
 @shared("text")
 @click.option("--target", help="Column of the target, to show how often each card fires in each class.")
 @click.option(
@@ -27,7 +25,7 @@ from debias_ssae.core.errors import InputError
 @click.option(
     "--max-texts", default=2000, type=click.IntRange(1), help="Texts to read, at most; drawn at random."
 )
-@click.option("--choices", type=click.Path(dir_okay=False), help="Edited choices, to write a new model.")
+@click.option("--choices", type=FILE, help="Edited choices, to write a new model.")
 @click.option(
     "--out",
     required=True,

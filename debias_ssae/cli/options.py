@@ -9,6 +9,7 @@ from click.core import ParameterSource
 from debias_ssae.core.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+FILE, FOLDER = click.Path(dir_okay=False), click.Path(file_okay=False)
 _SHARED: dict[str, Callable[[Command], Command]] = {
     "preset": click.option(
         "--preset",
@@ -17,9 +18,7 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         help="fast: fewer texts and training steps; thorough: many times the steps, and in discover a second training.",
     ),
     "device": click.option("--device", default="auto", help="Where models run: auto, cpu, cuda, cuda:1, ..."),
-    "config": click.option(
-        "--config", type=click.Path(dir_okay=False), help="YAML of settings (docs/reference/settings.md)."
-    ),
+    "config": click.option("--config", type=FILE, help="YAML of settings (docs/reference/settings.md)."),
     "sets": click.option(
         "--set",
         "sets",
@@ -32,11 +31,20 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
     ),
     "cache": click.option(
         "--cache",
-        type=click.Path(file_okay=False),
+        type=FOLDER,
         help="Directory of embeddings and SAEs kept between runs; fit and discover have one by default "
         "(debias-ssae cache info).",
     ),
     "quiet": click.option("--quiet", is_flag=True, help="No progress bars."),
+    "data": click.option(
+        "--data", required=True, type=FILE, help="Table: csv, tsv, jsonl or parquet, also .gz."
+    ),
+    "ids": click.option(
+        "--id", "ids", multiple=True, help="Column to copy into OUT, before all others. Repeatable."
+    ),
+    "trust": click.option(
+        "--trust-remote-code", is_flag=True, help="Run the language model's own code, if it has any."
+    ),
     "text": click.option("--text", default="text", help="Column of texts."),
     "corpus": click.option("--corpus", type=click.Path(), help="Texts to retrieve the subdomain from."),
     "corpus_text": click.option("--corpus-text", default="text", help="Column of texts in --corpus."),

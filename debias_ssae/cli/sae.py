@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from debias_ssae.cli.checks import check_columns
 from debias_ssae.cli.options import needs, shared
 from debias_ssae.core.errors import InputError
 
@@ -181,11 +182,7 @@ def evaluate(
     if (options["judge"] is None) != (options["judge_model"] is None):
         raise InputError("--judge and --judge-model go together: give the address and the model's name there")
     table = load_table(data, text=text)
-    missing = [column for column in options["labels"] if column not in table.columns]
-    if missing:
-        raise InputError(
-            f"{data} has no column {missing[0]!r} for --label; it has {', '.join(table.columns)}"
-        )
+    check_columns(table, data, "--label", options["labels"])
     concept = None if options["concept"] is None else Concept.load(options["concept"])
 
     from debias_ssae.benchmark.sae_evaluation import SECTIONS, Subject, evaluate_sae
