@@ -198,12 +198,7 @@ def _worst_group(part: Slice, values: dict[str, float], missing: list[str]) -> R
 
 
 def _gap(
-    part: Slice,
-    metric: str,
-    values: Mapping[str, float],
-    family: Family,
-    missing: list[str],
-    **facts: Any,
+    part: Slice, metric: str, values: Mapping[str, float], family: Family, missing: list[str], **facts: Any
 ) -> Row:
     """The widest of several gaps between groups, and where it is."""
     value = values[metric]

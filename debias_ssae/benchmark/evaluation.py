@@ -160,12 +160,7 @@ def evaluate(
             "C_rule": one.C_rule,
             "seed": seed,
         }
-        row = {
-            **keys,
-            "C": one.C,
-            **scores(test.y, y_pred, test.z, protocol.majority),
-            **facts,
-        }
+        row = {**keys, "C": one.C, **scores(test.y, y_pred, test.z, protocol.majority), **facts}
         yield row, Predictions({key: keys.get(key) for key in (*KEYS, "seed")}, y_pred.tolist())
 
 

@@ -84,11 +84,7 @@ def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path
         "lede": _lede(data, rows, seeds),
         "limits": [*([_QUICK] if quick else []), *_LIMITS],
         "verdict": list(verdict_lines(results)),
-        "blocks": [
-            *_removed(results.get("runs") or []),
-            _headline(rows),
-            *_comparisons(results),
-        ],
+        "blocks": [*_removed(results.get("runs") or []), _headline(rows), *_comparisons(results)],
         "skipped": _skipped(results.get("skipped") or []),
         "provenance": _provenance(results, data, seeds),
         "config": json.dumps(results.get("config") or {}, indent=2, default=str),

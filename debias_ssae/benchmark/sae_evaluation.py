@@ -242,10 +242,7 @@ def loss_records(loss: Mapping[str, np.ndarray], kl: Mapping[str, np.ndarray]) -
     found: list[Record] = []
     for name, mean in means.items():
         where = {"splice": name, "n_positions": len(loss[name])}
-        found += [
-            record("cross_entropy", mean, **where),
-            record("perplexity", math.exp(mean), **where),
-        ]
+        found += [record("cross_entropy", mean, **where), record("perplexity", math.exp(mean), **where)]
         if name in kl:
             found.append(record("kl", float(kl[name].mean()), **where))
         for base in (b for b in ("zero", "mean") if b in means and name in kl):

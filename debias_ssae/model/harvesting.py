@@ -42,10 +42,7 @@ class Activations:
 
 
 def harvest(
-    model: LanguageModel,
-    texts: Sequence[str],
-    hookpoint: str = "embeddings",
-    **options: Any,
+    model: LanguageModel, texts: Sequence[str], hookpoint: str = "embeddings", **options: Any
 ) -> Activations:
     """Return :func:`harvest_many` for one hookpoint."""
     return harvest_many(model, texts, [hookpoint], **options)[hookpoint]

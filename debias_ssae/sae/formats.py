@@ -124,11 +124,7 @@ def _dictionary_learning_tensors(sae: SparseAutoencoder) -> dict[str, Tensor]:
         widths = torch.tensor(nested_widths(sae.cfg))
         sizes = torch.diff(widths, prepend=torch.zeros(1, dtype=torch.long))
         return {**named, "k": k, "threshold": sae.threshold.float(), "group_sizes": sizes}
-    linear = {
-        "encoder.weight": sae.W_enc,
-        "encoder.bias": sae.b_enc,
-        "decoder.weight": sae.W_dec.T,
-    }
+    linear = {"encoder.weight": sae.W_enc, "encoder.bias": sae.b_enc, "decoder.weight": sae.W_dec.T}
     if architecture == "relu":
         return {**linear, "bias": sae.b_dec}
     threshold = sae.threshold.float() if architecture == "batchtopk" else torch.tensor(-1.0)

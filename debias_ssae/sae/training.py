@@ -467,13 +467,7 @@ class Training:
         self.processes.sum_(list(gradient.tensors().values()))
 
     def _weigh(
-        self,
-        losses: Tensor,
-        step: int,
-        low_high: tuple[int, int],
-        record: dict[str, float],
-        *,
-        measure: bool,
+        self, losses: Tensor, step: int, low_high: tuple[int, int], record: dict[str, float], *, measure: bool
     ) -> Tensor:
         """Return this rank's rows' weights; over all ranks they sum to 1."""
         train, everyone = self.train, self.processes.gather(losses)
@@ -647,12 +641,7 @@ class _Run:
     """The loop around a training: records and checkpoints."""
 
     def __init__(
-        self,
-        training: Training,
-        checkpoint_dir: str | Path | None,
-        identity: dict[str, Any],
-        *,
-        resume: bool,
+        self, training: Training, checkpoint_dir: str | Path | None, identity: dict[str, Any], *, resume: bool
     ) -> None:
         """``identity``, JSON values, is what two runs have in common when one may go on from the other."""
         self.training, self.identity = training, identity

@@ -127,11 +127,7 @@ def load_corpus(path: str | Path, *, column: str = "text") -> list[str]:
 
 
 def stream_texts(
-    source: str | Path,
-    *,
-    column: str = "text",
-    split: str = "train",
-    limit: int | None = None,
+    source: str | Path, *, column: str = "text", split: str = "train", limit: int | None = None
 ) -> Iterator[str | None]:
     """Yield the texts of ``source``: a .txt file (one text a line), a table, many files, or a hub data set.
 

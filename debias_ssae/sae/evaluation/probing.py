@@ -30,12 +30,7 @@ LEAST_BATCHES = 20
 
 
 def train_probes(
-    X: Floats,
-    Y: Bools,
-    *,
-    l1: float = 0.0,
-    n_epochs: int = 100,
-    random_state: int = 0,
+    X: Floats, Y: Bools, *, l1: float = 0.0, n_epochs: int = 100, random_state: int = 0
 ) -> tuple[Floats, Floats]:
     """Train one logistic probe a column of ``Y`` [n, m] on ``X`` [n, d]; return weights [m, d] and biases [m].
 
@@ -173,10 +168,7 @@ def scr(
             scores[-1].append(gained / gap if gap >= LEAST_DENOMINATOR else 0.0)
             found.append(record("scr", scores[-1][-1], n=n, direction=direction, base=base, clean=clean))
     chosen = scores[0] if bases[0] < bases[1] else scores[1]
-    return [
-        *found,
-        *(record("scr", v, n=n, direction="lower base") for n, v in zip(ns, chosen, strict=True)),
-    ]
+    return [*found, *(record("scr", v, n=n, direction="lower base") for n, v in zip(ns, chosen, strict=True))]
 
 
 def tpp(
