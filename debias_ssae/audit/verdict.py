@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
-from xml.sax.saxutils import escape, quoteattr
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from debias_ssae.audit.gates import GateResult
 from debias_ssae.audit.measures import (
@@ -380,26 +380,18 @@ def _plain(text: str) -> str:
 
 def audit_junit(report: AuditReport, gates: Sequence[GateResult]) -> str:
     """One test case a gate, section and model, and the findings in words."""
-    cases = []
+    counts = {"tests": len(gates), "failures": sum(not g.passed for g in gates), "errors": 0, "skipped": 0}
+    suite = Element("testsuite", name="debias-ssae audit", **{name: str(n) for name, n in counts.items()})
     for gate in gates:
         sign = ">=" if gate.kind == "fail_under" else "<="
-        name = f"{gate.metric} {sign} {gate.threshold:g} [{gate.model}]"
-        head = f"  <testcase classname={_attribute(f'audit.{gate.section}')} name={_attribute(name)}"
-        if gate.passed:
-            cases.append(f"{head}/>")
-        else:
-            failure = f'    <failure message={_attribute(gate.reason)} type="fairness"/>'
-            cases.append(f"{head}>\n{failure}\n  </testcase>")
-    failures = sum(not g.passed for g in gates)
+        name = _legal(f"{gate.metric} {sign} {gate.threshold:g} [{gate.model}]")
+        case = SubElement(suite, "testcase", classname=_legal(f"audit.{gate.section}"), name=name)
+        if not gate.passed:
+            SubElement(case, "failure", message=_legal(gate.reason), type="fairness")
     said = "\n".join(f"{line.tag}: {line.text}" for line in (verdict(report), *findings(report)))
-    counts = f'tests="{len(gates)}" failures="{failures}" errors="0" skipped="0"'
-    head = f'<testsuite name="debias-ssae audit" {counts}>'
-    body = "\n".join([*cases, f"  <system-out>{escape(_legal(said))}</system-out>"])
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}\n{body}\n</testsuite>\n'
-
-
-def _attribute(text: str) -> str:
-    return quoteattr(_legal(text))
+    SubElement(suite, "system-out").text = _legal(said)
+    indent(suite)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(suite, encoding="unicode")}\n'
 
 
 def _legal(text: str) -> str:

@@ -536,21 +536,14 @@ def evaluation_page(results: Mapping[str, Any]) -> str:
             for section, measure, axis in _PLOTTED
             if section == name and (svg := _plot(mine, measure, axis))
         ]
-        rows = [TableRow([Cell(r["measure"]), _shown(r["value"]), Cell(_where(r), wrap=True)]) for r in mine]
-        columns = [Column("measure"), Column("value", numeric=True), Column("where")]
-        table = Table(f"{name}: all {len(rows)} records", columns, rows, folded=len(rows) > 30)
+        table = _table(f"{name}: all {len(mine)} records", mine, folded=len(mine) > 30)
         head = [
             r
             for r in mine
             if not set(r) & {"decile", "rank", "ranks", "latent", "contexts"}
             and r.get("concept", "mean") == "mean"
         ]
-        short = Table(
-            name,
-            columns,
-            [TableRow([Cell(r["measure"]), _shown(r["value"]), Cell(_where(r), wrap=True)]) for r in head],
-        )
-        tables = [short, table] if table.folded and head else [table]
+        tables = [_table(name, head), table] if table.folded and head else [table]
         blocks.append(Block(name, name.replace("_", " ").capitalize(), figures, tables, [_LEDES[name]]))
     context = {
         "title": "Evaluation of a sparse autoencoder", "eyebrow": "SAE evaluation",
@@ -563,8 +556,15 @@ def evaluation_page(results: Mapping[str, Any]) -> str:
     return render("benchmark", context)
 
 
-def _shown(value: Any) -> Cell:
-    return Cell(value, wrap=True) if isinstance(value, str) else number_cell(value)
+def _table(caption: str, records: Sequence[Record], *, folded: bool = False) -> Table:
+    rows = []
+    for r in records:
+        value = r["value"]
+        shown = Cell(value, wrap=True) if isinstance(value, str) else number_cell(value)
+        rows.append(TableRow([Cell(r["measure"]), shown, Cell(_where(r), wrap=True)]))
+    return Table(
+        caption, [Column("measure"), Column("value", numeric=True), Column("where")], rows, folded=folded
+    )
 
 
 def _where(record: Record) -> str:

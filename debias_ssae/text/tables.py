@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,8 +72,7 @@ def load_table(
     roles = {"text": text, "target": target, "sensitive": sensitive}
     named = {role: column for role, column in roles.items() if column is not None}
     for role, column in named.items():
-        if column not in table.columns:
-            raise InputError(_no_column(path, column, list(table.columns), f" for the {role}"))
+        _demand(path, [column], list(table.columns), f" for the {role}")
     if len(set(named.values())) < len(named):
         raise InputError(f"The text, target and sensitive columns must differ, got {named}")
     if drop_empty:
@@ -157,9 +156,8 @@ def stream_tables(
     )
     held: dict[str, list[Any]] = {name: [] for name in columns}
     for found, where, _ in pieces:
+        _demand(source, columns, list(found))
         for name in columns:
-            if name not in found:
-                raise InputError(_no_column(str(source), name, list(found)))
             held[name] += found[name]
         for i, text in enumerate(found[columns[0]]):
             if not isinstance(text, str) or not text.strip():
@@ -389,9 +387,7 @@ def _header(file: str, header: list[str], wanted: Sequence[str] | None) -> list[
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{file} has two columns called {twice[0]!r}; give each its own name")
-    for column in wanted or ():
-        if column not in names:
-            raise InputError(_no_column(file, column, names))
+    _demand(file, wanted or (), names)
     return names
 
 
@@ -407,7 +403,7 @@ def _from_json(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
         word = "row"
     else:
         numbered = (
-            (number, parse_json(line, f"{file}, line {number}")) for number, line in _chained(first, lines)
+            (number, parse_json(line, f"{file}, line {number}")) for number, line in chain([first], lines)
         )
         word = "line"
     while part := list(islice(numbered, _PIECE_ROWS)):
@@ -417,17 +413,10 @@ def _from_json(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
                     f"{file}, {word} {number}: {brief(row)}, expected an object of names and values"
                 )
         there = list(dict.fromkeys(name for _, row in part for name in row))
-        for column in wanted or ():
-            if column not in there:
-                raise InputError(_no_column(file, column, there))
+        _demand(file, wanted or (), there)
         names = wanted or there
         columns = {name: [row.get(name) for _, row in part] for name in names}
         yield Piece(columns, _placed(file, [number for number, _ in part], word), False)
-
-
-def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
 
 
 def _from_parquet(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
@@ -438,9 +427,7 @@ def _from_parquet(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
         names = list(table.schema_arrow.names)
         if len(set(names)) < len(names):
             raise InputError(f"{file} has two columns of one name; give each its own")
-        for column in wanted or ():
-            if column not in names:
-                raise InputError(_no_column(file, column, names))
+        _demand(file, wanted or (), names)
         chosen = (
             [n for n in names if not re.fullmatch(r"__index_level_\d+__", n)]
             if wanted is None
@@ -460,9 +447,7 @@ def _from_hub(source: str, wanted: Sequence[str] | None, split: str) -> Iterator
         rows: Any = enumerate(datasets.load_dataset(source, split=split, streaming=True))
         while part := list(islice(rows, _PIECE_ROWS)):
             there = list(part[0][1])
-            for column in wanted or ():
-                if column not in there:
-                    raise InputError(_no_column(source, column, there))
+            _demand(source, wanted or (), there)
             columns = {name: [row[name] for _, row in part] for name in (wanted or there)}
             yield Piece(columns, _placed(source, [i for i, _ in part], "row"), False)
     except InputError:
@@ -523,12 +508,14 @@ def _listed(names: Iterable[Any]) -> str:
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
-def _no_column(source: str | Path, column: str, there: Sequence[Any], role: str = "") -> str:
+def _demand(source: object, wanted: Iterable[str], there: Sequence[Any], role: str = "") -> None:
+    """Raise InputError for the first column that is not there."""
+    column = next((name for name in wanted if name not in there), None)
+    if column is None:
+        return
     told = f"{source} has no column {column!r}{role}; it has {_listed(there)}"
     other = next((sign for sign in ";\t|," if len(there) == 1 and sign in str(there[0])), None)
-    cure = "tabs as .tsv" if other == "\t" else "commas"
-    return (
-        told
-        if other is None
-        else f"{told}; its values seem to be separated by {other!r}: save it with {cure}"
-    )
+    if other is not None:
+        cure = "tabs as .tsv" if other == "\t" else "commas"
+        told += f"; its values seem to be separated by {other!r}: save it with {cure}"
+    raise InputError(told)
