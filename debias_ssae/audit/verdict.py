@@ -381,7 +381,7 @@ def _plain(text: str) -> str:
 def audit_junit(report: AuditReport, gates: Sequence[GateResult]) -> str:
     """One test case a gate, section and model, and the findings in words."""
     counts = {"tests": len(gates), "failures": sum(not g.passed for g in gates), "errors": 0, "skipped": 0}
-    suite = Element("testsuite", name="debias-ssae audit", **{name: str(n) for name, n in counts.items()})
+    suite = Element("testsuite", {"name": "debias-ssae audit"} | {name: str(n) for name, n in counts.items()})
     for gate in gates:
         sign = ">=" if gate.kind == "fail_under" else "<="
         name = _legal(f"{gate.metric} {sign} {gate.threshold:g} [{gate.model}]")

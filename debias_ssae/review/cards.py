@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.metrics.pairwise import cosine_similarity
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.model import SparseAutoencoder
@@ -164,7 +165,7 @@ def make_cards(
                 kind=_kind(words, class_words),
                 recurrence=None
                 if others is None or decoder is None
-                else float(_cosines(decoder[latents], others).max(axis=1).mean()),
+                else float(cosine_similarity(decoder[latents], others).max(axis=1).mean()),
             )
         )
     return sorted(cards, key=lambda card: -card.share)
@@ -266,14 +267,6 @@ def _akin(a: str, b: str) -> bool:
     """Whether two words have their stem in common: surgeon, surgery; nurse, nursing."""
     common = next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b)))
     return a == b or common >= max(SAME_STEM, min(len(a), len(b)) - 2)
-
-
-def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    unit_a, unit_b = (
-        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (a, b)
-    )
-    cosines: np.ndarray = unit_a @ unit_b.T
-    return cosines
 
 
 Judge = Callable[[Card], bool]

@@ -1,6 +1,5 @@
 """``discover``: from texts, labels and a classifier to a short list of what its decision rests on."""
 
-import html
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics.pairwise import cosine_similarity
 
 from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, DiscoveryConfig
@@ -20,7 +20,7 @@ from debias_ssae.model import Activations, harvest
 from debias_ssae.model.encoder import ActivationEncoder, as_encoder
 from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.review.cards import Card, Judge, Scored, WhatIf, make_cards, to_choices
-from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, relatedness, slices, spoken
+from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, slices, spoken
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.classifier import LinearHead, classifier_attribution
@@ -218,17 +218,21 @@ class Shortcuts:
         return f"Shortcuts(round {self.round}, {len(self.cards)} cards: {names}, ...)"
 
     def _repr_html_(self) -> str:
-        head = ["", "card", "share", "goes with", "accuracy without", "predictions changed", "hints"]
-        lines = []
-        for i, card in enumerate(self.cards):
-            w = card.what_if
-            cells = [str(i), card.title, f"{card.share:.1%}", card.toward]
-            cells += ["", ""] if w is None else [f"{w.accuracy:.3f}", f"{w.changed:.1%}"]
-            cells.append("; ".join(card.hints) or card.kind)
-            lines.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>")
-        top = "".join(f"<th>{name}</th>" for name in head)
+        table = pd.DataFrame(
+            [
+                {
+                    "card": card.title,
+                    "share": f"{card.share:.1%}",
+                    "goes with": card.toward,
+                    "accuracy without": f"{card.what_if.accuracy:.3f}" if card.what_if else "",
+                    "predictions changed": f"{card.what_if.changed:.1%}" if card.what_if else "",
+                    "hints": "; ".join(card.hints) or card.kind,
+                }
+                for card in self.cards
+            ]
+        )
         note = f"Round {self.round}; the head's accuracy is {self.accuracy:.3f}, its fidelity {self.fidelity:.3f}."
-        return f"<p>{note}</p><table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        return f"<p>{note}</p>{table.to_html()}"
 
 
 @dataclass(frozen=True)
@@ -396,7 +400,7 @@ class _Study:
         if self.class_words and cards:
             spelled = [*map(spoken, cards), *self.class_words.values()]
             vectors = self.encoder.encode(spelled)
-            relation = relatedness(vectors[: len(cards)], vectors[len(cards) :])
+            relation = cosine_similarity(vectors[: len(cards)], vectors[len(cards) :]).max(axis=1)
         return hinted(
             cards,
             self.classes,

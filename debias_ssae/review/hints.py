@@ -105,15 +105,6 @@ def hinted(
     return found
 
 
-def relatedness(words: np.ndarray, descriptions: np.ndarray) -> np.ndarray:
-    """Largest cosine ``[m]`` of each row of ``words [m, d]`` with ``descriptions [k, d]``."""
-    unit_w, unit_d = (
-        r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), 1e-12) for r in (words, descriptions)
-    )
-    nearest: np.ndarray = (unit_w @ unit_d.T).max(axis=1)
-    return nearest
-
-
 def spoken(card: Card) -> str:
     """The card's naming words as a text."""
     return " ".join(naming_words(card.words)) or card.name
