@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from subdomain import trained
 
 from debias_ssae.core import io
 from debias_ssae.core.config import SAEConfig, TrainConfig
@@ -37,7 +38,7 @@ from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, LanguageModel, embed, harvest_many, load_model
 from debias_ssae.retrieval import retrieve
 from debias_ssae.review.cards import JUDGED_SHARE
-from debias_ssae.sae import SparseAutoencoder, load_sae, save_sae, shuffled_batches, train_sae
+from debias_ssae.sae import SparseAutoencoder
 from debias_ssae.selection.classifier import LinearHead, integrated_gradients
 from debias_ssae.selection.naming import find_words, firing, word_shares
 from debias_ssae.text.concept import Concept
@@ -68,6 +69,11 @@ class Size:
     widths: tuple[int, ...] = (1, 8)
     """The SAE has one in so many of its latents."""
     max_length: int = 64
+
+    def train(self, name: str) -> TrainConfig:
+        """How the general or the special SAE is trained; the rates are the package's."""
+        n_steps, lr = (self.general, 2e-3) if name == "general" else (self.special, 5e-4)
+        return TrainConfig(n_steps=n_steps, batch_size=1024, lr=lr)
 
 
 QUICK = Size(
@@ -120,18 +126,6 @@ def make_split(bios: pd.DataFrame, size: Size, seed: int) -> Split:
         [*chain(*equal)],
         classes(equal),
     )
-
-
-def trained(
-    x: torch.Tensor, cfg: SAEConfig, steps: int, lr: float, seed: int, init: Any, folder: Path
-) -> SparseAutoencoder:
-    """Trained once, kept."""
-    if not folder.exists():
-        train = TrainConfig(n_steps=steps, batch_size=1024, lr=lr)
-        save_sae(
-            train_sae(shuffled_batches(x, 1024, seed), cfg, train, init=init, random_state=seed).sae, folder
-        )
-    return load_sae(folder)
 
 
 def judged(
@@ -224,8 +218,8 @@ def run_seed(
         for hookpoint in hookpoints:
             cfg = SAEConfig(d_in=model.d_model, d_sae=size.d_sae // width, k=size.k)
             folder, x = cache / f"saes-seed{seed}" / f"{hookpoint}-{width}", corpus[hookpoint].x
-            gsae = trained(x, cfg, size.general, 2e-3, seed, None, folder / "gsae")
-            ssae = trained(x[selected], cfg, size.special, 5e-4, seed, gsae, folder / "ssae")
+            gsae = trained(x, cfg, size.train("general"), seed, None, folder / "gsae")
+            ssae = trained(x[selected], cfg, size.train("special"), seed, gsae, folder / "ssae")
             for name, sae in (("GSAE", gsae), ("SSAE", ssae)):
                 saes[name][hookpoint] = sae
                 rows, gradients = attribution[hookpoint]
