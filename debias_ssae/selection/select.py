@@ -40,6 +40,8 @@ LEFT = 0.25
 """Share of what a probe read; where more is left, the latents do not carry the attribute (docs/decisions/0007)."""
 FEW = 8
 """Latents that go nevertheless."""
+CHANCE = 0.05
+"""Family-wise p-value from which a difference between labels may be chance; no such latent goes by itself."""
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -411,6 +413,8 @@ def select_from_labels(
     chosen = _guarded(scores.top(CONSIDERED), costs, report)
     if n_latents != "auto":
         return Selection(scores, chosen[: int(n_latents)], report)
+    beyond_chance = scores.p_value[chosen] <= CHANCE
+    chosen = chosen[beyond_chance] if beyond_chance.any() else chosen[:1]
     options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
     try:
         score = removal_score(X, latents, W_dec, codes, y, output_eraser=output_eraser, **options)
