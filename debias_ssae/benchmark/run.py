@@ -25,6 +25,7 @@ from debias_ssae.core.config import BenchmarkConfig, dump_config
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import (
     as_json,
+    check_writable,
     sealed_arrays,
     writable_directory,
     write_arrays,
@@ -73,7 +74,8 @@ def run_benchmark(
     """
     started = time.monotonic()
     chosen = methods_of(config) if methods is None else {k: as_method(v) for k, v in methods.items()}
-    out = writable_directory(out)
+    check_writable(out)
+    out = Path(out)
     protocol = prepare(
         table,
         config,
@@ -82,7 +84,7 @@ def run_benchmark(
         attribute_data=attribute_data,
         cache_dir=cache_dir or out / "cache",
     )
-    write_text(out / "config.yaml", dump_config(config))
+    writable_directory(out)
     records = measure(protocol, chosen, jobs=jobs, keep=methods is None, progress=progress)
     runs, predictions, answers = _joined(protocol, records)
     summary = summarise(runs, answers)
@@ -97,6 +99,7 @@ def run_benchmark(
     }
     results = as_json(results)
     write_json(out / "results.json", results)
+    write_text(out / "config.yaml", dump_config(config))
     write_table(predictions, out / "predictions.parquet")
     write_text(out / "table.md", markdown_table(results))
     return results
@@ -274,7 +277,7 @@ def _task(
     with one_thread():
         record = {**as_json(run_method(protocol, plain, number, name, method)), "number": number}
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        writable_directory(file.parent)
         write_arrays(file, {}, record)
     return record
 

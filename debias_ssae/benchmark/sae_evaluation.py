@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -492,13 +493,14 @@ def evaluate_sae(
     folder = io.writable_directory(Path(out) / "parts")
     found: list[Record] = []
     for name in sections:
-        file = folder / f"{name}-{subject.key(name)}.json"
-        if file.exists():
-            records: list[Record] = io.read_json(file)["records"]
+        file = folder / f"{name}-{subject.key(name)}.safetensors"
+        records: list[Record] | None = None
+        with suppress(InputError):  # nothing there, or damaged: it is made again
+            records = io.sealed_arrays(file)[1]["records"]
             say(f"{name}: kept")
-        else:
+        if records is None:
             records = SECTIONS[name](subject)
-            io.write_json(file, {"records": records})
+            io.write_arrays(file, {}, {"records": records})
             say(f"{name}: {len(records)} records")
         found += [{"section": name, **r} for r in records]
     results = {"about": dict(about or {}), "config": subject.config.model_dump(mode="json"), "records": found}

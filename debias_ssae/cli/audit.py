@@ -87,7 +87,7 @@ def audit(**options: Any) -> None:
     It needs no model: any table with labels, predictions and attributes will do. It ends with code 1 when a gate
     fails, and with code 2 when the input cannot be used.
     """
-    check_outs(options["outs"])
+    check_outs(options["outs"], options["data"], options["representations"])
     table = _read(options)
     from debias_ssae.audit import check_gates, parse_thresholds
 

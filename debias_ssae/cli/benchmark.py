@@ -78,7 +78,7 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     """
     needs(corpus_text="corpus")
     from debias_ssae.benchmark import run_benchmark
-    from debias_ssae.core.io import writable_directory
+    from debias_ssae.core.io import check_writable
 
     settings = _settings(dataset, options)
     table, source = _table(dataset, data, options)
@@ -86,7 +86,8 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
         _check_words(settings.concept, table, options["sensitive"] or DATASETS[dataset]["sensitive"])
     given = _given(options, source)
     attribute_data = _attribute_data(options, dataset)
-    directory = writable_directory(out)
+    check_writable(out)
+    directory = Path(out)
     results = run_benchmark(
         table,
         settings,

@@ -77,8 +77,21 @@ def check_ids(table: "pd.DataFrame", path: str, names: tuple[str, ...]) -> tuple
     return tuple(dict.fromkeys(names))
 
 
-def check_outs(outs: Sequence[Path]) -> None:
-    """Raise InputError for a report of unknown kind or in a folder that is not there or not writable."""
+def check_kept(outs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Raise InputError where a file that is read would be replaced by one that is written."""
+    read = [Path(path) for path in inputs if path is not None and Path(path).is_file()]
+    for out in outs:
+        if out is not None and any(Path(out).exists() and path.samefile(out) for path in read):
+            raise InputError(
+                f"{out} is written, but it is also read and would be lost; give --out another name"
+            )
+
+
+def check_outs(outs: Sequence[Path], *inputs: str | Path | None) -> None:
+    """Raise InputError for a report of unknown kind, in a folder that is not there or not writable, or in the place of
+    one of the ``inputs``.
+    """
+    check_kept(outs, inputs)
     for out in outs:
         if out.suffix not in REPORTS:
             raise InputError(f"--out {out}: unknown kind of file; use one of {', '.join(REPORTS)}")

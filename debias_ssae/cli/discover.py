@@ -42,6 +42,7 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
     was stopped finds its SAE in the cache when it is started again.
     """
     needs(corpus_text="corpus")
+    from debias_ssae.core.io import check_writable
     from debias_ssae.review import discover as run
     from debias_ssae.selection.choices import Choices, check_nothing_lost
     from debias_ssae.text import load_corpus, load_table
@@ -62,6 +63,7 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
         head = _load_head(model)
     described = dict(_split(words) for words in options["class_words"])
     earlier = None if options["choices"] is None else Choices.load(options["choices"])
+    check_writable(out)
     check_nothing_lost(Path(out) / "choices.yaml", earlier or Choices({}, {}))
     hookpoints = options["hookpoint"].split(",")
     corpus = options["corpus"]

@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.checks import check_encoder, check_hookpoints, check_ids, check_model, check_parent
+from debias_ssae.cli.checks import (
+    check_encoder,
+    check_hookpoints,
+    check_ids,
+    check_kept,
+    check_model,
+    check_parent,
+)
 from debias_ssae.cli.options import FILE, FOLDER, needs, read_config, shared
 from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
@@ -71,7 +78,7 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     check_encoder(options["encoder"])
     check_hookpoints(options["hookpoint"].split(","))
     check_hookpoints([options["layer"]], "--layer")
-    from debias_ssae.core.io import writable_directory
+    from debias_ssae.core.io import check_writable
     from debias_ssae.text import load_corpus, load_table
 
     table = load_table(data, text=text, target=target, sensitive=sensitive)
@@ -83,7 +90,7 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     exclude = options["exclude"]
     excluded = None if exclude is None else load_corpus(exclude, column=options["exclude_text"])
     corpus_texts = None if corpus is None else load_corpus(corpus, column=options["corpus_text"])
-    writable_directory(Path(out).absolute().parent)
+    check_writable(Path(out).absolute().parent)
 
     from debias_ssae.debiaser import SSAEDebiaser, check_out  # only now: it imports torch
 
@@ -212,8 +219,7 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     whole = goal.suffix in (".parquet", ".csv") and not goal.is_dir()
     if not whole and goal.suffix and not goal.is_dir():
         raise InputError(f"--out is {out}; expected a name that ends in .parquet or .csv, or a folder's")
-    if goal.is_file() and Path(data).exists() and goal.samefile(data):
-        raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
+    check_kept([goal], [data])
     check_model(model)
     check_parent(goal, "--out")
     from debias_ssae.text import load_table, write_table

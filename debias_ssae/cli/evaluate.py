@@ -11,12 +11,13 @@ from debias_ssae.cli.checks import (
     check_columns,
     check_encoder,
     check_ids,
+    check_kept,
     check_model,
     check_outs,
     check_parent,
 )
 from debias_ssae.cli.options import FILE, shared
-from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.core.errors import InputError, MissingExtraError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,8 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     for model in models:
         check_model(model, plain=True)
     check_encoder(options["encoder"])
-    check_outs(options["outs"])
+    check_outs(options["outs"], options["train"], options["data"])
+    check_kept([options["save_head"]], [options["train"], options["data"]])
     if options["save_head"]:
         _check_head(options["save_head"])
     from debias_ssae.text import load_table
@@ -103,8 +105,7 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
     goal = Path(out)
     if goal.suffix not in (".parquet", ".csv"):
         raise InputError(f"--out {out}: expected a name that ends in .parquet or .csv")
-    if goal.exists() and Path(data).exists() and goal.samefile(data):
-        raise InputError(f"--out is the table {data} itself, which would be lost; give another name")
+    check_kept([goal], [data, head])
     check_parent(out, "--out")
     saved = _load_head(head, model)
     from debias_ssae.text import load_table, write_table
@@ -114,8 +115,15 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
     import numpy as np
 
     ((_, transform),) = _transforms((model,), saved["encoder"], quiet=quiet)
-    chances = saved["head"].predict_proba(transform(table[text].tolist()))
-    classes = saved["head"].classes_
+    X = transform(table[text].tolist())
+    try:
+        chances, classes = np.asarray(saved["head"].predict_proba(X)), np.asarray(saved["head"].classes_)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"--head {head} holds no fitted classifier of these representations: {one_line(error)}"
+        ) from error
+    if chances.shape != (len(X), len(classes)) or not np.isfinite(chances).all():
+        raise InputError(f"--head {head} is damaged: it gives no probability for each class; evaluate again")
     frame = table[list(ids)].copy()
     if taken := set(ids) & {"prediction", *(f"p({label})" for label in classes)}:
         raise InputError(f"--id {min(taken)} has the name of a column of predictions; rename it")
@@ -188,8 +196,10 @@ def before_and_after(report: "AuditReport") -> str:
 
 def _name(model: str, models: tuple[str, ...]) -> str:
     """The last part of a path, where that tells it from the others."""
+    from debias_ssae.core.io import as_json
+
     name = Path(model).name
-    return name if sum(Path(m).name == name for m in models) == 1 else model
+    return str(as_json(name if sum(Path(m).name == name for m in models) == 1 else model))
 
 
 def _skops() -> Any:
@@ -238,7 +248,11 @@ def read_skops(path: str, option: str) -> Any:
 
 def _load_head(path: str, model: str) -> dict[str, Any]:
     saved = read_skops(path, "--head")
-    if not isinstance(saved, dict) or set(saved) != {"head", "of", "encoder"}:
+    if (
+        not isinstance(saved, dict)
+        or set(saved) != {"head", "of", "encoder"}
+        or type(saved["encoder"]) is not str
+    ):
         raise InputError(f"--head {path} was not written by evaluate --save-head; nothing in it was run")
     if saved["of"] != _fingerprint(model):
         raise InputError(

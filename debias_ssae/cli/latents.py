@@ -41,6 +41,7 @@ def latents(model: str, out: str, choices: str | None, **options: Any) -> None:
     """
     check_model(model)
     needs(text="data", target="data", sensitive="data")
+    from debias_ssae.core.io import check_writable
     from debias_ssae.debiaser import SSAEDebiaser
 
     if choices is None and options["data"] is None:
@@ -49,12 +50,14 @@ def latents(model: str, out: str, choices: str | None, **options: Any) -> None:
         goal = Path(out)
         if goal.suffix != ".html":
             raise InputError(f"--out is {out}; expected a name that ends in .html")
+        check_writable(goal.absolute().parent)
         _show(SSAEDebiaser.load(model), goal, **options)
     else:
         _apply(SSAEDebiaser.load(model), choices, out, **options)
 
 
 def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: Any) -> None:
+    from debias_ssae.core.io import writable_directory
     from debias_ssae.review.page import removed_html, write_text
     from debias_ssae.review.removed import removed_cards, removed_choices
     from debias_ssae.selection.choices import check_nothing_lost
@@ -69,7 +72,7 @@ def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: An
         "debias-ssae": version("debias-ssae"),
     }
     check_nothing_lost(file, choices)
-    goal.absolute().parent.mkdir(parents=True, exist_ok=True)
+    writable_directory(goal.absolute().parent)
     write_text(removed_html(cards, choices, file.name, about), goal)
     choices.save(file, with_saes=False)
     click.echo(f"{len(cards)} latents, {sum(c.ticked for c in cards)} of them removed: {goal}, {file}")

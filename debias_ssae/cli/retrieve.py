@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from debias_ssae.cli.checks import check_kept, check_parent
 from debias_ssae.cli.options import needs, shared
 from debias_ssae.core.errors import InputError
 
@@ -31,11 +32,14 @@ def index(corpus: str, column: str, out: Path, max_length: int | None, **options
     """Add a corpus to an index on disk; after an interruption, the same command continues."""
     from debias_ssae.core.io import MANIFEST
     from debias_ssae.retrieval import CorpusIndex
+    from debias_ssae.retrieval.embedders import load_embedder
     from debias_ssae.text.tables import stream_texts
 
     texts = stream_texts(corpus, column=column)
-    first = next(texts, None)  # a corpus that cannot be read leaves no folder behind
+    first = next(texts, None)  # neither a corpus nor a model that cannot be read leaves a folder behind
     embedder = options["embedder"] or (None if (out / MANIFEST).exists() else "minilm")
+    if embedder is not None:
+        load_embedder(embedder)
     corpus_index = CorpusIndex(out, embedder=embedder, max_length=max_length)
     added = corpus_index.add(chain([first], texts), progress=not options["quiet"])
     click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")
@@ -93,8 +97,10 @@ def select(out: Path, **options: Any) -> None:
     needs(hookpoint="sae", encoder="sae")
     if out.suffix != ".parquet":
         raise InputError(f"--out is {out}; expected a name that ends in .parquet")
-    if not out.parent.is_dir():
-        raise InputError(f"There is no folder {out.parent}: make it first")
+    check_parent(out, "--out")
+    check_kept(
+        [out, out.with_suffix(".json")], [options[name] for name in ("corpus", "seed_texts", "held_out")]
+    )
     if (options["corpus"] is None) == (options["directory"] is None):
         raise InputError("Give either --corpus or --index")
     column, verbose = options["column"], not options["quiet"]

@@ -1,7 +1,6 @@
 """``debias-ssae sae``: train a sparse autoencoder, look into one, convert one."""
 
 import json
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -56,17 +55,20 @@ def sae() -> None:
 def train(out: Path, **told: Any) -> None:
     """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
     needs(column="corpus", rows="corpus", frozen_latents="init")
+    from debias_ssae.core.io import check_writable
+
     if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
         raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
     sae_values, train_values = _settings(told)
     _sae_config({"d_in": 1, **sae_values})  # wrong values are told before anything is loaded
     _check_out(out)
+    check_writable(out)
     of = _from_corpus if told["activations"] is None else _from_store
     width, stream, about = of(told, train_values.batch_size, sae_values)
 
     import torch
 
-    from debias_ssae.core.device import pick_device
+    from debias_ssae.core.device import pick_device, process_number
     from debias_ssae.sae import load_sae, save_sae, train_sae
     from debias_ssae.sae.processes import start_processes
 
@@ -86,7 +88,7 @@ def train(out: Path, **told: Any) -> None:
         checkpoint_dir=told["checkpoints"] or out / "checkpoints",
         resume=told["resume"],
     )
-    if int(os.environ.get("RANK", "0")) == 0:
+    if process_number("RANK") == 0:
         last, made = result.history[-1], train_values.model_dump(mode="json")
         recipe = {"train": made, "seed": told["seed"], "init": told["init"] and str(told["init"])}
         save_sae(result.sae, out, metadata={**about, **recipe, "last_step": last})
@@ -176,6 +178,7 @@ def evaluate(
     """
     from debias_ssae.core.config import EvaluationConfig, make_config, parse_overrides
     from debias_ssae.text import load_corpus, load_table
+    from debias_ssae.text.checks import table_of
     from debias_ssae.text.concept import Concept
 
     config = make_config(EvaluationConfig, parse_overrides(options["sets"]), "--set")
@@ -214,7 +217,7 @@ def evaluate(
         hookpoint=hookpoint,
         texts=table[text].tolist(),
         general=load_corpus(options["general"], column=options["general_text"]) if options["general"] else (),
-        labels=table[list(options["labels"])] if options["labels"] else None,
+        labels=table_of(table[list(options["labels"])], "--label") if options["labels"] else None,
         reference=reference,
         causal=causal,
         concept=concept,
@@ -293,7 +296,9 @@ def convert(source: Path, destination: Path, target: str) -> None:
 
 
 def _check_out(folder: Path) -> None:
-    """Raise InputError for a folder that holds something else than an SAE."""
+    """Raise InputError for a folder that holds something else than an SAE, or is a part of a saved model."""
+    if (folder.absolute().parent / "manifest.json").exists():
+        raise InputError(f"{folder} is a part of {folder.absolute().parent}: give another folder")
     known = {"cfg.json", "sae_weights.safetensors", "ssae.json", "checkpoints", "ae.pt", "config.json"}
     held = {p.name for p in folder.iterdir() if not p.name.startswith(".")} if folder.is_dir() else set()
     if strange := sorted(held - known):

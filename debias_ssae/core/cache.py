@@ -1,6 +1,7 @@
 """The user's cache: what fits of one corpus share, where the system keeps such things, and never beyond a bound."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from uuid import uuid4
 
 from platformdirs import user_cache_path
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import writable_directory
 
 VARIABLE = "DEBIAS_SSAE_CACHE"
@@ -24,6 +25,8 @@ LEAST_FREE = 2**30
 IN_USE = 3600
 """Seconds since the last use within which an entry stays: a fit that runs now may read it."""
 KINDS = ("saes", "retrieved", "embeddings")
+_OURS = re.compile(r"([a-z]+-)?[0-9a-f]{16,64}(-\d+)?(\.safetensors)?")
+"""Names of entries; a folder that the variable names may hold things of others, which are never removed."""
 
 
 class Entry(NamedTuple):
@@ -40,7 +43,12 @@ def user_cache() -> Path | None:
     named = os.environ.get(VARIABLE)
     if named is None:
         return user_cache_path("debias_ssae", appauthor=False)
-    return None if named.strip().lower() in OFF else Path(named).expanduser()
+    if named.strip().lower() in OFF:
+        return None
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:  # ~somebody who is unknown
+        raise InputError(f"{VARIABLE} is {brief(named)}: {error}; give a whole path, or off") from error
 
 
 def cache_directory(asked: Any) -> Path | None:
@@ -70,7 +78,8 @@ def mark_used(path: Path) -> None:
 
 def entries(directory: Path) -> list[Entry]:
     """Return what is kept in ``directory``, last used first."""
-    found = [_entry(path) for kind in KINDS for path in _listed(directory / kind)]
+    paths = (path for kind in KINDS for path in _listed(directory / kind) if _OURS.fullmatch(path.name))
+    found = [_entry(path) for path in paths]
     return sorted((one for one in found if one is not None), key=lambda one: -one.used)
 
 

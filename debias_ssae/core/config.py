@@ -340,9 +340,9 @@ class BenchmarkConfig(Settings):
     pronouns and the two words he and she; for others none."""
     bottleneck_words: tuple[str, ...] = ()
     """Words about the task for concept_bottleneck, none about the attribute."""
-    seeds: int = Field(default=5, ge=1)
+    seeds: int = Field(default=5, ge=1, le=2**15)
     """Number of seeds; each is a new split, a new SAE and a new selection."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**31 - 2**16)
     """The first seed."""
     n_test: int = Field(default=120, ge=3)
     """Test texts of a cell (class x attribute value)."""

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, brief
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,14 @@ def hub_in_reach() -> bool:
     return True
 
 
+def process_number(name: str, default: int = 0) -> int:
+    """Return what torchrun says in the variable ``name``; raises InputError for what is no whole number."""
+    told = os.environ.get(name, str(default))
+    if not (told.isascii() and told.isdigit() and len(told) < 10):
+        raise InputError(f"{name} is {brief(told)}; expected a whole number, as torchrun sets it")
+    return int(told)
+
+
 def pick_device(device: "str | torch.device" = "auto") -> "torch.device":
     """Return the device that ``device`` names; "auto" is the GPU where there is one, else the processor.
 
@@ -63,11 +71,11 @@ def pick_device(device: "str | torch.device" = "auto") -> "torch.device":
     if device == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
     if device in ("auto", "cuda"):
-        here = os.environ.get("LOCAL_RANK")
-        device = "cuda" if here is None else f"cuda:{int(here) % max(torch.cuda.device_count(), 1)}"
+        here = process_number("LOCAL_RANK") % max(torch.cuda.device_count(), 1)
+        device = f"cuda:{here}" if "LOCAL_RANK" in os.environ else "cuda"
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"Unknown device {device!r}: give auto, cpu, cuda, cuda:N or mps") from error
     if chosen.type == "cpu":
         return torch.device("cpu")

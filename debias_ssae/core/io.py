@@ -39,7 +39,7 @@ YAML_BYTES = 2**19
 DEPTH = 64
 """Levels of nesting that a file of settings may have."""
 _YAML_NODES = 200_000
-"""Values that a YAML file may hold once its aliases are written out."""
+"""Values that a YAML file may hold once its aliases are written out; a string counts once for every 32 characters."""
 MANIFEST = "manifest.json"
 _STALE_SECONDS = 24 * 3600
 _NODE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -117,15 +117,24 @@ def write_json(path: str | Path, values: Any, *, once: bool = False) -> None:
     write_bytes(path, f"{text}\n".encode("utf-8", "replace"), once=once)
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise InputError, before long work begins, where the directory could be neither made nor written into."""
+    place = Path(path).absolute()
+    place = next(one for one in (place, *place.parents) if one.exists())
+    if not place.is_dir():
+        raise InputError(f"Cannot write {path}: {place} is not a folder; give another place")
+    if not os.access(place, os.W_OK):
+        raise InputError(f"Cannot write into {place}: give another folder, or take leave to write there")
+
+
 def writable_directory(path: str | Path) -> Path:
-    """Make the directory before long work begins; raises InputError where nothing can be written."""
+    """Make the directory and return it; raises InputError where nothing can be written."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
-    if not os.access(path, os.W_OK):
-        raise InputError(f"Cannot write into {path}: give another folder, or take leave to write there")
+    check_writable(path)
     return path
 
 
@@ -197,7 +206,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _temporary(path: Path, kind: str) -> Path:
-    name = f".{path.name[:160]}.{_NODE}.{os.getpid()}.{uuid4().hex[:12]}.{kind}"
+    begin = os.fsencode(path.name)[:160].decode("utf-8", "ignore")  # a file's name holds 255 bytes
+    name = f".{begin}.{_NODE}.{os.getpid()}.{uuid4().hex[:12]}.{kind}"
     _LIVE.add(name)
     return path.with_name(name)
 
@@ -257,16 +267,20 @@ def _sync(path: Path) -> None:
 
 
 def as_json(values: Any) -> Any:
-    """Return ``values`` as JSON can hold them: undefined and infinite numbers None, NumPy's plain, paths strings."""
+    """Return ``values`` as JSON can hold them: undefined and infinite numbers None, NumPy's plain, others strings; half
+    surrogate pairs become ``?``.
+    """
+    if values is None or isinstance(values, bool | int):
+        return values
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
     if isinstance(values, Mapping):
-        return {str(key): as_json(value) for key, value in values.items()}
+        return {as_json(str(key)): as_json(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
         return [as_json(value) for value in values]
     if hasattr(values, "tolist"):
         return as_json(values.tolist())
-    if isinstance(values, Path):
-        return str(values)
-    return None if isinstance(values, float) and not math.isfinite(values) else values
+    return str(values).encode("utf-8", "replace").decode("utf-8")
 
 
 # ---------------------------------------------------------------- one process at a time
@@ -458,7 +472,7 @@ def _check_yaml(node: Any, sizes: dict[int, int], depth: int) -> int:
         if node.value and isinstance(node.value[0], tuple):
             _check_unique(key.value for key, _ in node.value if isinstance(key.value, str))
             inner = [part for pair in node.value for part in pair]
-    size = 1
+    size = 1 + (len(node.value) // 32 if isinstance(node.value, str) else 0)
     for part in inner:
         size += _check_yaml(part, sizes, depth + 1)
         if size > _YAML_NODES:

@@ -8,12 +8,12 @@ matter.
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from debias_ssae.core.device import process_number
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import (
     file_digest,
@@ -21,6 +21,7 @@ from debias_ssae.core.io import (
     read_json,
     read_manifest,
     seal,
+    writable_directory,
     write_json,
     write_manifest,
 )
@@ -33,17 +34,13 @@ def process_share(rank: int | None = None, world_size: int | None = None) -> tup
 
     Raises InputError for numbers that do not fit together.
     """
-    told = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not all(one.isascii() and one.isdigit() for one in told) or not int(told[0]) < int(told[1]):
-        raise InputError(
-            f"RANK={told[0]}, WORLD_SIZE={told[1]}: expected numbers with 0 <= RANK < WORLD_SIZE"
-        )
+    told = process_number("RANK"), process_number("WORLD_SIZE", 1)
     rank, world_size = (
-        int(told[0]) if rank is None else rank,
-        int(told[1]) if world_size is None else world_size,
+        told[0] if rank is None else rank,
+        told[1] if world_size is None else world_size,
     )
     if not 0 <= rank < world_size:
-        raise InputError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size")
+        raise InputError(f"RANK={rank}, WORLD_SIZE={world_size}: expected numbers with 0 <= RANK < WORLD_SIZE")
     return rank, world_size
 
 
@@ -60,22 +57,22 @@ class ShardWriter:
         self.directory, self.kind = Path(directory), kind
         self._ending, self._folder = ending, folder
         self.settings = {"format": kind, **settings}
-        try:
-            (self.directory / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"Cannot make the folder {self.directory}: {error.strerror}") from error
         file = self.directory / "settings.json"
         # listed before the test: another process may begin this folder at any moment
-        names = {p.name for p in self.directory.iterdir() if not p.name.startswith(".")} - {folder}
+        held = list(self.directory.iterdir()) if self.directory.is_dir() else []
+        held += (self.directory / folder).iterdir() if folder and (self.directory / folder).is_dir() else ()
+        strange = {p.name for p in held if not p.name.startswith(".")} - {folder}
+        if strange and not file.exists():
+            raise InputError(f"{self.directory} is not empty and holds no store: give another folder")
         if not file.exists():
-            if names or any((self.directory / folder).iterdir() if folder else ()):
-                raise InputError(f"{self.directory} is not empty and holds no store: give another folder")
+            writable_directory(self.directory)
             write_json(file, self.settings, once=True)
         there = read_json(file)
         other = sorted(k for k in {*there, *self.settings} if there.get(k) != self.settings.get(k))
         if other:
             differ = ", ".join(f"{k} (there {there.get(k)!r}, now {self.settings.get(k)!r})" for k in other)
             raise InputError(f"{self.directory} holds a store that differs in {differ}: give another folder")
+        writable_directory(self.directory / folder)
 
     def path(self, number: int) -> Path:
         """Return the file of shard ``number``."""

@@ -20,6 +20,7 @@ from debias_ssae.core.io import (
     read_or_make,
     replace_directory,
     sealed_arrays,
+    writable_directory,
     write_arrays,
     write_manifest,
 )
@@ -240,7 +241,7 @@ def _read(file: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
 
 
 def _write(found: tuple[np.ndarray, dict[str, Any]], file: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    writable_directory(file.parent)
     write_arrays(file, {"corpus_ids": found[0]}, found[1])
     return found
 

@@ -26,7 +26,7 @@ from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.classifier import LinearHead, classifier_attribution
 from debias_ssae.selection.naming import WordedRows, find_words, firing
 from debias_ssae.text import load_corpus
-from debias_ssae.text.checks import check_texts
+from debias_ssae.text.checks import check_labels, check_texts
 
 STANDS_OUT = 0.05
 """A hinted card stands out where it carries at least this share of the decision."""
@@ -101,6 +101,7 @@ def discover(
         raise InputError(f"there are {len(listed)} texts, but y has shape {labels.shape}; they must agree")
     if pd.isna(labels).any():
         raise InputError(f"y holds {int(pd.isna(labels).sum())} missing values; leave those texts out")
+    check_labels(labels, "y")
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"a classifier needs two classes, but y holds only {classes.tolist()}")

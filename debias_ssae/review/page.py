@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debias_ssae.audit.page import render, write_text
+from debias_ssae.core.io import writable_directory
 from debias_ssae.review.cards import FUNCTION, TARGET, Card
 from debias_ssae.selection.choices import Choices, check_nothing_lost
 from debias_ssae.selection.naming import naming_words
@@ -24,9 +25,9 @@ _FOLDED = {
 def write_shortcuts(shortcuts: "Shortcuts", directory: Path) -> tuple[Path, Path]:
     """Write the page, and beside it the choices with nothing of this round ticked; returns both paths.
 
-    Raises MissingExtraError without jinja2, InputError or OSError where a file cannot be written.
+    Raises MissingExtraError without jinja2, InputError where a file cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    writable_directory(directory)
     choices = shortcuts.choose([])
     check_nothing_lost(directory / CHOICES, choices)
     choices.save(directory / CHOICES)

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import write_bytes
+from debias_ssae.core.io import writable_directory, write_bytes
 
 KEPT = 2
 """Checkpoints that stay: should the newest be damaged, there is the one before it."""
@@ -37,7 +37,7 @@ def checkpoint_files(directory: Path) -> list[Path]:
 
 def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     """Write ``step-N.safetensors`` atomically and remove all but the newest two; returns its path."""
-    directory.mkdir(parents=True, exist_ok=True)
+    writable_directory(directory)
     tensors = {name: value.detach().cpu().contiguous() for name, value in checkpoint.tensors.items()}
     state = json.dumps(checkpoint.state)
     header = {
@@ -48,7 +48,7 @@ def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     path = directory / f"step-{checkpoint.step:09d}.safetensors"
     write_bytes(path, save(tensors, header))
     for old in checkpoint_files(directory)[KEPT:]:
-        old.unlink()
+        old.unlink(missing_ok=True)  # another process may have done so
     return path
 
 

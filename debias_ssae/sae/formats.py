@@ -16,7 +16,7 @@ from torch import Tensor
 from debias_ssae.core.config import SAEConfig, make_config
 from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.core.io import read_bytes, read_json, read_tensors, write_bytes
+from debias_ssae.core.io import as_json, read_bytes, read_json, read_tensors, writable_directory, write_bytes
 from debias_ssae.sae.foreign_formats import READERS, TensorReader, detect_format
 from debias_ssae.sae.metrics import fvu
 from debias_ssae.sae.model import SparseAutoencoder, nested_widths
@@ -41,9 +41,7 @@ def save_sae(
 
     ``metadata`` (JSON values) may hold model_name, hook_name and the like, which SAELens knows, and your own.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    cfg = sae.cfg
+    directory, cfg, about = writable_directory(directory), sae.cfg, as_json(metadata or {})
     tensors = {"W_enc": sae.W_enc.T, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     name = SAELENS_NAMES[cfg.architecture]
     if name == "jumprelu":
@@ -57,7 +55,7 @@ def save_sae(
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {"sae_lens_version": SAELENS_VERSION, **(metadata or {})},
+        "metadata": {"sae_lens_version": SAELENS_VERSION, **about},
     }
     if name == "topk":
         described |= {"k": cfg.k, "rescale_acts_by_decoder_norm": False}
@@ -68,7 +66,7 @@ def save_sae(
         "cfg_sha256": _digest(cfg.model_dump(mode="json")),
         "fingerprint": sae.fingerprint(),
         "weights_sha256": sha256(weights).hexdigest(),
-        "metadata": metadata or {},
+        "metadata": about,
     }
     write_bytes(directory / WEIGHTS, weights)
     write_bytes(directory / CONFIG, json.dumps(described, indent=1).encode())
@@ -82,8 +80,7 @@ def save_dictionary_learning(
 
     ``metadata`` may hold model_name, layer, submodule_name and context_size for its config.json.
     """
-    directory, cfg = Path(directory), sae.cfg
-    directory.mkdir(parents=True, exist_ok=True)
+    directory, cfg = writable_directory(directory), sae.cfg
     classes = {
         "relu": ("AutoEncoder", "StandardTrainer"),
         "topk": ("AutoEncoderTopK", "TopKTrainer"),
@@ -92,7 +89,7 @@ def save_dictionary_learning(
         "jumprelu": ("JumpReluAutoEncoder", "JumpReluTrainer"),
     }
     dict_class, trainer_class = classes[cfg.architecture]
-    about = metadata or {}
+    about = as_json(metadata or {})
     trainer = {
         "trainer_class": trainer_class,
         "dict_class": dict_class,

@@ -1,12 +1,12 @@
 """The processes of torch.distributed that train one SAE together; one process is the plain case."""
 
-import os
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from debias_ssae.core.device import process_number
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.shards import process_share
 
 
 def start_processes(device: torch.device) -> None:
@@ -14,10 +14,10 @@ def start_processes(device: torch.device) -> None:
 
     Raises InputError when the machine has fewer GPUs than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if process_share()[1] < 2:
         return
     if device.type == "cuda":
-        here, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        here, n_gpus = process_number("LOCAL_RANK"), torch.cuda.device_count()
         if here >= n_gpus:
             raise InputError(
                 f"Process {here} has no GPU, there are {n_gpus}: start fewer, or give device=cpu"

@@ -43,7 +43,8 @@ class Choice(_Strict):
 
 
 class _Part(_Strict):
-    hookpoint: StrictStr
+    hookpoint: StrictStr = Field(pattern=r"^\w+(\.\w+)*$")
+    """Also the name of a folder beside the file."""
     sae: StrictStr
     """Fingerprint of the SAE."""
     cards: tuple[Choice, ...]
@@ -227,7 +228,7 @@ def _read(path: Path) -> _File:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(
-            f"{path} is no file of choices: {place}: {first['msg']} (got {first['input']!r:.60})"
+            f"{path} is no file of choices: {place}: {first['msg']} (got {brief(first['input'])})"
         ) from error
     if content.format != FORMAT:
         raise InputError(f"{path} has format {content.format}; this version reads {FORMAT}")

@@ -133,6 +133,17 @@ def column(values: Any, name: str) -> "pd.Series[Any]":
     return values.reset_index(drop=True)
 
 
+def check_labels(labels: Any, where: str) -> None:
+    """Raise InputError where ``labels`` are not of one kind that has an order; missing ones count for nothing."""
+    given: Any = pd.Series(labels)
+    try:
+        sorted(set(given[given.notna()].tolist()))
+    except TypeError as error:
+        raise InputError(
+            f"{where} holds values that are no labels of one kind ({one_line(error)}); give strings alone, or numbers"
+        ) from error
+
+
 def table_of(given: Any, name: str) -> pd.DataFrame:
     """Return :func:`named_columns` as one table."""
     return pd.DataFrame(named_columns(given, name))

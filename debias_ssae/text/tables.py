@@ -11,6 +11,7 @@ import io
 import logging
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -21,6 +22,7 @@ import pandas as pd
 
 from debias_ssae.core.errors import InputError, brief, one_line
 from debias_ssae.core.io import parse_json, writing
+from debias_ssae.text.checks import check_labels
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,8 @@ def load_table(
                 f"{path}, column {target!r}: {int(missing.sum())} of {len(table)} targets are missing, the "
                 f"first in row {_first(missing)}; drop those rows or fill them"
             )
+    for name in filter(None, (target, sensitive)):
+        check_labels(table[name], f"{path}, column {name!r}")
     if sensitive is not None and table[sensitive].isna().all():
         raise InputError(f"{path}, column {sensitive!r}: every value of the attribute is missing")
     return table
@@ -110,8 +114,8 @@ def read_table(path: str | Path, *, as_written: Sequence[str] = ()) -> pd.DataFr
             values.extend([None] * (n - len(values)))
     if n == 0:
         raise InputError(f"{path} holds no rows")
-    keep = set(as_written)
-    return pd.DataFrame({name: _series(v, name in as_strings - keep) for name, v in found.items()})
+    may_be_numbers = as_strings - set(as_written)
+    return pd.DataFrame({name: _series(v, name in may_be_numbers) for name, v in found.items()})
 
 
 def load_corpus(path: str | Path, *, column: str = "text") -> list[str]:
@@ -184,12 +188,24 @@ def _from_texts(texts: Iterable[str], columns: Sequence[str]) -> Iterator[Piece]
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write ``table`` as parquet or csv by the ending of ``path``, atomically, csv ``spreadsheet_safe``."""
+    """Write ``table`` as parquet or csv by the ending of ``path``, atomically, csv ``spreadsheet_safe``.
+
+    Raises InputError for a column that parquet cannot hold.
+    """
     with writing(path) as temporary:
         if str(path).endswith(".parquet"):
-            table.to_parquet(temporary, index=False)
+            temporary.write_bytes(_parquet(table, path))
         else:
             spreadsheet_safe(table).to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def _parquet(table: pd.DataFrame, path: str | Path) -> bytes:
+    try:
+        return table.infer_objects().to_parquet(index=False)
+    except (TypeError, ValueError, OverflowError) as error:  # those of pyarrow are among them
+        raise InputError(
+            f"{path} cannot hold a column of values of several kinds: {one_line(error)}; write .csv, or leave it out"
+        ) from error
 
 
 def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
@@ -357,7 +373,8 @@ def _from_csv(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
         if header is None:
             raise InputError(f"{file} holds no rows")
         names = _header(file, header, wanted)
-        chosen = {name: names.index(name) for name in (wanted or names)}
+        place = {name: i for i, name in enumerate(names)}
+        chosen = {name: place[name] for name in (wanted or names)}
         rows = _csv_rows(file, reader, names)
         while part := list(islice(rows, _PIECE_ROWS)):
             columns = {name: [row[i] or None for _, row in part] for name, i in chosen.items()}
@@ -382,10 +399,9 @@ def _csv_rows(file: str, reader: Any, names: Sequence[str]) -> Iterator[tuple[in
 
 
 def _header(file: str, header: list[str], wanted: Sequence[str] | None) -> list[str]:
-    while header and not header[-1]:
-        header = header[:-1]  # a trailing separator
-    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    n = max((i for i, name in enumerate(header, 1) if name), default=0)  # a trailing separator is no column
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(header[:n])]
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
         raise InputError(f"{file} has two columns called {twice[0]!r}; give each its own name")
     _demand(file, wanted or (), names)
     return names
@@ -435,9 +451,16 @@ def _from_parquet(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
         )
         start = 0
         for batch in table.iter_batches(_PIECE_ROWS, columns=chosen):
-            columns = {name: batch.column(name).to_pylist() for name in chosen}
+            columns = {name: _values(batch.column(name), f"{file}, column {name!r}") for name in chosen}
             yield Piece(columns, _placed(file, range(start, start + len(batch)), "row"), False)
             start += len(batch)
+
+
+def _values(column: Any, where: str) -> list[Any]:
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except ArithmeticError as error:
+        raise InputError(f"{where} holds times that Python has no value for: {one_line(error)}") from error
 
 
 def _from_hub(source: str, wanted: Sequence[str] | None, split: str) -> Iterator[Piece]:

@@ -119,7 +119,7 @@ def test_a_changed_setting_is_measured_anew(folder: Path) -> None:
     CliRunner().invoke(main, command(folder, "again", *only), catch_exceptions=False)
     run = CliRunner().invoke(main, command(folder, "again", *only, "--seed", "1"), catch_exceptions=False)
     assert "kept" not in run.output
-    assert len(list((folder / "again" / "parts").glob("*.json"))) == 2
+    assert len(list((folder / "again" / "parts").glob("*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from debias_ssae.core.cache import cache_directory, clear, entries, trim
 
 
 def put(directory: Path, name: str, n_bytes: int, *, hours_ago: float) -> Path:
-    path = directory / "saes" / name
+    path = directory / "saes" / f"general-{name.encode().hex():0>24}"
     path.mkdir(parents=True)
     (path / "weights").write_bytes(bytes(n_bytes))
     when = cache.time.time() - 3600 * hours_ago
@@ -45,7 +45,7 @@ def test_the_least_recently_used_go_first_and_what_is_in_use_stays(tmp_path: Pat
     old, middle, new = (
         put(tmp_path, name, 100, hours_ago=h) for name, h in (("old", 9), ("b", 5), ("new", 2))
     )
-    assert [one.path.name for one in entries(tmp_path)] == ["new", "b", "old"]
+    assert [one.path for one in entries(tmp_path)] == [new, middle, old]
     cache.mark_used(old)
     assert trim(tmp_path, 250) == 100
     assert (old.exists(), middle.exists(), new.exists()) == (True, False, True)
@@ -56,11 +56,14 @@ def test_the_least_recently_used_go_first_and_what_is_in_use_stays(tmp_path: Pat
 def test_commands_show_and_clear_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DEBIAS_SSAE_CACHE", str(tmp_path))
     put(tmp_path, "one", 2**20, hours_ago=0)
-    (tmp_path / "letter.txt").write_text("mine")
+    (tmp_path / "embeddings").mkdir()
+    mine = [tmp_path / "letter.txt", tmp_path / "embeddings" / "mine.npy"]
+    for path in mine:
+        path.write_text("mine")
     shown = CliRunner().invoke(main, ["cache", "info"]).output
     assert str(tmp_path) in shown
     assert "1 entries" in shown
     assert CliRunner().invoke(main, ["cache", "clear"]).output == "1.0 MB removed\n"
     assert not entries(tmp_path)
-    assert (tmp_path / "letter.txt").exists()
+    assert all(path.exists() for path in mine)
     assert clear(tmp_path) == 0

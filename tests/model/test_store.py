@@ -185,7 +185,7 @@ def test_folders_that_hold_something_else(tmp_path):
         StoreWriter(tmp_path / "other", SETTINGS)
     with pytest.raises(InputError, match=r"no finished activation store$"):
         ActivationStore(tmp_path / "other")
-    with pytest.raises(InputError, match="Cannot make the folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         StoreWriter(tmp_path / "other" / "thesis.tex" / "s", SETTINGS)
     with pytest.raises(InputError, match="Unknown store dtype 'int8'"):
         StoreWriter(tmp_path / "t", {**SETTINGS, "dtype": "int8"})

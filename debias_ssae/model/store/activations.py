@@ -166,13 +166,16 @@ class ActivationStore:
                 self.settings["format"] == FORMAT
                 and self.settings["dtype"] in DTYPES
                 and type(self.settings["d_model"]) is int
+                and self.settings["d_model"] > 0
+                and self.settings["hookpoints"]
                 and all(type(name) is str for name in self.settings["hookpoints"])
                 and [r["name"] for r in self.records]
                 == [shard_path(Path(), i).name for i in range(len(self.records))]
                 and all(type(r["n_rows"]) is int and r["n_rows"] >= 0 for r in self.records)
                 and self.manifest["totals"] == totals(self.records)
+                and {"n_texts", "n_rows", "n_bytes"} <= set(self.manifest["totals"])
             )
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
             sound = False
         if not sound:
             raise InputError(f"{self.directory / MANIFEST} does not describe a store: run the harvest again")
@@ -210,6 +213,8 @@ class ActivationStore:
         key = self._key(hookpoint)
         self._header(number)
         found = self._files.tensors(shard_path(self.directory, number).name)
+        if lacking := {"text_ids", "token_ids", "offsets"} - set(found):
+            raise InputError(f"{shard_path(self.directory, number)} holds no {min(lacking)}: harvest again")
         return {"x": found[key].float()} | {k: found[k] for k in ("text_ids", "token_ids", "offsets")}
 
     def rows(self, hookpoint: str | None = None) -> Iterator[Tensor]:

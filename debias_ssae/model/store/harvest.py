@@ -75,9 +75,9 @@ def harvest_to_store(
 def summary(totals: Mapping[str, int]) -> str:
     """Say in one line what went in and what was passed over."""
     return (
-        f"{totals['n_texts']} texts, {totals['n_rows']} rows; {totals['n_missing']} texts missing, "
-        f"{totals['n_empty']} without tokens, {totals['n_cut']} cut at the length limit, "
-        f"{totals['n_repaired']} with broken characters replaced"
+        f"{totals['n_texts']} texts, {totals['n_rows']} rows; {totals.get('n_missing', 0)} texts missing, "
+        f"{totals.get('n_empty', 0)} without tokens, {totals.get('n_cut', 0)} cut at the length limit, "
+        f"{totals.get('n_repaired', 0)} with broken characters replaced"
     )
 
 
