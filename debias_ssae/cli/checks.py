@@ -82,9 +82,7 @@ def check_kept(outs: Iterable[str | Path | None], inputs: Iterable[str | Path | 
     read = [Path(path) for path in inputs if path is not None and Path(path).is_file()]
     for out in outs:
         if out is not None and any(Path(out).exists() and path.samefile(out) for path in read):
-            raise InputError(
-                f"{out} is written, but it is also read and would be lost; give --out another name"
-            )
+            raise InputError(f"{out} is also a file that is read, which would be lost; give another name")
 
 
 def check_outs(outs: Sequence[Path], *inputs: str | Path | None) -> None:

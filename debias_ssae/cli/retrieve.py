@@ -32,14 +32,11 @@ def index(corpus: str, column: str, out: Path, max_length: int | None, **options
     """Add a corpus to an index on disk; after an interruption, the same command continues."""
     from debias_ssae.core.io import MANIFEST
     from debias_ssae.retrieval import CorpusIndex
-    from debias_ssae.retrieval.embedders import load_embedder
     from debias_ssae.text.tables import stream_texts
 
     texts = stream_texts(corpus, column=column)
-    first = next(texts, None)  # neither a corpus nor a model that cannot be read leaves a folder behind
+    first = next(texts, None)  # a corpus that cannot be read leaves no folder behind
     embedder = options["embedder"] or (None if (out / MANIFEST).exists() else "minilm")
-    if embedder is not None:
-        load_embedder(embedder)
     corpus_index = CorpusIndex(out, embedder=embedder, max_length=max_length)
     added = corpus_index.add(chain([first], texts), progress=not options["quiet"])
     click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")

@@ -9,12 +9,15 @@ from zipfile import ZipFile
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from click.testing import CliRunner
+from sklearn.linear_model import LogisticRegression
 from small_debiaser import concept, fitted, small_encoder, texts
 
 from debias_ssae import SSAEDebiaser
 from debias_ssae.cli import main
 from debias_ssae.cli.checks import in_options
+from debias_ssae.cli.evaluate import _fingerprint
 
 __all__ = ["concept", "fitted", "small_encoder", "texts"]
 
@@ -80,9 +83,20 @@ def test_a_file_that_is_no_head_is_not_run(folder: Path) -> None:
         }
         file.writestr("schema.json", json.dumps({**schema, "protocol": 2, "_skops_version": "0.16.0"}))
     (folder / "broken.skops").write_text("no zip", encoding="utf-8")
-    for name in ("evil", "broken", "absent"):
+    narrow = LogisticRegression().fit(np.eye(4), [0, 1, 0, 1])
+    undefined = LogisticRegression().fit(np.eye(32), [0, 1] * 16)
+    undefined.coef_ = np.full((1, 32), np.nan)
+    for name, held in {
+        "other": "text",
+        "unfitted": LogisticRegression(),
+        "narrow": narrow,
+        "nan": undefined,
+    }.items():
+        content = {"head": held, "of": _fingerprint(str(folder / "model")), "encoder": "minilm"}
+        (folder / f"{name}.skops").write_bytes(skops.io.dumps(content))
+    for name in ("evil", "broken", "absent", "other", "unfitted", "narrow", "nan"):
         given = ("--head", folder / f"{name}.skops", "--data", folder / "test.csv", "--out", folder / "p.csv")
-        code, output = invoke("predict", folder / "model", *given)
+        code, output = invoke("predict", folder / "model", *given, "--quiet")
         assert code == 2
         assert len(output.strip().splitlines()) == 1
         assert "--head" in output

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from debias_ssae.cli import main
 from debias_ssae.core import cache
 from debias_ssae.core.cache import cache_directory, clear, entries, trim
+from debias_ssae.core.errors import InputError
 
 
 def put(directory: Path, name: str, n_bytes: int, *, hours_ago: float) -> Path:
@@ -25,6 +26,12 @@ def test_it_can_be_turned_off(value: str, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("DEBIAS_SSAE_CACHE", value)
     assert cache_directory("auto") is None
     assert cache_directory(tmp_path) == tmp_path
+
+
+def test_a_home_that_is_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEBIAS_SSAE_CACHE", "~nobody_of_this_name/x")
+    with pytest.raises(InputError, match="DEBIAS_SSAE_CACHE is '~nobody"):
+        cache_directory("auto")
 
 
 def test_a_default_that_cannot_be_written_stops_nothing(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
             BOMB.replace("[*", "{<<: [*").replace("]\n", "]}\n").replace("[x,x,x,x,x,x,x,x,x]}", "{k: 1}"),
             "aliases",
         ),
+        (f"a: &a {'x' * 100_000}\nb: [{'*a,' * 100}]", "aliases"),
         ("a: &a [*a]", "holds itself"),
         ("a: 1\na: 2", "given twice"),
         ("!!python/object:os.system x", "constructor"),
@@ -284,6 +286,20 @@ def made(folder: Path) -> Path:
     write_json(folder / "sae" / "cfg.json", {"d": 1})
     write_manifest(folder, "thing 1", {"words": ["é", 1.5]})
     return folder
+
+
+def test_what_utf8_and_json_cannot_hold_is_still_read_back(tmp_path):
+    about = {"caf\udce9": "caf\udce9", "day": date(2026, 1, 2), "set": {1}, "nan": math.nan}
+    write_manifest(tmp_path, "thing 1", about, {})
+    found = read_manifest(tmp_path, "thing 1").about
+    assert found == {"caf?": "caf?", "day": "2026-01-02", "set": "{1}", "nan": None}
+
+
+def test_a_name_may_fill_what_the_file_system_allows(tmp_path):
+    for name in ("文" * 85, "n" * 255):
+        write_bytes(tmp_path / name, b"x")
+        assert names(tmp_path) == [name]
+        (tmp_path / name).unlink()
 
 
 def test_manifests_hold_every_file(tmp_path):

@@ -78,6 +78,9 @@ FILES = {
     "nan.jsonl": b'{"text": "a"}\n{"text": NaN}\n',
     "double.jsonl": b'{"text": "a", "text": "b"}\n',
     "list.jsonl": b'{"text": "a"}\n[1]\n',
+    "kinds.jsonl": b'{"text": "a", "y": 1, "z": [1]}\n{"text": "b", "y": "1", "z": [2]}\n',
+    "kinds.json": b'[{"text": "a", "y": 1, "g": "m"}]',
+    "far.parquet": parquet(text=["a"], t=np.array([10**15], "datetime64[s]")),
     "number.jsonl": b'{"text": "a"}\n{"text": 12}\n',
     "half.jsonl": b'{"text": "\\ud800"}\n',
     "deep.json": b"[" * 100_000,
@@ -85,6 +88,7 @@ FILES = {
     "spaces.txt": b"\n \n",
     "good.txt": b"he operates\nshe cares\n",
     "bomb.yaml": BOMB.encode(),
+    "long.yaml": f"a: &a {'x' * 100_000}\nb: [{'*a,' * 100}]\n".encode(),
     "deep.yaml": b"- " * 10_000,
     "latin.yaml": "k: é".encode("latin-1"),
     "list.yaml": b"[1, 2]",
@@ -200,6 +204,9 @@ TABLE: dict[str, list[Bad]] = {
         Bad("a missing text", "a text in each row", "drop or fill the row that is named", table("missing.parquet"), "row 1"),
         Bad("a text of spaces", "a text in each row", "drop the row that is named", table("blank.csv"), "the first in row 1; drop them"),
         Bad("a missing target", "a target in each row", "drop or fill the row that is named", table("notarget.csv", target="y"), "drop those rows or fill them"),
+        Bad("labels of several kinds", "strings alone, or numbers", "write them in one way", table("kinds.jsonl", target="y"), "no labels of one kind"),
+        Bad("a list for a label", "one value a row", "the right column", table("kinds.jsonl", target="z"), "no labels of one kind"),
+        Bad("times beyond what Python holds", "dates", "leave the column out", table("far.parquet"), "column 't' holds times"),
         Bad("an attribute without any value", "a value in some rows", "the right column", table("noattribute.csv", sensitive="g"), "every value of the attribute is missing"),
         Bad("an unknown profession", "one of the 28", "a name that is listed", lambda p: load_bias_in_bios(["king"]), "Unknown professions"),
         Bad("an unknown split", "train, test or dev", "one of them", lambda p: load_bias_in_bios(split="all"), "Unknown split"),
@@ -235,6 +242,7 @@ TABLE: dict[str, list[Bad]] = {
         Bad("a number as a name", "a name", "the right name", config("key.yaml"), "1 is no name"),
         Bad("a name given twice", "each once", "delete one", config("dup.yaml"), "given twice"),
         Bad("aliases that stand for millions of values", "at most 200,000 values", "write it out", config("bomb.yaml"), "more than 200000 values"),
+        Bad("aliases of one long text", "at most 200,000 values of 32 characters", "write it out", config("long.yaml"), "more than 200000 values"),
         Bad("nesting without end", "at most 64 levels", "the right file", config("deep.yaml"), "levels deep"),
         Bad("a file that is not UTF-8", "UTF-8", "save it as UTF-8", config("latin.yaml"), "not UTF-8.*save it as UTF-8"),
         Bad("a file that names Python objects", "plain values", "delete the tag", config("tag.yaml"), "line 1.*could not determine a constructor"),
@@ -248,6 +256,7 @@ TABLE: dict[str, list[Bad]] = {
         Bad("a number for config=", "an object, a dict or a path", "one of them", lambda p: load_config(DebiasConfig, 3), "is 3; expected a mapping"),
         Bad("an architecture that is not known", "one of five", "a name that is listed", lambda p: load_config(DebiasConfig, {"architecture": "vae"}), "'relu', 'topk'"),
         Bad("--set without a value", "NAME=VALUE", "special.n_steps=50", lambda p: parse_overrides(["k"]), "expected NAME=VALUE"),
+        Bad("a seed that leaves no room for the next ones", "at most 2147418112", "a smaller one", lambda p: load_config(BenchmarkConfig, {"seed": 2**32 - 1}), "less than or equal to 2147418112"),
         Bad("zero seeds", "at least one", "1 or more", lambda p: load_config(BenchmarkConfig, {"seeds": 0}), "greater than or equal to 1"),
     ],
     "Files of artefacts": [
@@ -304,10 +313,13 @@ TABLE: dict[str, list[Bad]] = {
         Bad("an empty option", "a value", "set the variable of the shell, or leave it out", FIT + "good.csv --sensitive g --hookpoint=", "--hookpoint is empty"),
         Bad("fewer than no latents", "0 or more", "a larger number", "latents {p}/folder --data {p}/good.csv --out {p}/l.html --n -1", "-1 is not in the range"),
         Bad("an SAE into a folder of other things", "a folder of its own", "another folder", "sae convert {p}/folder {p} --to saelens", "which is of no sparse autoencoder"),
+        Bad("an SAE into a part of a saved model", "a folder of its own", "another folder", "sae convert {p}/folder {p}/model/sae --to saelens", "is a part of"),
         Bad("an index into a folder of other things", "a folder of its own", "another folder", "retrieve index --corpus {p}/good.txt --out {p} --embedder none", "holds something that is no index"),
         Bad("a model that is no debiaser", "a directory of fit", "the right one", "transform {p}/folder --data {p}/good.csv --out {p}/o.csv", "give a directory"),
         Bad("an output of an unknown kind", ".parquet or .csv", "such a name", "transform {p}/folder --data {p}/good.csv --out {p}/o.xls", "ends in .parquet or .csv"),
         Bad("an output that would replace the input", "another name", "another name", "transform {p}/folder --data {p}/good.csv --out {p}/good.csv", "which would be lost"),
+        Bad("an audit that would replace its table", "another name", "another name", "audit --data {p}/kinds.json --target y --prediction y --sensitive g --out {p}/kinds.json", "which would be lost"),
+        Bad("a report of a selection that would replace the corpus", "another name", "another name", "retrieve select --corpus {p}/kinds.json --query nurse --out {p}/kinds.parquet", "which would be lost"),
         Bad("an audit of a column that is not there", "one that is listed", "the right name", "audit --data {p}/good.csv --target job --prediction y --sensitive g", "no column 'job'"),
         Bad("a report of an unknown kind", ".html, .json, .md, .xml", "such a name", "audit --data {p}/good.csv --target y --prediction y --sensitive g --out {p}/r.doc", "unknown kind of file"),
         Bad("two million million latents", "at most 16,777,216", "fewer", "sae train --encoder minilm --corpus {p}/good.txt --out {p}/sae --d-sae 2000000000", "16777216"),
@@ -330,6 +342,8 @@ def place(tmp_path_factory):
     for name, data in FILES.items():
         (folder / name).write_bytes(data)
     (folder / "folder").mkdir()
+    (folder / "model").mkdir()
+    (folder / "model" / "manifest.json").write_text("{}")
     return folder
 
 

@@ -239,10 +239,11 @@ def test_command_line_tracin_and_errors(tmp_path):
         ([*base, *query, "--index", str(tmp_path)], "either --corpus or --index"),
         (base, "either --query or --seed-texts"),
         (
-            [*base, "--seed-texts", str(tmp_path / "s.parquet"), "--text", "bio"],
+            [*base[:-1], str(tmp_path / "o.parquet"), "--seed-texts", base[-1], "--text", "bio"],
             "no column 'bio'; it has text, score",
         ),
-        ([*base[:-1], str(tmp_path / "no" / "s.parquet"), *query], "There is no folder"),
+        ([*base[:-1], str(tmp_path / "no" / "s.parquet"), *query], "there is no directory"),
+        ([*base, "--seed-texts", base[-1]], "which would be lost"),
         (["retrieve", "query", str(tmp_path), "--query", "x"], "holds no index"),
     ]:
         failed = CliRunner().invoke(main, arguments)

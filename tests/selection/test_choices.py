@@ -104,6 +104,7 @@ def test_words_are_paired_by_what_the_latents_write() -> None:
         ("ids: [5]", "ids: [99]", "the SAE has 16"),
         ("ids: [5]", "ids: [3]", "both tick latent 3"),
         ("hookpoint: embeddings", "hookpoint: blocks.1", "blocks.1"),
+        ("hookpoint: embeddings", "hookpoint: ../found.sae/embeddings", "match pattern"),
         ("sae: ", "sae: f", "another SAE"),
         ("parts:", "- [", "YAML"),
     ],

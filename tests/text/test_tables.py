@@ -3,11 +3,15 @@
 import csv
 import gzip
 import hashlib
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from debias_ssae.core.errors import InputError
@@ -192,6 +196,43 @@ def test_cells_are_what_the_file_says(tmp_path: Path, content: str, expected: di
     (tmp_path / "u").mkdir()
     (tmp_path / "u" / "t.csv").write_bytes(content.removeprefix("\ufeff").encode("utf-16"))
     assert load_table(tmp_path / "u", text="text").to_dict("list") == expected
+
+
+@pytest.mark.parametrize("header", ["text" + "," * 500_000, "text," + ",".join(f"c{i}" for i in range(5000))])
+def test_a_wide_header_costs_no_more_than_its_length(tmp_path: Path, header: str) -> None:
+    path, begin = tmp_path / "t.csv", time.process_time()
+    path.write_text(f"{header}\na{',1' * 5000 if header[-1] != ',' else ''}\n")
+    assert load_table(path, text="text")["text"].tolist() == ["a"]
+    assert time.process_time() - begin < 10
+
+
+def test_files_of_a_folder_may_differ_in_what_nobody_asked_for(tmp_path: Path) -> None:
+    for i, second in enumerate(('{"text":"y","label":"pos"}', '{"text":"y","source":"web"}')):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "a.jsonl").write_text('{"text":"2020-01-01","label":1}\n')
+        (tmp_path / str(i) / "b.jsonl").write_text(f"{second}\n")
+        assert list(stream_texts(tmp_path / str(i))) == ["2020-01-01", "y"]
+
+
+@pytest.mark.parametrize("values", [[1, "1"], [[1], [2]], [{"a": 1}, "b"], [True, "x"], [None, [1]]])
+def test_labels_are_of_one_kind(tmp_path: Path, values: list[Any]) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps({"text": "a", "g": v}) + "\n" for v in [*values, "z"]))
+    with pytest.raises(InputError, match="column 'g' holds values that are no labels of one kind"):
+        load_table(path, text="text", sensitive="g")
+
+
+def test_times_beyond_python_and_columns_of_several_kinds_are_named(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"text": ["a"], "t": pa.array([10**15], pa.timestamp("s"))}), tmp_path / "t.parquet"
+    )
+    assert load_corpus(tmp_path / "t.parquet") == ["a"]
+    with pytest.raises(InputError, match="column 't' holds times that Python has no value for"):
+        load_table(tmp_path / "t.parquet", text="text")
+    with pytest.raises(InputError, match=r"o.parquet cannot hold a column of values of several kinds"):
+        write_table(pd.DataFrame({"id": [1, "a"]}, dtype=object), tmp_path / "o.parquet")
+    write_table(pd.DataFrame({"id": [2**64 - 1]}, dtype=object), tmp_path / "o.parquet")
+    assert pd.read_parquet(tmp_path / "o.parquet")["id"].tolist() == [2**64 - 1]
 
 
 def test_columns_named_so_stay_strings(tmp_path: Path) -> None:
