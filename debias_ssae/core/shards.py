@@ -34,13 +34,12 @@ def process_share(rank: int | None = None, world_size: int | None = None) -> tup
 
     Raises InputError for numbers that do not fit together.
     """
-    told = process_number("RANK"), process_number("WORLD_SIZE", 1)
-    rank, world_size = (
-        told[0] if rank is None else rank,
-        told[1] if world_size is None else world_size,
-    )
+    rank = process_number("RANK") if rank is None else rank
+    world_size = process_number("WORLD_SIZE", 1) if world_size is None else world_size
     if not 0 <= rank < world_size:
-        raise InputError(f"RANK={rank}, WORLD_SIZE={world_size}: expected numbers with 0 <= RANK < WORLD_SIZE")
+        raise InputError(
+            f"RANK={rank}, WORLD_SIZE={world_size}: expected numbers with 0 <= RANK < WORLD_SIZE"
+        )
     return rank, world_size
 
 
