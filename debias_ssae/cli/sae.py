@@ -319,8 +319,6 @@ def _settings(told: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     if set(values) - {"sae", "train"} or not all(isinstance(group, dict) for group in groups):
         raise InputError(f"The configuration {config} must hold the groups sae: and train:, nothing else")
     given = knobs | parse_overrides(told["others"])
-    if "tilt" in given and given["tilt"] != "auto":
-        given["tilt"] = float(given["tilt"]) if _is_number(given["tilt"]) else given["tilt"]
     own = {name: given.pop(name) for name in list(given) if name in SAEConfig.model_fields}
     make_config(SAEConfig, {"d_in": 1} | values.get("sae", {}) | own, source="sae")  # before any text is read
     train_values = make_config(TrainConfig, values.get("train", {}) | given, source="train")
@@ -331,14 +329,6 @@ def _sae_config(values: dict[str, Any]) -> Any:
     from debias_ssae.core.config import SAEConfig, make_config
 
     return make_config(SAEConfig, values, source="sae")
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _from_store(told: dict[str, Any], batch_size: int, sae_values: dict[str, Any]) -> Source:

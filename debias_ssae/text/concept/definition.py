@@ -119,12 +119,9 @@ class Concept:
             raise InputError(
                 f"{source}: 'name' must be a string and 'a_an' true or false; quote what YAML converts"
             )
-        if not isinstance(seeds, Mapping):
-            raise InputError(
-                f"{source}: 'seed_texts' must map each value to a list of texts, got {brief(seeds)}"
-            )
+        valued = list(seeds) if isinstance(seeds, Mapping) else []
         try:
-            named = _strings(given.get("values", list(seeds) or ["a", "b"]), "values")
+            named = _strings(given.get("values", valued or ["a", "b"]), "values")
             _check_values(name, named)
             if "pairs" in given and len(named) > 2:
                 raise InputError(f"'pairs' need two values, but there are {len(named)}; write a 'table'")
