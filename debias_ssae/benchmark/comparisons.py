@@ -21,16 +21,15 @@ def compare_with_family(
 ) -> list[dict[str, Any]]:
     """Return a record for each regime of the method ``of``, head kind and member of the family that was run.
 
-    Logistic heads with C by cross-validation. A member is taken in that method's own regime where it has one, else
-    in the regime that it has. Difference in worst-group accuracy, ssae minus other, with a 95% interval, p value,
-    Holm's p over the members of that regime and head, whether ssae is non-inferior at ``MARGIN``, and the
-    smallest difference that this test would find with 80% power.
+    A member is taken in that method's own regime where it has one, else in the regime that it has. Difference in
+    worst-group accuracy, ssae minus other, with a 95% interval, p value, Holm's p over the members of that regime and
+    head, whether ssae is non-inferior at ``MARGIN``, and the smallest difference that this test would find with 80%
+    power.
     """
-    rows = [row for row in summary if (row["head_model"], row["C_rule"]) == ("logistic", "cv")]
     records = []
-    for regime in dict.fromkeys(row["regime"] for row in rows if row["method"] == of):
+    for regime in dict.fromkeys(row["regime"] for row in summary if row["method"] == of):
         for head in HEADS:
-            alike = [row for row in rows if head_kind(row) == head]
+            alike = [row for row in summary if head_kind(row) == head]
             ours = [row for row in alike if (row["method"], row["regime"]) == (of, regime)]
             if ours:
                 records += _family(ours[0], alike, answers)
@@ -42,11 +41,10 @@ def compare_sums(summary: Sequence[dict[str, Any]], answers: Answers) -> list[di
 
     ``ssae_NAME`` minus NAME for each linear eraser, Holm over those of one regime and kind of head.
     """
-    rows = [row for row in summary if (row["head_model"], row["C_rule"]) == ("logistic", "cv")]
     records = []
-    for regime in dict.fromkeys(row["regime"] for row in rows if row["method"].startswith("ssae_")):
+    for regime in dict.fromkeys(row["regime"] for row in summary if row["method"].startswith("ssae_")):
         for head in HEADS:
-            alike = {r["method"]: r for r in rows if head_kind(r) == head and r["regime"] == regime}
+            alike = {r["method"]: r for r in summary if head_kind(r) == head and r["regime"] == regime}
             pairs = [
                 (alike[f"ssae_{name}"], alike[name])
                 for name in LINEAR_ERASERS

@@ -183,7 +183,6 @@ def compare(
             "n_seeds": row["n_seeds"],
         }
         for row in summarise(runs, answers)
-        if row["head_model"] == "logistic" and row["C_rule"] in ("cv", "own")
     ]
     frame = pd.DataFrame(shown)
     frame.attrs["skipped"] = _skipped(records)

@@ -103,16 +103,13 @@ def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _add_gap_closed(rows: list[dict[str, Any]], answers: Answers) -> None:
-    """Of logistic heads whose C was chosen on their own data, or by the method."""
-    usual = [row for row in rows if row["head_model"] == "logistic" and row["C_rule"] in ("cv", "own")]
     ends: dict[str, dict[str, Moves]] = {}
-    for row in usual:
+    for row in rows:
         if row["method"] in ("erm", "oracle"):
             moves = answers.moves(key_of(row), "worst_group_accuracy")
             ends.setdefault(row["setting"], {})[row["method"]] = moves
     for row in rows:
         row |= {"gap_closed": None, "gap_closed_ci_low": None, "gap_closed_ci_high": None}
-    for row in usual:
         between = ends.get(row["setting"], {})
         if len(between) == 2:
             own = answers.moves(key_of(row), "worst_group_accuracy")

@@ -33,6 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, Benchmark
     def run(table: pd.DataFrame, config: BenchmarkConfig, out: Path, **options: Any) -> dict[str, Any]:
         calls.append((table, config, options))
         results = {"summary": rows, "quick": config.quick, "data": options["data"], "runs": []}
+        out.mkdir(exist_ok=True)
         (out / "results.json").write_text(json.dumps(results))
         return results
 
@@ -153,6 +154,7 @@ def test_what_did_not_run_is_told(
             {"method": name, "regime": "labelled", "reason": "no corpus"} for name in ("gsae", "ssae_deep")
         ]
         results = {"summary": rows, "skipped": notes, "data": {}, "runs": []}
+        (tmp_path / "r").mkdir()
         (tmp_path / "r" / "results.json").write_text(json.dumps(results))
         return results
 
