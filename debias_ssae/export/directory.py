@@ -10,10 +10,18 @@ import numpy as np
 import torch
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, read_manifest, replace_directory, write_manifest, write_text
+from debias_ssae.core.io import (
+    file_record,
+    read_json,
+    read_manifest,
+    replace_directory,
+    write_manifest,
+    write_text,
+)
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.export.card import model_card
+from debias_ssae.export.module import OF_THE_LIBRARY
 from debias_ssae.model import LanguageModel, full_precision, quiet_loading
 from debias_ssae.model.harvesting import check_max_length
 
@@ -201,6 +209,10 @@ def _save_with_prompt(module: Any, goal: Path, prompt: str, **options: Any) -> N
     if prompt:
         prompts = {"prompts": {"document": prompt}, "default_prompt_name": "document"}
     SentenceTransformer(modules=[module], **options, **prompts).save(str(goal), create_model_card=False)
+    # the prompt stands in a file of the library's, which is checked like ours
+    manifest = read_manifest(goal, _kind(goal))
+    files = {name: file_record(goal / name) for name in OF_THE_LIBRARY}
+    write_manifest(goal, manifest.kind, manifest.about, {**manifest.files, **files})
 
 
 def _check(found: np.ndarray, wanted: np.ndarray) -> None:

@@ -20,6 +20,8 @@ from debias_ssae.model.language_model import check_hookpoints
 
 WEIGHTS, ERASERS, MODEL = "output.safetensors", "erasers", "model"
 KIND = "debias-ssae export 3"
+OF_THE_LIBRARY = ("config_sentence_transformers.json", "modules.json")
+"""What sentence-transformers writes beside the modules; whoever saves a loaded model writes it anew."""
 _OF_THE_HUB = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from debias_ssae.core.errors import InputError, MissingExtraError, one_line
-from debias_ssae.core.io import MANIFEST, file_record, read_manifest, write_manifest
+from debias_ssae.core.io import file_record, read_manifest, write_manifest
 from debias_ssae.erase import LatentEraser, LinearEraser
-from debias_ssae.export.module import ExportedModule
+from debias_ssae.export.module import OF_THE_LIBRARY, ExportedModule
 from debias_ssae.model import LanguageModel, Readout
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, check_texts, run_batch
@@ -171,12 +171,13 @@ class OnnxTransformer(ExportedModule):
         return {**features, "sentence_embedding": torch.from_numpy(vectors)}
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Copy the directory's graph, tokenizer and manifest."""
-        if Path(output_path).resolve() == self.directory.resolve():
-            return
-        for name in (*read_manifest(self.directory, KIND).files, MANIFEST):
-            (Path(output_path) / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.directory / name, Path(output_path) / name)
+        """Copy the directory's graph and tokenizer, with a manifest of them."""
+        goal, manifest = Path(output_path), read_manifest(self.directory, KIND)
+        files = {name: told for name, told in manifest.files.items() if name not in OF_THE_LIBRARY}
+        for name in files if goal.resolve() != self.directory.resolve() else ():
+            (goal / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.directory / name, goal / name)
+        write_manifest(goal, KIND, manifest.about, files)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]

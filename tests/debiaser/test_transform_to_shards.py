@@ -159,7 +159,7 @@ def test_command(fitted: SSAEDebiaser, parts: Path, tmp_path: Path, monkeypatch:
         assert said in invoke(parts, "two").output
     assert contents(tmp_path / "two") == contents(tmp_path / "X")
     monkeypatch.setenv("RANK", "2")
-    assert "RANK=2, WORLD_SIZE=2" in invoke(parts, "two").output
+    assert "rank=2, world_size=2" in invoke(parts, "two").output
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.delenv("RANK")
     table = pd.read_csv(parts / "part-1.csv")

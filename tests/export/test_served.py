@@ -1,6 +1,8 @@
 """What people do to a SentenceTransformer, done to an exported debiaser."""
 
 import copy
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from small_debiaser import make_texts
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.export import export_sentence_transformers
+from debias_ssae.export import export_sentence_transformers, load_exported
 
 NEW = make_texts(30, seed=5)
 
@@ -71,6 +73,19 @@ def test_prompts(fitted: SSAEDebiaser, exported: Path) -> None:
     assert largest(model.encode(NEW, prompt_name="query"), model.encode(NEW, prompt="she works ")) == 0
     assert largest(model.encode(NEW, prompt="she works "), model.encode(NEW)) > 1e-3
     assert wanted.shape == model.encode(NEW, prompt_name="query").shape
+
+
+def test_a_prompt_that_was_changed_in_a_file_is_not_taken(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "m")
+    model, file = load(tmp_path / "m"), tmp_path / "m" / "config_sentence_transformers.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"prompts": {"p": "he "}, "default_prompt_name": "p"}))
+    for read in (load, load_exported):
+        with pytest.raises(ValueError, match="checksum differs"):
+            read(tmp_path / "m")
+    model.prompts, model.default_prompt_name = {"p": "he "}, "p"
+    model.save(str(tmp_path / "m"), create_model_card=False)  # whoever saves anew may say what it is
+    assert largest(load(tmp_path / "m").encode(NEW), model.encode(NEW)) == 0
 
 
 @pytest.mark.slow

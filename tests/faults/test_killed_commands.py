@@ -17,14 +17,13 @@ from small_debiaser import CONFIG, make_texts, small_encoder
 
 from debias_ssae import SSAEDebiaser
 from debias_ssae.core.config import dump_config
-from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import read_json
 
 __all__ = ["small_encoder"]
 
 # imports once, forks for each command: most of a command's time would be imports
 FORKER = """
-import os, resource, signal, sys
+import ctypes, os, resource, signal, sys
 import debias_ssae.cli.activations, debias_ssae.cli.estimators, debias_ssae.cli.retrieve, debias_ssae.cli.sae
 import debias_ssae.benchmark.page, debias_ssae.cli.benchmark, debias_ssae.cli.discover, debias_ssae.review.page
 import debias_ssae.debiaser, debias_ssae.model.store.harvest, debias_ssae.sae.training, sentence_transformers, datasets
@@ -36,7 +35,9 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         limit, *words = line.split()
-        if limit != "-":  # no file may be longer: what a full disk says
+        if limit == "common":  # a user who is not root: permissions count
+            ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+        elif limit != "-":  # no file may be longer: what a full disk says
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
         try:
@@ -59,7 +60,7 @@ class Forker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
 
-    def start(self, command: str, limit: int | None = None) -> int:
+    def start(self, command: str, limit: int | str | None = None) -> int:
         self.process.stdin.write(f"{'-' if limit is None else limit} {command}\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -223,22 +224,56 @@ def test_a_fit_over_an_old_model_leaves_the_old_one_or_the_new_one(
     assert litter(tmp_path) == []
 
 
-def test_two_fits_with_one_out_leave_one_whole(tmp_path, inputs, small_encoder):
-    both = [Forker(tmp_path / "errors-0"), Forker(tmp_path / "errors-1")]
+@pytest.mark.parametrize("name", COMMANDS)
+def test_two_at_once_in_one_place_leave_one_whole(
+    tmp_path, forker, inputs, small_encoder, name, amount, counted
+):
+    """The same command twice, at the same moment: what is there in the end is what one of them makes alone."""
+    n_races = amount(name == "fit", 3)
+    if not n_races:
+        pytest.skip("make faults runs it")
+    make_model(name, forker, inputs, small_encoder)
+
+    def command(folder: str) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return COMMANDS[name].format(encoder=small_encoder, inputs=inputs, out=tmp_path / folder)
+
+    forker.start(command("whole"))
+    assert forker.end() == 0
+    other = Forker(tmp_path / "errors")
     try:
-        for i, forker in enumerate(both):
-            forker.start(
-                COMMANDS["fit"].format(encoder=small_encoder, inputs=inputs, out=tmp_path) + f" --seed {i}"
-            )
-        ends = [forker.end() for forker in both]
+        for i in range(n_races):
+            for one in (forker, other):
+                one.start(command(f"raced-{i}"))
+            ends = {one: one.end() for one in (forker, other)}
+            assert 0 in ends.values()
+            for one, code in ends.items():  # one of them may be told that the other is at it
+                assert code in (0, 2)
+                assert code == 0 or re.search("^Error: .+$", one.errors.read_text(), re.M)
+            assert contents(tmp_path / f"raced-{i}" / "made") == contents(tmp_path / "whole" / "made") != {}
+            assert litter(tmp_path / f"raced-{i}") == []
+            counted["races"] = counted.get("races", 0) + 1
     finally:
-        for forker in both:
-            forker.process.stdin.close()
-            forker.process.wait()
-            forker.process.stdout.close()
-    assert 0 in ends
+        other.process.stdin.close()
+        other.process.wait()
+        other.process.stdout.close()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_places_without_permission_are_named_and_nothing_is_written(
+    tmp_path, forker, inputs, small_encoder, name, amount, counted
+):
+    if not amount(name in ("harvest", "sae"), 1):
+        pytest.skip("make faults runs it")
+    make_model(name, forker, inputs, small_encoder)
+    tmp_path.chmod(0o500)
     try:
-        assert np.isfinite(SSAEDebiaser.load(tmp_path / "made").transform(["she works"])).all()
-    except InputError as error:
-        pytest.fail(str(error))
-    assert litter(tmp_path) == []
+        forker.start(COMMANDS[name].format(encoder=small_encoder, inputs=inputs, out=tmp_path), "common")
+        assert forker.end() == 2
+        assert re.search(
+            r"^Error: .*(permission|leave to write|not writable)", forker.errors.read_text(), re.M
+        )
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        tmp_path.chmod(0o700)
+    counted["places without permission"] = counted.get("places without permission", 0) + 1
