@@ -178,8 +178,15 @@ def test_the_module_that_writes_is_found_by_running(family, more, attn, mlp):
     assert found == [attn, mlp]
     parts = harvest_many(model, TEXTS, ["blocks.0", "blocks.1.attn", "blocks.1.mlp", "blocks.1"])
     total = sum(parts[name].x for name in ("blocks.0", "blocks.1.attn", "blocks.1.mlp"))
-    if family not in ("afmoe", "minimax"):  # they scale or norm what is added
+    if family not in ("afmoe", "minimax"):
         torch.testing.assert_close(parts["blocks.1"].x, total, atol=1e-4, rtol=1e-4)
+        return
+    # they scale or norm what is added; without it the model is the one whose attention says nothing
+    bare = wrap_model(model.module, small_tokenizer(adds_special=False))
+    edited = embed(bare, TEXTS, edits={"blocks.1.attn": torch.zeros_like})
+    with bare.blocks[1].self_attn.register_forward_hook(lambda m, i, out: (out[0] * 0, *out[1:])):
+        np.testing.assert_allclose(edited, embed(bare, TEXTS), atol=1e-5)
+    assert np.abs(edited - embed(bare, TEXTS)).max() > 1e-3
 
 
 def test_a_block_that_returns_a_list():

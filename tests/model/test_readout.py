@@ -16,6 +16,7 @@ from small_models import FAMILIES, sentences, small_model, small_tokenizer
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Readout, embed, harvest, load_model
 from debias_ssae.model.encoder import ActivationEncoder, as_encoder
+from debias_ssae.retrieval import embed_texts
 
 TEXTS = [*sentences(20), "She works in the city", "the " * 60, "  he works . ", "A Nurse"]
 BIOGRAPHIES = [
@@ -89,6 +90,8 @@ def test_prompts_lengths_and_families(tmp_path, family, include_prompt):
         transformer={"max_seq_length": 12},
     )
     assert distance(tmp_path, made) <= 1e-5
+    retrieved = embed_texts(TEXTS, str(tmp_path / "st"), device="cpu", dtype="float32")
+    np.testing.assert_allclose(retrieved, made.encode(TEXTS), atol=1e-5)
     model = load_model(str(tmp_path / "st"), dtype="float32")
     rows = harvest(model, ["she works in the clinic"], "blocks.0")
     assert rows.offsets.tolist() == [
