@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from debias_ssae.cli.checks import in_options
-from debias_ssae.core.errors import InputError, MissingExtraError, brief, one_line
+from debias_ssae.core.errors import InputError, MissingExtraError, brief, is_lack_of_memory, one_line
 
 # name -> (module, attribute, one line of help): shown without importing anything heavy.
 COMMANDS = {
@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
             named = isinstance(error, OSError) and error.filename is not None
             _end(f"{brief(str(error.filename))}: {error.strerror}" if named else error)  # type: ignore[union-attr]
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _NO_MEMORY):
+            if not is_lack_of_memory(error):
                 raise
             _end(
                 "there is not enough memory: give fewer texts, a smaller batch or model, or use a larger machine"
@@ -81,7 +81,6 @@ class LazyGroup(click.Group):
 
 
 _EMPTY = re.compile(r"--[\w-]+=")
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def _end(error: object, code: int = 2) -> NoReturn:

@@ -41,6 +41,19 @@ def one_line(error: object, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+_NO_MEMORY = (
+    "out of memory", "allocate memory", "not enough memory", "bad_alloc", "could not create a ", "start new thread",
+)  # fmt: skip
+"""What libraries say where memory runs out: torch, CUDA, C++, oneDNN ("could not create a primitive") and Python."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out: less at once may go through."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+    )
+
+
 def check_seed(random_state: Any) -> int | None:
     """Return ``random_state`` as a plain number or None; raises InputError for what NumPy could not start from."""
     if random_state is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from debias_ssae.core.device import plain_precision
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, is_lack_of_memory
 from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, lock_of
 from debias_ssae.model.readout import first_of, with_first
 
@@ -166,9 +166,7 @@ def _run_or_halve(
         batch = make_batch(model, tokens, sequences)
         run_batch(model, batch, hookpoints, edits)
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(
-            error
-        ):
+        if not is_lack_of_memory(error):
             raise
         if len(sequences) == 1:
             raise InputError(

@@ -31,7 +31,7 @@ from debias_ssae.core.device import (
     plain_precision,
     resolve_model_name,
 )
-from debias_ssae.core.errors import InputError, one_line
+from debias_ssae.core.errors import InputError, is_lack_of_memory, one_line
 from debias_ssae.model.readout import (
     Readout,
     Stated,
@@ -244,6 +244,8 @@ def load_model(
                 path, dtype=torch.float32, output_loading_info=True, **options
             )
         except Exception as error:  # a foreign loader on files that may hold anything
+            if is_lack_of_memory(error):
+                raise
             unreached = "the hub cannot be reached, and it is not in the local cache"
             reason = unreached if local and not here else one_line(error)
             raise InputError(

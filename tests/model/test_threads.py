@@ -107,6 +107,7 @@ def test_the_default_precision_of_torch_changes_nothing():
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 bytes"),
         MemoryError(),
+        RuntimeError("could not create a primitive"),
     ],
     ids=lambda error: type(error).__name__,
 )
