@@ -37,9 +37,7 @@ def process_share(rank: int | None = None, world_size: int | None = None) -> tup
     rank = process_number("RANK") if rank is None else rank
     world_size = process_number("WORLD_SIZE", 1) if world_size is None else world_size
     if not 0 <= rank < world_size:
-        raise InputError(
-            f"RANK={rank}, WORLD_SIZE={world_size}: expected numbers with 0 <= RANK < WORLD_SIZE"
-        )
+        raise InputError(f"rank={rank}, world_size={world_size}: expected 0 <= rank < world_size")
     return rank, world_size
 
 
