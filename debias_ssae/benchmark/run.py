@@ -327,7 +327,9 @@ def _joined(
         rows = protocol.splits[record["number"]].test
         known = {"text_id": protocol.text_ids[rows], "y": protocol.y[rows], "z": protocol.z[rows]}
         frames += [
-            pd.DataFrame({**keys, **known, "y_pred": y_pred}) for keys, y_pred in record["predictions"]
+            # sorted: keys that were kept come back in that order
+            pd.DataFrame({**dict(sorted(keys.items())), **known, "y_pred": y_pred})
+            for keys, y_pred in record["predictions"]
         ]
     predictions = pd.concat(frames, ignore_index=True)
     return runs, predictions, Answers(predictions)

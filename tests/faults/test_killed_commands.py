@@ -120,7 +120,8 @@ def contents(folder: Path) -> dict[str, object]:
         if path.suffix in KEPT and name.parts[0] not in ("checkpoints", "cache"):
             made[str(name)] = path.read_bytes()
         elif path.name == "results.json":
-            made["summary"] = read_json(path)["summary"]
+            summary = read_json(path)["summary"]
+            made["summary"] = [{k: v for k, v in row.items() if "seconds" not in k} for row in summary]
     return made
 
 
