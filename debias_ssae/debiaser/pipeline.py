@@ -62,7 +62,11 @@ class Intervention:
     def with_latents(self, ids: np.ndarray | Sequence[int]) -> "Intervention":
         """The same SAE and scores with other latents removed. Raises InputError for ids that the SAE has not."""
         eraser = LatentEraser.from_sae(self.sae, ids, alpha=self.eraser.alpha)
-        selection = Selection(self.selection.scores, np.asarray(ids, dtype=np.int64), self.selection.report)
+        report = dict(self.selection.report)
+        if "names" in report:
+            known = dict(zip(self.selection.ids.tolist(), report["names"], strict=True))
+            report["names"] = [known.get(int(i), f"latent {int(i)}") for i in ids]
+        selection = Selection(self.selection.scores, np.asarray(ids, dtype=np.int64), report)
         return Intervention(eraser, self.sae, selection, self.record)
 
 
@@ -142,8 +146,10 @@ def _named(
     sae: SparseAutoencoder,
     data: FitData,
 ) -> Selection:
-    """The selection with a name for each latent in its report; a matrix has no words to name them by."""
-    if isinstance(encoder, MatrixEncoder) or not len(selection.ids):
+    """The selection with a name for each latent in its report: its card's where a person ticked it, else the words
+    that it fires on; a matrix has none.
+    """
+    if isinstance(encoder, MatrixEncoder) or not len(selection.ids) or "names" in selection.report:
         return selection
     order = np.random.default_rng(0).permutation(len(data.X))[:NAMED_ON]
     texts = [data.X[i] for i in order]

@@ -14,6 +14,7 @@ import yaml
 from debias_ssae.core.device import MINILM_HUB_ID
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
+from debias_ssae.model.readout import Normalize
 from debias_ssae.text.concept import Concept
 
 PACKAGES = ("debias-ssae", "torch", "transformers", "sentence-transformers")
@@ -39,6 +40,9 @@ def model_card(debiaser: SSAEDebiaser, name: str, target: str = "sentence-transf
         name=name,
         base=base,
         attribute=_attribute(debiaser),
+        chosen_on="the texts that discover read"
+        if _cards(debiaser)
+        else "the texts that the debiaser was fitted on",
         changed=_changed(debiaser),
         usage=usage.rstrip(),
         made=_table(_removed(debiaser)),
@@ -69,12 +73,22 @@ def _attribute(debiaser: SSAEDebiaser) -> str:
     concept = debiaser.concept_
     if concept is not None:
         return f"the concept “{_plain(concept.name)}”"
-    values = (
-        ()
-        if debiaser.intervention_.selection.scores is None
-        else debiaser.intervention_.selection.scores.values
-    )
-    return f"an attribute with the values {', '.join(_plain(v) for v in values)}"
+    scores, cards = debiaser.intervention_.selection.scores, _cards(debiaser)
+    said = [] if scores is None else [f"an attribute with the values {', '.join(map(_plain, scores.values))}"]
+    if cards:
+        who = "a judge" if any(one["by_judge"] for one in cards) else "a person"
+        said.append(f"what {who} ticked ({_ticked(cards)})")
+    return " and ".join(said) or "what was selected"
+
+
+def _cards(debiaser: SSAEDebiaser) -> list[dict[str, Any]]:
+    """What is known of ticked cards, by hookpoint; empty where the attribute was not given as choices."""
+    reports = [one.selection.report for one in debiaser.interventions_.values()]
+    return [one for r in reports for one in (r, *r.get("attributes", ())) if "ticked" in one]
+
+
+def _ticked(cards: list[dict[str, Any]]) -> str:
+    return ", ".join(f"“{_plain(name)}”" for one in cards for name in one["ticked"]) or "nothing"
 
 
 def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
@@ -85,7 +99,14 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
         rows |= _concept(concept)
     elif scores is not None:
         rows["values"] = ", ".join(_plain(v) for v in scores.values)
-    rows["found by"] = "nothing" if scores is None else scores.method.replace("_", " ")
+    found, cards = [] if scores is None else [scores.method.replace("_", " ")], _cards(debiaser)
+    if cards:
+        rows["ticked cards"] = _ticked(cards)
+        n, total = (
+            sum(counts) for counts in ([len(c["ticked"]) for c in cards], [c["cards"] for c in cards])
+        )
+        found.append(f"discover, {n} of {total} cards ticked")
+    rows["found by"] = " and ".join(found) or "nothing"
     for hookpoint, part in debiaser.interventions_.items():
         rows[f"at `{hookpoint}`"] = f"{len(part.selection.ids)} of {part.sae.cfg.d_sae} latents removed"
     eraser, kind = debiaser.output_eraser_, str(debiaser.output_kind_).replace("_", " ")
@@ -93,12 +114,18 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     dates = [
         part.record["review"]["date"] for part in debiaser.interventions_.values() if "review" in part.record
     ]
-    rows["reviewed by a person"] = f"yes, {max(dates)}" if dates else "no"
+    by_person = bool(cards) and not any(one["by_judge"] for one in cards)
+    rows["reviewed by a person"] = f"yes, {max(dates)}" if dates else "yes" if by_person else "no"
     encoder = debiaser.text_encoder_
     readout = encoder.readout
     over = "all tokens, special ones included" if readout.special else "the text's own tokens"
-    ways, normal = " and ".join(readout.modes), ", length 1" if readout.layers else ""
-    rows["representation"] = f"`{encoder.layer}`, {ways} over {over}{normal}"
+    ways = " and ".join(readout.modes)
+    scaled, last = "", debiaser.shift_ is None and debiaser.output_eraser_ is None
+    if any(isinstance(layer, Normalize) for layer in readout.layers):
+        scaled = "; the model scales each vector to length 1" + (
+            "" if last else ", and what follows the edit is added after that: the result has another length"
+        )
+    rows["representation"] = f"`{encoder.layer}`, {ways} over {over}{scaled}"
     return rows
 
 
@@ -125,7 +152,8 @@ def _concept(concept: Concept) -> dict[str, Any]:
 def _data(debiaser: SSAEDebiaser) -> dict[str, Any]:
     """Every number of the record, as ``fit`` wrote it."""
     rows: dict[str, Any] = {}
-    rows["corpus"] = "the training texts alone, or texts in memory"
+    if not _cards(debiaser):  # discover's SAE comes with the choices
+        rows["corpus"] = "the training texts alone, or texts in memory"
     if isinstance(debiaser.corpus, str):
         rows["corpus"] = f"`{Path(debiaser.corpus).name}`"
 

@@ -192,7 +192,8 @@ class Shortcuts:
             if strange := sorted(wanted - set(range(len(self.cards)))):
                 raise InputError(f"there is no card {strange[0]}; the cards are 0 to {len(self.cards) - 1}")
             ticks = [i in wanted for i in range(len(self.cards))]
-        return self.choices | to_choices(self.cards, ticks, self.study.saes)
+        chosen = replace(to_choices(self.cards, ticks, self.study.saes), by_judge=callable(judge))
+        return self.choices | chosen
 
     def next_round(self, choices: Choices) -> "Shortcuts":
         """Return what a refitted head rests on in the model without what was ticked; choices accumulate.

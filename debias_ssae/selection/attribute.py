@@ -195,9 +195,17 @@ class Chosen:
         return self.choices.saes
 
     def select(self, model: Encoder, hookpoint: str, sae: SparseAutoencoder, data: FitData) -> Selection:
-        """Select what was ticked at ``hookpoint``."""
+        """Select what was ticked at ``hookpoint``; the report has the ticked cards' names, and each latent's."""
         ids = np.asarray(self.choices.ids.get(hookpoint, ()), dtype=np.int64)
-        return Selection(None, ids)
+        cards = self.choices.cards.get(hookpoint, ())
+        named = {i: card.name for card in cards if card.tick for i in card.ids}
+        report = {
+            "cards": len(cards),
+            "ticked": [card.name for card in cards if card.tick],
+            "by_judge": self.choices.by_judge,
+            "names": [named[i] for i in ids.tolist()],
+        }
+        return Selection(None, ids, report)
 
 
 @dataclass(frozen=True)

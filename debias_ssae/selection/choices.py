@@ -64,6 +64,8 @@ class Choices:
 
     cards: Mapping[str, tuple[Choice, ...]]
     saes: Mapping[str, SparseAutoencoder] = field(repr=False)
+    by_judge: bool = False
+    """Whether a function ticked them in place of a person; a file does not say."""
 
     def __post_init__(self) -> None:
         for hookpoint, cards in self.cards.items():
@@ -112,7 +114,7 @@ class Choices:
             named = {i for card in cards.get(hookpoint, ()) for i in card.ids}
             left = [c.model_copy(update={"ids": tuple(i for i in c.ids if i not in named)}) for c in mine]
             cards[hookpoint] = (*(c for c in left if c.ids), *cards.get(hookpoint, ()))
-        return Choices(cards, {**self.saes, **later.saes})
+        return Choices(cards, {**self.saes, **later.saes}, self.by_judge or later.by_judge)
 
     def pieces(self, name: str = "choices.yaml") -> list[str]:
         """The file cut at the ticks: ``pieces[0] + tick + pieces[1] + tick + ...``, so that a page can fill them in."""
