@@ -1,26 +1,50 @@
-"""What long work is doing: "[3/7] general SAE"."""
+"""What long work is doing: "[3/7] general SAE (about 1.2 min left)"."""
 
 import sys
+import time
 from collections.abc import Callable
 
 
 class Steps:
-    """Says which step of how many begins."""
+    """Says which step begins, and how long the rest may take: by the plan, and from what the steps so far took."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         """``say`` takes one line at each step; None says nothing."""
         self.say = say
-        self.planned = self.begun = 0
+        self.plan: list[float] = []
+        self.done, self.spent = 0, 0.0
+        self.began: float | None = None
 
-    def expect(self, n: int) -> None:
-        """Announce steps to come."""
-        self.planned += n
+    def expect(self, *seconds: float) -> None:
+        """Announce steps to come, with about how long each takes."""
+        self.plan += seconds
 
     def begin(self, step: str) -> None:
-        """Say that the next step begins."""
-        self.begun += 1
+        """End the step before, and say that the next begins."""
+        self.end()
+        self.began = time.monotonic()
         if self.say is not None:
-            self.say(f"[{self.begun}/{max(self.planned, self.begun)}] {step}")
+            known = sum(self.plan[: self.done])
+            pace = self.spent / known if known and self.spent else 1.0
+            left = pace * sum(self.plan[self.done :])
+            self.say(f"[{self.done + 1}/{len(self.plan)}] {step} (about {duration(left)} left)")
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of the plan is left."""
+        return self.done + (self.began is not None) >= len(self.plan)
+
+    def end(self) -> None:
+        """Count the step as done."""
+        if self.began is not None:
+            self.spent += time.monotonic() - self.began
+            self.done += 1
+        self.began = None
+
+
+def duration(seconds: float) -> str:
+    """Seconds, or from two minutes on minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def to_stderr(line: str) -> None:

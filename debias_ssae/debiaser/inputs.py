@@ -262,11 +262,17 @@ def _reaches(encoder: ActivationEncoder, hookpoint: str, text: str) -> bool:
 
 def settings_of(config: Any) -> DebiasConfig:
     """The settings that ``config=`` gives: an object, a mapping or a YAML file; without it the defaults."""
-    if not isinstance(config, DebiasConfig | Mapping | str | Path | None):
+    if config is None:
+        return DebiasConfig()
+    if isinstance(config, str | Path):
+        return load_config(DebiasConfig, config)
+    if isinstance(config, Mapping):
+        return make_config(DebiasConfig, config, "config")
+    if not isinstance(config, DebiasConfig):
         raise InputError(
             f"config is {type(config).__name__}; expected a DebiasConfig, a mapping or a YAML file"
         )
-    return load_config(DebiasConfig, config)
+    return config
 
 
 def with_limits(config: DebiasConfig, encoder: ActivationEncoder) -> DebiasConfig:

@@ -28,6 +28,9 @@ from debias_ssae.selection.attribute import Attribute, FitData, as_selection
 from debias_ssae.selection.naming import name_latents
 from debias_ssae.selection.select import Selection
 
+RETRIEVAL, TRAINING, SELECTION, OUTPUT = 2.5, 0.07, 8.0, 15.0
+"""Seconds on one core with MiniLM: a thousand texts of the corpus, a training step, and each of the other steps once.
+They only say about how long a fit takes (benchmarks/fit_profile.py)."""
 SHIFTED_BY = 500
 """Training texts whose mean stays in place."""
 NAMED_ON = 500
@@ -88,7 +91,7 @@ class Fitted:
 def fit(spec: Spec, data: FitData) -> Fitted:
     """Train an SAE for each hookpoint, select what to remove there, and fit what follows the edit."""
     interventions = {}
-    data.steps.expect(sum(n_steps(spec, data, hookpoint) for hookpoint in spec.hookpoints) + 1)
+    data.steps.expect(*costs(spec, data))
     for hookpoint in spec.hookpoints:
         sae, record = train_ssae(
             spec.encoder,
@@ -111,12 +114,26 @@ def fit(spec: Spec, data: FitData) -> Fitted:
     return _fit_the_best(spec, interventions, data)
 
 
-def n_steps(spec: Spec, data: FitData, hookpoint: str) -> int:
-    """How many steps come before the selection at ``hookpoint``, and that one."""
-    if isinstance(spec.encoder, MatrixEncoder) or hookpoint in getattr(spec.attribute, "saes", {}):
-        return 1
-    tunes = data.config.special is not None
-    return 1 + (tunes and spec.corpus is not None) + (hookpoint not in spec.saes) + tunes
+def costs(spec: Spec, data: FitData) -> list[float]:
+    """About the seconds of each step of ``fit`` on one core; what a cache holds takes none."""
+    is_matrix = isinstance(spec.encoder, MatrixEncoder)
+    width = (
+        len(spec.encoder.scale)
+        if isinstance(spec.encoder, MatrixEncoder)
+        else spec.encoder.language_model.d_model
+    )
+    size = (width / 384) ** 2  # both the model's and the SAE's products grow so
+    found: list[float] = []
+    for hookpoint in spec.hookpoints:
+        if not is_matrix and hookpoint not in getattr(spec.attribute, "saes", {}):
+            if spec.corpus is not None and data.config.special is not None:
+                found.append(RETRIEVAL * len(spec.corpus) / 1000)
+            if hookpoint not in spec.saes:
+                found.append(TRAINING * data.config.general.n_steps * size)
+            if data.config.special is not None:
+                found.append(TRAINING * data.config.special.n_steps * size)
+        found.append(SELECTION * size)
+    return [*found, OUTPUT * size]
 
 
 def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitData) -> Fitted:

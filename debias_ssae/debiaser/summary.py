@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from debias_ssae.core.steps import duration
 from debias_ssae.debiaser.output import KINDS, Samples, apply_output, fit_eraser
 from debias_ssae.erase import LinearEraser
 
@@ -116,7 +117,7 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
                 f"{one['after']:.2f} after (chance {one['chance']:.2f}; {measured['n']} training samples, 5 folds)."
             )
     if "seconds" in report:
-        lines.append(f"Fitted in {report['seconds']:.0f} s.")
+        lines.append(f"Fitted in {duration(report['seconds'])}.")
     return lines
 
 

@@ -1,6 +1,6 @@
 """``discover``: from texts, labels and a classifier to a short list of what its decision rests on."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from debias_ssae.selection.naming import WordedRows, find_words, firing
 from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_labels, check_texts
 
+SAE_COST = 100.0
+"""About the processor seconds of one SAE; only how it compares with ``_costs`` counts."""
 STANDS_OUT = 0.05
 """A hinted card stands out where it carries at least this share of the decision."""
 
@@ -139,7 +141,8 @@ def discover(
         return learn_ssae(model, listed, name, settings, random_state=start, **options).sae
 
     again = [name for name in names if settings.discovery.recurrence and name not in others]
-    steps.expect(sum(name not in given for name in names) + len(again) + _n_steps(names))
+    n_trainings = sum(name not in given for name in names) + len(again)
+    steps.expect(*[SAE_COST] * n_trainings, *_costs(len(listed), len(names)))
     saes = {name: given[name] if name in given else learn(name, random_state) for name in names}
     others |= {name: learn(name, (random_state or 0) + 1) for name in again}
     study = _Study(
@@ -215,6 +218,12 @@ class Shortcuts:
 
         write_shortcuts(self, Path(directory))
 
+    def plot(self, n: int = 15) -> Any:
+        """Return a matplotlib figure of the first cards' shares, coloured by class. Raises MissingExtraError."""
+        from debias_ssae.review.page import plot_shares
+
+        return plot_shares(self.cards[:n], self.study.classes)
+
     def __repr__(self) -> str:
         names = ", ".join(f"{card.name} {card.share:.1%}" for card in self.cards[:5])
         return f"Shortcuts(round {self.round}, {len(self.cards)} cards: {names}, ...)"
@@ -263,8 +272,8 @@ class _Study:
         steps, config = self.steps, self.config
         removed = choices.ids
         edits = {h: LatentEraser.from_sae(self.saes[h], ids.tolist()) for h, ids in removed.items()}
-        if steps.begun == steps.planned:  # of a later round
-            steps.expect(_n_steps(self.saes))
+        if steps.ended:  # of a later round
+            steps.expect(*_costs(len(self.texts), len(self.saes)))
         steps.begin(f"representations of {len(self.texts):,} texts")
         X = self.encoder.encode(self.texts, edits)
         head = self._head(X, edits)
@@ -318,6 +327,7 @@ class _Study:
         cards, active = [cards[i] for i in order], active[order]
         steps.begin("hints")
         cards = self._hinted(cards, active, edits, X)
+        steps.end()
         return Shortcuts(cards, accuracy, head.fidelity, head, number, choices, self)
 
     def _head(self, X: np.ndarray, edits: Mapping[str, LatentEraser]) -> LinearHead:
@@ -415,9 +425,9 @@ class _Study:
         )
 
 
-def _n_steps(hookpoints: Collection[str]) -> int:
-    """Of a round."""
-    return 3 + 2 * len(hookpoints)
+def _costs(n_texts: int, n_hookpoints: int) -> list[float]:
+    """What the steps of a round cost beside the others: about processor seconds."""
+    return [n_texts / 100, *[30.0, 2.0] * n_hookpoints, 90.0, 5.0]
 
 
 def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoencoder]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from debias_ssae.audit.page import render, write_text
+from debias_ssae.core.errors import MissingExtraError
 from debias_ssae.core.io import writable_directory
 from debias_ssae.review.cards import FUNCTION, TARGET, Card
 from debias_ssae.selection.choices import Choices, check_nothing_lost
@@ -156,3 +157,21 @@ def _card(i: int, card: Card, largest: float) -> dict[str, Any]:
         "contexts": card.contexts,
         "facts": facts,
     }
+
+
+def plot_shares(cards: Sequence[Card], classes: Sequence[str]) -> Any:
+    """A matplotlib figure of the cards' shares, coloured by class. Raises MissingExtraError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report") from error
+    figure = Figure(figsize=(7, 0.6 + 0.32 * max(len(cards), 1)), layout="constrained")
+    axes = figure.subplots()
+    for n, name in enumerate(classes):
+        mine = [i for i, card in enumerate(cards) if card.toward == name]
+        axes.barh(mine, [100 * cards[i].share for i in mine], color=f"C{n}", label=name)
+    axes.set_yticks(range(len(cards)), [card.name for card in cards])
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the decision in percent")
+    axes.legend(title="goes with")
+    return figure

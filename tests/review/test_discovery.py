@@ -165,11 +165,12 @@ def test_several_hookpoints(found: Shortcuts, sae: SparseAutoencoder) -> None:
     assert seen.next_round(choices).accuracy < seen.accuracy
 
 
-def test_the_steps_are_said(small_encoder: Path) -> None:
+def test_the_steps_are_said_with_the_time_left(small_encoder: Path) -> None:
     said: list[str] = []
     small = {"d_sae": 64, "k": 8, "general": {"n_steps": 5}, "special": {"n_steps": 5}, **CONFIG}
     shown = discover(TEXTS, Y, encoder=str(small_encoder), config=small, random_state=0, say=said.append)
     assert [line.split("]")[0] for line in said] == [f"[{i + 1}/6" for i in range(6)]
+    assert all(" left)" in line for line in said)
     assert "Shortcuts(round 1" in repr(shown)
 
 

@@ -13,7 +13,7 @@ from debias_ssae.audit.page import write_text
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.review import Card, WhatIf
 from debias_ssae.review.cards import FUNCTION, TARGET, to_choices
-from debias_ssae.review.page import cards_html
+from debias_ssae.review.page import cards_html, plot_shares
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.naming import Piece
 
@@ -77,6 +77,14 @@ def test_what_it_says() -> None:
     assert "http://" not in PAGE.replace("http://www.w3.org", "")
     assert PAGE.count('<article class="card latent"') == len(CARDS)
     assert PAGE.count('<details class="group"') == 2
+
+
+def test_plot_names_and_colours() -> None:
+    pytest.importorskip("matplotlib", reason="plots come from the extra report")
+    figure = plot_shares(CARDS[:2], ("nurse", "surgeon"))
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["she", "surgery"]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"nurse", "surgeon"}
 
 
 @pytest.fixture(scope="module")
