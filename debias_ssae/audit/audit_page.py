@@ -181,9 +181,8 @@ def _measures(report: AuditReport, section: str) -> Table:
             cells += [_value(r), where if judged else Cell("", note=r["where"], wrap=True)]
         if differences:
             d = differences.get(metric)
-            # as before to after: the first model is what the second is compared with
-            turned = (-d["difference"], -d["ci_high"], -d["ci_low"]) if d else (None, None, None)
-            cells.append(number_cell(*turned, signed=True) if d else Cell("–", ""))
+            ends = [d[k] for k in ("difference", "ci_low", "ci_high")] if d else []
+            cells.append(number_cell(*ends, signed=True) if d else Cell("–", ""))
         rows.append(TableRow(cells))
     noted = [f"{words(r['metric'])}: {r['note']}" for m in measures.values() for r in m if r["note"]]
     note = "; ".join(dict.fromkeys(noted))
@@ -213,7 +212,11 @@ def _side_by_side(
 
 def _cells(report: AuditReport, section: str) -> Table:
     table = _of(report.cells, section=section)
-    table = table.assign(worst=table.groupby(["label", "group"])["accuracy"].transform("min"))
+    grouped = table.groupby(["label", "group"])
+    table = table.assign(
+        worst=grouped["accuracy"].transform("min"),
+        more_rows_needed=grouped["more_rows_needed"].transform("max"),
+    )
     table = table[table["n"] > 0].sort_values(["excluded", "worst"], kind="stable")
     columns, found = _side_by_side(report, table, ("label", "group"), ("accuracy", "ci_low", "ci_high"))
     rows = []
@@ -297,7 +300,7 @@ def _models(report: AuditReport) -> Iterator[Block]:
     for r in records(report.comparisons):
         better = {"a better": r["model_a"], "b better": r["model_b"]}.get(r["outcome"])
         said = f"{better} better" if better else r["outcome"].replace("no difference found", TOO_FEW)
-        cells = [Cell(words(r["metric"])), Cell(f"{r['model_a']} - {r['model_b']}"), Cell(r["section"])]
+        cells = [Cell(words(r["metric"])), Cell(f"{r['model_a']} minus {r['model_b']}"), Cell(r["section"])]
         cells += [number_cell(r["difference"], r["ci_low"], r["ci_high"], signed=True), Cell(said)]
         rows.append(TableRow([*cells, p_cell(r["p"]), Cell(r["method"], wrap=True)]))
     names = ("measure", "models", "section", "difference", "finding", "p", "method")

@@ -57,7 +57,9 @@ class Rows(NamedTuple):
 
 
 def comparison_rows(rows: Rows, measures: list[Row], n_bootstrap: int, rng: np.random.Generator) -> list[Row]:
-    """One row a pair of models x measure: ``model_a - model_b``; ``measures`` are the section's rows of all models.
+    """One row a pair of models x measure: ``model_a - model_b``, the later model minus the earlier.
+
+    ``measures`` are the section's rows of all models.
 
     Accuracy and worst-group accuracy have intervals of their own (Bonett and Price; directional delta). Gaps
     are biased under resampling, so theirs joins the two models' intervals (MOVER, Zou 2008), with the
@@ -71,7 +73,7 @@ def comparison_rows(rows: Rows, measures: list[Row], n_bootstrap: int, rng: np.r
     single = {(r["model"], r["metric"]): r for r in measures}
     kind = "count bootstrap" if rows.weights is None else "row bootstrap"
     table = []
-    for a, b in combinations(rows.predicted, 2):
+    for b, a in combinations(rows.predicted, 2):
         for metric in COMPARED:
             value = single[a, metric]["value"] - single[b, metric]["value"]
             p = float("nan")

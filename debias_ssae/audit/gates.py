@@ -70,6 +70,7 @@ def check_gates(
                 excused = allow_undefined is True or bool(row["missing"] and not empty)
                 passed, reason = _judged(value, str(row["note"]), empty, kind, threshold, excused)
                 reason += f" ({row['where']})" if row["where"] and not np.isnan(value) else ""
+                reason += _by_estimate(value, float(row["ci_low"]), float(row["ci_high"]), threshold)
                 results.append(
                     GateResult(
                         **names, value=value, threshold=threshold, kind=kind, passed=passed, reason=reason
@@ -90,6 +91,16 @@ def _judged(
         named = "; ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
         return False, f"{value:.4f} would pass, but it is incomplete: no rows in {named}"
     return True, f"{value:.4f}" + (f"; {note}" if "left out" in note or "without rows" in note else "")
+
+
+def _by_estimate(value: float, low: float, high: float, threshold: float) -> str:
+    """The interval, and that it reaches across the threshold, where it does."""
+    if np.isnan(low) or np.isnan(high):
+        return ""
+    text = f"; 95% interval {low:.3f} to {high:.3f}"
+    if not low < threshold < high:
+        return text
+    return f"{text}, judged by its estimate: the interval reaches {low if value > threshold else high:.3f}"
 
 
 def parse_thresholds(given: Sequence[str]) -> dict[str, float]:

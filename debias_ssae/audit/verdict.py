@@ -40,6 +40,7 @@ WORDS = {
     "equalized_odds_difference": "equalised odds gap",
 }
 _TAGS = {"bad": "Fails", "warn": "Too few to say", "good": "Holds", "": "Note"}
+_STATES = {"bad": "fails", "warn": "too few rows to say", "good": "holds"}
 
 
 class Part(NamedTuple):
@@ -51,8 +52,23 @@ class Part(NamedTuple):
     outcome: str
 
 
+class Badge(NamedTuple):
+    """The verdict on one of several models."""
+
+    model: str
+    kind: str
+
+    @property
+    def text(self) -> str:
+        """The model and its verdict."""
+        return f"{self.model}: {_STATES[self.kind]}"
+
+
 class Finding(NamedTuple):
-    """A sentence; ``kind`` is bad, warn, good or empty, ``tag`` the word that says so without colour."""
+    """A sentence; ``kind`` is bad, warn, good or empty, ``tag`` the word that says so without colour.
+
+    A finding about several models has no tag: each of its parts has an outcome of its own.
+    """
 
     kind: str
     tag: str
@@ -62,6 +78,18 @@ class Finding(NamedTuple):
     """By how much the gap exceeds the tolerance."""
     section: str = ""
     parts: tuple[Part, ...] = ()
+    badges: tuple[Badge, ...] = ()
+    """Of the verdict on several models."""
+
+    @property
+    def label(self) -> str:
+        """The tag, or the badges."""
+        return "; ".join(b.text for b in self.badges) or self.tag
+
+    @property
+    def line(self) -> str:
+        """The label, where there is one, and the text."""
+        return f"{self.label}: {self.text}" if self.label else self.text
 
     @property
     def text(self) -> str:
@@ -96,7 +124,9 @@ def verdict(report: AuditReport) -> Finding:
     ]
     tolerance = 100 * report.settings["tolerance"]
     kinds = {m: {kind_of(r["outcome"]) for r in rows if r["model"] == m} for m in report.models}
-    states = {m: next((k for k in ("bad", "warn") if k in found), "good") for m, found in kinds.items()}
+    states = {
+        m: next((k for k in ("bad", "warn", "good") if k in found), "warn") for m, found in kinds.items()
+    }
     failing = [r for r in rows if kind_of(r["outcome"]) == "bad"]
     kind = "bad" if failing else "warn" if "warn" in states.values() else "good"
     worst = max(failing or rows, key=_harm, default=None)
@@ -116,12 +146,9 @@ def verdict(report: AuditReport) -> Finding:
         else:
             text = f"No gap between groups is wider than {tolerance:g} points; {len(rows)} were measured."
         return Finding(kind, _TAGS[kind], text, section=worst["section"])
-    said = {"bad": "fails", "warn": "was not shown to fail, on few rows", "good": "holds"}
     tag = "Mixed" if len(set(states.values())) > 1 else _TAGS[kind]
-    kind = "warn" if tag == "Mixed" else kind
     if len(report.models) == 2:
-        first = "; ".join(f"{m} {said[states[m]]}" for m in report.models)
-        text = f"{first}. {_change(report, worst['section'])}"
+        text = f"{' '.join(_of_models(report, rows, states))} {_change(report, worst['section'])}"
     else:
         table = [r for r in records(report.measures) if r["section"] == worst["section"]]
         cells = [r for r in table if r["metric"] == "worst_group_accuracy" and not math.isnan(r["value"])]
@@ -133,22 +160,58 @@ def verdict(report: AuditReport) -> Finding:
                 f" The highest worst-group accuracy by {best['section']} is that of {best['model']}:"
                 f" {percent(best['value'])} ({_interval(best)})."
             )
-    return Finding(kind, tag, text, section=worst["section"])
+    badges = tuple(Badge(model, state) for model, state in states.items())
+    return Finding(kind, tag, text, section=worst["section"], badges=badges)
+
+
+def _of_models(
+    report: AuditReport, rows: Sequence[dict[str, Any]], states: Mapping[str, str]
+) -> Iterator[str]:
+    """A sentence for each of two models: which cell fails, and what the other model gets there."""
+    failing, tolerance = "", 100 * report.settings["tolerance"]
+    for model in sorted(states, key=lambda m: states[m] != "bad"):
+        mine = [r for r in rows if r["model"] == model and kind_of(r["outcome"]) == states[model]]
+        cells = [r for r in mine if r["metric"] == "worst_group_accuracy"]
+        worst = max(cells or mine, key=_harm, default=None)
+        if worst is None:
+            yield f"Nothing could be measured of {model}."
+        elif states[model] == "bad" and not cells:
+            yield f"{model} fails: by {worst['section']}, {_said(worst, report)}."
+        elif states[model] == "bad":
+            failing, section = worst["where"], worst["section"]
+            yield f"{model} fails {failing}: {percent(worst['value'])} right."
+        else:
+            if not failing:
+                section = worst["section"]
+            where = (
+                failing or report.measure_row("worst_group_accuracy", model=model, section=section)["where"]
+            )
+            table = report.cells[(report.cells["model"] == model) & (report.cells["section"] == section)]
+            cell = table[table["label"] + " / " + table["group"] == where].iloc[0]
+            place = "there" if failing else f"in {where}, its worst cell"
+            text, more = f"{model} gets {percent(cell['accuracy'])} right {place}", cell["more_rows_needed"]
+            if states[model] == "good":
+                yield f"{text} and holds: no gap is wider than {tolerance:g} points."
+            elif more:
+                yield (
+                    f"{text}; the {cell['n']:,.0f} rows of that cell are too few to call it within tolerance, about"
+                    f" {more:,} more would narrow the interval to ±{tolerance / 2:g} points."
+                )
+            else:
+                yield f"{text}; {report.n_rows:,} rows are too few to call every gap within tolerance."
 
 
 def _change(report: AuditReport, section: str) -> str:
-    """Before and after, of two models."""
+    """The second of two models minus the first."""
     a, b = report.models
     one, two = (report.measure_row("worst_group_accuracy", model=m, section=section) for m in (a, b))
     if math.isnan(one["value"]) or math.isnan(two["value"]):
         return f"The worst-group accuracy by {section} is undefined."
     rows = records(report.comparisons)
     row = next(r for r in rows if r["section"] == section and r["metric"] == "worst_group_accuracy")
-    ends = sorted((-100 * row["ci_low"], -100 * row["ci_high"]))
-    said = ", ".join(f"{percent(r['value'])} ({r['model']}, {r['where']})" for r in (one, two))
     return (
-        f"Worst-group accuracy by {section}: {said}; difference {-100 * row['difference']:+.1f} points"
-        f" (95% interval {ends[0]:+.1f} to {ends[1]:+.1f})."
+        f"Worst-group accuracy by {section}, {b} minus {a}: {100 * row['difference']:+.1f} points (95% interval"
+        f" {100 * row['ci_low']:+.1f} to {100 * row['ci_high']:+.1f})."
     )
 
 
@@ -213,7 +276,7 @@ def _finding(rows: list[dict[str, Any]], report: AuditReport) -> Finding:
     name = words(rows[0]["metric"])
     head = f"{name[0].upper()}{name[1:]} by {rows[0]['section']}"
     head += f" (the worst {len(shown)} of {len(report.models)} models)" if len(rows) > len(shown) else ""
-    return Finding(kind, _TAGS[kind], head, harm, rows[0]["section"], tuple(parts))
+    return Finding(kind, "", head, harm, rows[0]["section"], tuple(parts))
 
 
 _NAMES = {
@@ -226,13 +289,13 @@ _NAMES = {
 
 def _said(row: Mapping[str, Any], report: AuditReport) -> str:
     """A measure of one model as a clause."""
-    metric, where = row["metric"], row["where"]
+    metric = row["metric"]
     if metric == "worst_group_accuracy":
         return f"the worst cell is {_short(row, report)}"
     if metric == _RATIO:
         return f"the ratio of selection rates is {_short(row, report)}, {row['outcome']}"
     name = _NAMES.get(metric, words(metric))
-    text = f"{name} differs by {100 * row['value']:.1f} points ({where}; {_interval(row)})"
+    text = f"{name} differs by {_points(row)}"
     if metric == "demographic_parity_difference" and "labels themselves" in row["note"]:
         text += f"; the labels {row['note'].split('the labels ')[1]}"
     if row["outcome"] == TOO_FEW and row["ci_low"] > 0:
@@ -251,7 +314,14 @@ def _short(row: Mapping[str, Any], report: AuditReport) -> str:
         )
     if metric == _RATIO:
         return f"{row['value']:.2f} ({where}; 95% interval {row['ci_low']:.2f} to {row['ci_high']:.2f})"
-    return f"{100 * row['value']:.1f} points ({where}; {_interval(row)})"
+    return _points(row)
+
+
+def _points(row: Mapping[str, Any]) -> str:
+    """A gap with its interval, both in points."""
+    ends = f"95% interval {100 * row['ci_low']:.1f} to {100 * row['ci_high']:.1f}"
+    interval = "no interval" if math.isnan(row["ci_low"]) else ends
+    return f"{100 * row['value']:.1f} points ({row['where']}; {interval})"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
@@ -291,7 +361,11 @@ def audit_json(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
     one = verdict(report)
     content = {
         **report.to_dict(),
-        "verdict": {"outcome": one.tag, "text": one.text},
+        "verdict": {
+            "outcome": one.tag,
+            "text": one.text,
+            "models": {b.model: _TAGS[b.kind] for b in one.badges},
+        },
         "gates": [vars(g) for g in gates],
     }
     return json.dumps(as_json(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -322,10 +396,10 @@ def shown_measures(report: AuditReport, section: str) -> dict[str, list[dict[str
 def audit_text(report: AuditReport, *, summary: bool = False, width: int = 80) -> str:
     """The audit for a terminal: the verdict, with ``summary`` no more, then findings and the measures."""
     one = verdict(report)
-    blocks = [fill(f"{one.tag}: {one.text}", width)]
+    blocks = [fill(part, width) for part in ((one.label, one.text) if one.badges else (one.line,))]
     if not summary:
         shown = findings(report)[:MOST_FINDINGS]
-        blocks += [fill(f"- {f.tag}: {f.text}", width, subsequent_indent="  ") for f in shown]
+        blocks += [fill(f"- {f.line}", width, subsequent_indent="  ") for f in shown]
         blocks += [fill(note, width) for note in [unmeasured(report)] if note]
         for section in report.sections:
             blocks.append(f"\nBy {section}")
@@ -344,7 +418,7 @@ def _brief(name: str, longest: int = 9) -> str:
 def audit_markdown(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
     """Verdict, gates, findings and measures as GitHub-flavoured markdown."""
     one = verdict(report)
-    lines = ["# Fairness audit", "", f"**{one.tag}.** {_plain(one.text)}", ""]
+    lines = ["# Fairness audit", "", f"**{_plain(one.label)}.** {_plain(one.text)}", ""]
     lines += [f"{report.n_rows:,} rows; models: {', '.join(map(_plain, report.models))}.", ""]
     if gates:
         lines += ["## Gates", "", "| | measure | section | model | result |", "|---|---|---|---|---|"]
@@ -353,7 +427,9 @@ def audit_markdown(report: AuditReport, gates: Sequence[GateResult] = ()) -> str
             lines.append(f"| {'pass' if gate.passed else '**fail**'} {_table_row(cells)}")
         lines.append("")
     lines += ["## Findings", ""]
-    lines += [f"- **{f.tag}**: {_plain(f.text)}" for f in findings(report)[:MOST_FINDINGS]]
+    lines += [
+        f"- {f'**{f.tag}**: ' if f.tag else ''}{_plain(f.text)}" for f in findings(report)[:MOST_FINDINGS]
+    ]
     lines += ["", "## Measures", "", "| section | model | measure | value (95% interval) | outcome | where |"]
     lines.append("|---|---|---|---|---|---|")
     for row in records(report.measures):
@@ -388,7 +464,7 @@ def audit_junit(report: AuditReport, gates: Sequence[GateResult]) -> str:
         case = SubElement(suite, "testcase", classname=_legal(f"audit.{gate.section}"), name=name)
         if not gate.passed:
             SubElement(case, "failure", message=_legal(gate.reason), type="fairness")
-    said = "\n".join(f"{line.tag}: {line.text}" for line in (verdict(report), *findings(report)))
+    said = "\n".join(finding.line for finding in (verdict(report), *findings(report)))
     SubElement(suite, "system-out").text = _legal(said)
     indent(suite)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(suite, encoding="unicode")}\n'

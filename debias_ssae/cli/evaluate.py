@@ -178,9 +178,9 @@ def before_and_after(report: "AuditReport") -> str:
     first, width = report.models[0], max(12, *(len(m) for m in report.models))
     lines = [f"{'':{width}}  {'accuracy':>8}  worst group ({section})"]
     gains = {
-        r["model_b"]: r
+        r["model_a"]: r
         for r in report.comparisons.to_dict("records")
-        if (r["section"], r["model_a"], r["metric"]) == (section, first, "worst_group_accuracy")
+        if (r["section"], r["model_b"], r["metric"]) == (section, first, "worst_group_accuracy")
     }
     for model in report.models:
         worst = report.measure_row("worst_group_accuracy", model=model, section=section)
@@ -189,8 +189,8 @@ def before_and_after(report: "AuditReport") -> str:
         lines.append(line)
         if model in gains:
             row = gains[model]
-            ends = f"{-row['ci_high']:+.3f} to {-row['ci_low']:+.3f}"
-            lines.append(f"{'':{width}}  {'':8}  {-row['difference']:+.3f} ({ends}) on {first}")
+            ends = f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}"
+            lines.append(f"{'':{width}}  {'':8}  {row['difference']:+.3f} ({ends}) compared with {first}")
     return "\n".join(lines)
 
 

@@ -41,4 +41,4 @@ def export(model: str, out: str, target: str, reference: bool) -> None:
     else:
         export_sentence_transformers(debiaser, out, reference=reference)
         loads = f'SentenceTransformer("{out}", trust_remote_code=True)'
-    click.echo(f"Written and read back: {loads}")
+    click.echo(f"Load it with: {loads}")

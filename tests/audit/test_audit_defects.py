@@ -141,4 +141,4 @@ def test_two_models_are_compared_on_the_same_rows() -> None:
     single = [report.measure_row("accuracy", model=m) for m in "ab"]
     assert single[0]["ci_high"] > single[1]["ci_low"]
     paired = report.comparisons.set_index("metric").loc["accuracy"]
-    assert paired["outcome"] == "b better"
+    assert paired["outcome"] == "a better"

@@ -40,6 +40,11 @@ def test_gates_pass_and_fail_on_either_side() -> None:
     assert [r.passed for r in results] == [False, True, False, True]
     assert "is under" in results[0].reason
     assert "is over" in results[2].reason
+    row = report.measure_row("worst_group_accuracy")
+    across = f"judged by its estimate: the interval reaches {row['ci_high']:.3f}"
+    assert across in results[0].reason
+    assert f"95% interval {row['ci_low']:.3f} to {row['ci_high']:.3f}" in results[0].reason
+    assert "judged by its estimate" not in results[1].reason
     assert check_gates(report, fail_under={"worst_group_accuracy": value})[0].passed
 
 

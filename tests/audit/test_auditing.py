@@ -261,11 +261,11 @@ def test_models_are_compared_in_pairs_and_signed() -> None:
     report = _audit(y, {"worse": worse, "better": better}, group, n_bootstrap=200)
     rows = report.comparisons.set_index("metric")
     assert set(report.comparisons["section"]) == {"group"}
-    expected = accuracy_score(y, worse) - accuracy_score(y, better)
+    expected = accuracy_score(y, better) - accuracy_score(y, worse)
     assert rows.loc["accuracy", "difference"] == pytest.approx(expected)
-    assert rows.loc["accuracy", "outcome"] == "b better"
+    assert rows.loc["accuracy", "outcome"] == "a better"
     assert rows.loc["accuracy", "p"] < 1e-6
-    assert rows.loc["worst_group_accuracy", "ci_high"] < 0
+    assert rows.loc["worst_group_accuracy", "ci_low"] > 0
     assert (rows["ci_low"] <= rows["difference"]).all()
     assert (rows["difference"] <= rows["ci_high"]).all()
     same = _audit(y, {"a": worse, "b": worse}, group).comparisons
@@ -278,7 +278,7 @@ def test_compared_gaps_are_the_measures_differences() -> None:
         models = {"a": predicted, "b": np.where(np.random.default_rng(1).random(len(y)) < 0.5, y, predicted)}
         report = _audit(y, models, group)
         for row in report.comparisons.to_dict("records"):
-            one, two = (report.measure(row["metric"], model=m) for m in "ab")
+            one, two = (report.measure(row["metric"], model=m) for m in "ba")
             assert row["difference"] == pytest.approx(one - two, abs=1e-12)
             assert row["ci_low"] <= row["ci_high"]
 

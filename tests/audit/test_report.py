@@ -221,8 +221,15 @@ def test_two_models_stand_in_one_row_with_the_change_from_the_first_to_the_secon
     report = audit(y, {"before": unfair, "after": y}, sensitive_features={"gender": group}, n_bootstrap=20)
     one = verdict(report)
     assert one.tag == "Mixed"
-    assert one.text.startswith("before fails; after holds. Worst-group accuracy by gender: ")
-    assert "difference +" in one.text
+    assert [b.text for b in one.badges] == ["before: fails", "after: holds"]
+    assert one.text.startswith("before fails 1 / f: 3")
+    assert "% right. after gets 100.0% right there and holds: no gap is wider than 10 points." in one.text
+    assert "after minus before: +" in one.text
+    page = audit_html(report)
+    assert '<span class="tag bad">before: fails</span> <span class="tag good">after: holds</span>' in page
+    assert '<li class="bad">' not in page, "only the half of the model that fails is red"
+    assert '<div class="bad"><b>before</b>' in page
+    assert '<div class="good"><b>after</b>' in page
     first = findings(report)[0]
     assert [p.outcome for p in first.parts] == ["beyond tolerance", "within tolerance"]
     five = {f"m{i}": unfair for i in range(4)} | {"good": y}
@@ -230,6 +237,22 @@ def test_two_models_stand_in_one_row_with_the_change_from_the_first_to_the_secon
     assert verdict(many).text.startswith("4 of 5 models fail.")
     assert "that of good" in verdict(many).text
     assert "the worst 3 of 5 models" in findings(many)[0].text
+
+
+def test_a_model_with_too_few_rows_is_told_apart_from_one_that_fails() -> None:
+    y, unfair, group = _unfair(30)
+    some = np.where((group == "f") & (np.arange(60) == 1), 0, y)
+    report = audit(y, {"after": some, "before": unfair}, sensitive_features={"gender": group}, n_bootstrap=5)
+    one = verdict(report)
+    assert [b.text for b in one.badges] == ["after: too few rows to say", "before: fails"]
+    cells = report.cells.set_index(["model", "label", "group"])
+    more = cells.loc[("after", "1", "f"), "more_rows_needed"]
+    assert more > 0
+    words = (
+        f"the 15 rows of that cell are too few to call it within tolerance, about {more} more would narrow"
+    )
+    assert words in one.text
+    assert one.text.index("before fails") < one.text.index("after gets 93.3% right in 1 / f, its worst cell")
 
 
 def test_every_measure_has_one_outcome_in_words_page_and_table() -> None:

@@ -52,7 +52,7 @@ def test_models_are_evaluated_side_by_side_and_a_saved_head_predicts_the_same(fo
     code, output = evaluate(folder, "plain", folder / "model", "--out", out, "--save-head", head)
     assert code == 0, output
     assert output.splitlines()[0].split() == ["accuracy", "worst", "group", "(gender)"]
-    assert " on plain" in output
+    assert "compared with plain" in output
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["models"] == ["plain", "model"]
     assert "sha256_of_the_data" in found["provenance"]
