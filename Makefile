@@ -26,7 +26,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/bandit -q -c pyproject.toml -r debias_ssae
 
-# the long form of tests/faults: damaged files, killed processes, full disks; about 20 minutes
+# the long form of tests/faults: damaged files, killed processes, full disks; single tests may be run alone, and counts are kept
 faults: $(VENV)/.test
 	DEBIAS_SSAE_FAULTS=long $(BIN)/python -m pytest tests/faults
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from debias_ssae.core.device import plain_precision
-from debias_ssae.core.errors import InputError, is_lack_of_memory
+from debias_ssae.core.errors import InputError, brief, is_lack_of_memory
 from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, lock_of
 from debias_ssae.model.readout import first_of, with_first
 
@@ -107,6 +107,8 @@ def token_batches(lengths: Sequence[int] | NDArray[np.int64], budget: int) -> It
     A batch holds at most ``budget`` tokens, padding included, and at least one sequence. Sequences of length
     0 are in no batch. The same lengths give the same batches.
     """
+    if not (isinstance(budget, int | np.integer) and budget >= 1):
+        raise InputError(f"token_budget={brief(budget)}: give at least 1 token")
     widths = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-widths, kind="stable")
     order = order[widths[order] > 0]

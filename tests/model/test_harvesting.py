@@ -272,3 +272,10 @@ def test_load_minilm_and_unknown_models(tmp_path):
         load_model(str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="Unknown dtype"):
         load_model("minilm", dtype="int3")
+
+
+@pytest.mark.parametrize("wrong", ["x", 2.5, [4], -1])
+def test_lengths_and_budgets_are_whole_numbers(wrong):
+    for option in ("max_length", "token_budget"):
+        with pytest.raises(InputError, match=f"{option}=.*: give at least"):
+            embed(small_model("bert"), TEXTS, **{option: wrong})
