@@ -1,10 +1,12 @@
 """``discover``: what a classifier's decision rests on, when nobody has named a shortcut."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from debias_ssae.cli.checks import check_columns
 from debias_ssae.cli.options import FILE, FOLDER, needs, read_config, shared
@@ -88,15 +90,27 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
         say=None if options["quiet"] else lambda line: click.echo(line, err=True),
     )
     found.save(out)
-    for card in found.cards[:SHOWN]:
-        click.echo(
-            f"{card.share:6.1%}  {card.name}" + (f"  (goes with {card.toward})" if card.toward else "")
-        )
+    named = [card for card in found.cards if any(c.isalnum() for c in card.name)]
+    for card in named[:SHOWN]:
+        link = " ".join(card.link).strip()
+        click.echo(f"{card.share:6.1%}  {card.name}" + (f"  ({link})" if link else ""))
     if found.head.kind == "distilled":
         click.echo(f"The linear head agrees with the given classifier on {found.fidelity:.1%} of the texts.")
-    if not found.stands_out:
-        click.echo("Nothing stands out.")
-    click.echo(f"{time.monotonic() - started:.0f} s. Page: {Path(out) / 'shortcuts.html'}")
+    click.echo(f"{found.verdict} ({time.monotonic() - started:.0f} s)")
+    page, file = Path(out) / "shortcuts.html", Path(out) / "choices.yaml"
+    click.echo(f"Next:  open {page}, tick what must not count, save it as {file}, then")
+    click.echo(f"       debias-ssae fit {_fit_command(file, data, text, target)}")
+
+
+def _fit_command(choices: Path, data: str, text: str, target: str | None) -> str:
+    """The arguments of ``fit`` that follow from those of this run."""
+    given = ["--attribute", str(choices), "--data", data, "--text", text]
+    given += [] if target is None else ["--target", target]
+    context = click.get_current_context()
+    for name in ("encoder", "layer", "pooling"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            given += [f"--{name}", str(context.params[name])]
+    return shlex.join([*given, "--out", "model/"])
 
 
 def _load_head(path: str) -> Any:

@@ -119,8 +119,12 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     debiaser.save(out, overwrite=options["overwrite"])
     click.echo(debiaser.summary())
     click.echo(f"Model: {out}")
+    if target is not None:
+        tables = ["--train", data, "--data", "TEST.csv", "--text", text, "--target", target]
+        named = ["--sensitive", sensitive or "COLUMN", "--out", "audit.html"]
+        click.echo(f"Next:  debias-ssae evaluate {shlex.join(['plain', out, *tables, *named])}")
     given = shlex.join([out, "--data", data, "--text", text, "--out", "X.parquet"])
-    click.echo(f"Next:  debias-ssae transform {given}")
+    click.echo(f"{'Then' if target is not None else 'Next'}:  debias-ssae transform {given}")
 
 
 def _check_supervision(sensitive: str | None, options: dict[str, Any]) -> None:

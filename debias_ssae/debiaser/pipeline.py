@@ -108,7 +108,7 @@ def fit(spec: Spec, data: FitData) -> Fitted:
         selection = _named(selection, spec.encoder, hookpoint, sae, data)
         eraser = LatentEraser.from_sae(sae, selection.ids, alpha=spec.alpha)
         interventions[hookpoint] = Intervention(eraser, sae, selection, record)
-    data.steps.begin("what follows the edit")
+    data.steps.begin("what follows the edit: texts through the model, plain and edited")
     if spec.output_eraser != "auto" or spec.alpha == 0 or data.n_latents == 0:
         return fit_after_edit(spec, interventions, data)
     return _fit_the_best(spec, interventions, data)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MEASURED = 400
 """Samples that are looked at; their representations are at hand for most of what follows the edit."""
 MOST_NAMES = 12
+LOST = 0.02
+"""A smaller difference of the target's figures is no loss: fewer than ten of MEASURED samples."""
 FEWEST = 20
 """Fewer samples of a value say nothing."""
 
@@ -115,10 +117,18 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"A linear probe reads the {name} with balanced accuracy {one['before']:.2f} before and "
                 f"{one['after']:.2f} after (chance {one['chance']:.2f}; {measured['n']} training samples, 5 folds)."
+                + (_cost(one["before"] - one["after"]) if name == "target" else "")
             )
     if "seconds" in report:
         lines.append(f"Fitted in {duration(report['seconds'])}.")
     return lines
+
+
+def _cost(lost: float) -> str:
+    """What a lower figure for the target means."""
+    if lost < LOST:
+        return " The target is read as well as before."
+    return f" The {lost:.2f} lost is what the edit costs, or what the shortcut gave: debias-ssae evaluate tells which."
 
 
 def _chosen(choice: Mapping[str, Any]) -> str:

@@ -43,7 +43,8 @@ def embed(
     place = {text: i for i, text in enumerate(dict.fromkeys(checked))}
     unique = list(place)
     out = np.zeros((len(unique), readout.width(model.d_model)), np.float32)
-    with tqdm(total=len(unique), desc="embedding", unit="text", disable=not progress) as bar:
+    name = "edited texts" if edits else "plain texts"
+    with tqdm(total=len(unique), desc=name, unit="text", disable=not progress) as bar:
         for start in range(0, len(unique), CHUNK_TEXTS):
             chunk = unique[start : start + CHUNK_TEXTS]
             tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)

@@ -37,6 +37,10 @@ MOSTLY = 0.5
 """A card is of function words, or of the target's own words, where at least this share of its mass lies on them."""
 SAME_STEM = 4
 """Words with a class's name in common have at least so many first letters in common."""
+STANDS_OUT = 0.05
+"""A hinted card stands out where it carries at least this share of the decision."""
+LEAST_CHANGE = 0.01
+"""A card without which fewer of the predictions change hardly matters by itself."""
 N_CONTEXTS = 5
 FUNCTION, TARGET = "function words", "the target's own words"
 FUNCTION_WORDS = frozenset(
@@ -92,6 +96,18 @@ class Card:
     """Reasons to look twice that need no label of the attribute; hints, not findings."""
     facts: dict[str, str] = field(default_factory=dict)
     """Further lines for the page."""
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether it carries a hint and much of the decision, and is neither of function words nor of the target's."""
+        return bool(self.hints) and not self.kind and self.share >= STANDS_OUT
+
+    @property
+    def link(self) -> tuple[str, str]:
+        """How it is linked to which class: ("goes with", "nurse"), ("works against", "nurse"), or ("", "")."""
+        if self.share < 0 and self.effect:
+            return "works against", min(self.effect, key=lambda group: self.effect[group])
+        return ("goes with", self.toward) if self.toward else ("", "")
 
     @property
     def title(self) -> str:

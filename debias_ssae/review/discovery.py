@@ -19,7 +19,7 @@ from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
 from debias_ssae.model.encoder import ActivationEncoder, as_encoder
 from debias_ssae.model.language_model import check_hookpoints
-from debias_ssae.review.cards import Card, Judge, Scored, WhatIf, make_cards, to_choices
+from debias_ssae.review.cards import STANDS_OUT, Card, Judge, Scored, WhatIf, make_cards, to_choices
 from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, slices, spoken
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
@@ -30,8 +30,6 @@ from debias_ssae.text.checks import check_labels, check_texts
 
 SAE_COST = 100.0
 """About the processor seconds of one SAE; only how it compares with ``_costs`` counts."""
-STANDS_OUT = 0.05
-"""A hinted card stands out where it carries at least this share of the decision."""
 
 
 def discover(
@@ -168,7 +166,7 @@ class Shortcuts:
     """What the decision rests on, in one round of looking."""
 
     cards: list[Card]
-    """Largest share of the decision first."""
+    """Largest share of the decision first, whatever its sign."""
     accuracy: float
     """Of the head in this round's model, on texts that did not train it."""
     fidelity: float
@@ -207,10 +205,16 @@ class Shortcuts:
 
     @property
     def stands_out(self) -> list[Card]:
-        """The cards that carry a hint and much of the decision, and are neither of function words nor of the target's
-        own; empty where nothing stands out.
-        """
-        return [card for card in self.cards if card.hints and not card.kind and card.share >= STANDS_OUT]
+        """The cards that do; empty where nothing stands out."""
+        return [card for card in self.cards if card.stands_out]
+
+    @property
+    def verdict(self) -> str:
+        """What to look at first, in one sentence."""
+        names = ", ".join(card.name for card in self.stands_out[:5])
+        if names:
+            return f"Look first at: {names}."
+        return f"Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision."
 
     def save(self, directory: str | Path) -> None:
         """Write ``shortcuts.html``, ``choices.yaml`` (nothing ticked but earlier rounds' choices) and the SAEs."""
@@ -234,7 +238,7 @@ class Shortcuts:
                 {
                     "card": card.title,
                     "share": f"{card.share:.1%}",
-                    "goes with": card.toward,
+                    "class": " ".join(card.link),
                     "accuracy without": f"{card.what_if.accuracy:.3f}" if card.what_if else "",
                     "predictions changed": f"{card.what_if.changed:.1%}" if card.what_if else "",
                     "hints": "; ".join(card.hints) or card.kind,

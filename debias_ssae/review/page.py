@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from debias_ssae.audit.page import render, write_text
 from debias_ssae.core.errors import MissingExtraError
 from debias_ssae.core.io import writable_directory
-from debias_ssae.review.cards import FUNCTION, TARGET, Card
+from debias_ssae.review.cards import FUNCTION, LEAST_CHANGE, TARGET, Card
 from debias_ssae.selection.choices import Choices, check_nothing_lost
 from debias_ssae.selection.naming import naming_words
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from debias_ssae.review.discovery import Shortcuts
 
 PAGE, CHOICES = "shortcuts.html", "choices.yaml"
+_SMALL = "cards that hardly change a prediction"
 _FOLDED = {
+    _SMALL: f"Without any one of them fewer than {LEAST_CHANGE:.0%} of the predictions change; several may do more.",
     TARGET: "Cards whose words belong to the classes' own names. The decision should rest on them.",
     FUNCTION: "Cards of articles, prepositions, auxiliaries and punctuation. They seldom mean anything by themselves.",
 }
@@ -37,10 +39,7 @@ def write_shortcuts(shortcuts: "Shortcuts", directory: Path) -> tuple[Path, Path
 
 def shortcuts_html(shortcuts: "Shortcuts", choices: Choices) -> str:
     """The page of one round as a string. Raises MissingExtraError without jinja2."""
-    from debias_ssae.review.discovery import STANDS_OUT
-
     study, head = shortcuts.study, shortcuts.head
-    standing = [card.name for card in shortcuts.stands_out]
     kind = {
         "trained": "A logistic head trained on the target",
         "exact": "The classifier that was given",
@@ -52,11 +51,9 @@ def shortcuts_html(shortcuts: "Shortcuts", choices: Choices) -> str:
         choices,
         eyebrow=f"Round {shortcuts.round}",
         lede=f"{kind} is right on {shortcuts.accuracy:.1%} of {len(study.read):,} texts that did not train it. "
-        f"{len(shortcuts.cards)} cards, the largest share of the decision first."
+        f"{len(shortcuts.cards)} cards, the largest share of the decision first, whatever its sign."
         + (f" Removed so far: {', '.join(gone)}." if gone else ""),
-        verdict=f"Look first at: {', '.join(standing[:5])}."
-        if standing
-        else f"Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision.",
+        verdict=shortcuts.verdict,
         provenance={
             "model": study.encoder.language_model.name,
             "texts": f"{len(study.texts):,}",
@@ -104,16 +101,15 @@ def cards_html(
         for hookpoint, chosen in choices.cards.items()
         for choice in chosen
     ]
-    largest = max((card.share for card in cards), default=0.0) or 1.0
-    shown = [_card(i, card, largest) for i, card in enumerate(cards)]
+    shown = [_card(i, card) for i, card in enumerate(cards)]
     groups = [
         {
             "title": kind.capitalize() or "Cards",
             "note": _FOLDED.get(kind, ""),
             "folded": bool(kind),
-            "cards": [c for c, card in zip(shown, cards, strict=True) if card.kind == kind],
+            "cards": [c for c, card in zip(shown, cards, strict=True) if _group(card) == kind],
         }
-        for kind in ("", TARGET, FUNCTION)
+        for kind in ("", _SMALL, TARGET, FUNCTION)
     ]
     context = {
         "title": "What the debiaser removes" if removed else "What the decision rests on",
@@ -130,7 +126,13 @@ def cards_html(
     return render("cards", context, package="debias_ssae.review")
 
 
-def _card(i: int, card: Card, largest: float) -> dict[str, Any]:
+def _group(card: Card) -> str:
+    w = card.what_if
+    is_small = w is not None and w.changed < LEAST_CHANGE and not (card.ticked or card.stands_out)
+    return card.kind or (_SMALL if is_small else "")
+
+
+def _card(i: int, card: Card) -> dict[str, Any]:
     w = card.what_if
     facts = {f"Effect in texts of {group}": f"{value:+.3f}" for group, value in card.effect.items()}
     facts |= {f"Fires in texts of {group}": f"{rate:.0%}" for group, rate in card.firing_rate.items()}
@@ -141,14 +143,14 @@ def _card(i: int, card: Card, largest: float) -> dict[str, Any]:
         "id": i,
         "rank": i + 1,
         "name": card.name,
-        "search": " ".join([card.name, *card.words, card.toward, *card.hints]).lower(),
+        "search": " ".join([card.name, *card.words, *card.link, *card.hints]).lower(),
         "ticked": card.ticked,
         "words": [(word, f"{card.words[word]:.0%}") for word in naming_words(card.words)],
         "share": f"{card.share:.4f}",
         "share_text": f"{card.share:.1%}",
-        "width": 5 * round(20 * max(card.share, 0.0) / largest),
+        "width": round(100 * min(abs(card.share), 1.0)),
         "n_latents": len(card.latents),
-        "toward": card.toward,
+        "link": card.link,
         "what_if": ""
         if w is None
         else f"accuracy {w.accuracy_before:.1%} to {w.accuracy:.1%}, {w.changed:.1%} of predictions change",

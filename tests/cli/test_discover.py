@@ -55,7 +55,13 @@ def test_page_choices_and_the_next_round(folder: Path, small_encoder: Path) -> N
     lines = output.splitlines()
     assert sum(line[:6].strip().endswith("%") for line in lines) == 6
     assert "[1/6] sparse autoencoder" in output
-    assert "shortcuts.html" in lines[-1]
+    found = folder / "found"
+    assert lines[-3].startswith(("Look first at: ", "Nothing stands out"))
+    assert f"open {found / 'shortcuts.html'}" in lines[-2]
+    following = (
+        f"fit --attribute {found / 'choices.yaml'} --data {folder / 'train.csv'} --text bio --target job"
+    )
+    assert f"{following} --encoder {small_encoder} --out model/" in lines[-1]
     assert (folder / "found" / "shortcuts.html").read_text().count('<article class="card latent"') == 6
     file = folder / "found" / "choices.yaml"
     file.write_text(file.read_text().replace("tick: false", "tick: true", 1))

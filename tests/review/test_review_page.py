@@ -77,6 +77,24 @@ def test_what_it_says() -> None:
     assert "http://" not in PAGE.replace("http://www.w3.org", "")
     assert PAGE.count('<article class="card latent"') == len(CARDS)
     assert PAGE.count('<details class="group"') == 2
+    assert "can be mailed" not in PAGE
+    assert "<code>--choices</code>" in PAGE
+
+
+def test_small_cards_are_folded_and_a_sign_is_said() -> None:
+    small = WhatIf(0.98, 0.98, 0.006)
+    cards = [
+        card("night", 0, share=-0.024, effect={"nurse": -0.5, "surgeon": 0.1}),
+        card("day", 1, what_if=small),
+        card("she", 2, what_if=small, hints=("looks odd",)),
+    ]
+    page = cards_html(cards, to_choices(cards, [False] * 3, SAES), eyebrow="", lede="")
+    shown, folded = page.split('<details class="group"')
+    assert 'id="card-0"' in shown
+    assert 'id="card-2"' in shown, "what is looked at first stays in sight"
+    assert 'id="card-1"' in folded
+    assert "<b>-2.4%</b> of the decision, works against <b>nurse</b>" in shown
+    assert 'style="width:12%"' in folded, "the bar is full at 100%"
 
 
 def test_plot_names_and_colours() -> None:
