@@ -5,6 +5,10 @@ import time
 from collections.abc import Callable
 
 
+CACHED = 0.02
+"""A step that took less than this share of its plan was answered by a cache: it says nothing of the pace."""
+
+
 class Steps:
     """Says which step begins, and how long the rest may take: by the plan, and from what the steps so far took."""
 
@@ -12,7 +16,7 @@ class Steps:
         """``say`` takes one line at each step; None says nothing."""
         self.say = say
         self.plan: list[float] = []
-        self.done, self.spent = 0, 0.0
+        self.done, self.spent, self.planned = 0, 0.0, 0.0
         self.began: float | None = None
 
     def expect(self, *seconds: float) -> None:
@@ -24,8 +28,7 @@ class Steps:
         self.end()
         self.began = time.monotonic()
         if self.say is not None:
-            known = sum(self.plan[: self.done])
-            pace = self.spent / known if known and self.spent else 1.0
+            pace = self.spent / self.planned if self.planned else 1.0
             left = pace * sum(self.plan[self.done :])
             self.say(f"[{self.done + 1}/{len(self.plan)}] {step} (about {duration(left)} left)")
 
@@ -37,7 +40,9 @@ class Steps:
     def end(self) -> None:
         """Count the step as done."""
         if self.began is not None:
-            self.spent += time.monotonic() - self.began
+            took, planned = time.monotonic() - self.began, sum(self.plan[self.done : self.done + 1])
+            if took >= CACHED * planned:
+                self.spent, self.planned = self.spent + took, self.planned + planned
             self.done += 1
         self.began = None
 
