@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable
 
-
 CACHED = 0.02
 """A step that took less than this share of its plan was answered by a cache: it says nothing of the pace."""
 
