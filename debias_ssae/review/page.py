@@ -102,12 +102,13 @@ def cards_html(
         for choice in chosen
     ]
     shown = [_card(i, card) for i, card in enumerate(cards)]
+    kinds = _groups(cards)
     groups = [
         {
             "title": kind.capitalize() or "Cards",
             "note": _FOLDED.get(kind, ""),
             "folded": bool(kind),
-            "cards": [c for c, card in zip(shown, cards, strict=True) if _group(card) == kind],
+            "cards": [c for c, own in zip(shown, kinds, strict=True) if own == kind],
         }
         for kind in ("", _SMALL, TARGET, FUNCTION)
     ]
@@ -126,10 +127,16 @@ def cards_html(
     return render("cards", context, package="debias_ssae.review")
 
 
-def _group(card: Card) -> str:
-    w = card.what_if
-    is_small = w is not None and w.changed < LEAST_CHANGE and not (card.ticked or card.stands_out)
-    return card.kind or (_SMALL if is_small else "")
+def _groups(cards: Sequence[Card]) -> list[str]:
+    """The group of each card. Where no card changes predictions by itself (the shortcuts stand in for each other),
+    being small tells nothing, and none is folded for it.
+    """
+    small = [card.what_if is not None and card.what_if.changed < LEAST_CHANGE for card in cards]
+    tells = not all(s for s, card in zip(small, cards, strict=True) if not card.kind)
+    return [
+        card.kind or (_SMALL if tells and s and not (card.ticked or card.stands_out) else "")
+        for s, card in zip(small, cards, strict=True)
+    ]
 
 
 def _card(i: int, card: Card) -> dict[str, Any]:

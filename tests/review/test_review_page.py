@@ -95,6 +95,8 @@ def test_small_cards_are_folded_and_a_sign_is_said() -> None:
     assert 'id="card-1"' in folded
     assert "<b>-2.4%</b> of the decision, works against <b>nurse</b>" in shown
     assert 'style="width:12%"' in folded, "the bar is full at 100%"
+    alone = cards_html(cards[1:], to_choices(cards[1:], [False] * 2, SAES), eyebrow="", lede="")
+    assert '<details class="group"' not in alone, "where no card matters by itself, none is hidden for it"
 
 
 def test_plot_names_and_colours() -> None:
