@@ -19,6 +19,7 @@ from debias_ssae.audit.page import (
     write_text,
 )
 from debias_ssae.audit.plotting import Series, dot_plot
+from debias_ssae.audit.verdict import percent
 from debias_ssae.benchmark.summary import REFERENCES
 from debias_ssae.benchmark.tables import (
     COLUMNS,
@@ -82,6 +83,7 @@ def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path
         "title": str(results.get("title") or "Debiasing benchmark"),
         "eyebrow": "Quick look, no measurement" if quick else "Benchmark report",
         "lede": _lede(data, rows, seeds),
+        "headline": headline(results),
         "limits": [*([_QUICK] if quick else []), *_LIMITS],
         "verdict": list(verdict_lines(results)),
         "blocks": [*_removed(results.get("runs") or []), _headline(rows), *_comparisons(results)],
@@ -92,8 +94,30 @@ def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path
     return write_text(render("benchmark", context), path)
 
 
+def headline(results: Mapping[str, Any]) -> str:
+    """The worst group before and after, and what balanced data reach, in a sentence; empty where one is missing."""
+    found: dict[str, list[Row]] = {}
+    for (method, _), heads in headline_lines(results.get("summary") or []):
+        if "retrained" in heads:
+            found.setdefault(method, []).append(heads["retrained"])
+    if not {"erm", "ssae_default", "oracle"} <= set(found):
+        return ""
+
+    def told(row: Row, *more: str) -> str:
+        names = "; ".join(str(name) for name in (row.get("worst_group"), *more) if name)
+        return f"{interval_of(row, WORST)[0]:.2f}" + (f" ({names})" if names else "")
+
+    after = found["ssae_default"]
+    reached = " and ".join(told(row, *([row["regime"]] if len(after) > 1 else [])) for row in after)
+    return (
+        "The accuracy of the worst group, the label and attribute that the classifier gets wrong most often, goes from"
+        f" {told(found['erm'][0])} to {reached} with SSAEDebiaser; a classifier trained on balanced data reaches"
+        f" {told(found['oracle'][0])}."
+    )
+
+
 def verdict_lines(results: Mapping[str, Any]) -> Iterator[str]:
-    """Before, after and what balanced data reach; then what is higher than the debiaser, by kind of head."""
+    """Before and what balanced data reach, in percent; then what is higher than the debiaser, by kind of head."""
     rows = [row for _, heads in headline_lines(results.get("summary") or []) for row in heads.values()]
     by = {(row.get("method"), row.get("regime"), head_kind(row)): row for row in rows}
     name = next((n for n in ("ssae_default", "ssae") if any(r.get("method") == n for r in rows)), None)
@@ -110,7 +134,7 @@ def verdict_lines(results: Mapping[str, Any]) -> Iterator[str]:
         ours = [row for key, row in by.items() if key[0] == name and key[2] == head]
         if not ours:
             continue
-        said = "; ".join(f"{_said(row)} ({row.get('regime')})" for row in ours)
+        said = "; ".join(f"{_said(row)} with {row.get('regime')}" for row in ours)
         yield f"{head.capitalize()} head: {name} reaches {said}."
         best = max(interval_of(row, WORST)[0] for row in ours)
         higher = {
@@ -179,9 +203,9 @@ def _headline(rows: Sequence[Row]) -> Block:
         show_undefined=False,
     )
     caption = "Worst-group accuracy by method, with 95% intervals; best head first."
-    note = (
-        "† needs the attribute of each text when used; never ranked. Intervals: 95%, for new texts and seeds."
-    )
+    note = "Intervals: 95%, for new texts and seeds."
+    if any(row.flag for row in body):
+        note = f"† needs the attribute of each text when used; never ranked. {note}"
     columns = [Column(name, i > 1) for i, name in enumerate(COLUMNS)]
     table = Table("Worst-group accuracy by head, and what the retrained head has", columns, body, note)
     return Block("headline", "All methods", [Figure(trusted(svg), caption)], [table])
@@ -231,7 +255,7 @@ def _said(row: Row) -> str:
     value, low, high = interval_of(row, WORST)
     if math.isnan(value):
         return "undefined"
-    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return percent(value) if math.isnan(low) else f"{percent(value)} ({percent(low)} to {percent(high)})"
 
 
 def _best(heads: Mapping[str, Row]) -> float:

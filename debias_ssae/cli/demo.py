@@ -21,6 +21,7 @@ def demo(out: str, correlation: float, seeds: int, jobs: int, encoder: str, quie
     one. Prints the worst group's accuracy before and after, and where results.json and report.html lie.
     """
     from debias_ssae.benchmark import demo_table, run_benchmark
+    from debias_ssae.benchmark.page import headline
     from debias_ssae.cli.benchmark import show
     from debias_ssae.core.config import DEMO
     from debias_ssae.core.io import writable_directory
@@ -44,10 +45,4 @@ def demo(out: str, correlation: float, seeds: int, jobs: int, encoder: str, quie
         directory,
         {"ssae_default": "SSAEDebiaser (ssae_default)", "oracle": "balanced data (oracle)"},
     )
-    worst = {
-        row["method"]: row["worst_group_accuracy"] for row in results["summary"] if row["head"] == "retrained"
-    }
-    click.echo(
-        f"worst group {worst['erm']:.2f} -> {worst['ssae_default']:.2f}; a classifier trained on balanced data "
-        f"reaches {worst['oracle']:.2f}"
-    )
+    click.echo(headline(results))

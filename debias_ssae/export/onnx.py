@@ -1,6 +1,7 @@
 """A debiaser as one ONNX graph: token ids to debiased vectors, with the erasers inside; and the module that runs it."""
 
 import copy
+import logging
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -94,6 +95,8 @@ def write_graph(graph: DebiasedGraph, file: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of exporters about themselves
         graph.eval()(ids, torch.ones_like(ids))  # what is computed once is computed now
+        exporter = logging.getLogger("torch.onnx._internal.exporter._registration")
+        exporter.addFilter(_of_another_package)
         try:
             torch.onnx.export(
                 graph,
@@ -110,6 +113,13 @@ def write_graph(graph: DebiasedGraph, file: Path) -> None:
         except torch.onnx.OnnxExporterError as error:
             told, name = one_line(error.__cause__ or error), graph.language_model.name
             raise InputError(f"torch {torch.__version__} cannot write {name} as ONNX: {told}") from error
+        finally:
+            exporter.removeFilter(_of_another_package)
+
+
+def _of_another_package(record: logging.LogRecord) -> bool:
+    """False for torch's remark that torchvision, of which no graph here has an operator, is not installed."""
+    return not record.getMessage().startswith("torchvision is not installed")
 
 
 class OnnxTransformer(ExportedModule):
