@@ -194,7 +194,7 @@ def _of_models(
                 yield f"{text} and holds: no gap is wider than {tolerance:g} points."
             elif more:
                 yield (
-                    f"{text}; the {cell['n']:,.0f} rows of that cell are too few to call it within tolerance, about"
+                    f"{text}. The {cell['n']:,.0f} rows of that cell are too few to call it within tolerance; about"
                     f" {more:,} more would narrow the interval to ±{tolerance / 2:g} points."
                 )
             else:

@@ -249,7 +249,7 @@ def test_a_model_with_too_few_rows_is_told_apart_from_one_that_fails() -> None:
     more = cells.loc[("after", "1", "f"), "more_rows_needed"]
     assert more > 0
     words = (
-        f"the 15 rows of that cell are too few to call it within tolerance, about {more} more would narrow"
+        f"The 15 rows of that cell are too few to call it within tolerance; about {more} more would narrow"
     )
     assert words in one.text
     assert one.text.index("before fails") < one.text.index("after gets 93.3% right in 1 / f, its worst cell")

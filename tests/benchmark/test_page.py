@@ -62,7 +62,9 @@ def test_the_page_says_before_after_and_what_was_removed(tmp_path: Path) -> None
         "1,234 texts",
     ):
         assert words in text
-    assert text.index("goes from 0.17") < text.index("What these numbers do not show"), "the result stands before its limits"
+    assert text.index("goes from 0.17") < text.index("What these numbers do not show"), (
+        "the result stands before its limits"
+    )
     assert "†" not in text, "a note only where a row has its mark"
     assert HOSTILE not in text
     assert len(re.findall("<script", text)) == 1
