@@ -4,14 +4,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 
+from debias_ssae.core.config import SAEConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
+from debias_ssae.model import Activations
+from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection import (
     class_conditional_contrast,
     encode_attribute,
     encode_labels,
     matched_random_latents,
 )
+from debias_ssae.selection.select import select_from_labels
 
 D = 40
 
@@ -131,3 +136,26 @@ def test_random_latents_are_matched_and_disjoint() -> None:
     assert picked.tolist() == matched_random_latents(chosen, firing, mass, random_state=0).tolist()
     with pytest.raises(InputError, match="too few are left"):
         matched_random_latents(np.arange(300), firing, mass)
+
+
+def test_a_latent_whose_difference_may_be_chance_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first latent writes the attribute, and so does a direction that no latent has: a probe still reads it."""
+    rng = np.random.default_rng(0)
+    z = np.arange(400) % 2
+    x = rng.exponential(0.5, size=(400, 4)).astype(np.float32)
+    x[:, [0, 3]] += z[:, None]
+    sae = SparseAutoencoder(SAEConfig(d_in=4, d_sae=3, k=3, architecture="relu"), random_state=0)
+    with torch.no_grad():
+        for weights in (sae.W_enc, sae.W_dec):
+            weights.copy_(torch.eye(4)[:3])
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+    ids = torch.arange(400)
+    rows = Activations(torch.from_numpy(x), ids, ids, torch.zeros(400, 2, dtype=torch.long), 400)
+
+    def chosen() -> list[int]:
+        return select_from_labels(sae, rows, None, z, SelectionConfig(), random_state=0).ids.tolist()
+
+    assert chosen() == [0]
+    monkeypatch.setattr("debias_ssae.selection.select.CHANCE", 1.0)
+    assert sorted(chosen()) == [0, 1, 2]
