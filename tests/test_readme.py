@@ -25,7 +25,7 @@ def test_the_example_runs_and_prints_what_it_says(minilm: object, capsys: pytest
 
 
 def cards(line: str) -> list[str]:
-    return line.partition(": ")[2].split(", ")
+    return line.partition(": ")[2].split(" / ")
 
 
 def test_it_is_short() -> None:
