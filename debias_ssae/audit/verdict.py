@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
-from xml.etree.ElementTree import Element, SubElement, indent, tostring  # nosec B405: only writes
+from xml.etree.ElementTree import Element, SubElement, indent, tostring  # nosec B405
 
 from debias_ssae.audit.gates import GateResult
 from debias_ssae.audit.measures import (
