@@ -195,7 +195,7 @@ def test_command(fitted: SSAEDebiaser, tmp_path: Path) -> None:
     arguments = ["export", str(tmp_path / "model"), "--to", "sentence-transformers", str(tmp_path / "out")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    assert "read back" in result.output
+    assert "Load it with: SentenceTransformer(" in result.output
     assert largest(load(tmp_path / "out").encode(NEW), fitted.transform(NEW)) < 1e-5
 
 
