@@ -256,7 +256,7 @@ def over_all(records: list[dict[str, Any]]) -> dict[str, Any]:
 def markdown(records: list[dict[str, Any]]) -> str:
     """One row for each case, supervision and head."""
     lines = [
-        "| case | told | head | ERM | oracle | best simple method | default | gap closed "
+        "| case | supervision | head | ERM | oracle | best simple method | default | gap closed "
         "| difference | picked |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -94,13 +94,13 @@ def section(name: str, results: dict) -> Iterator[str]:
     for regime in TOLD:
         some = [[f"`{method}`", *cells] for method, told, *cells in rows if told == regime]
         if some:
-            yield from ("", f"**Told {_told(regime, results)}**", "", f"| {' | '.join(shown)} |")
+            yield from ("", f"**Supervision: {_told(regime, results)}**", "", f"| {' | '.join(shown)} |")
             yield "|" + "---|" * len(shown)
             yield from (f"| {' | '.join(cells)} |" for cells in some)
     records = results["comparisons_of_default"]
     if records:
         yield from ("", "`ssae_default` minus the other, worst-group accuracy, p after Holm:", "")
-        yield "| told | head | against | difference | p | smallest detectable |"
+        yield "| supervision | head | against | difference | p | smallest detectable |"
         yield "|---|---|---|---|---|---|"
         for head, regime, other, difference, p, _, smallest in comparison_rows(records):
             yield f"| {_told(regime, results)} | {head} | {other} | {difference} | {p} | {smallest} |"

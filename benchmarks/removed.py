@@ -226,7 +226,7 @@ def pays(base: list[dict[str, Any]], without: list[dict[str, Any]], head: str) -
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Two tables: the default, and what each step brings."""
     lines = [
-        "| case | told | seeds | latents | names | recurrence | pure | ERM | retrained | frozen |",
+        "| case | supervision | seeds | latents | names | recurrence | pure | ERM | retrained | frozen |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in (r for r in rows if r["variant"] == "default"):
@@ -238,7 +238,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "| case | told | step | brings, retrained | brings, frozen | latents without it |",
+        "| case | supervision | step | brings, retrained | brings, frozen | latents without it |",
         "|---|---|---|---|---|---|",
     ]
     for r in (r for r in rows if r["variant"] != "default"):

@@ -17,26 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transform_scale import WORDS
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from debias_ssae import DebiasConfig, SSAEDebiaser, TrainConfig
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "she",
-    "he",
-    "her",
-    "his",
-    "nurse",
-    "surgeon",
-    "works",
-    "in",
-    "the",
-    "city",
-    "clinic",
-]
-WORDS += ["and", "was", "born", "a", "of", "hospital", "old", "with"]
+VOCABULARY = ["[PAD]", "[UNK]", *WORDS, "her", "his", "a", "of", "hospital", "old", "with"]
 STEP = TrainConfig(n_steps=20, batch_size=256)
 CONFIG = {"d_sae": 64, "k": 8, "general": STEP, "special": STEP, "selection": {"min_cell": 5}}
 BATCH = 500
@@ -46,18 +32,18 @@ REQUESTS = 64
 
 def texts_of(n: int, rng: np.random.Generator) -> list[str]:
     """Sentences of 3 to 24 words, hardly any of them twice."""
-    return [" ".join(rng.choice(WORDS[2:], rng.integers(3, 25))) for _ in range(n)]
+    return [" ".join(rng.choice(VOCABULARY[2:], rng.integers(3, 25))) for _ in range(n)]
 
 
 def fitted(folder: Path) -> SSAEDebiaser:
     """A debiaser of a small random model, saved and loaded as a service does."""
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
     tokenizer.save_pretrained(folder / "lm")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    BertModel(BertConfig(**sizes, vocab_size=len(WORDS), max_position_embeddings=40)).save_pretrained(
+    BertModel(BertConfig(**sizes, vocab_size=len(VOCABULARY), max_position_embeddings=40)).save_pretrained(
         folder / "lm"
     )
     texts = texts_of(200, np.random.default_rng(0))

@@ -39,7 +39,7 @@ MOST = 512
 LEFT = 0.25
 """Share of what a probe read; where more is left, the latents do not carry the attribute (docs/decisions/0007)."""
 FEW = 8
-"""Latents that go nevertheless."""
+"""Latents that go where more than LEFT is left."""
 CHANCE = 0.05
 """Family-wise p-value from which a difference between labels may be chance; no such latent goes by itself."""
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -89,7 +89,7 @@ def smallest_sufficient(
 
 
 def _sizes(largest: int) -> list[int]:
-    """1 to 8, and from there on an eighth more each time, up to ``largest``."""
+    """1 to 16, and from there on about an eighth more each time, up to ``largest``."""
     sizes, n = [], 1
     while n < largest:
         sizes.append(n)
