@@ -26,6 +26,7 @@ from debias_ssae.core.stats.heads import fit_head
 from debias_ssae.selection.naming import find_words, firing
 from debias_ssae.text import load_table
 
+HE_SHE = "concept_he_she"
 RECURS = 0.8
 """Cosine from which a latent of another training is the same."""
 PURE = 0.7
@@ -59,8 +60,8 @@ def main() -> None:
             continue
         case = CASES[name]
         protocol = protocol_of(case, given, corpus)
-        for regime in (r for r in case.regimes if r in (LABELS, WORDS)):
-            steps = STEPS if regime == WORDS else ("guard",)
+        for regime in regimes_of(case):
+            steps = ("guard",) if regime == LABELS else STEPS
             variants = ("default", *(f"no {step}" for step in steps)) if given.variants else ("default",)
             for seed, variant in itertools.product(range(given.seeds), variants):
                 if (name, regime, variant, seed) not in done:
@@ -83,6 +84,11 @@ def main() -> None:
     print(markdown(found))
 
 
+def regimes_of(case: Case) -> tuple[str, ...]:
+    """Labels, the whole list and, of gender's, two words alone."""
+    return (*case.regimes, HE_SHE) if case.concept == "gender" else case.regimes
+
+
 def protocol_of(case: Case, given: argparse.Namespace, corpus: list[str]) -> Protocol:
     """The benchmark's splits of this case."""
     encoder = case.encoder if case.encoder == "minilm" else str(given.models / case.encoder)
@@ -102,7 +108,7 @@ def fitted(
     split = protocol.splits[seed]
     head, test, rest = (protocol.samples(rows) for rows in (split.head, split.test, split.rest))
     config = {} if variant == "default" else {"selection": {variant.removeprefix("no "): False}}
-    words = regime == WORDS
+    words = regime != LABELS
     debiaser = SSAEDebiaser(
         protocol.encoder,
         attribute=protocol.supervision(regime, seed).attribute,

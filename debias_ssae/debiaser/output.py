@@ -23,6 +23,7 @@ from debias_ssae.erase import (
     sufficient_components,
 )
 from debias_ssae.selection.attribute import AnnotatedTexts, Encoder, FitData, Nothing, Words, members
+from debias_ssae.selection.naming import cut_out, find_words, firing
 from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
 from debias_ssae.selection.select import Linear
 from debias_ssae.text.concept import Concept
@@ -236,7 +237,10 @@ def is_of_other_texts(attribute: Any, data: FitData) -> bool:
 def fit_eraser(kind: str, samples: Samples) -> LinearEraser:
     """Fit one of KINDS on ``samples``. Raises InputError where they leave nothing to learn from."""
     if kind == "displacement":
-        return fit_displacement(samples.plain, samples.edited)
+        moved = fit_displacement(samples.plain, samples.edited)
+        if not isinstance(samples.X, list):
+            return moved
+        return joined([moved, *_by_cutting(samples)], samples.plain)
     z = np.asarray(samples.z)
     if kind in FROM_WORDS:
         # of the plain model, since after the edit little is left of the listed words: the direction is there to
@@ -254,6 +258,26 @@ def fit_eraser(kind: str, samples: Samples) -> LinearEraser:
             'output_eraser="mean_difference" would leave nothing; merge values, or use output_eraser=None'
         )
     return eraser
+
+
+def _by_cutting(samples: Samples) -> list[LinearEraser]:
+    """The directions between texts and the same texts without the words on which the removed latents fire.
+
+    The edit takes single words out. What they say together, as in the name of a place, is in the other words'
+    activations too, and goes with these directions (docs/decisions/0013). None where no word is left to be cut out.
+    """
+    texts, fired = samples.X, []
+    for hookpoint, eraser in samples.edits.items():
+        rows = samples.encoder.rows(texts, hookpoint)
+        ids = range(len(eraser.latents)) if eraser.sae.is_elementwise else eraser.latents
+        fired.append(firing(eraser.sae, rows.x, ids).sum(axis=1))
+    cut = cut_out(find_words(texts, rows), np.sum(fired, axis=0))
+    changed = [i for i, text in enumerate(cut) if text and text != texts[i]][:PAIRS]
+    if not changed:
+        return []
+    without = samples.plain.copy()
+    without[changed] = samples.encoder.encode([cut[i] for i in changed])
+    return [fit_displacement(samples.plain, without)]
 
 
 def labels_for_output(attribute: Any, data: FitData) -> AnnotatedTexts | None:

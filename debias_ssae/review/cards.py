@@ -15,6 +15,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choice, Choices
 from debias_ssae.selection.naming import (
+    BESIDE,
     SAME_WORDS,
     Context,
     WordedRows,
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 SAME_PLACES = 0.6
 """Latents that have this share of their mass beside tokens where the other one fires are one card: a phrase."""
-BESIDE = 4
-"""Tokens on either side that count as beside: a phrase has commas and particles between its words."""
 JUDGED_SHARE = 0.4
 """A word list ticks a card with at least this share of its activation mass on the list."""
 MOSTLY = 0.5

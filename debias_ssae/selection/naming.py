@@ -1,5 +1,6 @@
 """What a latent fires on: words by their share of its activation mass, and the strongest texts, words marked."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,6 +26,8 @@ FOLLOWS = 0.7
 """A word belongs to a phrase where it stands beside the words so far in at least this share of their places."""
 FEW_PLACES = 5
 """In fewer places there is no phrase."""
+BESIDE = 4
+"""Tokens on either side that count as beside: a phrase has commas and particles between its words."""
 
 
 class Piece(NamedTuple):
@@ -141,6 +144,24 @@ def find_phrase(worded: WordedRows, fired: np.ndarray) -> str:
     start, end = worded.spans[first[low[0]], 0], worded.spans[first[high[0]], 1]
     phrase = worded.texts[owner[low[0]]][start:end].strip(" .,;:")
     return phrase if len(re.findall(r"\w+", phrase)) > 1 else ""
+
+
+def cut_out(worded: WordedRows, fired: np.ndarray) -> list[str]:
+    """Return the texts without the words on which ``fired [n_rows]`` is above 0, and without what stands between two
+    such words that are within BESIDE tokens of each other.
+    """
+    owners, before = worded.rows.text_ids.numpy(), None
+    kept = [np.ones(len(text), dtype=bool) for text in worded.texts]
+    for row in np.flatnonzero(fired > 0):
+        start, end = worded.spans[row]
+        if before is not None and owners[before] == owners[row] and row - before <= BESIDE:
+            start = worded.spans[before, 0]
+        kept[owners[row]][start:end] = False
+        before = row
+    return [
+        "".join(itertools.compress(text, mask)).strip() if not mask.all() else text
+        for text, mask in zip(worded.texts, kept, strict=True)
+    ]
 
 
 def find_contexts(

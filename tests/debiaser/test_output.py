@@ -1,14 +1,18 @@
 """The output eraser: which samples it is fitted on, and what several attributes leave to one another."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from debias_ssae.core.config import DebiasConfig, SelectionConfig
+from debias_ssae.core.config import DebiasConfig, SAEConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.debiaser.output import fit_output
-from debias_ssae.erase import LinearEraser, fit_displacement, fit_mean_difference, joined
+from debias_ssae.debiaser.output import Samples, fit_eraser, fit_output
+from debias_ssae.erase import LatentEraser, LinearEraser, fit_displacement, fit_mean_difference, joined
+from debias_ssae.model import Activations
+from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.attribute import AnnotatedTexts, FitData
 
 rng = np.random.default_rng(0)
@@ -91,3 +95,45 @@ def test_displacement_takes_out_where_the_edit_moved_and_nothing_else() -> None:
     assert np.std(left @ eraser.read[0]) < 1e-6 * np.std(plain @ eraser.read[0])
     with pytest.raises(InputError, match="moved no training text"):
         fit_displacement(plain, plain)
+
+
+class BagOfWords:
+    """An encoder whose representation counts words; an edit takes one of them away, and the words beside it stay."""
+
+    words = ("denver", "in", "a", "b", "c", "d")
+
+    def rows(self, texts, hookpoint):  # type: ignore[no-untyped-def]
+        spans = [[m.span() for m in re.finditer(r"\w+", text)] for text in texts]
+        owners = [i for i, found in enumerate(spans) for _ in found]
+        offsets = torch.tensor([span for found in spans for span in found])
+        held = [
+            self.words.index(texts[owner][start:end])
+            for owner, (start, end) in zip(owners, offsets, strict=True)
+        ]
+        x = torch.eye(len(self.words))[held]
+        return Activations(x, torch.tensor(owners), torch.tensor(held), offsets, len(texts))
+
+    def encode(self, texts, edits=None):  # type: ignore[no-untyped-def]
+        counts = np.array([[text.split().count(word) for word in self.words] for text in texts], dtype=float)
+        return counts * (np.arange(len(self.words)) > 0) if edits else counts
+
+
+def test_displacement_takes_out_the_words_between_those_that_the_edit_removes() -> None:
+    sae = SparseAutoencoder(SAEConfig(d_in=6, d_sae=6, architecture="relu"), random_state=0)
+    with torch.no_grad():
+        for weights in (sae.W_enc, sae.W_dec):
+            weights.copy_(torch.eye(6))
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+    edits = {"embeddings": LatentEraser.from_sae(sae, [0])}
+    own = [
+        " ".join(rng.permutation(["a", "b", "c", "d", *rng.choice(["a", "b", "c", "d"], 3)]))
+        for _ in range(80)
+    ]
+    texts = [f"{text} denver in denver" if i % 2 else text for i, text in enumerate(own)]
+    samples = Samples(BagOfWords(), edits, texts)
+    eraser = fit_eraser("displacement", samples)
+    plain, cut = BagOfWords().encode(texts), BagOfWords().encode(own)
+    assert np.allclose(eraser(plain), eraser(cut), atol=1e-6)
+    of_the_edit_alone = fit_displacement(plain, samples.edited)
+    assert not np.allclose(of_the_edit_alone(plain), of_the_edit_alone(cut), atol=0.1)

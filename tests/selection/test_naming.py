@@ -1,11 +1,14 @@
 """Names of latents."""
 
+import re
+
+import numpy as np
 import torch
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.naming import name_latents
+from debias_ssae.selection.naming import cut_out, find_words, name_latents
 
 
 def test_latents_that_say_the_same_share_one_name() -> None:
@@ -26,3 +29,17 @@ def test_latents_that_say_the_same_share_one_name() -> None:
         sae.b_dec.zero_()
     names = name_latents(sae, rows, texts, [0, 1, 2])
     assert names == ["she", "she", "he"]
+
+
+def test_words_on_which_latents_fire_are_cut_out_with_what_stands_close_between_them() -> None:
+    texts = ["now based in Denver, Colorado.", "in Denver one two three four five six Denver", "nothing here"]
+    spans = [[(m.start(), m.end()) for m in re.finditer(r"\w+|[^\w\s]", text)] for text in texts]
+    owners = torch.arange(3).repeat_interleave(torch.tensor([len(found) for found in spans]))
+    offsets = torch.tensor([span for found in spans for span in found])
+    n = len(offsets)
+    rows = Activations(torch.zeros(n, 1), owners, torch.zeros(n, dtype=torch.long), offsets, 3)
+    words = [texts[owner][start:end] for owner, (start, end) in zip(owners, offsets, strict=True)]
+    fired = np.isin(words, ["based", "Denver", "Colorado"]).astype(float)
+    left = cut_out(find_words(texts, rows), fired)
+    assert left == ["now .", "in  one two three four five six", texts[2]]
+    assert cut_out(find_words(texts, rows), np.zeros(n)) == texts
