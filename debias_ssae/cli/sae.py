@@ -48,13 +48,12 @@ def sae() -> None:
     "--set", "others", multiple=True, metavar="NAME=VALUE", help="Any other setting of TrainConfig."
 )
 @click.option("--init", type=click.Path(path_type=Path), help="An SAE to fine-tune, in any known format.")
-@click.option("--frozen-latents", is_flag=True, help="Keep the latents of --init and add --d-sae new ones.")
 @click.option("--checkpoints", type=FOLDER, help="Folder of checkpoints; default: OUT/checkpoints.")
 @click.option("--resume", is_flag=True, help="Continue from the newest undamaged checkpoint.")
 @shared("seed", "quiet")
 def train(out: Path, **told: Any) -> None:
-    """Train on a store of activations, or on a corpus; under torchrun, on several processes together."""
-    needs(column="corpus", rows="corpus", frozen_latents="init")
+    """Train on a store of activations, or on a corpus."""
+    needs(column="corpus", rows="corpus")
     from debias_ssae.core.io import check_writable
 
     if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
@@ -66,15 +65,10 @@ def train(out: Path, **told: Any) -> None:
     of = _from_corpus if told["activations"] is None else _from_store
     width, stream, about = of(told, train_values.batch_size, sae_values)
 
-    import torch
-
-    from debias_ssae.core.device import pick_device, process_number
     from debias_ssae.sae import load_sae, save_sae, train_sae
-    from debias_ssae.sae.processes import start_processes
 
-    start_processes(pick_device(train_values.device))
     start = None if told["init"] is None else load_sae(told["init"])
-    if start is not None and not told["frozen_latents"]:
+    if start is not None:
         sae_values = {"d_sae": start.cfg.d_sae, "k": start.cfg.k} | sae_values
     cfg = _sae_config({**sae_values, "d_in": width})
     result = train_sae(
@@ -82,22 +76,16 @@ def train(out: Path, **told: Any) -> None:
         cfg,
         train_values,
         init=start,
-        frozen_latents=told["frozen_latents"],
         random_state=told["seed"],
         progress=not told["quiet"],
         checkpoint_dir=told["checkpoints"] or out / "checkpoints",
         resume=told["resume"],
     )
-    if process_number("RANK") == 0:
-        last, made = result.history[-1], train_values.model_dump(mode="json")
-        recipe = {"train": made, "seed": told["seed"], "init": told["init"] and str(told["init"])}
-        save_sae(result.sae, out, metadata={**about, **recipe, "last_step": last})
-        shown = ", ".join(
-            f"{name} {last[name]:.4g}" for name in ("fvu", "l0", "dead_fraction") if name in last
-        )
-        click.echo(f"{out}: {cfg.architecture}, {result.sae.cfg.d_sae} latents on width {width}; {shown}")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    last, made = result.history[-1], train_values.model_dump(mode="json")
+    recipe = {"train": made, "seed": told["seed"], "init": told["init"] and str(told["init"])}
+    save_sae(result.sae, out, metadata={**about, **recipe, "last_step": last})
+    shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("fvu", "l0", "dead_fraction"))
+    click.echo(f"{out}: {cfg.architecture}, {cfg.d_sae} latents on width {width}; {shown}")
 
 
 @sae.command()

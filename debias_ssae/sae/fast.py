@@ -8,7 +8,7 @@ exist for the latents that fired only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from torch.nn.functional import embedding_bag, linear
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.device import has_fast_bf16
 from debias_ssae.sae.model import SparseAutoencoder, nested_widths
-from debias_ssae.sae.processes import Processes
 
 DENSE_SHARE = 0.15
 """Above this share of active latents dense products cost less than sparse ones (measured on CPU)."""
@@ -37,7 +36,7 @@ NO_WEIGHT = 1e-30
 PreActs = Callable[[int, int], Tensor]
 """From the bounds of some rows to their pre-activations [rows, d_sae]."""
 Weigh = Callable[[Tensor], Tensor]
-"""From the rows' losses [n] to their weights [n], which sum to 1 over all ranks."""
+"""From the rows' losses [n] to their weights [n], which sum to 1."""
 
 
 @dataclass
@@ -62,7 +61,6 @@ class Knobs:
     """What a step's gradient depends on beside weights and rows."""
 
     cfg: SAEConfig
-    processes: Processes = field(default_factory=lambda: Processes(torch.device("cpu")))
     bfloat16: bool = False
     sparsity: float = 0.0
     """Weight of the penalty of relu (on the latents' sum / sqrt(d_in)) and jumprelu."""
@@ -76,7 +74,7 @@ class Knobs:
 
 @dataclass
 class Step:
-    """What a step computed; of this rank's rows."""
+    """What a step computed."""
 
     gradient: Weights
     """Of the latents ``rows``."""
@@ -89,7 +87,7 @@ class Step:
     n_active: int
     """Active latents over all rows; 0 in a dense step of relu that is not measured."""
     threshold: float = 0.0
-    """The smallest selected pre-activation of all ranks (batchtopk, matryoshka)."""
+    """The smallest selected pre-activation (batchtopk, matryoshka)."""
     aux_loss: float = 0.0
     """AuxK's term of the loss."""
     penalty: float = 0.0
@@ -103,21 +101,15 @@ def compute_step(
     weigh: Weigh,
     *,
     dead: Tensor | None = None,
-    base: Tensor | None = None,
 ) -> Step:
-    """Return the gradient on rows ``x`` [n, d_in].
-
-    ``dead`` [d_sae] marks the latents that AuxK trains; ``base`` [n, d_in] is added to the reconstruction
-    (the frozen latents'). Gradients of several ranks are to be summed.
-    """
+    """Return the gradient on rows ``x`` [n, d_in]; ``dead`` [d_sae] marks the latents that AuxK trains."""
     centred = x - weights.b_dec
-    target = centred if base is None else centred - base
     latents = None
     if dead is not None and knobs.aux_coefficient > 0 and bool(dead.any()):
         latents = dead.nonzero().squeeze(1)
     thresholded = knobs.cfg.architecture in ("relu", "jumprelu")
     run = _thresholded_step if thresholded else _selected_step
-    step, error, dead_pre = run(weights, centred, target, knobs, weigh, latents)
+    step, error, dead_pre = run(weights, centred, knobs, weigh, latents)
     if latents is not None and dead_pre is not None:
         _add_aux(step, weights, centred[::2], dead_pre, -error[::2], latents, knobs)
     return step
@@ -275,26 +267,24 @@ def topk_candidates(pre_acts: PreActs, n: int, k: int, dead: Tensor | None = Non
     return _collect(pre_acts, n, lambda ordered: _row_bound(ordered, k), dead)
 
 
-def batch_topk_candidates(
-    pre_acts: PreActs, n: int, n_active: int, processes: Processes, dead: Tensor | None = None
-) -> Candidates:
-    """Return the ``n_active`` largest positive entries over the rows of all ranks, and some more.
+def batch_topk_candidates(pre_acts: PreActs, n: int, n_active: int, dead: Tensor | None = None) -> Candidates:
+    """Return the ``n_active`` largest positive entries over ``n`` rows, and some more.
 
-    ``n`` rows are this rank's. The bound is the quantile of a sample of them, reduced until enough pass.
+    The bound is the quantile of a sample of the rows, reduced until enough pass.
     """
     step = max(1, n // SAMPLED_BLOCKS)
     sample = torch.cat([pre_acts(i, min(i + 4, n)) for i in range(0, n, step)][:SAMPLED_BLOCKS])
     width = sample.shape[1]
     flat = (sample if sample.dtype == torch.float64 else sample.float()).flatten()
-    share = n_active / (processes.total(n) * width)
+    share = n_active / (n * width)
     margin = 1.25
     while True:
         rank = int(share * margin * len(flat)) + 1
         guess = float(flat.kthvalue(len(flat) - rank + 1).values) if rank <= len(flat) else 0.0
-        bound = processes.lowest(max(guess, 0.0))
+        bound = max(guess, 0.0)
         limit = _sortable(torch.tensor([[bound]], dtype=sample.dtype, device=sample.device))
         found = _collect(pre_acts, n, lambda ordered, limit=limit: limit, dead)  # type: ignore[misc]
-        if bound == 0.0 or processes.total(len(found.values)) >= n_active:
+        if bound == 0.0 or len(found.values) >= n_active:
             return found
         margin *= 2
 
@@ -312,14 +302,12 @@ def keep_topk(active: Active, values: Tensor, k: int) -> Tensor:
     return (values >= bound[active.rows]) & positive
 
 
-def keep_batch_topk(values: Tensor, n_active: int, processes: Processes) -> tuple[Tensor, float]:
-    """Return which candidates [m] are among the ``n_active`` largest of all ranks, and the smallest."""
-    everyone = processes.gather(values)
+def keep_batch_topk(values: Tensor, n_active: int) -> tuple[Tensor, float]:
+    """Return which candidates [m] are among the ``n_active`` largest, and the smallest of those."""
     positive = values > 0
-    if len(everyone) <= n_active:
-        smallest = float(everyone[everyone > 0].min()) if bool((everyone > 0).any()) else 0.0
-        return positive, smallest
-    threshold = float(everyone.kthvalue(len(everyone) - n_active + 1).values)
+    if len(values) <= n_active:
+        return positive, float(values[positive].min()) if bool(positive.any()) else 0.0
+    threshold = float(values.kthvalue(len(values) - n_active + 1).values)
     return (values >= threshold) & positive, max(threshold, 0.0)
 
 
@@ -378,10 +366,9 @@ def _select(
         values = _exact_values(weights, centred, found, knobs)
         chosen, threshold = keep_topk(found.active, values, cfg.k), 0.0
     else:
-        n_active = int(knobs.processes.total(n)) * cfg.k
-        found = batch_topk_candidates(pre, n, n_active, knobs.processes, dead)
+        found = batch_topk_candidates(pre, n, n * cfg.k, dead)
         values = _exact_values(weights, centred, found, knobs)
-        chosen, threshold = keep_batch_topk(values, n_active, knobs.processes)
+        chosen, threshold = keep_batch_topk(values, n * cfg.k)
     return *_narrow(found.active, values, chosen), threshold, found.dead_pre_acts
 
 
@@ -396,13 +383,13 @@ def _exact_values(weights: Weights, centred: Tensor, found: Candidates, knobs: K
 
 
 def _selected_step(
-    weights: Weights, centred: Tensor, target: Tensor, knobs: Knobs, weigh: Weigh, dead: Tensor | None
+    weights: Weights, centred: Tensor, knobs: Knobs, weigh: Weigh, dead: Tensor | None
 ) -> tuple[Step, Tensor, Tensor | None]:
     """The step of topk, batchtopk and matryoshka; with the error x_hat - x [n, d_in] and AuxK's input."""
     active, values, threshold, dead_pre = _select(weights, centred, knobs, dead)
     widths = nested_widths(knobs.cfg)
     groups = _split(active, values, widths)
-    slopes, errors, error = _nested_errors(groups, weights.W_dec, target, weigh)
+    slopes, errors, error = _nested_errors(groups, weights.W_dec, centred, weigh)
     if len(groups) == 1:
         to_values = sampled_dot(active, slopes[0], weights.W_dec)
     else:
@@ -495,7 +482,7 @@ def _row_losses(error: Tensor) -> Tensor:
 
 
 def _thresholded_step(
-    weights: Weights, centred: Tensor, target: Tensor, knobs: Knobs, weigh: Weigh, dead: Tensor | None
+    weights: Weights, centred: Tensor, knobs: Knobs, weigh: Weigh, dead: Tensor | None
 ) -> tuple[Step, Tensor, Tensor | None]:
     """The step of relu and jumprelu, whose latents may be many (early) or few (later)."""
     pre = pre_activations(weights, centred)(0, len(centred))
@@ -504,15 +491,15 @@ def _thresholded_step(
     lowest = 0.0 if theta is None else (theta - knobs.bandwidth / 2).clamp_min(0.0)
     sample = pre[:: max(1, len(pre) // SAMPLED_ROWS)] > lowest
     if _count(sample) > DENSE_SHARE * sample.numel():
-        return *_dense_step(weights, centred, target, pre, theta, knobs, weigh), dead_pre
+        return *_dense_step(weights, centred, pre, theta, knobs, weigh), dead_pre
     flat = where(pre > lowest)
     active = active_at(flat, *pre.shape)
     near = pre.flatten()[flat]
     near_theta = None if theta is None else theta[active.columns]
     values = near if near_theta is None else torch.where(near > near_theta, near, 0.0)
-    error = combine(active, values, weights.W_dec) - target
+    error = combine(active, values, weights.W_dec) - centred
     losses = _row_losses(error)
-    slope = error * (weigh(losses) * (2.0 / target.shape[1])).unsqueeze(1)
+    slope = error * (weigh(losses) * (2.0 / centred.shape[1])).unsqueeze(1)
     to_values = sampled_dot(active, slope, weights.W_dec)
     n_firing = int((values > 0).sum())
     to_pre, to_theta, penalty = _through_threshold(
@@ -536,7 +523,6 @@ def _spread(part: Tensor, rows: Tensor, d_sae: int) -> Tensor:
 def _dense_step(
     weights: Weights,
     centred: Tensor,
-    target: Tensor,
     pre: Tensor,
     theta: Tensor | None,
     knobs: Knobs,
@@ -544,10 +530,10 @@ def _dense_step(
 ) -> tuple[Step, Tensor]:
     values = pre.relu_() if theta is None else torch.where(pre > theta, pre, 0.0)
     n_firing = _count(values > 0) if knobs.measure or theta is not None else 0
-    error = (values @ weights.W_dec).sub_(target)
+    error = (values @ weights.W_dec).sub_(centred)
     losses = _row_losses(error)
     row_weights = weigh(losses)
-    slope = error * (row_weights * (2.0 / target.shape[1])).unsqueeze(1)
+    slope = error * (row_weights * (2.0 / centred.shape[1])).unsqueeze(1)
     to_values = slope @ weights.W_dec.T
     to_pre, to_theta, penalty = _through_threshold(pre, theta, values, to_values, n_firing, knobs, len(pre))
     b_enc = to_pre.new_ones(len(to_pre)) @ to_pre  # faster than a sum down the columns
@@ -578,17 +564,15 @@ def _through_threshold(
     relu pays its latents' sum. jumprelu pays ``(L0 / k - 1)^2``; its threshold has the pseudo-derivatives of
     Rajamanoharan et al. 2024 (arXiv 2407.14435, eq. 11-12): a pre-activation within half a bandwidth counts.
     """
-    processes = knobs.processes
-    n = processes.total(n_rows)
     if theta is None:
-        price = knobs.sparsity / (n * knobs.cfg.d_in**0.5)
-        penalty = price * processes.total(float(values.sum())) if knobs.measure else 0.0
+        price = knobs.sparsity / (n_rows * knobs.cfg.d_in**0.5)
+        penalty = price * float(values.sum()) if knobs.measure else 0.0
         if price > 0:
             to_values.add_(price)
         to_pre = torch.ops.aten.threshold_backward.grad_input(to_values, values, 0.0, grad_input=to_values)
         return to_pre, None, penalty
-    excess = processes.total(n_firing) / (n * knobs.cfg.k) - 1.0
-    to_count = 2.0 * knobs.sparsity * excess / (n * knobs.cfg.k)
+    excess = n_firing / (n_rows * knobs.cfg.k) - 1.0
+    to_count = 2.0 * knobs.sparsity * excess / (n_rows * knobs.cfg.k)
     window = ((pre - theta).abs() < knobs.bandwidth / 2) & (pre > 0)
     to_theta = torch.where(window, (theta * to_values + to_count) * (-1.0 / knobs.bandwidth), 0.0)
     return torch.where(values > 0, to_values, 0.0), to_theta, knobs.sparsity * excess**2
@@ -615,7 +599,7 @@ def _add_aux(
     Gao et al. 2024, section 2.4, on every second row of the batch, which halves its cost: ``target`` and
     ``centred`` are [n / 2, d_in], ``pre_acts`` is [n / 2, n_dead].
     """
-    scale = max(knobs.processes.total(float(target.square().sum())), 1e-30)
+    scale = max(float(target.square().sum()), 1e-30)
     part = Weights(weights.W_enc[latents], weights.b_enc[latents], weights.W_dec[latents], weights.b_dec)
     k = min(knobs.k_aux, len(latents))
     active, values, _ = topk_candidates(lambda low, high: pre_acts[low:high], len(centred), k)
@@ -624,7 +608,7 @@ def _add_aux(
     slope = error * (2.0 * knobs.aux_coefficient / scale)
     to_values = sampled_dot(active, slope, part.W_dec)
     inner, added = _sparse_gradient(part, centred, active, values, to_values, [slope], [len(latents)])
-    step.aux_loss = knobs.aux_coefficient * knobs.processes.total(float(error.square().sum())) / scale
+    step.aux_loss = knobs.aux_coefficient * float(error.square().sum()) / scale
     gradient, rows = step.gradient, latents[inner]
     if step.rows is None:
         at, n_rows = rows, knobs.cfg.d_sae

@@ -1,4 +1,4 @@
-"""Training of a sparse autoencoder from a stream of rows: from scratch, from another, or beside it."""
+"""Training of a sparse autoencoder from a stream of rows: from scratch, or from another."""
 
 import math
 import time
@@ -18,10 +18,9 @@ from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.core.device import has_fast_bf16, pick_device, plain_precision
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, newest_checkpoint, write_checkpoint
-from debias_ssae.sae.fast import Knobs, Step, Weights, active_at, combine, compute_step, where
+from debias_ssae.sae.fast import Knobs, Weights, compute_step
 from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_weights, tilted
 from debias_ssae.sae.model import SparseAutoencoder, check_memory, unwritten
-from debias_ssae.sae.processes import Processes
 
 REVIVAL = 10.0
 """Learning rates by which the threshold of a dead latent falls in a step: jumprelu's log threshold, relu's bias (up).
@@ -237,39 +236,6 @@ def log_threshold(
     return pre.kthvalue(len(pre) - n_active + 1).values.clamp_min(1e-3).log().repeat(cfg.d_sae)
 
 
-def reconstruction(sae: SparseAutoencoder, x: Tensor) -> Tensor:
-    """Return ``sae.decode(sae.encode(x)) - b_dec`` [n, d_in] of an elementwise SAE, by its active latents."""
-    with torch.no_grad():
-        pre = sae.pre_acts(x)
-        threshold = sae.threshold if sae.cfg.architecture != "relu" else torch.zeros_like(sae.threshold)
-        flat = where(pre > threshold.clamp_min(0.0))
-        return combine(active_at(flat, *pre.shape), pre.flatten()[flat], sae.W_dec)
-
-
-def joined(frozen: SparseAutoencoder, added: SparseAutoencoder) -> SparseAutoencoder:
-    """Return one jumprelu SAE of the frozen latents, unchanged, and then the added ones."""
-    cfg = added.cfg.updated(
-        d_sae=frozen.cfg.d_sae + added.cfg.d_sae,
-        architecture="jumprelu",
-        k=frozen.cfg.k + added.cfg.k,
-        widths=(),
-    )
-    sae = SparseAutoencoder(cfg, random_state=0)
-    with torch.no_grad():
-        for name in ("W_enc", "b_enc", "W_dec"):
-            value = torch.cat([getattr(part, name).cpu() for part in (frozen, added)])
-            getattr(sae, name).copy_(value)
-        sae.b_dec.copy_(frozen.b_dec)
-        sae.threshold.copy_(torch.cat([_threshold_vector(part).cpu() for part in (frozen, added)]))
-    return sae
-
-
-def _threshold_vector(sae: SparseAutoencoder) -> Tensor:
-    if sae.cfg.architecture == "relu":
-        return torch.zeros_like(sae.b_enc.detach())
-    return sae.threshold.expand(sae.cfg.d_sae)
-
-
 # ---------------------------------------------------------------- one step and what it changes
 
 
@@ -325,21 +291,12 @@ class Training:
     constant: Tensor
     """Columns that are neither read nor written."""
 
-    def __init__(
-        self,
-        cfg: SAEConfig,
-        train: TrainConfig,
-        processes: Processes,
-        frozen: SparseAutoencoder | None = None,
-    ) -> None:
-        """``frozen`` is an SAE whose reconstruction is added to that of the trained latents."""
-        self.cfg, self.train, self.processes = cfg, train, processes
-        self.device = processes.device
+    def __init__(self, cfg: SAEConfig, train: TrainConfig) -> None:
+        self.cfg, self.train = cfg, train
+        self.device = pick_device(train.device)
         self.dtype = torch.float64 if cfg.dtype == "float64" else torch.float32
-        self.frozen = None if frozen is None else self._own(frozen)
         self.knobs = Knobs(
             cfg,
-            processes,
             bfloat16=multiplies_bfloat16(cfg, train, self.device),
             bandwidth=train.bandwidth,
             aux_coefficient=train.aux_coefficient,
@@ -370,9 +327,7 @@ class Training:
         self.scale = math.sqrt(self.cfg.d_in / variance)
         start = self._fresh(rows, random_state) if init is None else init
         weights = unit_decoder(self._own(start), self.scale)
-        if self.frozen is not None:
-            weights.b_dec = self.frozen.b_dec.detach() * self.scale
-        elif init is None:
+        if init is None:
             weights.b_dec = self.center * self.scale
         if self.cfg.architecture == "jumprelu":
             weights.log_threshold = log_threshold(weights, rows * self.scale, self.scale, self.cfg, init)
@@ -388,16 +343,13 @@ class Training:
         """Return an untrained SAE; its decoder rows are distinct ones of ``rows`` as long as there are any."""
         sae = SparseAutoencoder(self.cfg, random_state=random_state)
         if self.train.start == "rows":
-            unexplained = rows - self.center
-            if self.frozen is not None:
-                unexplained = rows - self.frozen.b_dec.detach() - reconstruction(self.frozen, rows)
             generator = torch.Generator()
             if random_state is None:
                 generator.seed()
             else:
                 generator.manual_seed(int(random_state))
             order = torch.randperm(len(rows), generator=generator).to(rows.device)
-            found = distinct_directions(unexplained[order], self.cfg.d_sae, self.train.start_cosine)
+            found = distinct_directions((rows - self.center)[order], self.cfg.d_sae, self.train.start_cosine)
             with torch.no_grad():
                 for matrix in (sae.W_enc, sae.W_dec):
                     matrix[: len(found)] = found.to(matrix)
@@ -408,25 +360,19 @@ class Training:
         return deepcopy(sae).to(self.device, self.dtype)
 
     def step(self, step: int, x: Tensor, *, measure: bool) -> dict[str, float]:
-        """Train on the global batch ``x`` [n, d_in]; returns the step's record, empty unless ``measure``."""
-        train, low_high = self.train, self.processes.bounds(len(x))
+        """Train on the batch ``x`` [n, d_in]; returns the step's record, empty unless ``measure``."""
+        train, x = self.train, x.to(self.device)
         self.knobs.sparsity = sparsity(self.cfg, train) * _rise(step, train.sparsity_warmup_fraction, train)
-        own = x[slice(*low_high)].to(self.device) * self.scale
-        base = None if self.frozen is None else reconstruction(self.frozen, own / self.scale) * self.scale
         record: dict[str, float] = {}
         self.knobs.measure = measure
         dead = self.silent >= self.dead_steps
         result = compute_step(
             self.weights,
-            own,
+            x * self.scale,
             self.knobs,
-            lambda losses: self._weigh(losses, step, low_high, record, measure=measure),
+            lambda losses: self._weigh(losses, step, record, measure=measure),
             dead=dead if bool(dead.any()) else None,
-            base=base,
         )
-        if self.frozen is not None:
-            result.gradient.b_dec.zero_()
-        self._sum(result)
         self.silent = torch.where(result.fired > 0, 0, self.silent + 1)
         if self.cfg.architecture in ("batchtopk", "matryoshka"):
             old = self.threshold if self.threshold_known else result.threshold
@@ -436,12 +382,12 @@ class Training:
         if train.aux_coefficient > 0:
             self._lower_thresholds(REVIVAL * lr)
         if measure:
-            variance = float((x.to(self.device) - self.center).double().square().sum()) * self.scale**2
-            error = self.processes.total(float(result.errors.double().sum())) * self.cfg.d_in
+            variance = float((x - self.center).double().square().sum()) * self.scale**2
+            error = float(result.errors.double().sum()) * self.cfg.d_in
             record |= {
                 "step": step,
                 "fvu": error / max(variance, 1e-30),
-                "l0": self.processes.total(result.n_active) / len(x),
+                "l0": result.n_active / len(x),
                 "dead_fraction": float((self.silent >= self.dead_steps).double().mean()),
                 "aux_loss": result.aux_loss,
                 "penalty": result.penalty,
@@ -449,36 +395,16 @@ class Training:
             }
         return record
 
-    def _sum(self, step: Step) -> None:
-        """Sum gradient and firings over the ranks."""
-        if self.processes.size == 1:
-            return
-        self.processes.sum_([step.fired])
-        gradient, rows = step.gradient, step.rows
-        if rows is not None:
-            touched = torch.zeros_like(step.fired).index_fill_(0, rows, 1)
-            self.processes.sum_([touched])
-            step.rows = touched.nonzero().squeeze(1)
-            at = torch.searchsorted(step.rows, rows)
-            for name in ("W_enc", "b_enc", "W_dec"):
-                part = getattr(gradient, name)
-                whole = part.new_zeros(len(step.rows), *part.shape[1:])
-                setattr(gradient, name, whole.index_copy_(0, at, part))
-        self.processes.sum_(list(gradient.tensors().values()))
-
-    def _weigh(
-        self, losses: Tensor, step: int, low_high: tuple[int, int], record: dict[str, float], *, measure: bool
-    ) -> Tensor:
-        """Return this rank's rows' weights; over all ranks they sum to 1."""
-        train, everyone = self.train, self.processes.gather(losses)
-        mean = float(everyone.double().mean())
+    def _weigh(self, losses: Tensor, step: int, record: dict[str, float], *, measure: bool) -> Tensor:
+        """Return the rows' weights, which sum to 1."""
+        train, mean = self.train, float(losses.double().mean())
         if not math.isfinite(mean):
             raise InputError(
                 f"The loss of step {step} is {mean}; lower lr={train.lr} or look at the activations"
             )
         old = mean if math.isnan(self.mean_loss) else self.mean_loss
         self.mean_loss = self.memory * old + (1 - self.memory) * mean
-        relative = everyone / max(self.mean_loss, 1e-12)
+        relative = losses / max(self.mean_loss, 1e-12)
         t = tilt_for_ess(relative, train.tilt_ess) if train.tilt == "auto" else train.tilt
         t *= _rise(step, train.tilt_warmup_fraction, train)
         weights = tilt_weights(relative, t)
@@ -490,7 +416,7 @@ class Training:
                 ess=effective_sample_size(weights),
                 max_weight=float(weights.max()),
             )
-        return weights[slice(*low_high)].to(losses.dtype)
+        return weights.to(losses.dtype)
 
     def _update(self, gradient: Weights, rows: Tensor | None, step: int) -> float:
         """One step of Adam on the latents ``rows``, their decoder rows kept at norm 1; returns the learning rate."""
@@ -536,7 +462,7 @@ class Training:
                 sae.threshold.copy_(weights.log_threshold.exp() / self.scale)
             else:
                 sae.threshold.fill_(self.threshold / self.scale)
-        return sae if self.frozen is None else joined(self.frozen, sae)
+        return sae
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that a resumed training needs: tensors, and numbers for JSON."""
@@ -595,7 +521,6 @@ def train_sae(
     train: TrainConfig | None = None,
     *,
     init: SparseAutoencoder | None = None,
-    frozen_latents: bool = False,
     random_state: int | None = None,
     progress: bool = False,
     on_step: OnStep | None = None,
@@ -604,15 +529,11 @@ def train_sae(
 ) -> TrainResult:
     """Train on the batches [n, d_in] of ``stream``.
 
-    ``init`` is an SAE of the same shape to fine-tune. With ``frozen_latents`` its latents stay as they are,
-    ``cfg`` describes latents to add, which learn what ``init`` leaves unexplained (SAE Boost, arXiv
-    2507.12990), and the result holds both, as a jumprelu SAE. ``on_step(step, record)`` is called
-    after each step.
+    ``init`` is an SAE of the same shape to fine-tune. ``on_step(step, record)`` is called after each step.
 
     With ``checkpoint_dir``, ``resume=True`` continues from the newest undamaged checkpoint there, if any, and ends
-    with the same weights, bit-identical on one process. Give the same stream from its beginning: its method ``seek``
-    is used if it has one, otherwise the batches that were used are skipped.
-    Under torch.distributed every rank gives the same stream and works on its share of each batch; rank 0 writes.
+    with the same weights, bit-identical. Give the same stream from its beginning: its method ``seek`` is used if it
+    has one, otherwise the batches that were used are skipped.
 
     Raises InputError for an empty stream, one that ends early, or a batch of wrong width, NaN or infinity;
     it names the batch, and the checkpoints written before stay. Raises InputError for checkpoints of another run:
@@ -620,20 +541,22 @@ def train_sae(
     """
     train = train or TrainConfig()
     check_memory(cfg, copies=6 if pick_device(train.device).type == "cpu" else 2)
-    _check_init(cfg, init, frozen_latents=frozen_latents)
-    processes = Processes(pick_device(train.device))
-    training = Training(cfg, train, processes, frozen=init if frozen_latents else None)
+    if init is not None and (init.cfg.d_in, init.cfg.d_sae) != (cfg.d_in, cfg.d_sae):
+        raise InputError(
+            f"init has d_in={init.cfg.d_in}, d_sae={init.cfg.d_sae}; the configuration asks for "
+            f"d_in={cfg.d_in}, d_sae={cfg.d_sae}: make them equal"
+        )
     identity = {
         "cfg": cfg.model_dump(mode="json"),
         "train": train.model_dump(mode="json"),
         "init": None if init is None else init.fingerprint(),
-        "frozen_latents": frozen_latents,
         "random_state": None if random_state is None else int(random_state),
         "the stream's seed": _seed_of(stream),
     }
+    training = Training(cfg, train)
     run = _Run(training, checkpoint_dir, identity, resume=resume)
     checked = CheckedStream(stream, cfg.d_in, training.dtype, n_steps=train.n_steps, skip=run.done)
-    batches = checked if run.done else run.begin(checked, None if frozen_latents else init, random_state)
+    batches = checked if run.done else run.begin(checked, init, random_state)
     return run.train(batches, on_step, progress=progress)
 
 
@@ -650,7 +573,6 @@ class _Run:
         self.history: list[dict[str, float]] = []
         if self.directory is not None:
             self._open(self.directory, resume=resume)
-        training.processes.wait()
 
     def begin(
         self, stream: CheckedStream, init: SparseAutoencoder | None, random_state: int | None
@@ -666,8 +588,7 @@ class _Run:
     def train(self, batches: Iterator[Tensor], on_step: OnStep | None, *, progress: bool) -> TrainResult:
         """Do the steps that are left."""
         training, train = self.training, self.training.train
-        hidden = not progress or training.processes.rank > 0
-        bar = tqdm(total=train.n_steps, initial=self.done, disable=hidden, desc="SAE", unit="step")
+        bar = tqdm(total=train.n_steps, initial=self.done, disable=not progress, desc="SAE", unit="step")
         started = saved = time.monotonic()
         rows = 0
         with bar, torch.no_grad():
@@ -699,7 +620,7 @@ class _Run:
         return self.done % train.checkpoint_steps == 0 or late
 
     def _save(self) -> None:
-        if self.directory is None or self.training.processes.rank > 0:
+        if self.directory is None:
             return
         tensors, numbers = self.training.state()
         state = {"numbers": numbers, "identity": self.identity, "history": self.history}
@@ -731,19 +652,3 @@ def _seed_of(stream: Any) -> int | None:
     """The seed of a stream that tells it (``shuffled_batches``, a store's); a drawn one is never drawn again."""
     seed = getattr(stream, "seed", None)
     return int(seed) if isinstance(seed, Integral) else None
-
-
-def _check_init(cfg: SAEConfig, init: SparseAutoencoder | None, *, frozen_latents: bool) -> None:
-    if init is None:
-        if frozen_latents:
-            raise InputError("frozen_latents=True needs init=, the SAE whose latents stay as they are")
-        return
-    if init.cfg.d_in != cfg.d_in or (not frozen_latents and init.cfg.d_sae != cfg.d_sae):
-        raise InputError(
-            f"init has d_in={init.cfg.d_in}, d_sae={init.cfg.d_sae}; the configuration asks for "
-            f"d_in={cfg.d_in}, d_sae={cfg.d_sae}: make them equal"
-        )
-    if frozen_latents and not (init.is_elementwise and cfg.architecture != "topk"):
-        raise InputError(
-            "frozen_latents=True needs elementwise architectures for init and the added latents, not topk"
-        )

@@ -14,17 +14,15 @@ def reference_loss(
     x: Tensor,
     row_weights: Tensor,
     *,
-    base: Tensor | float = 0.0,
     sparsity: float = 0.0,
     bandwidth: float = 0.05,
     log_threshold: Tensor | None = None,
 ) -> Tensor:
     """Return ``sum_i w_i l_i`` plus the penalty, a scalar; ``l_i = |x_i - x_hat_i|^2 / d_in`` on rows x [n, d_in].
 
-    ``row_weights`` [n] sum to 1. A matrix ``base`` [n, d_in] is added to the reconstruction. l is, for matryoshka, the
-    mean over the nested widths. relu pays ``sparsity`` for the latents' sum over sqrt(d_in); jumprelu, whose
-    thresholds are exp(``log_threshold``) [d_sae], for ``(L0 / k - 1)^2``. batchtopk and matryoshka choose over the
-    batch, as in training.
+    ``row_weights`` [n] sum to 1. l is, for matryoshka, the mean over the nested widths. relu pays ``sparsity`` for the
+    latents' sum over sqrt(d_in); jumprelu, whose thresholds are exp(``log_threshold``) [d_sae], for ``(L0 / k - 1)^2``.
+    batchtopk and matryoshka choose over the batch, as in training.
     """
     cfg, pre = sae.cfg, sae.pre_acts(x)
     penalty: Tensor | float = 0.0
@@ -44,7 +42,7 @@ def reference_loss(
         bound = pre.detach().flatten().topk(len(x) * cfg.k).values.min()
         latents = torch.where(pre >= bound, pre, 0.0).relu()
     losses = [
-        (latents[:, :width] @ sae.W_dec[:width] + sae.b_dec + base - x).square().sum(1) / cfg.d_in
+        (latents[:, :width] @ sae.W_dec[:width] + sae.b_dec - x).square().sum(1) / cfg.d_in
         for width in nested_widths(cfg)
     ]
     return (torch.stack(losses).mean(0) * row_weights).sum() + penalty

@@ -150,19 +150,19 @@ def test_checkpoints_of_another_run_are_not_mixed_in(tmp_path):
         run(tmp_path, cfg=CFG.updated(k=5), resume=True)
 
 
-@pytest.mark.parametrize("other", ["init", "random_state", "stream", "frozen_latents"])
+@pytest.mark.parametrize("other", ["init", "random_state", "stream"])
 def test_checkpoints_of_a_run_with_another_start_or_stream_are_refused(tmp_path, other):
     cfg, rows = CFG.updated(architecture="relu"), planted_rows(1000)
     inits = [SparseAutoencoder(cfg, random_state=seed) for seed in (1, 2)]
 
     def start(**changes):
-        named = {"init": inits[0], "random_state": 0, "stream": 0, "frozen_latents": False} | changes
+        named = {"init": inits[0], "random_state": 0, "stream": 0} | changes
         batches = shuffled_batches(rows, 64, named.pop("stream"))
         return train_sae(batches, cfg, TRAIN, checkpoint_dir=tmp_path, resume=True, **named)
 
     first = start()
     assert start().sae.fingerprint() == first.sae.fingerprint()
-    changed = {"init": inits[1], "random_state": 1, "stream": 1, "frozen_latents": True}[other]
+    changed = {"init": inits[1], "random_state": 1, "stream": 1}[other]
     with pytest.raises(InputError, match=rf"another configuration \(.*{other}"):
         start(**{other: changed})
 

@@ -88,7 +88,7 @@ def test_quiet_shows_no_bar(tmp_path, store):
     assert "step/s" not in quiet.output
 
 
-def test_resume_fine_tune_and_boost(tmp_path, store):
+def test_resume_and_fine_tune(tmp_path, store):
     assert call("train", "--activations", "a", "--out", tmp_path / "g", *SMALL).exit_code == 0
     again = call("train", "--activations", "a", "--out", tmp_path / "g", *SMALL)
     assert again.exit_code == 2
@@ -97,9 +97,6 @@ def test_resume_fine_tune_and_boost(tmp_path, store):
     tune = ("train", "--activations", "a", "--init", tmp_path / "g", "--steps", 10, "--batch-size", 64)
     assert call(*tune, "--out", tmp_path / "s", "--tilt", "auto", "--device", "cpu").exit_code == 0
     assert load_sae(tmp_path / "s").cfg == load_sae(tmp_path / "g").cfg
-    boost = (*tune, "--frozen-latents", "--d-sae", 10, "--k", 2, "--device", "cpu")
-    assert call(*boost, "--out", tmp_path / "b").exit_code == 0
-    assert load_sae(tmp_path / "b").cfg.d_sae == 58
 
 
 def test_a_configuration_file_and_what_overrides_it(tmp_path, store):

@@ -9,9 +9,6 @@ from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import fast
 from debias_ssae.sae.fast import Active, combine, combine_by_column, order_by_column, sampled_dot
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.sae.processes import Processes
-
-ALONE = Processes(torch.device("cpu"))
 
 
 def pick(active, values, mask):
@@ -80,8 +77,8 @@ def test_topk_of_a_batch(n, width, k, shift, seed):
     k = min(k, width)
     pre = torch.randn(n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
     pre[0] *= 10
-    active, values, _ = fast.batch_topk_candidates(rows_of(pre), n, n * k, ALONE)
-    mask, threshold = fast.keep_batch_topk(values, n * k, ALONE)
+    active, values, _ = fast.batch_topk_candidates(rows_of(pre), n, n * k)
+    mask, threshold = fast.keep_batch_topk(values, n * k)
     chosen, kept = pick(active, values, mask)
     best = pre.flatten().topk(n * k).values
     best = best[best > 0]
@@ -106,7 +103,7 @@ def test_chunks_are_joined_in_order(monkeypatch):
 def test_a_bad_guess_of_the_batchs_bound_is_mended():
     pre = torch.full((4000, 20), 0.1)
     pre[torch.arange(0, 4000, 250)] = 9.0  # the sampled rows are not like the others
-    values = fast.batch_topk_candidates(rows_of(pre), 4000, 4000, ALONE).values
+    values = fast.batch_topk_candidates(rows_of(pre), 4000, 4000).values
     assert len(values) >= 4000
     assert int((values == 9.0).sum()) == 16 * 20
 
@@ -118,7 +115,7 @@ def test_bfloat16_proposes_almost_all_of_the_exact_choice(which):
         proposed = fast.topk_candidates(rows_of(pre.bfloat16()), 64, 8).active
         bound = pre.topk(8, dim=1).values[:, -1:]
     else:
-        proposed = fast.batch_topk_candidates(rows_of(pre.bfloat16()), 64, 512, ALONE).active
+        proposed = fast.batch_topk_candidates(rows_of(pre.bfloat16()), 64, 512).active
         bound = pre.flatten().topk(512).values[-1]
     seen = torch.zeros(64, 600, dtype=torch.bool)
     seen[proposed.rows, proposed.columns] = True

@@ -31,15 +31,13 @@ def weights_of(sae, log_threshold=None):
 
 
 @pytest.mark.parametrize("dense_share", [0.0, 1.1], ids=["dense", "sparse"])
-@pytest.mark.parametrize("with_base", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_gradient_equals_autograd(architecture, with_base, dense_share, monkeypatch):
+def test_gradient_equals_autograd(architecture, dense_share, monkeypatch):
     monkeypatch.setattr(fast, "DENSE_SHARE", dense_share)
     sae = random_sae(architecture, dtype="float64")
     x = planted_rows(40).double() - 5
     generator = torch.Generator().manual_seed(1)
     row_weights = torch.rand(40, generator=generator, dtype=torch.float64)
-    base = 0.3 * torch.randn(40, 16, generator=generator, dtype=torch.float64) if with_base else None
     log_threshold = sae.threshold.log().requires_grad_() if architecture == "jumprelu" else None
     knobs = Knobs(sae.cfg, sparsity=0.7, bandwidth=0.4)
     step = compute_step(
@@ -47,13 +45,11 @@ def test_gradient_equals_autograd(architecture, with_base, dense_share, monkeypa
         x,
         knobs,
         lambda losses: row_weights,
-        base=base,
     )
     loss = reference_loss(
         sae,
         x,
         row_weights,
-        base=0.0 if base is None else base,
         sparsity=0.7,
         bandwidth=0.4,
         log_threshold=log_threshold,

@@ -123,45 +123,16 @@ def test_fine_tuning_an_sae_whose_decoder_rows_are_not_of_norm_one():
     assert torch.allclose(tuned.W_dec.norm(dim=1), torch.ones(48), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("base", "added"), [("batchtopk", "batchtopk"), ("relu", "jumprelu"), ("jumprelu", "relu")]
-)
-def test_frozen_latents_stay_and_added_ones_explain_more(base, added):
-    cfg = CFG.updated(architecture=base, d_sae=12, k=2)
-    general = train_sae(stream(), cfg, BRIEF.updated(n_steps=200), random_state=0).sae
-    fresh = CFG.updated(architecture=added, d_sae=20, k=2)
-    both = train_sae(
-        stream(1), fresh, BRIEF.updated(n_steps=300), init=general, frozen_latents=True, random_state=0
-    ).sae
-    x = planted_rows(1000, seed=5)
-    assert both.cfg.architecture == "jumprelu"
-    assert both.cfg.d_sae == 32
-    assert torch.equal(both.W_dec[:12], general.W_dec)
-    assert torch.equal(both.W_enc[:12], general.W_enc)
-    assert torch.equal(both.b_dec, general.b_dec)
-    assert torch.allclose(both.encode(x)[:, :12], general.encode(x), atol=1e-5)
-    assert evaluate(both, x)["fvu"] < 0.8 * evaluate(general, x)["fvu"]
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_init_stays_as_it_was(frozen):
+def test_init_stays_as_it_was():
     init = random_sae("relu", dtype="float64")
     before, tensors = init.fingerprint(), list(init.parameters())
     cfg = CFG.updated(architecture="relu")
-    sae = train_sae(stream(), cfg, BRIEF.updated(n_steps=2), init=init, frozen_latents=frozen).sae
+    sae = train_sae(stream(), cfg, BRIEF.updated(n_steps=2), init=init).sae
     assert sae.W_enc.dtype == torch.float32
     assert init.fingerprint() == before
     assert all(
         new is old and new.dtype == torch.float64 for new, old in zip(init.parameters(), tensors, strict=True)
     )
-
-
-def test_frozen_latents_need_an_elementwise_init():
-    with pytest.raises(InputError, match="needs init="):
-        train_sae(stream(), CFG, BRIEF, frozen_latents=True)
-    for init, cfg in ((random_sae("topk"), CFG), (random_sae("relu"), CFG.updated(architecture="topk"))):
-        with pytest.raises(InputError, match="not topk"):
-            train_sae(stream(), cfg, BRIEF, init=init, frozen_latents=True)
 
 
 def test_init_of_another_shape():
