@@ -99,16 +99,13 @@ def read_texts(data: Path, size: Size) -> dict[str, list[str]]:
 
 def kept_rows(model: Any, texts: list[str], hookpoint: str, size: Size, file: Path) -> Activations:
     """Harvested once, kept as bfloat16."""
-    found = io.kept_arrays(file)
-    if found is None:
+    if not file.exists():
         rows = harvest(model, texts, hookpoint, max_length=size.max_length)
         io.write_arrays(file, {
             "x": rows.x.to(torch.bfloat16).view(torch.int16).numpy(), "text_ids": rows.text_ids.numpy(),
             "token_ids": rows.token_ids.numpy(), "offsets": rows.offsets.numpy(),
         })  # fmt: skip
-        found = io.kept_arrays(file)
-    assert found is not None
-    t = {name: torch.from_numpy(array) for name, array in found.items()}
+    t = {name: torch.from_numpy(array) for name, array in io.sealed_arrays(file)[0].items()}
     return Activations(
         t["x"].view(torch.bfloat16).float(), t["text_ids"], t["token_ids"], t["offsets"], len(texts)
     )

@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
@@ -48,23 +47,15 @@ _TEMPORARY = re.compile(
 )
 _LIVE: set[str] = set()
 """Temporary names that this process is writing."""
-_CODES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
-_ITEM_BYTES = {
-    "F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
 
 
 # ---------------------------------------------------------------- writing
 
 
 @contextmanager
-def writing(path: str | Path, *, once: bool = False) -> Iterator[Path]:
+def writing(path: str | Path) -> Iterator[Path]:
     """Yield a name beside ``path`` to write to; what was written there takes the place of ``path`` at the end.
 
-    With ``once`` what another process has put there meanwhile stays, for it may have built on that already.
     A reader, a killed process and a full disk find the old file or the whole new one. Raises InputError that
     names ``path`` and the cure when the system refuses; nothing is left behind then.
     """
@@ -74,8 +65,7 @@ def writing(path: str | Path, *, once: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        if not (once and _linked(temporary, path)):
-            os.replace(temporary, path)
+        os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -85,20 +75,9 @@ def writing(path: str | Path, *, once: bool = False) -> Iterator[Path]:
         _LIVE.discard(temporary.name)
 
 
-def _linked(temporary: Path, path: Path) -> bool:
-    """Give the file its name unless another one has it; False on a file system that knows no links."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def write_bytes(path: str | Path, data: bytes, *, once: bool = False) -> None:
-    """Write ``data`` atomically; ``once`` and errors as in :func:`writing`."""
-    with writing(path, once=once) as temporary:
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` atomically; errors as in :func:`writing`."""
+    with writing(path) as temporary:
         temporary.write_bytes(data)
 
 
@@ -107,14 +86,13 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "replace"))
 
 
-def write_json(path: str | Path, values: Any, *, once: bool = False) -> None:
+def write_json(path: str | Path, values: Any) -> None:
     """Write ``values`` as JSON with sorted keys, atomically: equal values give equal bytes.
 
-    Numbers that JSON does not know (NaN, infinity) become null, NumPy's numbers plain ones; ``once`` as in
-    :func:`writing`.
+    Numbers that JSON does not know (NaN, infinity) become null, NumPy's numbers plain ones.
     """
     text = json.dumps(as_json(values), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, f"{text}\n".encode("utf-8", "replace"), once=once)
+    write_text(path, f"{text}\n")
 
 
 def check_writable(path: str | Path) -> None:
@@ -519,27 +497,20 @@ def file_digest(path: str | Path) -> str:
 # ---------------------------------------------------------------- arrays
 
 
-class Place(NamedTuple):
-    """Where a tensor lies in a safetensors file."""
-
-    offset: int
-    """Bytes from the file's beginning."""
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def tensor_places(path: Path) -> dict[str, Place]:
-    """Return where each tensor of a safetensors file lies, all claims of its header compared with the file's size.
+def mapped_tensors(path: Path) -> "dict[str, Tensor]":
+    """Return the tensors of a safetensors file, which are read from the disk where they are looked at.
 
     Raises InputError naming a missing or damaged file.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with path.open("rb") as file:
-            return _places(file, path)[0]
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}") from error
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
 
 
 def read_arrays(path: Path, data: bytes | None = None) -> "dict[str, np.ndarray]":
@@ -580,7 +551,8 @@ def write_arrays(
 def sealed_arrays(path: Path) -> "tuple[dict[str, np.ndarray], dict[str, Any]]":
     """Return what :func:`write_arrays` wrote; raises InputError where it is missing or not what was written."""
     data = read_bytes(path)
-    arrays, header = read_arrays(path, data), _places(BytesIO(data), path)[1]
+    arrays = read_arrays(path, data)
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], str(path)).get("__metadata__")
     text = header.get("about") if isinstance(header, dict) else None
     if type(text) is not str or header != {"about": text, "sha256": _arrays_digest(arrays, text)}:
         raise InputError(
@@ -588,14 +560,6 @@ def sealed_arrays(path: Path) -> "tuple[dict[str, np.ndarray], dict[str, Any]]":
         )
     about = parse_json(text, str(path))
     return arrays, about if isinstance(about, dict) else {}
-
-
-def kept_arrays(path: Path) -> "dict[str, np.ndarray] | None":
-    """Return the arrays that :func:`write_arrays` has kept, or None where there is nothing or a damaged file."""
-    try:
-        return sealed_arrays(path)[0]
-    except InputError:
-        return None
 
 
 def _arrays_digest(arrays: "Mapping[str, np.ndarray]", about: str) -> str:
@@ -612,46 +576,22 @@ def _loaded(path: Path, data: bytes, module: str) -> dict[str, Any]:
 
     from safetensors import SafetensorError
 
-    _places(BytesIO(data), path)
-    try:
+    refuse_pointer(path, data)
+    try:  # the library compares all claims of the header with the size of the data
         loaded: dict[str, Any] = import_module(module).load(data)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({one_line(error)}): make or download it again") from error
+        raise _damaged(path, error) from error
     return loaded
 
 
-def _places(file: BinaryIO, path: Path) -> tuple[dict[str, Place], Any]:
-    """Return the places of a safetensors file and its metadata."""
-    try:
-        begin = file.read(8)
-        size, total = int.from_bytes(begin, "little"), file.seek(0, os.SEEK_END)
-        if begin.startswith(b"version "):
-            raise ValueError("it is a pointer of Git LFS, not the file itself: run git lfs pull")
-        if len(begin) < 8 or size > total - 8:
-            raise ValueError("it ends too early")
-        file.seek(8)
-        entries = parse_json(file.read(size), "its header")
-        places, spans = {}, []
-        for name, entry in entries.items():
-            if name == "__metadata__":
-                continue
-            start, end = entry["data_offsets"]
-            shape = tuple(entry["shape"])
-            if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
-                raise ValueError(f"{brief(name)} has shape {brief(shape)}")
-            if math.prod(shape) * _ITEM_BYTES[entry["dtype"]] != end - start:
-                raise ValueError(f"{brief(name)} does not have the size of its shape")
-            places[name] = Place(8 + size + start, shape, _CODES[entry["dtype"]])
-            spans.append((start, end))
-        spans.sort()
-        if any(
-            one[1] != other[0]
-            for one, other in zip([(0, 0), *spans], [*spans, (total - 8 - size, 0)], strict=True)
-        ):
-            raise ValueError("it ends too early or too late")
-        return places, entries.get("__metadata__")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({one_line(error)}): make or download it again") from error
+def refuse_pointer(path: Path, data: bytes) -> None:
+    """Raise InputError where ``data``, the beginning of ``path``, is of a pointer that stands for the file."""
+    if data.startswith(b"version "):
+        raise InputError(f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull")
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged ({one_line(error)}): make or download it again")
 
 
 # ---------------------------------------------------------------- manifests

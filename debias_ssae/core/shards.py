@@ -20,6 +20,7 @@ from debias_ssae.core.io import (
     file_record,
     read_json,
     read_manifest,
+    read_or_make,
     seal,
     writable_directory,
     write_json,
@@ -61,10 +62,16 @@ class ShardWriter:
         strange = {p.name for p in held if not p.name.startswith(".")} - {folder}
         if strange and not file.exists():
             raise InputError(f"{self.directory} is not empty and holds no store: give another folder")
-        if not file.exists():
-            writable_directory(self.directory)
-            write_json(file, self.settings, once=True)
-        there = read_json(file)
+        writable_directory(self.directory)
+
+        def begin() -> dict[str, Any]:
+            write_json(file, self.settings)
+            return read_json(file)
+
+        # whoever is first says what the folder holds
+        there = read_or_make(
+            self.directory / ".lock", lambda: read_json(file) if file.exists() else None, begin
+        )
         other = sorted(k for k in {*there, *self.settings} if there.get(k) != self.settings.get(k))
         if other:
             differ = ", ".join(f"{k} (there {there.get(k)!r}, now {self.settings.get(k)!r})" for k in other)

@@ -21,9 +21,9 @@ from debias_ssae.core.io import (
     MANIFEST,
     Manifest,
     file_record,
+    mapped_tensors,
     only_writer,
     read_manifest,
-    tensor_places,
     write_arrays,
     write_bytes,
     write_manifest,
@@ -231,11 +231,11 @@ class CorpusIndex:
 
     def _part(self, part: int) -> NDArray[np.float32]:
         path = self.manifest.file(self._name(part, "safetensors"))
-        place = tensor_places(path).get("vectors")
+        vectors = mapped_tensors(path).get("vectors")
         expected = (self.sizes[part], len(self.settings["probe"] or []))
-        if place is None or place.shape != expected or place.dtype != "float32":
+        if vectors is None or vectors.shape != expected or str(vectors.dtype) != "torch.float32":
             raise InputError(f"{path} holds no vectors {expected}: make the index again")
-        return np.memmap(path, np.float32, "r", place.offset, place.shape)
+        return vectors.numpy()
 
     @staticmethod
     def _name(part: int, ending: str) -> str:

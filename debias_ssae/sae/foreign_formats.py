@@ -21,7 +21,7 @@ from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError, brief, one_line
-from debias_ssae.core.io import read_bytes, read_json, read_tensors
+from debias_ssae.core.io import read_bytes, read_json, read_tensors, refuse_pointer
 from debias_ssae.sae.model import SparseAutoencoder
 
 MOST_DEFLATED = 1032
@@ -426,16 +426,11 @@ def _floats(tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
     return {name: value.float() if value.dtype in half else value for name, value in tensors.items()}
 
 
-def _refuse_pointer(path: Path, data: bytes) -> None:
-    if data.startswith(b"version "):
-        raise InputError(f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull")
-
-
 def _npz(path: Path) -> dict[str, Tensor]:
     """Return the arrays of an npz file; raises InputError for one that claims more than the file can hold."""
     try:
         data = read_bytes(path)
-        _refuse_pointer(path, data)
+        refuse_pointer(path, data)
         with zipfile.ZipFile(BytesIO(data)) as archive:
             for entry in archive.infolist():
                 _check_claim(archive, entry)
@@ -464,7 +459,7 @@ def _check_claim(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 def _torch_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            _refuse_pointer(path, file.read(8))
+            refuse_pointer(path, file.read(8))
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler's own errors and whatever damaged bytes cause in it
         if isinstance(error, InputError):

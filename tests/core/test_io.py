@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from debias_ssae.core import io
 from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import (
+    mapped_tensors,
     parse_json,
     parse_yaml,
     read_arrays,
@@ -23,7 +24,6 @@ from debias_ssae.core.io import (
     read_json,
     read_manifest,
     replace_directory,
-    tensor_places,
     write_bytes,
     write_json,
     write_manifest,
@@ -262,21 +262,22 @@ def test_arrays_that_claim_what_they_do_not_hold(tmp_path, data):
     (tmp_path / "a.safetensors").write_bytes(data)
     with pytest.raises(InputError, match=r"damaged|Git LFS"):
         read_arrays(tmp_path / "a.safetensors")
+    if b"NaN" not in data and b"F64" not in data:
+        with pytest.raises(InputError, match="damaged"):
+            mapped_tensors(tmp_path / "a.safetensors")
 
 
-def test_arrays_come_back_and_places_tell_where_they_lie(tmp_path):
+def test_arrays_come_back_and_are_read_where_they_are_looked_at(tmp_path):
     arrays = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "b": np.zeros((0, 3), np.int64),
         "c": np.ones(3, bool),
     }
     write_bytes(tmp_path / "a.safetensors", save(arrays))
-    found, places = read_arrays(tmp_path / "a.safetensors"), tensor_places(tmp_path / "a.safetensors")
+    found, mapped = read_arrays(tmp_path / "a.safetensors"), mapped_tensors(tmp_path / "a.safetensors")
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array)
-        assert places[name].shape == array.shape
-    data = (tmp_path / "a.safetensors").read_bytes()
-    assert np.frombuffer(data, np.float32, 6, places["a"].offset).tolist() == list(range(6))
+        np.testing.assert_array_equal(mapped[name].numpy(), array)
 
 
 def made(folder: Path) -> Path:
@@ -360,13 +361,3 @@ def test_one_writer_at_a_time(tmp_path):
         other.kill()
     with io.only_writer(tmp_path / "d"):
         pass
-
-
-def test_what_is_written_once_stays(tmp_path, monkeypatch):
-    for value in (1, 2):
-        write_json(tmp_path / "a.json", {"v": value}, once=True)
-    assert read_json(tmp_path / "a.json") == {"v": 1}
-    monkeypatch.setattr(io.os, "link", lambda *_: (_ for _ in ()).throw(OSError(1, "no links here")))
-    write_json(tmp_path / "b.json", {"v": 1}, once=True)
-    assert read_json(tmp_path / "b.json") == {"v": 1}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json"]

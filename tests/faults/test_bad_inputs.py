@@ -269,7 +269,7 @@ TABLE: dict[str, list[Bad]] = {
         Bad("arrays that were cut off", "a whole file", "make or download it again", lambda p: read_arrays(p / "cut.safetensors"), "damaged.*again"),
         Bad("arrays with NaN", "finite numbers", "make it again", lambda p: read_arrays(p / "nan.safetensors"), "not finite"),
         Bad("a pointer of Git LFS", "the file itself", "git lfs pull", lambda p: read_arrays(p / "lfs.safetensors"), "run git lfs pull"),
-        Bad("a header that claims more than the file holds", "what the file holds", "download it again", lambda p: read_arrays(p / "claims.safetensors"), "ends too early"),
+        Bad("a header that claims more than the file holds", "what the file holds", "download it again", lambda p: read_arrays(p / "claims.safetensors"), "is damaged"),
         Bad("JSON that was cut off", "JSON", "make it again", lambda p: read_json(p / "damaged.json"), "as JSON"),
         Bad("an infinite number in JSON", "finite numbers", "make it again", lambda p: read_json(p / "inf.json"), "beyond the range"),
         Bad("a folder for a file", "a file", "the right path", lambda p: read_json(p / "folder"), "is a folder, expected a file"),

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import MANIFEST, Place, read_manifest, tensor_places, write_bytes
+from debias_ssae.core.io import MANIFEST, mapped_tensors, read_manifest, write_bytes
 from debias_ssae.core.shards import ShardWriter, shard_problem, totals
 
 FORMAT = "debias-ssae activations 2"
@@ -157,7 +157,6 @@ class ActivationStore:
         problems = self.damaged(contents=verify)
         if problems:
             raise InputError(f"{'; '.join(problems)}. Run the same harvest again: only these are redone")
-        self._headers: dict[int, dict[str, Place]] = {}
 
     def _check_manifest(self) -> None:
         """Refuse numbers that would be used to loop or allocate and that no store has."""
@@ -211,11 +210,11 @@ class ActivationStore:
     def shard(self, number: int, hookpoint: str | None = None) -> dict[str, Tensor]:
         """Return one shard: x [n, d] float32, text_ids, token_ids [n], offsets [n, 2]."""
         key = self._key(hookpoint)
-        self._header(number)
         found = self._files.tensors(shard_path(self.directory, number).name)
+        x = self._rows(found, number, key)
         if lacking := {"text_ids", "token_ids", "offsets"} - set(found):
             raise InputError(f"{shard_path(self.directory, number)} holds no {min(lacking)}: harvest again")
-        return {"x": found[key].float()} | {k: found[k] for k in ("text_ids", "token_ids", "offsets")}
+        return {"x": x.float()} | {k: found[k] for k in ("text_ids", "token_ids", "offsets")}
 
     def rows(self, hookpoint: str | None = None) -> Iterator[Tensor]:
         """Yield the rows of each shard in turn, [n, d] float32."""
@@ -255,29 +254,15 @@ class ActivationStore:
         )
 
     def _gather(self, key: str, blocks: NDArray[np.int64], block_rows: int) -> Tensor:
-        dtype = DTYPES[self.settings["dtype"]]
-        width = self.d_model * dtype.itemsize
-        sizes = [int(self.records[i]["n_rows"]) for i in range(len(self.records))]
-        counts = [min(block_rows, sizes[i] - start) for i, start in blocks]
-        out = bytearray(sum(counts) * width)
-        view, at = memoryview(out), 0
-        opened: tuple[int, Any] | None = None
-        try:
-            for (number, start), count in zip(blocks.tolist(), counts, strict=True):
-                if opened is None or opened[0] != number:
-                    if opened is not None:
-                        opened[1].close()
-                    opened = (number, shard_path(self.directory, number).open("rb", buffering=0))
-                opened[1].seek(self._header(number)[key].offset + start * width)
-                if opened[1].readinto(view[at : at + count * width]) != count * width:
-                    raise InputError(f"{shard_path(self.directory, number)} is damaged (it ends too early)")
-                at += count * width
-        finally:
-            if opened is not None:
-                opened[1].close()
-        return (
-            torch.frombuffer(out, dtype=dtype).view(-1, self.d_model) if out else torch.empty(0, self.d_model)
-        )
+        parts = []
+        for number in np.unique(blocks[:, 0]).tolist():
+            path = self._files.file(
+                shard_path(self.directory, number).name
+            )  # compared when it is first opened
+            rows = self._rows(mapped_tensors(path), number, key)
+            starts = blocks[blocks[:, 0] == number, 1].tolist()
+            parts.append(torch.cat([rows[start : start + block_rows] for start in starts]))
+        return torch.cat(parts)
 
     def _key(self, hookpoint: str | None) -> str:
         name = self.hookpoints[0] if hookpoint is None else hookpoint
@@ -285,15 +270,11 @@ class ActivationStore:
             raise InputError(f"The store has no hookpoint {name!r}: it holds {', '.join(self.hookpoints)}")
         return f"x/{name}"
 
-    def _header(self, number: int) -> dict[str, Place]:
-        """Where the tensors of a shard lie; its checksum is compared when it is first read."""
-        if number not in self._headers:
-            places = tensor_places(self._files.file(shard_path(self.directory, number).name))
-            shape = (self.records[number]["n_rows"], self.d_model)
-            for key in (f"x/{name}" for name in self.hookpoints):
-                if key not in places or places[key][1:] != (shape, self.settings["dtype"]):
-                    raise InputError(
-                        f"{shard_path(self.directory, number)} holds no {shape} rows of {key[2:]}"
-                    )
-            self._headers[number] = places
-        return self._headers[number]
+    def _rows(self, tensors: Mapping[str, Tensor], number: int, key: str) -> Tensor:
+        """Return the rows among a shard's tensors; raises InputError where they are not those of the manifest."""
+        rows, shape = tensors.get(key), (self.records[number]["n_rows"], self.d_model)
+        if rows is None or rows.shape != shape or rows.dtype != DTYPES[self.settings["dtype"]]:
+            raise InputError(
+                f"{shard_path(self.directory, number)} holds no {shape} rows of {key.removeprefix('x/')}"
+            )
+        return rows

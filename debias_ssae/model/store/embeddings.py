@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 from debias_ssae.core.cache import mark_used
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import Place, file_digest, tensor_places, write_bytes, write_json
+from debias_ssae.core.io import file_digest, mapped_tensors, write_bytes, write_json
 
 _DIGEST_BYTES = 16
 _DIGEST_TYPE = np.dtype(f"S{_DIGEST_BYTES}")
@@ -35,7 +35,7 @@ class EmbeddingCache:
         mark_used(self.directory)
         if not (self.directory / "key.json").exists():
             write_json(self.directory / "key.json", {"key": key})
-        self._parts: list[tuple[Path, Place]] = []
+        self._parts: list[Path] = []
         self._read: set[str] = set()
         # sorted digests, and for each its part and its row there as part * 2^32 + row
         self._digests = np.empty(0, _DIGEST_TYPE)
@@ -75,12 +75,11 @@ class EmbeddingCache:
     def _vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors at ``places``, read through a memory map a part that is dropped afterwards."""
         parts, rows = places >> 32, places & 0xFFFFFFFF
-        out = np.empty((len(places), self._parts[parts[0]][1].shape[1]), np.float32)
+        out = np.empty(0, np.float32)
         for part in np.unique(parts).tolist():
-            path, place = self._parts[part]
-            out[parts == part] = np.memmap(path, np.float32, "r", place.offset, place.shape)[
-                rows[parts == part]
-            ]
+            vectors = mapped_tensors(self._parts[part])["vectors"].numpy()
+            out = out if len(out) else np.empty((len(places), vectors.shape[1]), np.float32)
+            out[parts == part] = vectors[rows[parts == part]]
         return out
 
     def _save(self, digests: NDArray[np.bytes_], vectors: NDArray[np.float32]) -> None:
@@ -103,17 +102,21 @@ class EmbeddingCache:
         """Note which texts ``part`` holds, and where."""
         if part.name != self._name(file_digest(part)):
             raise InputError(f"{part} is damaged")
-        places = tensor_places(part)
-        names, vectors = places["digests"], places["vectors"]
-        if names.shape != (vectors.shape[0], _DIGEST_BYTES) or vectors.dtype != "float32":
+        tensors = mapped_tensors(part)
+        names, vectors = tensors["digests"].numpy(), tensors["vectors"].numpy()
+        if (
+            names.shape != (len(vectors), _DIGEST_BYTES)
+            or names.dtype != np.uint8
+            or vectors.dtype != np.float32
+        ):
             raise ValueError(f"{part} holds no vectors of texts")
-        digests = np.fromfile(part, _DIGEST_TYPE, names.shape[0], offset=names.offset)
+        digests = names.view(_DIGEST_TYPE).ravel()
         digests, rows = np.unique(digests, return_index=True)
         new = ~self._is_known(digests)
         at = np.searchsorted(self._digests, digests[new])
         self._digests = np.insert(self._digests, at, digests[new])
         self._places = np.insert(self._places, at, (len(self._parts) << 32) + rows[new])
-        self._parts.append((part, vectors))
+        self._parts.append(part)
         self._read.add(part.name)
 
     def _name(self, digest: str) -> str:
