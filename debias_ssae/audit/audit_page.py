@@ -12,16 +12,14 @@ from debias_ssae.audit.page import (
     Block,
     Card,
     Cell,
-    Column,
     Figure,
     Table,
-    TableRow,
     count_cell,
+    make_table,
     number_cell,
     p_cell,
     render,
     trusted,
-    write_text,
 )
 from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.audit.run import AuditReport, records
@@ -36,6 +34,7 @@ from debias_ssae.audit.verdict import (
     verdict,
     words,
 )
+from debias_ssae.core.io import write_text
 
 MOST_ROWS = 60
 _MOST_NAMES = 40
@@ -45,11 +44,13 @@ _SERIES = 6
 _BESIDE = 3
 """So many models stand beside each other in a row; more stand below each other."""
 _NAN = float("nan")
+_NONE = Cell("–", "")
 
 
 def write_audit_report(report: AuditReport, path: str | Path) -> Path:
     """Write ``report`` as one self-contained HTML file. Raises MissingExtraError without jinja2 and matplotlib."""
-    return write_text(audit_html(report), path)
+    write_text(path, audit_html(report))
+    return Path(path)
 
 
 def audit_html(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
@@ -86,16 +87,22 @@ def audit_html(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
 def _gates(gates: Sequence[GateResult]) -> Block | None:
     if not gates:
         return None
-    rows = []
-    for g in sorted(gates, key=lambda g: g.passed):
-        sign = "at least" if g.kind == "fail_under" else "at most"
-        threshold = f"{words(g.metric)} {sign} {g.threshold:g}"
-        cells = [Cell("pass" if g.passed else "fail"), Cell(threshold), Cell(g.section), Cell(g.model)]
-        rows.append(TableRow([*cells, Cell(g.reason, wrap=True)], "" if g.passed else "bad"))
+    rows = [
+        [
+            ("result", Cell("pass") if g.passed else Cell("fail", kind="bad")),
+            (
+                "threshold",
+                f"{words(g.metric)} {'at least' if g.kind == 'fail_under' else 'at most'} {g.threshold:g}",
+            ),
+            ("section", g.section),
+            ("model", g.model),
+            ("reason", Cell(g.reason, wrap=True)),
+        ]
+        for g in sorted(gates, key=lambda g: g.passed)
+    ]
     failed = sum(not g.passed for g in gates)
     text = f"{failed} of {len(gates)} thresholds failed." if failed else f"All {len(gates)} thresholds hold."
-    table = Table("Thresholds", _columns(("result", "threshold", "section", "model", "reason"), ()), rows)
-    return Block("gates", "Gates", tables=[table._replace(folded=not failed)], text=[text])
+    return Block("gates", "Gates", tables=[make_table("Thresholds", rows, folded=not failed)], text=[text])
 
 
 def _of(table: pd.DataFrame, **values: str) -> pd.DataFrame:
@@ -137,7 +144,7 @@ def _section(report: AuditReport, index: int, section: str, *, shown: bool) -> B
     ]
     if len(undefined := _of(report.undefined, section=section)):
         tables.append(_undefined(undefined, section))
-    return Block(f"section-{index + 1}", f"By {section}", figures, tables)
+    return Block(f"section-{index + 1}", f"By {section}", figures, [t for t in tables if t.rows])
 
 
 def _group_figure(report: AuditReport, groups: pd.DataFrame, section: str, index: int) -> list[Figure]:
@@ -156,58 +163,62 @@ def _measures(report: AuditReport, section: str) -> Table:
     """A row a measure, the models beside each other, and with two their difference."""
     measures = shown_measures(report, section)
     caption = f"Measures by {section}"
+    rows: list[list[tuple[str, Cell | str]]]
     if len(report.models) > _BESIDE:
-        names = ("measure", "model", "value", "outcome", "where", "note")
-        rows = []
-        for metric, models in measures.items():
-            for r in models:
-                where = Cell(r["where"], wrap=True)
-                outcome = Cell(r["outcome"], kind=kind_of(r["outcome"]))
-                cells = [Cell(words(metric)), Cell(r["model"]), _value(r), outcome, where]
-                rows.append(TableRow([*cells, Cell(r["note"], wrap=True)]))
-        return Table(caption, _columns(names, ("value",)), rows)
+        rows = [
+            [
+                ("measure", words(metric)),
+                ("model", r["model"]),
+                ("value", _value(r)),
+                ("outcome", Cell(r["outcome"], kind=kind_of(r["outcome"]))),
+                ("where", Cell(r["where"], wrap=True)),
+                ("note", Cell(r["note"], wrap=True)),
+            ]
+            for metric, models in measures.items()
+            for r in models
+        ]
+        return make_table(caption, rows)
     compared = _of(report.comparisons, section=section)
     differences = {r["metric"]: r for r in records(compared)} if len(report.models) == 2 else {}
-    columns = [Column("measure")]
-    for model in report.models:
-        columns += [Column(model, True), Column(f"outcome, {model}" if len(report.models) > 1 else "outcome")]
-    columns += [Column("difference", True)] if differences else []
     rows = []
     for metric, models in measures.items():
-        cells = [Cell(words(metric))]
+        row: list[tuple[str, Cell | str]] = [("measure", words(metric))]
         for r in models:
-            judged = r["outcome"] != MEASURED
-            where = Cell(r["outcome"], note=r["where"], wrap=True, kind=kind_of(r["outcome"]))
-            cells += [_value(r), where if judged else Cell("", note=r["where"], wrap=True)]
+            outcome = "" if r["outcome"] == MEASURED else r["outcome"]
+            told = Cell(outcome, note=r["where"], wrap=True, kind=kind_of(outcome))
+            row += [
+                (r["model"], _value(r)),
+                (f"outcome, {r['model']}" if len(report.models) > 1 else "outcome", told),
+            ]
         if differences:
             d = differences.get(metric)
-            ends = [d[k] for k in ("difference", "ci_low", "ci_high")] if d else []
-            cells.append(number_cell(*ends, signed=True) if d else Cell("–", ""))
-        rows.append(TableRow(cells))
+            row.append(("difference", _NONE if d is None else _difference(d)))
+        rows.append(row)
     noted = [f"{words(r['metric'])}: {r['note']}" for m in measures.values() for r in m if r["note"]]
     note = "; ".join(dict.fromkeys(noted))
     if differences:
         note = f"Difference: {report.models[1]} minus {report.models[0]}, on the same rows. {note}"
-    return Table(caption, columns, rows, note=note + ("." if note and not note.endswith(". ") else ""))
+    return make_table(caption, rows, note=note + ("." if note and not note.endswith(". ") else ""))
 
 
 def _value(row: Mapping[str, Any]) -> Cell:
     return number_cell(row["value"], row["ci_low"], row["ci_high"])
 
 
+def _difference(row: Mapping[str, Any]) -> Cell:
+    return number_cell(row["difference"], row["ci_low"], row["ci_high"], signed=True)
+
+
 def _side_by_side(
-    report: AuditReport, table: pd.DataFrame, keys: Sequence[str], values: Sequence[str]
-) -> tuple[list[Column], list[tuple[dict[str, Any], list[Cell]]]]:
-    """Rows that differ in the model alone as one: its keys and the cells of the models, in the report's order."""
+    report: AuditReport, table: pd.DataFrame, keys: Sequence[str], value: str
+) -> Iterator[tuple[dict[str, Any], list[tuple[str, Cell]]]]:
+    """Rows that differ in the model alone as one: the first of them, and the cells of the models."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for r in records(table):
         found.setdefault(tuple(r[k] for k in keys), []).append(r)
-    columns = [Column(model, True) for model in report.models]
-    rows = []
     for members in found.values():
-        of = {r["model"]: number_cell(*(r[v] for v in values)) for r in members}
-        rows.append((members[0], [of.get(m, Cell("–", "")) for m in report.models]))
-    return columns, rows
+        of = {r["model"]: number_cell(r[value], r["ci_low"], r["ci_high"]) for r in members}
+        yield members[0], [(m, of.get(m, _NONE)) for m in report.models]
 
 
 def _cells(report: AuditReport, section: str) -> Table:
@@ -218,34 +229,33 @@ def _cells(report: AuditReport, section: str) -> Table:
         more_rows_needed=grouped["more_rows_needed"].transform("max"),
     )
     table = table[table["n"] > 0].sort_values(["excluded", "worst"], kind="stable")
-    columns, found = _side_by_side(report, table, ("label", "group"), ("accuracy", "ci_low", "ci_high"))
-    rows = []
-    for r, models in found:
-        remark = f"fewer than {report.settings['min_group']} rows: decides nothing" if r["excluded"] else ""
-        cells = [
-            Cell(f"{r['label']} / {r['group']}"),
-            count_cell(r["n"]),
+    few = f"fewer than {report.settings['min_group']} rows: decides nothing"
+    rows = [
+        [
+            ("cell", Cell(f"{r['label']} / {r['group']}", kind="warn" if r["excluded"] else "")),
+            ("rows", count_cell(r["n"])),
             *models,
-            count_cell(r["more_rows_needed"]),
+            ("more rows needed", count_cell(r["more_rows_needed"])),
+            ("remark", few if r["excluded"] else ""),
         ]
-        rows.append(TableRow([*cells, Cell(remark)], "warn" if remark else ""))
-    ends = [Column("more rows needed", True), Column("remark")]
-    columns = [Column("cell"), Column("rows", True), *columns, *ends]
-    return _cut(Table(f"Accuracy in each cell by {section}: label / group", columns, rows, folded=True))
+        for r, models in _side_by_side(report, table, ("label", "group"), "accuracy")
+    ]
+    caption = f"Accuracy in each cell by {section}: label / group"
+    return make_table(caption, rows, folded=True, most=MOST_ROWS)
 
 
 def _rates(report: AuditReport, table: pd.DataFrame, section: str) -> Table:
-    keys = ("metric", "label", "group")
-    columns, found = _side_by_side(report, table, keys, ("value", "ci_low", "ci_high"))
     rows = [
-        TableRow(
-            [Cell(words(r["metric"])), Cell(r["label"]), Cell(r["group"]), count_cell(r["n"]), *models],
-            "warn" if r["value"] != r["value"] else "",
-        )
-        for r, models in found
+        [
+            ("measure", Cell(words(r["metric"]), kind="warn" if r["value"] != r["value"] else "")),
+            ("of label", r["label"]),
+            ("group", r["group"]),
+            ("rows", count_cell(r["n"])),
+            *models,
+        ]
+        for r, models in _side_by_side(report, table, ("metric", "label", "group"), "value")
     ]
-    columns = [*_columns(("measure", "of label", "group"), ()), Column("rows", True), *columns]
-    return _cut(Table(f"Rates of each group by {section}", columns, rows, folded=True))
+    return make_table(f"Rates of each group by {section}", rows, folded=True, most=MOST_ROWS)
 
 
 def _contrasts(report: AuditReport, section: str) -> Table:
@@ -254,24 +264,23 @@ def _contrasts(report: AuditReport, section: str) -> Table:
     keys = ["metric", "label", "group", "versus"]
     widest = table["difference"].abs().groupby([table[k] for k in keys]).transform("max")
     table = table.assign(widest=widest).sort_values("widest", ascending=False, kind="stable")
-    columns, found = _side_by_side(report, table, keys, ("difference", "ci_low", "ci_high"))
     lowest = table.groupby(keys)["p_holm"].min()
-    rows = []
-    for r, models in found:
-        p = float(lowest[tuple(r[k] for k in keys)])
-        cells = [
-            Cell(r["group"]),
-            Cell(r["versus"]),
-            Cell(words(r["metric"])),
-            Cell(r["label"]),
+    rows = [
+        [
+            ("group", r["group"]),
+            ("against", r["versus"]),
+            ("measure", words(r["metric"])),
+            ("of label", r["label"]),
             *models,
-            p_cell(p),
+            (
+                "p, Holm" if len(report.models) == 1 else "lowest p, Holm",
+                p_cell(float(lowest[tuple(r[k] for k in keys)])),
+            ),
         ]
-        rows.append(TableRow(cells))
-    names = _columns(("group", "against", "measure", "of label"), ())
-    last = Column("p, Holm" if len(report.models) == 1 else "lowest p, Holm", True)
+        for r, models in _side_by_side(report, table, keys, "difference")
+    ]
     caption = f"Groups against each other by {section}, signed"
-    return _cut(Table(caption, [*names, *columns, last], rows, folded=True))
+    return make_table(caption, rows, folded=True, most=MOST_ROWS)
 
 
 def _undefined(table: pd.DataFrame, section: str) -> Table:
@@ -287,9 +296,10 @@ def _undefined(table: pd.DataFrame, section: str) -> Table:
         shown = "; ".join(names[:_MOST_NAMES]) + (
             f"; and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
         )
-        rows.append(TableRow([Cell(str(kind)), count_cell(float(len(names))), Cell(shown, wrap=True)]))
-    columns = [Column("why"), Column("how many", True), Column("which")]
-    return Table(f"Without rows or with too few by {section}", columns, rows, folded=True)
+        rows.append(
+            [("why", str(kind)), ("how many", count_cell(len(names))), ("which", Cell(shown, wrap=True))]
+        )
+    return make_table(f"Without rows or with too few by {section}", rows, folded=True)
 
 
 def _models(report: AuditReport) -> Iterator[Block]:
@@ -300,12 +310,19 @@ def _models(report: AuditReport) -> Iterator[Block]:
     for r in records(report.comparisons):
         better = {"a better": r["model_a"], "b better": r["model_b"]}.get(r["outcome"])
         said = f"{better} better" if better else r["outcome"].replace("no difference found", TOO_FEW)
-        cells = [Cell(words(r["metric"])), Cell(f"{r['model_a']} minus {r['model_b']}"), Cell(r["section"])]
-        cells += [number_cell(r["difference"], r["ci_low"], r["ci_high"], signed=True), Cell(said)]
-        rows.append(TableRow([*cells, p_cell(r["p"]), Cell(r["method"], wrap=True)]))
-    names = ("measure", "models", "section", "difference", "finding", "p", "method")
-    table = Table("Models in pairs, on the same rows", _columns(names, ("difference", "p")), rows)
-    yield Block("models", "Models against each other", tables=[_cut(table)])
+        rows.append(
+            [
+                ("measure", words(r["metric"])),
+                ("models", f"{r['model_a']} minus {r['model_b']}"),
+                ("section", r["section"]),
+                ("difference", _difference(r)),
+                ("finding", said),
+                ("p", p_cell(r["p"])),
+                ("method", Cell(r["method"], wrap=True)),
+            ]
+        )
+    table = make_table("Models in pairs, on the same rows", rows, most=MOST_ROWS)
+    yield Block("models", "Models against each other", tables=[table])
 
 
 def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
@@ -324,12 +341,16 @@ def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
             reference=chance,
         )
         caption = f"What probes read of the attribute; the dashed line is chance ({chance:.2f})."
-        names = ("probe", "given the label", "balanced accuracy", "shuffled control", "rows")
-        body = []
-        for r in rows:
-            value = number_cell(r["balanced_accuracy"], r["ci_low"], r["ci_high"])
-            facts = [Cell(r["probe"]), Cell("yes" if r["given_y"] else "no"), value]
-            body.append(TableRow([*facts, number_cell(r["shuffled"]), count_cell(r["n"])]))
+        body = [
+            [
+                ("probe", r["probe"]),
+                ("given the label", "yes" if r["given_y"] else "no"),
+                ("balanced accuracy", number_cell(r["balanced_accuracy"], r["ci_low"], r["ci_high"])),
+                ("shuffled control", number_cell(r["shuffled"])),
+                ("rows", count_cell(r["n"])),
+            ]
+            for r in rows
+        ]
         text = [*found["claims"]]
         if code := found.get("code"):
             text.append(
@@ -340,20 +361,22 @@ def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
         if found.get("skipped"):
             text.append(f"Too few rows to probe given the label: {', '.join(found['skipped'])}.")
         title = f"What the representations still tell{f' of {attribute}' if attribute else ''}"
-        table = Table("Probes", _columns(names, names[2:]), body)
-        yield Block(f"leakage-{number + 1}", title, [Figure(trusted(svg), caption)], [table], text)
+        figures, tables = [Figure(trusted(svg), caption)], [make_table("Probes", body)]
+        yield Block(f"leakage-{number + 1}", title, figures, tables, text)
 
 
 def _flips(flips: Mapping[str, Any] | None) -> Iterator[Block]:
     for index, (name, found) in enumerate(flips_by_model(flips).items() if flips else ()):
         rows = [
-            TableRow(
-                [Cell(r["prediction"]), count_cell(r["n"]), count_cell(r["flipped"]), number_cell(r["rate"])]
-            )
+            [
+                ("prediction on the text", r["prediction"]),
+                ("texts", count_cell(r["n"])),
+                ("flipped", count_cell(r["flipped"])),
+                ("share", number_cell(r["rate"])),
+            ]
             for r in found["by_prediction"]
         ]
-        names = ("prediction on the text", "texts", "flipped", "share")
-        table = Table(f"Flips by prediction{f', {name}' if name else ''}", _columns(names, names[1:]), rows)
+        table = make_table(f"Flips by prediction{f', {name}' if name else ''}", rows)
         text = [
             f"Of {found['n_texts']:,} texts, {found['n_with_counterfactual']:,} hold a word of the concept. Swapping"
             f" those words, and nothing else, changes {found['n_flipped']:,} predictions ({100 * found['rate']:.1f}%)."
@@ -370,14 +393,3 @@ def _flips(flips: Mapping[str, Any] | None) -> Iterator[Block]:
         ]
         title = f"Counterfactual flips{f': {name}' if name else ''}"
         yield Block(f"flips-{index + 1}", title, tables=[table], text=text, cards=cards)
-
-
-def _columns(names: Sequence[str], numeric: Sequence[str]) -> list[Column]:
-    return [Column(name, name in numeric) for name in names]
-
-
-def _cut(table: Table) -> Table:
-    if len(table.rows) <= MOST_ROWS:
-        return table
-    note = f"The first {MOST_ROWS} of {len(table.rows):,} rows; all of them are in the JSON output."
-    return table._replace(rows=table.rows[:MOST_ROWS], note=note)

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from debias_ssae.audit.rates import Attribute, Codes
+from debias_ssae.audit.measures import Slice, long_table
+from debias_ssae.audit.rates import Array, Codes
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats import row_draws
 
-Array = NDArray[np.float64]
 N_BINS = 15
 MEASURES = ("calibration_error", "brier_score", "score_minus_outcome")
 
@@ -54,30 +53,22 @@ def _checked(values: Any, name: str, n_rows: int, classes: tuple[Any, ...], posi
     return scores
 
 
-def calibration_table(
-    key: Mapping[str, Any],
-    attribute: Attribute,
-    truth: Codes,
-    positive: int,
-    scores: Array,
-    weights: Array | None,
-    n_bootstrap: int,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
+def calibration_table(part: Slice, rng: np.random.Generator) -> pd.DataFrame:
     """Measures by group with row-bootstrap percentile intervals; rows of the same form as the group table.
 
     ``calibration_error`` is the expected calibration error over 15 equal bins (Guo et al. 2017); with more
     than two classes it and ``score_minus_outcome`` are of the highest score and whether its class was right.
     """
-    chance, hit, brier = _outcomes(truth, positive, scores)
-    n_groups = len(attribute.groups)
-    bins = attribute.codes * N_BINS + np.minimum((chance * N_BINS).astype(np.int64), N_BINS - 1)
-    ones = np.ones(len(truth)) if weights is None else weights
+    groups, weights = part.attribute.codes, part.weights
+    chance, hit, brier = _outcomes(part.truth, part.positive, part.scores[part.model])
+    n_groups = len(part.attribute.groups)
+    bins = groups * N_BINS + np.minimum((chance * N_BINS).astype(np.int64), N_BINS - 1)
+    ones = np.ones(len(groups)) if weights is None else weights
 
     def measures(w: Array) -> Array:
         """[3, n_groups + 1]: calibration error, Brier score, mean score minus mean outcome; the last is all rows."""
         gap = np.bincount(bins, w * (hit - chance), n_groups * N_BINS).reshape(n_groups, N_BINS)
-        sums = [np.bincount(attribute.codes, v, n_groups) for v in (w, w * brier)]
+        sums = [np.bincount(groups, v, n_groups) for v in (w, w * brier)]
         gap = np.concatenate([gap, gap.sum(axis=0, keepdims=True)])
         size, loss = (np.append(v, v.sum()) for v in sums)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -85,20 +76,13 @@ def calibration_table(
         return np.where(size > 0, np.stack(rows), np.nan)
 
     point = measures(ones)
-    draws = np.stack([measures(ones * times) for times in row_draws(len(truth), n_bootstrap, rng)])
+    draws = np.stack([measures(ones * times) for times in row_draws(len(groups), part.n_bootstrap, rng)])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="All-NaN slice")
-        low, high = np.nanquantile(draws, [0.025, 0.975], axis=0)
-    facts = {
-        "group": [*attribute.groups, "all rows"],
-        "overall": [False] * n_groups + [True],
-        "n": np.append(np.bincount(attribute.codes, weights, n_groups), ones.sum()),
-    }
-    frames = []
-    for i, metric in enumerate(MEASURES):
-        values = {"value": point[i], "ci_low": low[i], "ci_high": high[i]}
-        frames.append(pd.DataFrame({**key, **facts, "metric": metric, "label": "", **values}))
-    return pd.concat(frames, ignore_index=True)
+        ends = np.nanquantile(draws, [0.025, 0.975], axis=0)
+    n = np.append(np.bincount(groups, weights, n_groups), ones.sum())
+    found = zip(MEASURES, point, *ends, strict=True)
+    return pd.concat([long_table(part, m, "", n, *values) for m, *values in found], ignore_index=True)
 
 
 def _outcomes(truth: Codes, positive: int, scores: Array) -> tuple[Array, Array, Array]:

@@ -1,14 +1,13 @@
 """Models in pairs, on the same rows: signed differences with intervals."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from debias_ssae.audit.measures import Row
-from debias_ssae.audit.rates import Array, Attribute, Codes, Counts, Deciding, deciding, summary_values
+from debias_ssae.audit.measures import Row, Section
+from debias_ssae.audit.rates import Array, Codes, Counts, Deciding, summary_values
 from debias_ssae.core.stats import (
     count_draws,
     lowest_share_difference,
@@ -32,31 +31,12 @@ _RATES = {
     "demographic_parity_difference": ("selection_rate",),
     "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
 }
-_GAPS = tuple(_RATES)
 _DELTA = "directional delta, paired"
 MOST_GROUPS = 60
 """Beyond, the pairs of groups are too many for the directional method."""
 
 
-class Rows(NamedTuple):
-    """The rows of one section: codes, predictions of all models, weights."""
-
-    section: str
-    attribute: Attribute
-    truth: Codes
-    predicted: Mapping[str, Codes]
-    weights: Array | None
-    n_classes: int
-    positive: int
-    min_group: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Groups and classes."""
-        return len(self.attribute.groups), self.n_classes
-
-
-def comparison_rows(rows: Rows, measures: list[Row], n_bootstrap: int, rng: np.random.Generator) -> list[Row]:
+def comparison_rows(section: Section, measures: list[Row], rng: np.random.Generator) -> list[Row]:
     """One row a pair of models x measure: ``model_a - model_b``, the later model minus the earlier.
 
     ``measures`` are the section's rows of all models.
@@ -67,38 +47,33 @@ def comparison_rows(rows: Rows, measures: list[Row], n_bootstrap: int, rng: np.r
     bootstrapped: the union of the percentile and the reflected interval. Weighted rows are bootstrapped one
     by one, and the method says so.
     """
-    if len(rows.predicted) < 2:
+    if len(section.predicted) < 2:
         return []
-    points, draws, decides = _values(rows, n_bootstrap, rng)
+    # which rates count is settled as observed: a draw may leave one empty, but never changes it
+    decides = next(section.slices()).decides
+    draws = _draws(section, decides, rng)
     single = {(r["model"], r["metric"]): r for r in measures}
-    kind = "count bootstrap" if rows.weights is None else "row bootstrap"
+    unweighted = section.weights is None
+    kind = "count bootstrap" if unweighted else "row bootstrap"
     table = []
-    for b, a in combinations(rows.predicted, 2):
+    for b, a in combinations(section.predicted, 2):
         for metric in COMPARED:
             value = single[a, metric]["value"] - single[b, metric]["value"]
             p = float("nan")
-            if rows.weights is None and metric in ("accuracy", "worst_group_accuracy"):
-                low, high, p, method = _closed_form(rows, a, b, metric, decides)
-            elif metric in _GAPS and rows.weights is None and len(rows.attribute.groups) <= MOST_GROUPS:
-                gap = widest_gap_difference(*paired_counts(rows, a, b, metric, decides))
+            if unweighted and metric in ("accuracy", "worst_group_accuracy"):
+                low, high, p, method = _closed_form(section, a, b, metric, decides)
+            elif metric in _RATES and unweighted and len(section.attribute.groups) <= MOST_GROUPS:
+                gap = widest_gap_difference(*paired_counts(section, a, b, metric, decides))
                 low, high, method = float(gap.low), float(gap.high), _DELTA
-            elif metric in _GAPS or metric == "tpr_gap_rms_corrected":
+            elif metric in _RATES or metric == "tpr_gap_rms_corrected":
                 low, high = _joined(single[a, metric], single[b, metric], draws[a][metric], draws[b][metric])
                 method = f"MOVER, correlation from a {kind}"
             else:
-                low, high = _ends(
-                    draws[a][metric] - draws[b][metric], float(points[a][metric] - points[b][metric])
-                )
+                low, high = _ends(draws[a][metric] - draws[b][metric], value)
                 method = kind
-            facts = {
-                "section": rows.section,
-                "model_a": a,
-                "model_b": b,
-                "metric": metric,
-                "difference": value,
-            }
+            row = {"section": section.name, "model_a": a, "model_b": b, "metric": metric, "difference": value}
             judged = {"p": p, "outcome": _outcome(low, high, metric), "method": method}
-            table.append(facts | {"ci_low": low, "ci_high": high} | judged)
+            table.append(row | {"ci_low": low, "ci_high": high} | judged)
     return table
 
 
@@ -137,11 +112,11 @@ def _ends(draws: Array, value: float) -> tuple[float, float]:
 
 
 def _closed_form(
-    rows: Rows, a: str, b: str, metric: str, decides: Deciding
+    section: Section, a: str, b: str, metric: str, decides: Deciding
 ) -> tuple[float, float, float, str]:
     """Ends, p value and method."""
-    right_a, right_b = rows.predicted[a] == rows.truth, rows.predicted[b] == rows.truth
-    cell = rows.attribute.codes * rows.n_classes + rows.truth
+    right_a, right_b = (section.predicted[m] == section.truth for m in (a, b))
+    cell = section.attribute.codes * len(section.classes) + section.truth
     masks = (right_a & ~right_b, right_b & ~right_a, right_a & right_b, np.ones_like(right_a))
     only_a, only_b, both, n = (np.bincount(cell[mask], minlength=decides.cells.size) for mask in masks)
     if metric == "accuracy":
@@ -153,106 +128,63 @@ def _closed_form(
     return float(found.low), float(found.high), float("nan"), _DELTA
 
 
-def paired_counts(
-    rows: Rows, a: str, b: str, metric: str, decides: Deciding
-) -> tuple[Array, Array, Array, Array]:
-    """[n_families, n_groups] rows hit by a alone, by b alone, by both, and all rows, for the rates behind a gap.
+def paired_counts(section: Section, a: str, b: str, metric: str, decides: Deciding) -> Array:
+    """[4, n_families, n_groups] rows hit by a alone, by b alone, by both, and all rows, for the rates behind a gap.
 
     Rates that decide nothing have no rows.
     """
-    every = list(range(rows.n_classes))
-    labels = [rows.positive] if rows.n_classes == 2 and metric != "tpr_gap_max" else every
     families = []
-    for label in labels:
-        labelled = rows.truth == label
+    for label in range(len(section.classes)) if metric == "tpr_gap_max" else section.labels:
+        labelled = section.truth == label
         insides = {
             "true_positive_rate": labelled,
             "false_positive_rate": ~labelled,
             "selection_rate": np.ones_like(labelled),
         }
+        hit_a, hit_b = section.predicted[a] == label, section.predicted[b] == label
+        masks = (hit_a & ~hit_b, hit_b & ~hit_a, hit_a & hit_b, np.ones_like(hit_a))
         for rate in _RATES[metric]:
-            hit_a, hit_b = rows.predicted[a] == label, rows.predicted[b] == label
-            masks = (hit_a & ~hit_b, hit_b & ~hit_a, hit_a & hit_b, np.ones_like(hit_a))
             kept = decides.rates[rate][:, label]
-            families.append([_by_group(rows, insides[rate] & mask) * kept for mask in masks])
-    counts = np.array(families).transpose(1, 0, 2)
-    return counts[0], counts[1], counts[2], counts[3]
+            inside = (section.attribute.codes[insides[rate] & mask] for mask in masks)
+            families.append([np.bincount(codes, minlength=len(kept)) * kept for codes in inside])
+    return np.array(families, dtype=float).transpose(1, 0, 2)
 
 
-def _by_group(rows: Rows, mask: NDArray[np.bool_]) -> Array:
-    return np.bincount(rows.attribute.codes[mask], minlength=len(rows.attribute.groups)).astype(float)
+def _draws(section: Section, decides: Deciding, rng: np.random.Generator) -> dict[str, dict[str, Array]]:
+    """Each model's measures [n_bootstrap] under resampling of the same rows for all models.
 
-
-def _values(
-    rows: Rows, n_bootstrap: int, rng: np.random.Generator
-) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]], Deciding]:
-    """Each model's measures as observed, and [n_bootstrap] under resampling of the same rows for all models.
-
-    Which rates count is settled as observed: a draw may leave one empty, but never changes it.
+    Rows that share group, label and every model's prediction are one category, of which only the count is drawn.
     """
-    categories, where = _categories(rows)
-    observed = np.bincount(where, rows.weights, len(categories.first))[None].astype(float)
-    squared = None if rows.weights is None else rows.weights**2
-    squares = np.bincount(where, squared, len(categories.first))[None].astype(float)
-    first = next(iter(rows.predicted))
-    counts = Counts(*(categories.confusion(first, v, rows)[0] for v in (observed, squares)))
-    decides = deciding(counts, rows.attribute.known, rows.min_group)
+    n, shape = (
+        len(section.classes),
+        (len(section.attribute.groups), len(section.classes), len(section.classes)),
+    )
+    joint = base = section.attribute.codes * n + section.truth
+    for codes in section.predicted.values():
+        # numbered anew each time, so that many models do not overflow the code
+        joint = np.unique(joint * n + codes, return_inverse=True)[1]
+    _, first, where = np.unique(joint, return_index=True, return_inverse=True)
+    cells = {m: (base * n + codes)[first] for m, codes in section.predicted.items()}
+    ones, order = np.ones(len(first)), np.arange(len(first))
+    found: dict[str, list[dict[str, Array]]] = {m: [] for m in cells}
+    for counts in _drawn_counts(section, where, len(first), rng):
+        step = max(1, 4_000_000 // int(np.prod(shape)))  # draws that fit in memory
+        for part in (counts[i : i + step] for i in range(0, len(counts), step)):
+            for model, cell in cells.items():
+                merge = csr_array((ones, (cell, order)), shape=(int(np.prod(shape)), len(first)))
+                sums = (merge @ part.T).T.reshape(len(part), *shape)
+                found[model].append(summary_values(Counts(sums, sums), section.positive, decides))
+    draws = {
+        m: {k: np.concatenate([one[k] for one in chunks]) for k in chunks[0]} for m, chunks in found.items()
+    }
+    return {m: {**values, "tpr_gap_rms_corrected": values["tpr_gap_rms"]} for m, values in draws.items()}
 
-    def measured(drawn: Array) -> dict[str, dict[str, Array]]:
-        found = {m: categories.measured(m, drawn, rows, decides) for m in rows.predicted}
-        return {m: {**v, "tpr_gap_rms_corrected": v["tpr_gap_rms"]} for m, v in found.items()}
 
-    points = {m: {k: v[0] for k, v in one.items()} for m, one in measured(observed).items()}
-    drawn = _draws(observed[0], where, rows.weights, len(rows.truth), n_bootstrap, rng)
-    chunks = [measured(one) for one in drawn]
-    draws = {m: {k: np.concatenate([c[m][k] for c in chunks]) for k in COMPARED} for m in rows.predicted}
-    return points, draws, decides
-
-
-def _draws(
-    observed: Array, where: Codes, weights: Array | None, n: int, n_bootstrap: int, rng: np.random.Generator
-) -> Iterator[Array]:
-    if weights is None:
-        for chunk in count_draws(observed, n_bootstrap, rng):
+def _drawn_counts(section: Section, where: Codes, n: int, rng: np.random.Generator) -> Iterator[Array]:
+    """[n_draws, n] rows, or sums of weights, of each category; ``where`` is each row's."""
+    if section.weights is None:
+        for chunk in count_draws(np.bincount(where, minlength=n).astype(float), section.n_bootstrap, rng):
             yield chunk.astype(float)
     else:
-        for times in row_draws(n, n_bootstrap, rng):
-            yield np.bincount(where, weights * times, len(observed))[None].astype(float)
-
-
-class _Categories(NamedTuple):
-    """Rows that share group, label and every model's prediction are one category."""
-
-    first: Codes  # index of one row of each category
-    target: dict[str, Codes]  # model -> flat confusion index of each category
-
-    def confusion(self, model: str, drawn: Array, rows: Rows) -> Array:
-        """[n_draws, n_groups, n_classes, n_classes] from [n_draws, n_categories]."""
-        index = self.target[model]
-        order = np.argsort(index, kind="stable")
-        starts = np.flatnonzero(np.diff(index[order], prepend=-1))
-        shape = (*rows.shape, rows.n_classes)
-        result = np.zeros((len(drawn), int(np.prod(shape))))
-        result[:, index[order][starts]] = np.add.reduceat(drawn[:, order], starts, axis=1)
-        return result.reshape(len(drawn), *shape)
-
-    def measured(self, model: str, drawn: Array, rows: Rows, decides: Deciding) -> dict[str, Array]:
-        """Measures of [n_draws] resamples, in chunks that fit in memory."""
-        cells = len(rows.attribute.groups) * rows.n_classes**2
-        step = max(1, 4_000_000 // cells)
-        chunks = []
-        for start in range(0, len(drawn), step):
-            sums = self.confusion(model, drawn[start : start + step], rows)
-            chunks.append(summary_values(Counts(sums, sums), rows.positive, decides))
-        return {k: np.concatenate([c[k] for c in chunks]) for k in chunks[0]}
-
-
-def _categories(rows: Rows) -> tuple[_Categories, Codes]:
-    joint = rows.attribute.codes * rows.n_classes + rows.truth
-    for codes in rows.predicted.values():
-        # numbered anew each time, so that many models do not overflow the code
-        joint = np.unique(joint * rows.n_classes + codes, return_inverse=True)[1]
-    _, first, where = np.unique(joint, return_index=True, return_inverse=True)
-    base = rows.attribute.codes[first] * rows.n_classes + rows.truth[first]
-    target = {m: base * rows.n_classes + codes[first] for m, codes in rows.predicted.items()}
-    return _Categories(first, target), where
+        for times in row_draws(len(where), section.n_bootstrap, rng):
+            yield np.bincount(where, section.weights * times, n)[None].astype(float)

@@ -4,6 +4,7 @@ that list rather than summarise: groups, cells, tests, what is undefined.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from debias_ssae.audit.rates import (
     Share,
     accuracy,
     cell_accuracy,
+    confusion,
     deciding,
     one_vs_rest,
     spread,
@@ -52,29 +54,46 @@ METRIC_DRAWS = 200
 _TESTED = ("accuracy", "true_positive_rate", "precision", "selection_rate")
 
 
-class Slice:
-    """One section of the audit (an attribute or a crossing, maybe inside a control level) and one model."""
+@dataclass(frozen=True)
+class Section:
+    """An attribute (or a crossing) on all rows, or on those of one control level, with what all models predict."""
 
-    def __init__(
-        self,
-        section: str,
-        model: str,
-        attribute: Attribute,
-        classes: tuple[Any, ...],
-        positive: int,
-        counts: Counts,
-        *,
-        min_group: int,
-        tolerance: float,
-        weighted: bool = False,
-    ) -> None:
-        self.section, self.model, self.attribute, self.classes = section, model, attribute, classes
-        self.positive, self.counts, self.min_group = positive, counts, min_group
-        self.tolerance, self.weighted = tolerance, weighted
-        self.key: Row = {"section": section, "model": model}
-        """The columns that every row of every table starts with."""
-        self.labels = [positive] if len(classes) == 2 else list(range(len(classes)))
+    name: str
+    attribute: Attribute
+    truth: Codes
+    predicted: Mapping[str, Codes]
+    weights: Array | None
+    scores: Mapping[str, Array]
+    classes: tuple[Any, ...]
+    positive: int
+    min_group: int
+    tolerance: float
+    n_bootstrap: int
+
+    @property
+    def labels(self) -> list[int]:
         """Classes whose selection and false positive rates are compared: the positive one of two, or all."""
+        return [self.positive] if len(self.classes) == 2 else list(range(len(self.classes)))
+
+    def slices(self) -> "Iterator[Slice]":
+        """The section as each model sees it."""
+        shape = len(self.attribute.groups), len(self.classes)
+        for model, codes in self.predicted.items():
+            counts = confusion(self.attribute.codes, self.truth, codes, shape, self.weights)
+            yield Slice(**vars(self), model=model, counts=counts)
+
+
+@dataclass(frozen=True)
+class Slice(Section):
+    """A section and one model."""
+
+    model: str
+    counts: Counts
+
+    @property
+    def key(self) -> Row:
+        """The columns that every row of every table starts with."""
+        return {"section": self.name, "model": self.model}
 
     @cached_property
     def decides(self) -> Deciding:
@@ -297,20 +316,16 @@ def _odds(part: Slice, values: dict[str, float], missing: list[str]) -> Row:
 
 
 def own_metric_rows(
-    part: Slice,
-    name: str,
-    metric: Metric,
-    truth: Any,
-    predicted: Any,
-    groups: Codes,
-    n_bootstrap: int,
-    rng: np.random.Generator,
+    part: Slice, name: str, metric: Metric, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, list[Row]]:
     """A caller's metric: its value in each group, over all rows, and the widest gap between groups.
 
     ``metric(y_true, y_pred)`` is called on arrays of labels. Intervals are normal, with the standard deviation
     of at most 200 bootstrap draws of a group's rows; the gap's hold for all pairs together.
     """
+
+    labels, groups = np.array(part.classes), part.attribute.codes
+    truth, predicted = labels[part.truth], labels[part.predicted[part.model]]
 
     def value(rows: Codes) -> float:
         try:
@@ -329,14 +344,14 @@ def own_metric_rows(
         points[g] = value(rows)
         if len(rows) >= part.min_group:
             draws = np.array(
-                [value(rng.choice(rows, len(rows))) for _ in range(min(n_bootstrap, METRIC_DRAWS))]
+                [value(rng.choice(rows, len(rows))) for _ in range(min(part.n_bootstrap, METRIC_DRAWS))]
             )
             # draws that do not vary, as those of an error that never occurred, say nothing of the noise
             noise[g] = np.nanstd(draws, ddof=1) or NAN if (~np.isnan(draws)).sum() > 1 else NAN
     z = critical_value(0.95)
     n = np.array([float(len(r)) for r in rows_of])
     low, high = points - z * noise, points + z * noise
-    table = _long(part, name, "", n, points, low, high)
+    table = long_table(part, name, "", n, points, low, high)
     whole = _row(part, name, points[-1], (low[-1], high[-1]), where="all rows")
     whole["method"] = "bootstrap standard deviation"
     decides = np.flatnonzero(part.decides.accuracy & ~np.isnan(points[:-1]))
@@ -423,11 +438,11 @@ def group_table(part: Slice) -> pd.DataFrame:
     both = zip(_shares(part, part.counts), _shares(part, part.counts.pooled()), strict=True)
     for (metric, label, share), (_, _, whole) in both:
         joined = Share(*(np.concatenate(pair) for pair in zip(share, whole, strict=True)))
-        frames.append(_long(part, metric, label, joined.n, joined.value, *wilson(*joined.effective)))
+        frames.append(long_table(part, metric, label, joined.n, joined.value, *wilson(*joined.effective)))
     return pd.concat(frames, ignore_index=True)
 
 
-def _long(
+def long_table(
     part: Slice, metric: str, label: str, n: Array, value: Array, low: Array, high: Array
 ) -> pd.DataFrame:
     """Rows by group, the last over all rows."""
@@ -494,7 +509,7 @@ def contrast_table(part: Slice) -> pd.DataFrame:
 def undefined_rows(part: Slice) -> Iterator[Row]:
     """Every cell without rows, every cell too small to count, and every rate without a denominator."""
     n_rows = cell_accuracy(part.counts).effective[1]
-    kind = "effective row(s)" if part.weighted else "row(s)"
+    kind = "row(s)" if part.weights is None else "effective row(s)"
     for g, c in np.argwhere(~part.decides.cells):
         n = float(n_rows[g, c])
         reason = "no row with this label in this group: accuracy and true positive rate are undefined"

@@ -5,21 +5,12 @@ allowed.
 import base64
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from debias_ssae.core import io
-from debias_ssae.core.errors import MissingExtraError
-
-
-class Column(NamedTuple):
-    """Head of a table's column."""
-
-    name: str
-    numeric: bool = False
+from debias_ssae.core.errors import optional_module
 
 
 class Cell(NamedTuple):
@@ -27,27 +18,38 @@ class Cell(NamedTuple):
 
     text: str
     key: Any = None
+    """Every cell of a column of numbers has one."""
     note: str = ""
     wrap: bool = False
     kind: str = ""
-    """bad, warn or good colours the text."""
-
-
-class TableRow(NamedTuple):
-    """Cells of a row; ``flag`` is "", "warn" or "bad"."""
-
-    cells: Sequence[Cell]
-    flag: str = ""
+    """bad, warn or good colours the text; of the first cell, its row."""
 
 
 class Table(NamedTuple):
-    """A sortable table."""
+    """A sortable table; :func:`make_table` makes it."""
 
     caption: str
-    columns: Sequence[Column]
-    rows: Sequence[TableRow]
+    columns: Sequence[tuple[str, bool]]
+    """Names, and whether they hold numbers."""
+    rows: Sequence[Sequence[Cell]]
     note: str = ""
     folded: bool = False
+
+
+def make_table(
+    caption: str,
+    rows: Iterable[Iterable[tuple[str, Any]]],
+    *,
+    note: str = "",
+    folded: bool = False,
+    most: int | None = None,
+) -> Table:
+    """A table from rows of pairs (column, Cell or string); no more than the first ``most`` are shown."""
+    named = [[(name, Cell(c) if isinstance(c, str) else c) for name, c in row] for row in rows]
+    columns = [(cells[0][0], any(c.key is not None for _, c in cells)) for cells in zip(*named, strict=True)]
+    if most is not None and len(named) > most:
+        note = f"The first {most} of {len(named):,} rows; all of them are in the JSON output."
+    return Table(caption, columns, [[c for _, c in row] for row in named[:most]], note, folded)
 
 
 class Figure(NamedTuple):
@@ -82,16 +84,9 @@ def number_cell(
     """A number with its interval, ``signed`` with a plus; "undefined" where it is NaN or None."""
     if value is None or math.isnan(value):
         return Cell("undefined", "")
-
-    def said(number: float) -> str:
-        text = f"{number:+.3f}" if signed else f"{number:.3f}"
-        return (
-            text.replace("-", "+" if signed else "") if float(text) == 0 else text
-        )  # no minus before nothing
-
+    form = "+z.3f" if signed else "z.3f"
     ends = low is not None and high is not None and not math.isnan(low) and not math.isnan(high)
-    note = f"{said(low)} to {said(high)}" if ends and low is not None and high is not None else ""
-    return Cell(said(value), f"{value:.9g}", note)
+    return Cell(f"{value:{form}}", f"{value:.9g}", f"{low:{form}} to {high:{form}}" if ends else "")
 
 
 def p_cell(value: float) -> Cell:
@@ -110,7 +105,7 @@ def count_cell(value: float | None) -> Cell:
 
 def trusted(svg: str) -> Any:
     """Mark an SVG made by ``plotting`` (which escapes its labels) as safe to inline."""
-    return _jinja("markupsafe").Markup(svg)
+    return optional_module("jinja2.utils", "report").markupsafe.Markup(svg)
 
 
 def render(template: str, context: Mapping[str, Any], *, package: str = "debias_ssae.audit") -> str:
@@ -118,26 +113,21 @@ def render(template: str, context: Mapping[str, Any], *, package: str = "debias_
 
     A ``<template>.css`` and ``<template>.js`` beside it are added to the shared style and script.
     """
-    jinja2 = _jinja("jinja2")
-    loaders = [
-        jinja2.PackageLoader(name, "templates") for name in dict.fromkeys((package, "debias_ssae.audit"))
-    ]
+    jinja2 = optional_module("jinja2", "report")
+    folders = [files(name) / "templates" for name in dict.fromkeys(("debias_ssae.audit", package))]
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders),
+        loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared, own = files("debias_ssae.audit") / "templates", files(package) / "templates"
-    style, script = (
-        "".join(
-            file.read_text(encoding="utf-8")
-            for file in (common, own / f"{template}{ending}")
-            if file.is_file()
-        )
-        for common, ending in ((shared / "style.css", ".css"), (shared / "page.js", ".js"))
-    )
+
+    def joined(shared: str, ending: str) -> str:
+        found = (folders[0] / shared, folders[-1] / f"{template}{ending}")
+        return "".join(file.read_text(encoding="utf-8") for file in found if file.is_file())
+
+    style, script = joined("style.css", ".css"), joined("page.js", ".js")
     parts = {
         "style": trusted(style),
         "script": trusted(script),
@@ -145,18 +135,3 @@ def render(template: str, context: Mapping[str, Any], *, package: str = "debias_
         "version": version("debias-ssae"),
     }
     return str(environment.get_template(f"{template}.html.jinja").render({**context, **parts}))
-
-
-def _jinja(package: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report") from error
-
-
-def write_text(text: str, path: str | Path) -> Path:
-    """Write atomically and return the path. Raises InputError where it cannot be written."""
-    io.write_text(path, text)
-    return Path(path)

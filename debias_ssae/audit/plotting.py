@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from debias_ssae.core.errors import MissingExtraError
+from debias_ssae.core.errors import optional_module
 
 # drawn in these, then replaced by the page's own variables
 _INK, _MUTED, _LINE, _PAPER = "#010203", "#010204", "#010205", "#010206"
@@ -59,7 +59,14 @@ def dot_plot(
             values, y, _MARKERS[i % 6], color=colour, markersize=5.5, label=_short(one.name), linestyle="none"
         )
         for j in np.flatnonzero(np.isnan(values) & show_undefined):
-            axes.text(_left(limits), y[j], " undefined", color=_MUTED, fontsize=8.5, va="center")
+            axes.text(
+                0.0 if limits is None else limits[0],
+                y[j],
+                " undefined",
+                color=_MUTED,
+                fontsize=8.5,
+                va="center",
+            )
     if reference is not None:
         axes.axvline(reference, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
     axes.set_yticks(positions, [_short(label) for label in labels])
@@ -72,11 +79,9 @@ def dot_plot(
 
 
 def _figure(height: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report") from error
-    figure = Figure(figsize=(_WIDTH, height), dpi=96, layout="constrained")
+    figure = optional_module("matplotlib.figure", "report").Figure(
+        figsize=(_WIDTH, height), dpi=96, layout="constrained"
+    )
     axes = figure.add_subplot()
     axes.grid(axis="x", color=_LINE, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -102,10 +107,6 @@ def _legend(axes: Any, series: Sequence[Series]) -> None:
         )
         for text in legend.get_texts():
             text.set_color(_INK)
-
-
-def _left(limits: tuple[float, float] | None) -> float:
-    return 0.0 if limits is None else limits[0]
 
 
 def _short(label: str, longest: int = _LONGEST_LABEL) -> str:

@@ -5,6 +5,7 @@ What is wrong with an input is said here, in one line. Counts have the shape [..
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,10 +255,8 @@ def deciding(counts: Counts, known: Mask | None = None, min_group: float = 0) ->
 
 def spread(values: Array) -> Array:
     """Highest minus lowest along the last axis over defined values; NaN with fewer than two."""
-    defined = ~np.isnan(values)
-    high = np.where(defined, values, -np.inf).max(axis=-1)
-    low = np.where(defined, values, np.inf).min(axis=-1)
-    return np.where(defined.sum(axis=-1) >= 2, high - low, np.nan)
+    gap = np.fmax.reduce(values, axis=-1) - np.fmin.reduce(values, axis=-1)
+    return np.where((~np.isnan(values)).sum(axis=-1) >= 2, gap, np.nan)
 
 
 def mean_over_pairs(values: Array) -> Array:
@@ -271,17 +270,14 @@ def mean_over_pairs(values: Array) -> Array:
         return np.where(m >= 2, 2 * squares / (m - 1), np.nan)
 
 
-def _nan_over(function: str, values: Array) -> Array:
-    """nanmax, nanmin or nanmean over the last axis, NaN (without a warning) where nothing is defined."""
-    defined = ~np.isnan(values)
-    n = defined.sum(axis=-1)
-    if function == "mean":
-        result = np.where(defined, values, 0.0).sum(axis=-1) / np.maximum(n, 1)
-    elif function == "max":
-        result = np.where(defined, values, -np.inf).max(axis=-1)
-    else:
-        result = np.where(defined, values, np.inf).min(axis=-1)
-    return np.where(n > 0, result, np.nan)
+_max, _min = partial(np.fmax.reduce, axis=-1), partial(np.fmin.reduce, axis=-1)
+"""Over the last axis; NaN only where nothing is defined."""
+
+
+def _mean(values: Array) -> Array:
+    """Mean over the last axis of what is defined; NaN where nothing is."""
+    n = (~np.isnan(values)).sum(axis=-1)
+    return np.where(n > 0, np.nansum(values, axis=-1) / np.maximum(n, 1), np.nan)
 
 
 def summary_values(counts: Counts, positive: int, decides: Deciding | None = None) -> dict[str, Array]:
@@ -298,22 +294,20 @@ def summary_values(counts: Counts, positive: int, decides: Deciding | None = Non
 
     selected = np.moveaxis(known["selection_rate"][..., labels], -1, -2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        top = _nan_over("max", selected)
-        ratio = np.where(
-            (top > 0) & ((~np.isnan(selected)).sum(-1) >= 2), _nan_over("min", selected) / top, np.nan
-        )
+        top = _max(selected)
+        ratio = np.where((top > 0) & ((~np.isnan(selected)).sum(-1) >= 2), _min(selected) / top, np.nan)
     worst = np.where(decides.cells, cells, np.nan)
     # undefined where either part is: half of the odds do not make them equal
     odds = np.maximum(gaps("true_positive_rate", labels), gaps("false_positive_rate", labels))
     recall = np.moveaxis(known["true_positive_rate"], -1, -2)
     return {
         "accuracy": accuracy(counts.pooled()).value[..., 0],
-        "balanced_accuracy": _nan_over("mean", cell_accuracy(counts.pooled()).value[..., 0, :]),
-        "worst_group_accuracy": _nan_over("min", worst.reshape(*worst.shape[:-2], -1)),
+        "balanced_accuracy": _mean(cell_accuracy(counts.pooled()).value[..., 0, :]),
+        "worst_group_accuracy": _min(worst.reshape(*worst.shape[:-2], -1)),
         "accuracy_gap": spread(np.where(decides.accuracy, accuracy(counts).value, np.nan)),
-        "tpr_gap_max": _nan_over("max", gaps("true_positive_rate", list(range(n_classes)))),
-        "tpr_gap_rms": np.sqrt(_nan_over("mean", mean_over_pairs(recall))),
-        "demographic_parity_difference": _nan_over("max", gaps("selection_rate", labels)),
-        "demographic_parity_ratio": _nan_over("min", ratio),
-        "equalized_odds_difference": _nan_over("max", odds),
+        "tpr_gap_max": _max(gaps("true_positive_rate", list(range(n_classes)))),
+        "tpr_gap_rms": np.sqrt(_mean(mean_over_pairs(recall))),
+        "demographic_parity_difference": _max(gaps("selection_rate", labels)),
+        "demographic_parity_ratio": _min(ratio),
+        "equalized_odds_difference": _max(odds),
     }

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from debias_ssae.audit.calibration import calibration_table, scores_of
-from debias_ssae.audit.comparisons import Rows, comparison_rows
+from debias_ssae.audit.comparisons import comparison_rows
 from debias_ssae.audit.measures import (
     Metric,
     Row,
-    Slice,
+    Section,
     cell_table,
     check_metrics,
     confusion_table,
@@ -23,12 +23,10 @@ from debias_ssae.audit.measures import (
     undefined_rows,
 )
 from debias_ssae.audit.rates import (
-    Array,
     Attribute,
     Codes,
     attributes_of,
     check_lengths,
-    confusion,
     cross,
     label_codes,
     weights_of,
@@ -129,34 +127,6 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
-class _Inputs(NamedTuple):
-    truth: Codes
-    predicted: dict[str, Codes]
-    classes: tuple[Any, ...]
-    positive: int
-    weights: Array | None
-    scores: dict[str, Array]
-
-
-class _Options(NamedTuple):
-    min_group: int
-    tolerance: float
-    n_bootstrap: int
-    random_state: int | None
-
-
-class _Section(NamedTuple):
-    """An attribute (or crossing) on the rows of one control level; ``rows`` None means all."""
-
-    name: str
-    attribute: Attribute
-    rows: Codes | None
-
-    def take(self, values: Any) -> Any:
-        """``values`` on this section's rows."""
-        return values if self.rows is None or values is None else values[self.rows]
-
-
 def audit(
     y_true: Any,
     y_pred: Any,
@@ -188,104 +158,11 @@ def audit(
     the column ``method`` says so. Raises InputError on lengths that differ, missing labels, scores in place of
     labels, and an attribute with a single group, which would look perfectly fair.
     """
-    options = _Options(
-        _at_least(min_group, 1, "min_group"),
-        tolerance,
-        _at_least(n_bootstrap, 2, "n_bootstrap"),
-        check_seed(random_state),
-    )
+    _check_at_least(min_group, 1, "min_group")
+    _check_at_least(n_bootstrap, 2, "n_bootstrap")
+    check_seed(random_state)
     if not 0.0 < tolerance < 1.0:
         raise InputError(f"tolerance must lie strictly between 0 and 1, got {tolerance!r}")
-    inputs = _prepared(y_true, y_pred, y_score, sample_weight, pos_label)
-    own = check_metrics(metrics, inputs.weights is not None)
-    tables: dict[str, list[pd.DataFrame]] = {"by_group": [], "cells": [], "contrasts": [], "confusion": []}
-    rows: dict[str, list[Row]] = {"measures": [], "undefined": [], "comparisons": []}
-    sections = list(_sections(sensitive_features, control_features, len(inputs.truth), rows["undefined"]))
-    for index, section in enumerate(sections):
-        rng = np.random.default_rng(None if random_state is None else [random_state, index])
-        _audit_section(section, inputs, options, own, tables, rows, rng)
-    missing = [
-        {**{k: row[k] for k in ("section", "model", "metric")}, "cell": cell}
-        for row in rows["measures"]
-        for cell in row["missing"]
-    ]
-    measures = pd.DataFrame([{**row, "missing": len(row["missing"])} for row in rows["measures"]])
-    return AuditReport(
-        n_rows=len(inputs.truth),
-        classes=inputs.classes,
-        models=tuple(inputs.predicted),
-        sections=tuple(s.name for s in sections),
-        measures=measures,
-        comparisons=pd.DataFrame(rows["comparisons"], columns=_COMPARISON_COLUMNS),
-        undefined=pd.DataFrame(rows["undefined"], columns=["section", "model", "what", "reason"]),
-        missing=pd.DataFrame(missing, columns=["section", "model", "metric", "cell"]),
-        by_group=pd.concat(tables["by_group"], ignore_index=True),
-        cells=pd.concat(tables["cells"], ignore_index=True),
-        contrasts=pd.concat(tables["contrasts"], ignore_index=True),
-        confusion=pd.concat(tables["confusion"], ignore_index=True),
-        notes=_notes(inputs, options),
-        settings={**options._asdict(), "confidence": 0.95, "pos_label": str(inputs.classes[inputs.positive])},
-    )
-
-
-_COMPARISON_COLUMNS = [
-    *("section", "model_a", "model_b", "metric", "difference", "ci_low", "ci_high", "p", "outcome", "method")
-]
-
-
-def _audit_section(
-    section: _Section,
-    inputs: _Inputs,
-    options: _Options,
-    own: Mapping[str, Metric],
-    tables: dict[str, list[pd.DataFrame]],
-    rows: dict[str, list[Row]],
-    rng: np.random.Generator,
-) -> None:
-    truth, weights = section.take(inputs.truth), section.take(inputs.weights)
-    predicted = {name: section.take(codes) for name, codes in inputs.predicted.items()}
-    attribute, n_classes = section.attribute, len(inputs.classes)
-    labels = np.array(inputs.classes)
-    measures: list[Row] = []
-    for model, codes in predicted.items():
-        counts = confusion(attribute.codes, truth, codes, (len(attribute.groups), n_classes), weights)
-        part = Slice(
-            section.name,
-            model,
-            attribute,
-            inputs.classes,
-            inputs.positive,
-            counts,
-            min_group=options.min_group,
-            tolerance=options.tolerance,
-            weighted=weights is not None,
-        )
-        measures += measure_rows(part)
-        rows["undefined"] += undefined_rows(part)
-        tables["by_group"].append(group_table(part))
-        tables["cells"].append(cell_table(part))
-        tables["contrasts"].append(contrast_table(part))
-        tables["confusion"].append(confusion_table(part))
-        if model in inputs.scores:
-            scores = section.take(inputs.scores[model])
-            by_score = calibration_table(
-                part.key, attribute, truth, inputs.positive, scores, weights, options.n_bootstrap, rng
-            )
-            tables["by_group"].append(by_score)
-        for name, metric in own.items():
-            table, found = own_metric_rows(
-                part, name, metric, labels[truth], labels[codes], attribute.codes, options.n_bootstrap, rng
-            )
-            tables["by_group"].append(table)
-            measures += found
-    compared = Rows(
-        section.name, attribute, truth, predicted, weights, n_classes, inputs.positive, options.min_group
-    )
-    rows["measures"] += measures
-    rows["comparisons"] += comparison_rows(compared, measures, options.n_bootstrap, rng)
-
-
-def _prepared(y_true: Any, y_pred: Any, y_score: Any, sample_weight: Any, pos_label: Any) -> _Inputs:
     predictions = (
         {str(k): v for k, v in y_pred.items()} if isinstance(y_pred, Mapping) else {"y_pred": y_pred}
     )
@@ -296,17 +173,86 @@ def _prepared(y_true: Any, y_pred: Any, y_score: Any, sample_weight: Any, pos_la
         raise InputError(f"pos_label={pos_label!r} is no label here; the labels are {list(classes)[:10]}")
     positive = len(classes) - 1 if pos_label is None else classes.index(pos_label)
     scores = scores_of(y_score, tuple(predicted), len(truth), classes, positive)
-    return _Inputs(truth, predicted, classes, positive, weights_of(sample_weight, len(truth)), scores)
+    weights = weights_of(sample_weight, len(truth))
+    own = check_metrics(metrics, weights is not None)
+    tables: dict[str, list[pd.DataFrame]] = {"by_group": [], "cells": [], "contrasts": [], "confusion": []}
+    measures: list[Row] = []
+    undefined: list[Row] = []
+    comparisons: list[Row] = []
+    parts = list(_sections(sensitive_features, control_features, len(truth), undefined))
+    for index, (name, attribute, rows) in enumerate(parts):
+        rng = np.random.default_rng(None if random_state is None else [random_state, index])
+        section = Section(
+            name,
+            attribute,
+            truth[rows],
+            {m: codes[rows] for m, codes in predicted.items()},
+            None if weights is None else weights[rows],
+            {m: values[rows] for m, values in scores.items()},
+            classes,
+            positive,
+            min_group=int(min_group),
+            tolerance=tolerance,
+            n_bootstrap=int(n_bootstrap),
+        )
+        here: list[Row] = []
+        for part in section.slices():
+            here += measure_rows(part)
+            undefined += undefined_rows(part)
+            tables["by_group"].append(group_table(part))
+            tables["cells"].append(cell_table(part))
+            tables["contrasts"].append(contrast_table(part))
+            tables["confusion"].append(confusion_table(part))
+            if part.model in scores:
+                tables["by_group"].append(calibration_table(part, rng))
+            for called, metric in own.items():
+                table, found = own_metric_rows(part, called, metric, rng)
+                tables["by_group"].append(table)
+                here += found
+        measures += here
+        comparisons += comparison_rows(section, here, rng)
+    missing = [
+        {**{k: row[k] for k in ("section", "model", "metric")}, "cell": cell}
+        for row in measures
+        for cell in row["missing"]
+    ]
+    frames: dict[str, Any] = {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
+    return AuditReport(
+        n_rows=len(truth),
+        classes=classes,
+        models=tuple(predicted),
+        sections=tuple(name for name, *_ in parts),
+        measures=pd.DataFrame([{**row, "missing": len(row["missing"])} for row in measures]),
+        comparisons=pd.DataFrame(comparisons, columns=_COMPARISON_COLUMNS),
+        undefined=pd.DataFrame(undefined, columns=["section", "model", "what", "reason"]),
+        missing=pd.DataFrame(missing, columns=["section", "model", "metric", "cell"]),
+        **frames,
+        notes=_notes(section),
+        settings={
+            "min_group": section.min_group,
+            "tolerance": tolerance,
+            "n_bootstrap": section.n_bootstrap,
+            "random_state": random_state,
+            "confidence": 0.95,
+            "pos_label": str(classes[positive]),
+        },
+    )
 
 
-def _at_least(value: int, least: int, name: str) -> int:
+_COMPARISON_COLUMNS = [
+    *("section", "model_a", "model_b", "metric", "difference", "ci_low", "ci_high", "p", "outcome", "method")
+]
+
+
+def _check_at_least(value: int, least: int, name: str) -> None:
     if not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
 
 
-def _sections(sensitive: Any, control: Any, n_rows: int, skipped: list[Row]) -> Iterator[_Section]:
-    """Each attribute, then the crossing of all; then the same inside each control level."""
+def _sections(
+    sensitive: Any, control: Any, n_rows: int, skipped: list[Row]
+) -> Iterator[tuple[str, Attribute, Any]]:
+    """Each attribute, then the crossing of all; then the same inside each control level. Name, attribute, rows."""
     attributes = crossed_attributes(sensitive, n_rows)
     for attribute in attributes:
         if attribute.known.sum() < 2:
@@ -319,7 +265,7 @@ def _sections(sensitive: Any, control: Any, n_rows: int, skipped: list[Row]) -> 
                 f"{attribute.name!r} has {len(attribute.groups)} groups, more than {LARGEST_CROSSING};"
                 " this looks like an identifier or a number: bin it first"
             )
-        yield _Section(attribute.name, attribute, None)
+        yield attribute.name, attribute, slice(None)
     if control is None:
         return
     levels = cross(attributes_of(control, "control_features"))
@@ -333,7 +279,7 @@ def _sections(sensitive: Any, control: Any, n_rows: int, skipped: list[Row]) -> 
                 reason = f"one group only ({', '.join(inside.groups)}): nothing can be compared"
                 skipped.append({"section": name, "model": "", "what": "the whole section", "reason": reason})
             else:
-                yield _Section(name, inside, rows)
+                yield name, inside, rows
 
 
 def _present(attribute: Attribute, rows: Codes) -> Attribute:
@@ -350,22 +296,22 @@ def crossed_attributes(sensitive_features: Any, n_rows: int) -> list[Attribute]:
     return [*attributes, cross(attributes)] if len(attributes) > 1 else attributes
 
 
-def _notes(inputs: _Inputs, options: _Options) -> tuple[str, ...]:
+def _notes(section: Section) -> tuple[str, ...]:
     notes = [
         "Worst-group accuracy is the lowest accuracy over the cells label x group.",
-        f"A rate over fewer than {options.min_group} rows, or of rows whose attribute is missing, is shown but"
+        f"A rate over fewer than {section.min_group} rows, or of rows whose attribute is missing, is shown but"
         " decides no gap and no gate.",
     ]
-    if len(inputs.classes) == 2:
+    if len(section.classes) == 2:
         notes.append(
-            f"Selection, false positives and precision are of the label {inputs.classes[inputs.positive]}."
+            f"Selection, false positives and precision are of the label {section.classes[section.positive]}."
         )
     else:
         notes.append(
             "Rates of more than two classes are one class against the rest; gaps are the widest over classes."
         )
-    if inputs.weights is not None:
+    if section.weights is not None:
         notes.append("Rows are weighted: intervals use effective sizes, comparisons a row bootstrap.")
-    if inputs.scores:
+    if section.scores:
         notes.append("Calibration is bootstrapped by rows.")
     return tuple(notes)

@@ -418,8 +418,8 @@ def _brief(name: str, longest: int = 9) -> str:
 def audit_markdown(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
     """Verdict, gates, findings and measures as GitHub-flavoured markdown."""
     one = verdict(report)
-    lines = ["# Fairness audit", "", f"**{_plain(one.label)}.** {_plain(one.text)}", ""]
-    lines += [f"{report.n_rows:,} rows; models: {', '.join(map(_plain, report.models))}.", ""]
+    lines = ["# Fairness audit", "", f"**{plain_markdown(one.label)}.** {plain_markdown(one.text)}", ""]
+    lines += [f"{report.n_rows:,} rows; models: {', '.join(map(plain_markdown, report.models))}.", ""]
     if gates:
         lines += ["## Gates", "", "| | measure | section | model | result |", "|---|---|---|---|---|"]
         for gate in gates:
@@ -428,7 +428,8 @@ def audit_markdown(report: AuditReport, gates: Sequence[GateResult] = ()) -> str
         lines.append("")
     lines += ["## Findings", ""]
     lines += [
-        f"- {f'**{f.tag}**: ' if f.tag else ''}{_plain(f.text)}" for f in findings(report)[:MOST_FINDINGS]
+        f"- {f'**{f.tag}**: ' if f.tag else ''}{plain_markdown(f.text)}"
+        for f in findings(report)[:MOST_FINDINGS]
     ]
     lines += ["", "## Measures", "", "| section | model | measure | value (95% interval) | outcome | where |"]
     lines.append("|---|---|---|---|---|---|")
@@ -438,15 +439,18 @@ def audit_markdown(report: AuditReport, gates: Sequence[GateResult] = ()) -> str
     provenance = report.extras.get("provenance", {})
     if provenance:
         lines += ["", "## Where these numbers come from", ""]
-        lines += [f"- {_plain(str(k).replace('_', ' '))}: {_plain(str(v))}" for k, v in provenance.items()]
+        lines += [
+            f"- {plain_markdown(str(k).replace('_', ' '))}: {plain_markdown(str(v))}"
+            for k, v in provenance.items()
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _table_row(cells: Sequence[Any]) -> str:
-    return f"| {' | '.join(_plain(str(c)) for c in cells)} |"
+    return f"| {' | '.join(plain_markdown(str(c)) for c in cells)} |"
 
 
-def _plain(text: str) -> str:
+def plain_markdown(text: str) -> str:
     """Text that markdown shows as it is: no group's name makes a link, a tag, an image or a new cell."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for sign in "\\`*_{}[]|#!~@":

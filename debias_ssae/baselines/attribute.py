@@ -6,7 +6,6 @@ import numpy as np
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.selection import encode_attribute, names_of
-from debias_ssae.text.checks import table_of
 
 
 def read_attribute(sensitive_features: Any, n: int, asker: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -18,12 +17,7 @@ def read_attribute(sensitive_features: Any, n: int, asker: str) -> tuple[np.ndar
         raise InputError(
             f"{asker} needs the attribute of its training rows: fit(X, y, sensitive_features=...)"
         )
-    known = _known(sensitive_features, n)
-    codes = np.full(n, -1)
-    codes[known], values = encode_attribute(
-        table_of(sensitive_features, "sensitive_features")[known], int(known.sum())
-    )
-    return codes, values
+    return encode_attribute(sensitive_features, n)
 
 
 def apply_attribute(sensitive_features: Any, values: tuple[str, ...], n: int, asker: str) -> np.ndarray:
@@ -33,18 +27,10 @@ def apply_attribute(sensitive_features: Any, values: tuple[str, ...], n: int, as
     """
     if sensitive_features is None:
         raise InputError(f"{asker} needs the attribute of the rows it is used on: sensitive_features=...")
-    _known(sensitive_features, n)
     names = names_of(sensitive_features)
+    if len(names) != n:
+        raise InputError(f"sensitive_features has {len(names)} rows, but X has {n}; they must agree")
     strange = sorted(set(names) - set(values))
     if strange:
         raise InputError(f"sensitive_features holds {strange}, not seen in fit; known: {list(values)}")
-    place = {value: i for i, value in enumerate(values)}
-    return np.array([place[name] for name in names], dtype=int)
-
-
-def _known(sensitive_features: Any, n: int) -> np.ndarray:
-    table = table_of(sensitive_features, "sensitive_features")
-    if len(table) != n:
-        raise InputError(f"sensitive_features has {len(table)} rows, but X has {n}; they must agree")
-    known: np.ndarray = table.notna().all(axis=1).to_numpy()
-    return known
+    return np.array([values.index(name) for name in names], dtype=int)

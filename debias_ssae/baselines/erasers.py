@@ -162,8 +162,6 @@ class CounterfactualSubspace(TransformerMixin, BaseEstimator):
     random_state: int | None = None
     """Draws the texts and the folds."""
 
-    needs_attribute_at_predict = False
-
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from texts; no label is read. Raises InputError when fewer than two hold a word of the concept."""
         texts, n = check_texts(X), self.n_components

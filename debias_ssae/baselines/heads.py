@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import LabelEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
@@ -37,8 +37,6 @@ class CrossValidated:
 class LogisticHead(CrossValidated, ClassifierMixin, BaseEstimator):
     """Logistic regression on standardised columns; no group label is read."""
 
-    needs_attribute_at_predict = False
-
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on rows ``(n, d)`` and classes ``(n,)``."""
         X, y = read_matrix(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
@@ -55,39 +53,47 @@ class LogisticHead(CrossValidated, ClassifierMixin, BaseEstimator):
         return np.asarray(self.model_.predict(X))
 
 
-class GroupHead(ClassifierMixin, BaseEstimator, ABC):
-    """What the group heads share: checks, one scaler, a linear model, predictions without the attribute.
+class _Head(ClassifierMixin, BaseEstimator):
+    """What the heads told of groups share: what is read of rows, classes and attribute, and one scaler."""
+
+    needs_attribute_at_predict = False
+
+    def _read(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return standardised rows, class codes and attribute codes of the rows that have an attribute."""
+        X, y = read_matrix(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
+        z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
+        self.classes_, codes = np.unique(y[z >= 0], return_inverse=True)
+        self.scaler_ = StandardScaler().fit(X[z >= 0])
+        return self.scaler_.transform(X[z >= 0]), codes, z[z >= 0]
+
+    def _rows(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return np.asarray(self.scaler_.transform(read_matrix(self, X, dtype=np.float64, reset=False)))
+
+
+class GroupHead(_Head, ABC):
+    """What the group heads share: a linear model on standardised rows, predictions without the attribute.
 
     Subclasses implement ``_learn(X, y, cell)`` on standardised rows, class codes and cell codes (class x
     attribute), and set ``coef_ [n_classes or 1, d]`` and ``intercept_``.
     """
-
-    needs_attribute_at_predict = False
 
     def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> Self:
         """Fit on rows ``(n, d)``, classes and the attribute; rows with a missing attribute are left out.
 
         Raises InputError without the attribute, with one value only, with one class only and when lengths differ.
         """
-        X, y = read_matrix(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
-        X, y, z = X[z >= 0], y[z >= 0], z[z >= 0]
-        encoder = LabelEncoder().fit(y)
-        self.classes_ = encoder.classes_
+        rows, codes, z = self._read(X, y, sensitive_features)
         if len(self.classes_) < 2:
             raise InputError(f"y holds only the class {self.classes_[0]!r}; two are needed")
-        codes = encoder.transform(y)
-        self.scaler_ = StandardScaler().fit(X)
         with quiet():
-            self._learn(self.scaler_.transform(X), codes, codes * len(self.values_) + z)
+            self._learn(rows, codes, codes * len(self.values_) + z)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return scores ``(n,)`` for two classes, ``(n, n_classes)`` for more."""
-        check_is_fitted(self)
-        X = read_matrix(self, X, dtype=np.float64, reset=False)
-        scores = self.scaler_.transform(X) @ self.coef_.T + self.intercept_
+        scores = self._rows(X) @ self.coef_.T + self.intercept_
         result: np.ndarray = scores[:, 0] if len(self.coef_) == 1 else scores
         return result
 
@@ -207,28 +213,27 @@ class GroupDRO(GroupHead):
         self.cell_weights_ = log_q.exp().numpy()
 
 
-class _TwoClassHead(CrossValidated, ClassifierMixin, BaseEstimator):
-    """What fairlearn's reduction and post-processing share, as heads on representations of two classes."""
+class _TwoClassHead(CrossValidated, _Head):
+    """What fairlearn's reduction and post-processing share: heads of two classes whose predictions are drawn."""
 
-    def _check(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return standardised rows, 0/1 targets and attribute codes of the rows that have an attribute."""
-        X, y = read_matrix(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        z, self.values_ = read_attribute(sensitive_features, len(X), type(self).__name__)
-        self.classes_ = np.unique(y)
+    def _learn(self, model: Any, rows: np.ndarray, y: np.ndarray, z: np.ndarray) -> Self:
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fairlearn under new pandas and scipy
+            model.fit(rows, y, sensitive_features=z)
+        self.model_ = model
+        return self
+
+    def _read(self, X: Any, y: Any, sensitive_features: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows, codes, z = super()._read(X, y, sensitive_features)
         if len(self.classes_) != 2:
             raise InputError(f"{type(self).__name__} takes two classes, y has {len(self.classes_)}")
-        known = z >= 0
-        self.scaler_ = StandardScaler().fit(X[known])
-        rows, target = self.scaler_.transform(X[known]), (y[known] == self.classes_[1]).astype(int)
-        self.C_ = self._chosen(rows, target)
-        return rows, target, z[known]
+        self.C_ = self._chosen(rows, codes)
+        return rows, codes, z
 
-    def _rows(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        X = read_matrix(self, X, dtype=np.float64, reset=False)
-        scaled: np.ndarray = self.scaler_.transform(X)
-        return scaled
+    def _drawn(self, rows: np.ndarray, **options: Any) -> np.ndarray:
+        drawn = self.model_.predict(rows, random_state=self.random_state, **options)
+        labels: np.ndarray = self.classes_[np.asarray(drawn).astype(int)]
+        return labels
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -244,8 +249,6 @@ class ReducedHead(_TwoClassHead):
     """Allowed violation."""
     max_iter: int = 30
 
-    needs_attribute_at_predict = False
-
     def fit(self, X: Any, y: Any, *, sensitive_features: Any = None) -> Self:
         """Fit on rows ``(n, d)``; rows with a missing attribute are left out.
 
@@ -260,23 +263,17 @@ class ReducedHead(_TwoClassHead):
         }
         if self.constraint not in known:
             raise InputError(f"Unknown constraint {self.constraint!r}; known: {', '.join(known)}")
-        rows, target, z = self._check(X, y, sensitive_features)
-        self.reduction_ = reductions.ExponentiatedGradient(
+        rows, target, z = self._read(X, y, sensitive_features)
+        model = reductions.ExponentiatedGradient(
             LogisticRegression(C=self.C_, max_iter=300),
             known[self.constraint](difference_bound=self.eps),
             max_iter=self.max_iter,
         )
-        with threadpool_limits(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # fairlearn under new pandas and scipy
-            self.reduction_.fit(rows, target, sensitive_features=z)
-        return self
+        return self._learn(model, rows, target, z)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return class labels ``(n,)``, each drawn from the mixture."""
-        rows = self._rows(X)
-        chosen = np.asarray(self.reduction_.predict(rows, random_state=self.random_state)).astype(int)
-        labels: np.ndarray = self.classes_[chosen]
-        return labels
+        return self._drawn(self._rows(X))
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -299,27 +296,22 @@ class ParityThresholds(_TwoClassHead):
         """
         from fairlearn.postprocessing import ThresholdOptimizer
 
-        rows, target, z = self._check(X, y, sensitive_features)
+        rows, target, z = self._read(X, y, sensitive_features)
         for code, value in enumerate(self.values_):
             if len(np.unique(target[z == code])) < 2:
                 raise InputError(f"group {value!r} holds one class only: there is no threshold to set for it")
-        self.optimizer_ = ThresholdOptimizer(
+        model = ThresholdOptimizer(
             estimator=LogisticRegression(C=self.C_, max_iter=500),
             constraints=self.constraint,
             predict_method="decision_function",
         )
-        with threadpool_limits(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # fairlearn under new pandas
-            self.optimizer_.fit(rows, target, sensitive_features=z)
-        return self
+        return self._learn(model, rows, target, z)
 
     def predict(self, X: Any, *, sensitive_features: Any = None) -> np.ndarray:
         """Return class labels ``(n,)``. Raises InputError without the attribute or for a value not in fit."""
         rows = self._rows(X)
         z = apply_attribute(sensitive_features, self.values_, len(rows), "ParityThresholds")
-        drawn = self.optimizer_.predict(rows, sensitive_features=z, random_state=self.random_state)
-        labels: np.ndarray = self.classes_[np.asarray(drawn).astype(int)]
-        return labels
+        return self._drawn(rows, sensitive_features=z)
 
 
 def balanced_rows(cell: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -54,7 +54,6 @@ class LinearEdit:
 class _EditedEncoder(TransformerMixin, BaseEstimator):
     """What the edits fitted on labels share: ``fit`` sets ``edits_``."""
 
-    needs_attribute_at_predict = False
     encoder: ActivationEncoder
     edits_: Mapping[str, Edit]
 
@@ -155,8 +154,6 @@ class TokenMask(TransformerMixin, BaseEstimator):
     """Its layer, pooling and edits are used, its cache is not."""
     concept: Any = "gender"
     """A shipped name, a path, or a Concept."""
-
-    needs_attribute_at_predict = False
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the mean embedding of the texts' real tokens."""

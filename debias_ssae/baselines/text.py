@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -27,8 +27,6 @@ class TextScrubber(TransformerMixin, BaseEstimator):
     optional: tuple[str, ...] = ()
     """Optional sections of the concept; ``("names",)`` scrubs first names as well."""
 
-    needs_attribute_at_predict = False
-
     def fit(self, X: Any = None, y: Any = None) -> Self:
         """Load the concept; nothing is learnt from ``X``."""
         self.concept_ = Concept.load(self.concept, optional=self.optional)
@@ -44,17 +42,10 @@ class TextScrubber(TransformerMixin, BaseEstimator):
         return text_tags(super().__sklearn_tags__(), requires_fit=False)
 
 
-class Augmented(NamedTuple):
-    """Texts and their swapped copies; ``source[i]`` is the row that text i was made from."""
-
-    texts: list[str]
-    y: np.ndarray
-    source: np.ndarray
-    is_counterfactual: np.ndarray
-
-
-def augment_with_counterfactuals(texts: Sequence[str], y: Any, concept: Concept) -> Augmented:
-    """Add to each text its copy with the attribute's words swapped, with the same target.
+def augment_with_counterfactuals(
+    texts: Sequence[str], y: Any, concept: Concept
+) -> tuple[list[str], np.ndarray]:
+    """Add to each text its copy with the attribute's words swapped, with the same target; return texts and targets.
 
     Counterfactual data augmentation (Lu et al. 2020, arXiv 1807.11714): the texts come first, as they are, then
     the copies of those that hold a word of the concept. Raises InputError when lengths differ or none does.
@@ -62,19 +53,10 @@ def augment_with_counterfactuals(texts: Sequence[str], y: Any, concept: Concept)
     texts, y = check_texts(texts), np.asarray(y)
     if len(y) != len(texts):
         raise InputError(f"y has {len(y)} rows, but there are {len(texts)} texts; they must agree")
-    counterfactuals = [concept.counterfactual(text) for text in texts]
-    swapped = np.array(
-        [i for i, counterfactual in enumerate(counterfactuals) if counterfactual is not None], dtype=int
-    )
-    if not len(swapped):
+    swapped = {i: copy for i, text in enumerate(texts) if (copy := concept.counterfactual(text)) is not None}
+    if not swapped:
         raise InputError(f"none of the {len(texts)} texts holds a word of the concept {concept.name!r}")
-    source = np.concatenate([np.arange(len(texts)), swapped])
-    return Augmented(
-        [*texts, *(counterfactual for counterfactual in counterfactuals if counterfactual is not None)],
-        y[source],
-        source,
-        np.arange(len(source)) >= len(texts),
-    )
+    return [*texts, *swapped.values()], np.concatenate([y, y[list(swapped)]])
 
 
 @dataclass(eq=False, repr=False)
@@ -88,14 +70,11 @@ class AugmentedHead(ClassifierMixin, BaseEstimator):
     random_state: int = 0
     """Of the folds in which C is chosen."""
 
-    needs_attribute_at_predict = False
-
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on texts and classes; no attribute label is read. Raises InputError as the augmentation does."""
         concept = Concept.load(self.concept)
-        augmented = augment_with_counterfactuals(check_texts(X), y, concept)
-        self.head_ = LogisticHead(random_state=self.random_state)
-        self.head_.fit(self.encoder.encode(augmented.texts), augmented.y)
+        texts, labels = augment_with_counterfactuals(X, y, concept)
+        self.head_ = LogisticHead(random_state=self.random_state).fit(self.encoder.encode(texts), labels)
         self.classes_, self.C_ = self.head_.classes_, self.head_.C_
         return self
 
@@ -133,8 +112,6 @@ class ConceptBottleneck(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     """It made the rows and encodes the words."""
     words: Sequence[str] = HOSPITAL_WORDS
     """Twenty in the paper."""
-
-    needs_attribute_at_predict = False
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Encode the words and centre on the training mean. Raises InputError for another width than ``X``'s."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from debias_ssae.benchmark.methods import (
     Method,
     family,
     fit_options,
+    last_step,
     needs_attribute,
     transform_with,
 )
 from debias_ssae.benchmark.protocol import Protocol, Samples
 from debias_ssae.benchmark.summary import KEYS
 from debias_ssae.core.errors import InputError, MissingExtraError
-from debias_ssae.core.stats.heads import choose_c, fit_head
+from debias_ssae.core.stats.heads import fit_head
 from debias_ssae.model.encoder import ActivationEncoder
 
 MEASURES = (
@@ -41,34 +42,12 @@ N_NAMES = 12
 _ENCODERS: dict[str, ActivationEncoder] = {}
 
 
-class Predictions(NamedTuple):
-    """What one head says of the test texts."""
-
-    keys: dict[str, Any]
-    y_pred: list[str]
-
-
-@dataclass(frozen=True)
-class Head:
-    """A fitted logistic head, or a method's own answers, and how its C was set."""
-
-    model: Any
-    C: float | None
-    C_rule: str
-    """cv: by 5-fold accuracy on its own data; own: by the method."""
-
-    @classmethod
-    def fit(cls, X: np.ndarray, y: np.ndarray, random_state: int) -> "Head":
-        """Fit on representations ``[n, d]`` and classes ``[n]``."""
-        C = choose_c(X, y, random_state=random_state)
-        return cls(fit_head(X, y, C=C), C, "cv")
-
-
 @dataclass(frozen=True)
 class Plain:
     """What the methods of a seed share: a head on the plain representations, and where these are kept."""
 
-    head: Head
+    head: Any
+    """Logistic regression on standardised columns, its C by 5-fold accuracy."""
     center: np.ndarray
     """Mean representation of the head's texts."""
     leakage: dict[str, float | None]
@@ -102,7 +81,7 @@ def plain_of(protocol: Protocol, number: int, methods: dict[str, Method]) -> Pla
     X_head, X_test = (encoder.transform(one.texts) for one in (head, test))
     center = X_head.mean(axis=0, dtype=np.float64)
     probed = leakage(X_test, test.y, test.z, seed)
-    return Plain(Head.fit(X_head, head.y, seed), center, probed, str(directory))
+    return Plain(fit_head(X_head, head.y, random_state=seed), center, probed, str(directory))
 
 
 def run_method(protocol: Protocol, plain: Plain, number: int, name: str, method: Method) -> dict[str, Any]:
@@ -128,8 +107,8 @@ def run_method(protocol: Protocol, plain: Plain, number: int, name: str, method:
 
 def evaluate(
     protocol: Protocol, plain: Plain, number: int, name: str, method: Method, regime: str
-) -> Iterator[tuple[dict[str, Any], Predictions]]:
-    """Yield a row and its predictions for each head: retrained, and trained before the edit.
+) -> Iterator[tuple[dict[str, Any], tuple[dict[str, Any], list[str]]]]:
+    """Yield a row, and what names it with its predictions, for each head: retrained, and trained before the edit.
 
     A frozen head sees an edited representation as it is, and shifted so that the mean of the head's texts stays where
     it was. An estimator that is itself a classifier has one kind of head.
@@ -148,20 +127,19 @@ def evaluate(
         "vectors": _digest(used.test) if used.what == "transform" else None,
         **(plain.leakage if same else leakage(used.test, test.y, test.z, seed)),
     }
-    for kind, representation, one, shift in _heads(protocol, plain, head, used, number, is_plain=is_plain):
-        y_pred = np.asarray(one.model.predict(used.test if shift is None else used.test + shift))
+    for head_kind, representation, y_pred, C, rule in _heads(protocol, plain, head, used, number, is_plain):
         keys = {
             "method": name,
             "setting": config.setting,
             "regime": regime,
             "representation": f"{config.pooling}({config.layer}){representation}",
-            "head": kind,
+            "head": head_kind,
             "head_model": "logistic",
-            "C_rule": one.C_rule,
+            "C_rule": rule,
             "seed": seed,
         }
-        row = {**keys, "C": one.C, **scores(test.y, y_pred, test.z, protocol.majority), **facts}
-        yield row, Predictions({key: keys.get(key) for key in (*KEYS, "seed")}, y_pred.tolist())
+        row = {**keys, "C": C, **scores(test.y, y_pred, test.z, protocol.majority), **facts}
+        yield row, ({key: keys.get(key) for key in (*KEYS, "seed")}, y_pred.tolist())
 
 
 def context_of(protocol: Protocol, plain: Plain, number: int, regime: str) -> Context:
@@ -198,40 +176,36 @@ def use(protocol: Protocol, context: Context, method: Method, number: int) -> Us
     return Used(estimator, what, result, fitted - start, time.perf_counter() - fitted)
 
 
-class _Own:
-    """A classifier's own answers, which are known already."""
-
-    def predict(self, y_pred: np.ndarray) -> np.ndarray:
-        return y_pred
-
-
 def _heads(
-    protocol: Protocol, plain: Plain, head: Samples, used: Used, number: int, *, is_plain: bool
-) -> Iterator[tuple[str, str, Head, np.ndarray | None]]:
-    """Kind of head, what is said of the representation, the head, and a shift of the representation before it."""
+    protocol: Protocol, plain: Plain, head: Samples, used: Used, number: int, is_plain: bool
+) -> Iterator[tuple[str, str, np.ndarray, float | None, str]]:
+    """Kind of head, what is said of the representation, predictions, C, and how that was set: "cv", by 5-fold accuracy
+    on the head's own data, or "own", by the method.
+    """
     if used.what == "predict":
-        last = _last(used.estimator)
-        rule = "cv" if getattr(last, "C", None) == "auto" else "own"
-        yield "retrained", "", Head(_Own(), getattr(last, "C_", None), rule), None
+        last = last_step(used.estimator)
+        yield (
+            "retrained",
+            "",
+            used.test,
+            getattr(last, "C_", None),
+            "cv" if getattr(last, "C", 0) == "auto" else "own",
+        )
         return
-    if is_plain:
-        yield "retrained", "", plain.head, None
-        return
-    X = transform_with(used.estimator, head.texts, head.z, "transform")
-    yield "retrained", "", Head.fit(X, head.y, protocol.config.seed + number), None
-    if X.shape[1] == len(plain.center):
+    model = plain.head
+    if not is_plain:
+        X = transform_with(used.estimator, head.texts, head.z, "transform")
+        model = fit_head(X, head.y, random_state=protocol.config.seed + number)
+    yield "retrained", "", model.predict(used.test), model[-1].C, "cv"
+    if not is_plain and X.shape[1] == len(plain.center):
         shift = (plain.center - X.mean(axis=0, dtype=np.float64)).astype(X.dtype)
-        yield "frozen", "", plain.head, None
-        yield "frozen", ", re-centred", plain.head, shift
+        for representation, shown in (("", used.test), (", re-centred", used.test + shift)):
+            yield "frozen", representation, plain.head.predict(shown), plain.head[-1].C, "cv"
 
 
 def _digest(X: np.ndarray) -> str:
     """Names these vectors, to the last bit."""
     return hashlib.sha256(np.ascontiguousarray(X, np.float32).tobytes()).hexdigest()
-
-
-def _last(estimator: Any) -> Any:
-    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
 
 
 def _facts(estimator: Any) -> dict[str, Any]:

@@ -13,28 +13,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from debias_ssae.baselines import (
-    INLP,
-    LEACE,
-    SPLINCE,
-    AugmentedHead,
-    BlockErasure,
-    ConceptBottleneck,
-    CorrelationRemoval,
-    CounterfactualSubspace,
-    GroupDRO,
-    GroupReweighting,
-    GroupSubsampling,
-    LastLayerRetraining,
-    LogisticHead,
-    MeanDifference,
-    NeuronAblation,
-    ParityThresholds,
-    ReducedHead,
-    TextScrubber,
-    TokenMask,
-    hospital_words,
-)
+from debias_ssae import baselines
 from debias_ssae.benchmark.protocol import Supervision
 from debias_ssae.core.config import BenchmarkConfig
 from debias_ssae.core.errors import InputError
@@ -138,21 +117,10 @@ def general_sae(c: Context, **options: Any) -> SSAEDebiaser:
     return edit_alone(c, config=longer, **options)
 
 
-def mean_loss(c: Context) -> SSAEDebiaser:
-    """Fine-tuned with the mean loss."""
-    return _tuned(c, 0.0)
-
-
-def tilted(c: Context) -> SSAEDebiaser:
-    """Fine-tuned with TERM's loss."""
-    return _tuned(c, "auto")
-
-
-def _tuned(c: Context, tilt: float | Literal["auto"]) -> SSAEDebiaser:
-    special = c.config.debias.special
-    return edit_alone(
-        c, config=c.config.debias.updated(special=None if special is None else special.updated(tilt=tilt))
-    )
+def tuned(c: Context, tilt: float | Literal["auto"]) -> SSAEDebiaser:
+    """Fine-tuned with the mean loss (0) or with TERM's."""
+    base = c.config.debias
+    return edit_alone(c, config=base.updated(special=base.special and base.special.updated(tilt=tilt)))
 
 
 def middle(c: Context) -> SSAEDebiaser:
@@ -168,23 +136,23 @@ def latent_skyline(c: Context) -> SSAEDebiaser:
     return general_sae(c, attribute=type(annotated)(annotated.texts, annotated.sensitive_features))
 
 
-def neuron_skyline(c: Context) -> NeuronAblation:
+def neuron_skyline(c: Context) -> baselines.NeuronAblation:
     """As large a share of the model's neurons as ``ssae`` removes of its latents."""
     n = max(1, round(c.encoder.language_model.d_model * c.config.n_latents / width(c)))
-    return NeuronAblation(c.encoder, hookpoint=c.config.hookpoint, n_neurons=n)
+    return baselines.NeuronAblation(c.encoder, hookpoint=c.config.hookpoint, n_neurons=n)
 
 
 def concept_bottleneck(c: Context) -> Any:
     """Similarities to a few words about the task."""
-    words = c.config.bottleneck_words or hospital_words(c.classes)
+    words = c.config.bottleneck_words or baselines.hospital_words(c.classes)
     if not words:
         raise InputError("no words about this task are given; set bottleneck_words")
-    return make_pipeline(c.plain, ConceptBottleneck(c.encoder, words))
+    return make_pipeline(c.plain, baselines.ConceptBottleneck(c.encoder, words))
 
 
 def scrub(c: Context, **options: Any) -> Any:
     """Words replaced by neutral ones, then encoded."""
-    return make_pipeline(TextScrubber(c.supervision.concept, **options), c.encoder)
+    return make_pipeline(baselines.TextScrubber(c.supervision.concept, **options), c.encoder)
 
 
 def scrub_names(c: Context) -> Any:
@@ -196,9 +164,11 @@ def scrub_names(c: Context) -> Any:
     return scrub(c, optional=sections)
 
 
-def subspace(c: Context, **options: Any) -> CounterfactualSubspace:
+def subspace(c: Context, **options: Any) -> baselines.CounterfactualSubspace:
     """Directions between counterfactual pairs of the head's texts."""
-    return CounterfactualSubspace(c.encoder, c.supervision.concept, random_state=c.random_state, **options)
+    return baselines.CounterfactualSubspace(
+        c.encoder, c.supervision.concept, random_state=c.random_state, **options
+    )
 
 
 def _followed(make: Callable[[], Any], c: Context) -> SSAEDebiaser:
@@ -234,11 +204,11 @@ def _random(cls: Any) -> Callable[[int], Any]:
 
 
 _LINEAR: dict[str, Callable[[], Any]] = {
-    "mean_diff": MeanDifference,
-    "inlp": INLP,
-    "leace": LEACE,
-    "leace_conditional": partial(LEACE, conditional=True),
-    "splince": SPLINCE,
+    "mean_diff": baselines.MeanDifference,
+    "inlp": baselines.INLP,
+    "leace": baselines.LEACE,
+    "leace_conditional": partial(baselines.LEACE, conditional=True),
+    "splince": baselines.SPLINCE,
 }
 _WORDS = ("concept", "short")
 _FAMILIES = ("labelled", "concept")
@@ -246,36 +216,37 @@ _EVERY = (*_FAMILIES, "labelled_gap", "short")
 
 METHODS: dict[str, Method] = {
     "erm": Method(lambda c: c.plain, ("none",), is_reference=True),
-    "oracle": _head(_random(LogisticHead), "labelled", is_reference=True),
-    "oracle_large": _head(_random(GroupReweighting), "labelled_all", is_reference=True),
+    "oracle": _head(_random(baselines.LogisticHead), "labelled", is_reference=True),
+    "oracle_large": _head(_random(baselines.GroupReweighting), "labelled_all", is_reference=True),
     "random_latents": Method(
         lambda c: edit_alone(c, attribute=RandomLatents(c.supervision.attribute)), _FAMILIES
     ),
     "scrub": Method(scrub, _WORDS),
     "scrub_names": Method(scrub_names, ("concept",)),
-    "token_mask": Method(lambda c: TokenMask(c.encoder, c.supervision.concept), _WORDS),
+    "token_mask": Method(lambda c: baselines.TokenMask(c.encoder, c.supervision.concept), _WORDS),
     "augmentation": Method(
-        lambda c: AugmentedHead(c.encoder, c.supervision.concept, random_state=c.random_state), _WORDS
+        lambda c: baselines.AugmentedHead(c.encoder, c.supervision.concept, random_state=c.random_state),
+        _WORDS,
     ),
     **{name: _linear(make) for name, make in _LINEAR.items()},
-    "leace_in_model": Method(lambda c: BlockErasure(c.encoder), ("labelled",), "annotated"),
-    "correlation_removal": _linear(CorrelationRemoval, "labelled"),
+    "leace_in_model": Method(lambda c: baselines.BlockErasure(c.encoder), ("labelled",), "annotated"),
+    "correlation_removal": _linear(baselines.CorrelationRemoval, "labelled"),
     "counterfactual_subspace": Method(subspace, _WORDS),
     "counterfactual_direction": Method(partial(subspace, n_components=1), _WORDS),
     # the annotated set is balanced, so weighing or drawing its groups alike is annotated_head there
-    "reweighting": _group_head(_random(GroupReweighting), "labelled_head"),
-    "subsampling": _group_head(_random(GroupSubsampling), "labelled_head"),
-    "annotated_head": _head(_random(LogisticHead), "labelled"),
-    "dfr": _group_head(_random(LastLayerRetraining), "labelled"),
-    "group_dro": _group_head(lambda seed: GroupDRO(), "labelled", "labelled_head"),
-    "exponentiated_gradient": _group_head(_random(ReducedHead), "labelled", "labelled_head"),
-    "threshold_optimizer": _group_head(_random(ParityThresholds), "labelled", "labelled_head"),
+    "reweighting": _group_head(_random(baselines.GroupReweighting), "labelled_head"),
+    "subsampling": _group_head(_random(baselines.GroupSubsampling), "labelled_head"),
+    "annotated_head": _head(_random(baselines.LogisticHead), "labelled"),
+    "dfr": _group_head(_random(baselines.LastLayerRetraining), "labelled"),
+    "group_dro": _group_head(lambda seed: baselines.GroupDRO(), "labelled", "labelled_head"),
+    "exponentiated_gradient": _group_head(_random(baselines.ReducedHead), "labelled", "labelled_head"),
+    "threshold_optimizer": _group_head(_random(baselines.ParityThresholds), "labelled", "labelled_head"),
     "concept_bottleneck": Method(concept_bottleneck, ("none",)),
     "neuron_skyline": Method(neuron_skyline, ("labelled",), "annotated"),
     "latent_skyline": Method(latent_skyline, ("labelled",)),
     "gsae": Method(general_sae, _FAMILIES),
-    "ssae_erm": Method(mean_loss, _FAMILIES),
-    "ssae": Method(tilted, _EVERY),
+    "ssae_erm": Method(partial(tuned, tilt=0.0), _FAMILIES),
+    "ssae": Method(partial(tuned, tilt="auto"), _EVERY),
     "gsae_eighth": Method(partial(general_sae, share=NARROW), _FAMILIES),
     "ssae_eighth": Method(partial(edit_alone, share=NARROW), _FAMILIES),
     "ssae_deep": Method(middle, _FAMILIES),
@@ -338,26 +309,29 @@ def _copy(estimator: Any, c: Context) -> Any:
     return copy.set_params(**{name: value for name, value in changes.items() if params[name] is None})
 
 
+def last_step(estimator: Any) -> Any:
+    """The last step of a pipeline; of another estimator itself."""
+    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+
+
 def fit_options(estimator: Any) -> dict[str, str]:
     """The optional arguments of ``fit`` (sensitive_features, exclude) by the name under which to pass them; of a
     pipeline those of its last step.
     """
-    steps = getattr(estimator, "steps", None)
-    target, prefix = (estimator, "") if steps is None else (steps[-1][1], f"{steps[-1][0]}__")
-    taken = inspect.signature(target.fit).parameters
+    prefix = f"{estimator.steps[-1][0]}__" if hasattr(estimator, "steps") else ""
+    taken = inspect.signature(last_step(estimator).fit).parameters
     return {name: prefix + name for name in ("sensitive_features", "exclude") if name in taken}
 
 
 def transform_with(estimator: Any, texts: list[str], z: np.ndarray, what: str) -> np.ndarray:
     """Call ``transform`` or ``predict`` (``what``); an estimator that needs the attribute when used is given it."""
-    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     if not needs_attribute(estimator):
         return np.asarray(getattr(estimator, what)(texts))
+    last = last_step(estimator)
     X = estimator[:-1].transform(texts) if last is not estimator else texts
     return np.asarray(getattr(last, what)(X, sensitive_features=z))
 
 
 def needs_attribute(estimator: Any) -> bool:
     """Whether it needs the attribute of the texts it is used on: such a method is shown and never ranked."""
-    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-    return bool(getattr(last, "needs_attribute_at_predict", False))
+    return bool(getattr(last_step(estimator), "needs_attribute_at_predict", False))

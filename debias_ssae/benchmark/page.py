@@ -6,18 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from debias_ssae.audit.page import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Table,
-    TableRow,
-    number_cell,
-    render,
-    trusted,
-    write_text,
-)
+from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render, trusted
 from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.audit.verdict import percent
 from debias_ssae.benchmark.summary import REFERENCES
@@ -28,15 +17,16 @@ from debias_ssae.benchmark.tables import (
     comparison_rows,
     head_kind,
     headline_lines,
-    leakage_of,
+    interval_of,
 )
 from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.core.io import read_json
+from debias_ssae.core.io import read_json, write_text
 
 WORST = "worst_group_accuracy"
 SHOWN = 24
 """Methods in the chart, at most, those with the best head first."""
 _NAN = float("nan")
+_NONE = Cell("–", "")
 _LIMITS = (
     "Worst-group accuracy is the lowest accuracy over the cells label x attribute. It says nothing about groups that "
     "are not in the data.",
@@ -91,7 +81,8 @@ def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path
         "provenance": _provenance(results, data, seeds),
         "config": json.dumps(results.get("config") or {}, indent=2, default=str),
     }
-    return write_text(render("benchmark", context), path)
+    write_text(path, render("benchmark", context))
+    return Path(path)
 
 
 def headline(results: Mapping[str, Any]) -> str:
@@ -146,16 +137,6 @@ def verdict_lines(results: Mapping[str, Any]) -> Iterator[str]:
             yield f"{head.capitalize()} head, higher than {name}: {', '.join(sorted(higher))}."
 
 
-def interval_of(row: Row | None, metric: str) -> tuple[float, float, float]:
-    """``mean, low, high``; NaN where absent."""
-    if row is None:
-        return _NAN, _NAN, _NAN
-    found = (row.get(f"{metric}{end}") for end in ("", "_ci_low", "_ci_high"))
-    value, low, high = (_NAN if v is None else float(v) for v in found)
-    # an interval from few seeds may leave the range that an accuracy has
-    return (value, max(low, 0.0), min(high, 1.0)) if metric.endswith("accuracy") else (value, low, high)
-
-
 def _removed(runs: Sequence[Row]) -> Iterator[Block]:
     """The names of the latents that the default removes, of the first seed."""
     found = {
@@ -179,16 +160,14 @@ def _headline(rows: Sequence[Row]) -> Block:
         shown = heads.get("retrained") or next(iter(heads.values()))
         needs = bool(shown.get("needs_attribute"))
         worst = [interval_of(heads.get(head), WORST) for head in HEADS]
-        cells = [Cell(method + (" †" if needs else "")), Cell(regime)]
-        cells += [
-            number_cell(*one) if heads.get(head) else Cell("–", "")
-            for head, one in zip(HEADS, worst, strict=True)
+        rest = [interval_of(shown, m) for m in ("balanced_accuracy", "leakage_given_y", "gap_closed")]
+        rest[1] = (rest[1][0], _NAN, _NAN)
+        cells = [
+            Cell(method + (" †" if needs else ""), kind="warn" if needs else ""),
+            regime,
+            *(_NONE if math.isnan(one[0]) else number_cell(*one) for one in (*worst, *rest)),
         ]
-        cells.append(number_cell(*interval_of(shown, "balanced_accuracy")))
-        leak, gap = leakage_of(shown), interval_of(shown, "gap_closed")
-        cells.append(Cell("–", "") if leak is None else number_cell(leak))
-        cells.append(Cell("–", "") if math.isnan(gap[0]) else number_cell(*gap))
-        body.append(TableRow(cells, "warn" if needs else ""))
+        body.append(zip(COLUMNS, cells, strict=True))
         dots.append((method if regime == "none" else f"{method}, {regime}", worst))
     series = [
         Series(head, *map(list, zip(*(worst[i] for _, worst in dots[:SHOWN]), strict=True)))  # type: ignore[arg-type]
@@ -204,10 +183,9 @@ def _headline(rows: Sequence[Row]) -> Block:
     )
     caption = "Worst-group accuracy by method, with 95% intervals; best head first."
     note = "Intervals: 95%, for new texts and seeds."
-    if any(row.flag for row in body):
+    if any(row.get("needs_attribute") for _, heads in lines for row in heads.values()):
         note = f"† needs the attribute of each text when used; never ranked. {note}"
-    columns = [Column(name, i > 1) for i, name in enumerate(COLUMNS)]
-    table = Table("Worst-group accuracy by head, and what the retrained head has", columns, body, note)
+    table = make_table("Worst-group accuracy by head, and what the retrained head has", body, note=note)
     return Block("headline", "All methods", [Figure(trusted(svg), caption)], [table])
 
 
@@ -218,16 +196,16 @@ def _comparisons(results: Mapping[str, Any]) -> Iterator[Block]:
         "comparisons": "ssae minus the other",
         "sums": "an SAE before a linear eraser minus that eraser",
     }
-    columns = [Column("method"), *(Column(name, i > 2) for i, name in enumerate(COMPARED))]
     tables = []
     for key, title in titles.items():
-        records = results.get(key) or []
-        body = [
-            TableRow([Cell(str(one.get("of", ""))), *map(Cell, cells)], "warn" if one["ci_high"] < 0 else "")
-            for one, cells in zip(records, comparison_rows(records), strict=True)
-        ]
+        body = []
+        for one, cells in zip(found := results.get(key) or [], comparison_rows(found), strict=True):
+            method = Cell(str(one.get("of", "")), kind="warn" if one["ci_high"] < 0 else "")
+            named = zip(COMPARED, cells, strict=True)
+            numbers = COMPARED[3:]
+            body.append([("method", method), *((n, Cell(c, c if n in numbers else None)) for n, c in named)])
         if body:
-            tables.append(Table(f"Worst-group accuracy, {title}", columns, body, folded=True))
+            tables.append(make_table(f"Worst-group accuracy, {title}", body, folded=True))
     if tables:
         text = [
             "Same texts and seeds on both sides. The family was fixed before the first run; p after Holm over its "
@@ -239,8 +217,11 @@ def _comparisons(results: Mapping[str, Any]) -> Iterator[Block]:
 def _skipped(notes: Sequence[Mapping[str, str]]) -> Table | None:
     if not notes:
         return None
-    body = [TableRow([Cell(n["method"]), Cell(n["regime"]), Cell(n["reason"], wrap=True)]) for n in notes]
-    return Table("What could not run", [Column("method"), Column("regime"), Column("why")], body)
+    body = [
+        [("method", n["method"]), ("regime", n["regime"]), ("why", Cell(n["reason"], wrap=True))]
+        for n in notes
+    ]
+    return make_table("What could not run", body)
 
 
 def _lede(data: Mapping[str, Any], rows: Sequence[Row], seeds: Sequence[Any]) -> str:

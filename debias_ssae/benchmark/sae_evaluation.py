@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from debias_ssae.audit.page import Block, Cell, Column, Figure, Table, TableRow, number_cell, render, trusted
+from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render, trusted
 from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.core import io
 from debias_ssae.core.config import EvaluationConfig
@@ -563,10 +563,8 @@ def _table(caption: str, records: Sequence[Record], *, folded: bool = False) -> 
     for r in records:
         value = r["value"]
         shown = Cell(value, wrap=True) if isinstance(value, str) else number_cell(value)
-        rows.append(TableRow([Cell(r["measure"]), shown, Cell(_where(r), wrap=True)]))
-    return Table(
-        caption, [Column("measure"), Column("value", numeric=True), Column("where")], rows, folded=folded
-    )
+        rows.append([("measure", r["measure"]), ("value", shown), ("where", Cell(_where(r), wrap=True))])
+    return make_table(caption, rows, folded=folded)
 
 
 def _where(record: Record) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from debias_ssae.core.stats import JointBootstrap, Moves, gap_closed
 
@@ -78,7 +79,7 @@ def summarise(runs: list[dict[str, Any]], answers: Answers) -> list[dict[str, An
     """
     table = pd.DataFrame(runs)
     table[list(KEYS)] = table[list(KEYS)].fillna("")
-    metrics = [name for name in table.columns if name not in _NOT_METRICS and _is_number(table[name])]
+    metrics = [name for name in table.columns if name not in _NOT_METRICS and is_numeric_dtype(table[name])]
     rows = []
     for key, group in table.groupby(list(KEYS), sort=False):
         row: dict[str, Any] = {name: None if k == "" else k for name, k in zip(KEYS, key, strict=True)}
@@ -131,13 +132,6 @@ def _student(metric: str, values: np.ndarray) -> dict[str, float]:
     if len(values) > 1:
         half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return {metric: mean, f"{metric}_ci_low": mean - half, f"{metric}_ci_high": mean + half}
-
-
-def _is_number(values: pd.Series) -> bool:
-    known = values.dropna()
-    return len(known) > 0 and all(
-        isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in known
-    )
 
 
 def _mean(values: pd.Series) -> float | None:

@@ -47,10 +47,8 @@ def headline_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
         yield [
             _marked(method, shown, most),
             regime,
-            *(_with_interval(heads.get(head), "worst_group_accuracy") for head in HEADS),
-            _number(shown.get("balanced_accuracy")),
-            _number(leakage_of(shown)),
-            _number(shown.get("gap_closed")),
+            *(_with_interval(heads.get(head)) for head in HEADS),
+            *(_number(shown.get(name)) for name in ("balanced_accuracy", "leakage_given_y", "gap_closed")),
         ]
 
 
@@ -64,14 +62,8 @@ def terminal_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, s
     for (method, regime), heads in lines:
         row = heads.get("retrained") or next(iter(heads.values()))
         if method != "erm":
-            found = _with_interval(row, "worst_group_accuracy")
-            interval = found.partition("(")[2].rstrip(")") or "–"
-            yield (
-                _marked(method, row, most),
-                regime,
-                f"{before} -> {_number(row.get('worst_group_accuracy'))}",
-                interval,
-            )
+            value, _, interval = _with_interval(row).partition(" (")
+            yield _marked(method, row, most), regime, f"{before} -> {value}", interval.rstrip(")") or "–"
 
 
 def skipped_lines(notes: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -94,10 +86,12 @@ def _marked(method: str, row: Mapping[str, Any], most: int) -> str:
     return method + (" †" if row.get("needs_attribute") else "") + fewer
 
 
-def leakage_of(row: Mapping[str, Any]) -> float | None:
-    """Of a linear probe inside each class, where the row has it."""
-    value = row.get("leakage_given_y")
-    return None if value is None else float(value)
+def interval_of(row: Mapping[str, Any] | None, metric: str) -> tuple[float, float, float]:
+    """``mean, low, high``; NaN where absent."""
+    found = ((row or {}).get(f"{metric}{end}") for end in ("", "_ci_low", "_ci_high"))
+    value, low, high = (math.nan if v is None else float(v) for v in found)
+    # an interval from few seeds may leave the range that an accuracy has
+    return (value, max(low, 0.0), min(high, 1.0)) if metric.endswith("accuracy") else (value, low, high)
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:
@@ -151,14 +145,9 @@ def _markdown(columns: Sequence[str], rows: Any) -> list[str]:
     return lines + [f"| {' | '.join(row)} |" for row in rows]
 
 
-def _with_interval(row: Mapping[str, Any] | None, metric: str) -> str:
-    if row is None or row.get(metric) is None:
-        return "–"
-    low, high = row.get(f"{metric}_ci_low"), row.get(f"{metric}_ci_high")
-    text = _number(row[metric])
-    if low is None or high is None or math.isnan(low):
-        return text
-    return f"{text} ({max(low, 0):.3f} to {min(high, 1):.3f})"
+def _with_interval(row: Mapping[str, Any] | None) -> str:
+    value, low, high = interval_of(row, "worst_group_accuracy")
+    return _number(value) + ("" if math.isnan(value + low + high) else f" ({low:.3f} to {high:.3f})")
 
 
 def _number(value: float | None) -> str:

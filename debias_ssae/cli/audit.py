@@ -105,8 +105,6 @@ def _read(options: dict[str, Any]) -> "pd.DataFrame":
     from debias_ssae.text import read_table
 
     table = read_table(options["data"])
-    if table.empty:
-        raise InputError(f"{options['data']} holds no rows")
     for key, option in _COLUMNS.items():
         given = options[key] or ()
         check_columns(table, options["data"], option, (given,) if isinstance(given, str) else given)
@@ -169,13 +167,10 @@ def _flips(table: "pd.DataFrame", options: dict[str, Any]) -> dict[str, Any]:
             (shown(str(a)), shown(str(b)))
             for a, b in zip(table[options["text"]], table[options["counterfactual_text"]], strict=True)
         ]
-    found = {}
-    for model, counterfactual in zip(options["predictions"], options["counterfactuals"], strict=True):
-        examples = 10 if texts else 0
-        found[model] = flips_of_predictions(
-            table[model], table[counterfactual], texts=texts, n_examples=examples
-        ).to_dict()
-    return found
+    pairs = zip(options["predictions"], options["counterfactuals"], strict=True)
+    return {
+        a: flips_of_predictions(table[a], table[b], texts=texts, n_examples=10).to_dict() for a, b in pairs
+    }
 
 
 def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
@@ -216,13 +211,13 @@ def write_audit(
 ) -> None:
     """Write the audit to ``outs`` and say its verdict; without ``outs`` and ``summary`` print all of it."""
     from debias_ssae.audit.audit_page import audit_html
-    from debias_ssae.audit.page import write_text
     from debias_ssae.audit.verdict import audit_json, audit_junit, audit_markdown, audit_text
+    from debias_ssae.core.io import write_text
 
     kinds = {".html": audit_html, ".json": audit_json, ".md": audit_markdown, ".xml": audit_junit}
     texts = {out: kinds[out.suffix](report, gates) for out in outs}  # all of them before the first is written
     for out, text in texts.items():
-        write_text(text, out)
+        write_text(out, text)
     width = min(100, shutil.get_terminal_size().columns)
     click.echo(audit_text(report, summary=summary or bool(outs), width=width))
     for gate in gates:

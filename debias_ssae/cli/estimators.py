@@ -152,31 +152,26 @@ def _check_supervision(sensitive: str | None, options: dict[str, Any]) -> None:
 
 def _attribute(options: dict[str, Any]) -> Any:
     """What ``attribute=`` is to be; None where labels come to fit."""
-    from debias_ssae.text import load_table
-    from debias_ssae.text.concept import Concept
-
     if options["annotated"]:
         from debias_ssae.selection.attribute import AnnotatedTexts
+        from debias_ssae.text import load_table
 
         text, sensitive, target = (options[f"annotated_{name}"] for name in ("text", "sensitive", "target"))
         table = load_table(options["annotated"], text=text, sensitive=sensitive, target=target)
         y = None if target is None else table[target].to_numpy()
         return AnnotatedTexts(table[text].tolist(), table[sensitive], y)
-    found = [_choices(name) if _holds_choices(name) else Concept.load(name) for name in options["attributes"]]
+    found = [_words_or_choices(name) for name in options["attributes"]]
     return found[0] if len(found) == 1 else found or None
 
 
-def _holds_choices(name: str) -> bool:
-    """Whether a file is of ticked latents rather than of words."""
+def _words_or_choices(name: str) -> Any:
+    """What a file holds, ticked latents or words; or the shipped words of that name."""
     from debias_ssae.core.io import read_yaml
+    from debias_ssae.text.concept import Concept
 
-    if not Path(name).is_file():
-        return False
-    values = read_yaml(name)
-    return isinstance(values, dict) and "parts" in values
-
-
-def _choices(name: str) -> Any:
+    values = read_yaml(name) if Path(name).is_file() else None
+    if not isinstance(values, dict) or "parts" not in values:
+        return Concept.load(name)
     from debias_ssae.selection.choices import Choices
 
     return Choices.load(name)

@@ -17,7 +17,7 @@ from debias_ssae.cli.checks import (
     check_parent,
 )
 from debias_ssae.cli.options import FILE, shared
-from debias_ssae.core.errors import InputError, MissingExtraError, one_line
+from debias_ssae.core.errors import InputError, MissingExtraError, one_line, optional_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,15 +202,6 @@ def _name(model: str, models: tuple[str, ...]) -> str:
     return str(as_json(name if sum(Path(m).name == name for m in models) == 1 else model))
 
 
-def _skops() -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module("skops.io")
-    except ImportError as error:
-        raise MissingExtraError("skops", "heads") from error
-
-
 def _check_head(path: str) -> None:
     from importlib.util import find_spec
 
@@ -226,12 +217,12 @@ def _save_head(head: Any, model: str, encoder: str, path: Path) -> None:
     from debias_ssae.core.io import write_bytes
 
     content = {"head": head, "of": _fingerprint(model), "encoder": encoder}
-    write_bytes(path, _skops().dumps(content))
+    write_bytes(path, optional_module("skops.io", "heads").dumps(content))
 
 
 def read_skops(path: str, option: str) -> Any:
     """What a .skops file holds, of types that skops trusts; raises InputError, naming ``option``, for anything else."""
-    skops = _skops()
+    skops = optional_module("skops.io", "heads")
     if not Path(path).is_file():
         raise InputError(f"{option}: there is no file {path}")
     try:
@@ -262,13 +253,7 @@ def _load_head(path: str, model: str) -> dict[str, Any]:
 
 
 def _fingerprint(model: str) -> str:
-    """The sum of a model's files."""
-    from hashlib import sha256
+    """Names a model: the hash of its manifest, which holds those of all its files."""
+    from debias_ssae.core.io import MANIFEST, file_digest
 
-    from debias_ssae.core.io import file_digest
-
-    if model == PLAIN:
-        return PLAIN
-    files = sorted(p for p in Path(model).rglob("*") if p.is_file())
-    sums = "\n".join(f"{p.relative_to(model).as_posix()} {file_digest(p)}" for p in files)
-    return sha256(sums.encode()).hexdigest()
+    return PLAIN if model == PLAIN else file_digest(Path(model) / MANIFEST)

@@ -57,8 +57,8 @@ def latents(model: str, out: str, choices: str | None, **options: Any) -> None:
 
 
 def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: Any) -> None:
-    from debias_ssae.core.io import writable_directory
-    from debias_ssae.review.page import removed_html, write_text
+    from debias_ssae.core.io import writable_directory, write_text
+    from debias_ssae.review.page import removed_html
     from debias_ssae.review.removed import removed_cards, removed_choices
     from debias_ssae.selection.choices import check_nothing_lost
 
@@ -73,7 +73,7 @@ def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: An
     }
     check_nothing_lost(file, choices)
     writable_directory(goal.absolute().parent)
-    write_text(removed_html(cards, choices, file.name, about), goal)
+    write_text(goal, removed_html(cards, choices, file.name, about))
     choices.save(file, with_saes=False)
     click.echo(f"{len(cards)} latents, {sum(c.ticked for c in cards)} of them removed: {goal}, {file}")
 

@@ -2,6 +2,7 @@
 
 import errno
 import reprlib
+from importlib import import_module
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ class MissingExtraError(ImportError):
         super().__init__(
             f"This needs the package {package!r}. Install it with: pip install 'debias-ssae[{extra}]'"
         )
+
+
+def optional_module(name: str, extra: str) -> Any:
+    """Import a module of an optional dependency; raises MissingExtraError where it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(name.partition(".")[0], extra) from error
 
 
 class NothingRemovedWarning(UserWarning):

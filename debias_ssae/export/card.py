@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from debias_ssae.audit.verdict import plain_markdown
 from debias_ssae.core.device import MINILM_HUB_ID
+from debias_ssae.core.io import as_json
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.model.readout import Normalize
@@ -46,7 +48,7 @@ def model_card(debiaser: SSAEDebiaser, name: str, target: str = "sentence-transf
         changed=_changed(debiaser),
         usage=usage.rstrip(),
         made=_table(_removed(debiaser)),
-        inside=_table({**_data(debiaser), **_parts(debiaser), **_made()}),
+        inside=_internals(debiaser),
         version=version("debias-ssae"),
     )
 
@@ -59,7 +61,7 @@ def _filled(template: str, **values: str) -> str:
 def _changed(debiaser: SSAEDebiaser) -> str:
     """What ``fit`` measured, in sentences; how long it took is of no use to a reader."""
     lines = [line for line in debiaser.summary().splitlines() if not line.startswith("Fitted in")]
-    return "\n".join(f"- {_plain(line)}" for line in lines)
+    return "\n".join(f"- {plain_markdown(line)}" for line in lines)
 
 
 def _public_name(name: str) -> str:
@@ -72,9 +74,13 @@ def _public_name(name: str) -> str:
 def _attribute(debiaser: SSAEDebiaser) -> str:
     concept = debiaser.concept_
     if concept is not None:
-        return f"the concept “{_plain(concept.name)}”"
+        return f"the concept “{plain_markdown(concept.name)}”"
     scores, cards = debiaser.intervention_.selection.scores, _cards(debiaser)
-    said = [] if scores is None else [f"an attribute with the values {', '.join(map(_plain, scores.values))}"]
+    said = (
+        []
+        if scores is None
+        else [f"an attribute with the values {', '.join(map(plain_markdown, scores.values))}"]
+    )
     if cards:
         who = "a judge" if any(one["by_judge"] for one in cards) else "a person"
         said.append(f"what {who} ticked ({_ticked(cards)})")
@@ -88,17 +94,21 @@ def _cards(debiaser: SSAEDebiaser) -> list[dict[str, Any]]:
 
 
 def _ticked(cards: list[dict[str, Any]]) -> str:
-    return ", ".join(f"“{_plain(name)}”" for one in cards for name in one["ticked"]) or "nothing"
+    return ", ".join(f"“{plain_markdown(name)}”" for one in cards for name in one["ticked"]) or "nothing"
 
 
 def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     scores = debiaser.intervention_.selection.scores
     rows: dict[str, Any] = {"attribute": _attribute(debiaser)}
+    if isinstance(debiaser.corpus, str):
+        rows["corpus"] = f"`{Path(debiaser.corpus).name}`"
+    elif not _cards(debiaser):  # discover's SAE comes with the choices
+        rows["corpus"] = "the training texts alone, or texts in memory"
     concept = debiaser.concept_
     if concept is not None:
         rows |= _concept(concept)
     elif scores is not None:
-        rows["values"] = ", ".join(_plain(v) for v in scores.values)
+        rows["values"] = ", ".join(plain_markdown(v) for v in scores.values)
     found, cards = [] if scores is None else [scores.method.replace("_", " ")], _cards(debiaser)
     if cards:
         rows["ticked cards"] = _ticked(cards)
@@ -129,59 +139,27 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
     return rows
 
 
-def _parts(debiaser: SSAEDebiaser) -> dict[str, Any]:
-    """What only somebody who repeats it needs."""
-    rows: dict[str, Any] = {}
+def _internals(debiaser: SSAEDebiaser) -> str:
+    """What only somebody who repeats it needs: every number of the records, as ``fit`` wrote them, SAEs, versions."""
+    told: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat()}
+    told |= {name: version(name) for name in PACKAGES}
+    told["share of the edit that is made"] = debiaser.intervention_.eraser.alpha
+    told["shift of the output"] = None if debiaser.shift_ is None else float(np.linalg.norm(debiaser.shift_))
     for hookpoint, part in debiaser.interventions_.items():
-        rows[f"SAE at `{hookpoint}`"] = f"{part.sae.cfg.architecture}, `{part.sae.fingerprint()[:16]}`"
-    rows["share of the edit that is made"] = f"{debiaser.intervention_.eraser.alpha:g}"
-    shift = debiaser.shift_
-    rows["shift of the output"] = "none" if shift is None else f"length {np.linalg.norm(shift):.3g}"
-    return rows
+        kept = {key: value for key, value in part.record.items() if key not in ("review", "selection")}
+        sae = f"{part.sae.cfg.architecture}, {part.sae.fingerprint()[:16]}"
+        told[hookpoint] = {"SAE": sae, **kept}
+    return json.dumps(as_json(told), indent=1, ensure_ascii=False)
 
 
 def _concept(concept: Concept) -> dict[str, Any]:
     words = list(concept.words)
-    shown = ", ".join(_plain(w) for w in words[:8]) + (", ..." if len(words) > 8 else "")
+    shown = ", ".join(plain_markdown(w) for w in words[:8]) + (", ..." if len(words) > 8 else "")
     return {
-        "values": ", ".join(map(_plain, concept.values)),
+        "values": ", ".join(map(plain_markdown, concept.values)),
         "words that describe it": f"{len(words)}: {shown}",
     }
 
 
-def _data(debiaser: SSAEDebiaser) -> dict[str, Any]:
-    """Every number of the record, as ``fit`` wrote it."""
-    rows: dict[str, Any] = {}
-    if not _cards(debiaser):  # discover's SAE comes with the choices
-        rows["corpus"] = "the training texts alone, or texts in memory"
-    if isinstance(debiaser.corpus, str):
-        rows["corpus"] = f"`{Path(debiaser.corpus).name}`"
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix} {key}".strip().replace("_", " "), inner)
-        elif prefix:
-            text = f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
-            rows[prefix] = _plain(text if len(text) <= 200 else text[:200] + "...")
-
-    for hookpoint, part in debiaser.interventions_.items():
-        kept = {key: value for key, value in part.record.items() if key not in ("review", "selection")}
-        walk(hookpoint if len(debiaser.interventions_) > 1 else "", kept)
-    return rows
-
-
-def _made() -> dict[str, str]:
-    return {"date": datetime.now(UTC).date().isoformat(), **{name: version(name) for name in PACKAGES}}
-
-
 def _table(rows: dict[str, Any]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
-
-
-def _plain(text: Any) -> str:
-    """Text that neither ends a table's cell nor turns into a link, an image or HTML."""
-    escaped = " ".join(str(text).split())
-    for sign in "\\`*_[]|!":
-        escaped = escaped.replace(sign, f"\\{sign}")
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

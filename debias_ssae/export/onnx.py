@@ -5,7 +5,6 @@ import logging
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from debias_ssae.core.errors import InputError, MissingExtraError, one_line
+from debias_ssae.core.errors import InputError, one_line, optional_module
 from debias_ssae.core.io import file_record, read_manifest, write_manifest
 from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.export.module import OF_THE_LIBRARY, ExportedModule
@@ -73,21 +72,13 @@ class DebiasedGraph(nn.Module):
         return x if self.shift is None else (x + self.shift).float()
 
 
-def needed(name: str) -> Any:
-    """Import a package of the extra ``onnx``; raises MissingExtraError without it."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(name, "onnx") from error
-
-
 def write_graph(graph: DebiasedGraph, file: Path) -> None:
     """Write ``graph`` as ONNX, for any number of texts and tokens.
 
     Raises InputError for a model that torch cannot export, and MissingExtraError without the extra ``onnx``.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        needed(name)
+        optional_module(name, "onnx")
     ids = torch.ones(2, 7, dtype=torch.long)
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     size = sum(p.numel() * p.element_size() for p in graph.parameters())
@@ -141,7 +132,7 @@ class OnnxTransformer(ExportedModule):
     def _open(self) -> None:
         from transformers import AutoTokenizer
 
-        runtime = needed("onnxruntime")
+        runtime = optional_module("onnxruntime", "onnx")
         manifest = read_manifest(self.directory, KIND).check()
         self.settings = dict(manifest.about)
         self.longest, self.width = int(self.settings["longest"]), int(self.settings["width"])

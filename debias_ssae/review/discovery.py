@@ -233,21 +233,10 @@ class Shortcuts:
         return f"Shortcuts(round {self.round}, {len(self.cards)} cards: {names}, ...)"
 
     def _repr_html_(self) -> str:
-        table = pd.DataFrame(
-            [
-                {
-                    "card": card.title,
-                    "share": f"{card.share:.1%}",
-                    "class": " ".join(card.link),
-                    "accuracy without": f"{card.what_if.accuracy:.3f}" if card.what_if else "",
-                    "predictions changed": f"{card.what_if.changed:.1%}" if card.what_if else "",
-                    "hints": "; ".join(card.hints) or card.kind,
-                }
-                for card in self.cards
-            ]
-        )
+        columns = ["words", "share", "toward", "accuracy without", "predictions changed", "kind", "hints"]
+        shown = self.to_frame().reindex(columns=columns).to_html(float_format="{:.3f}".format, na_rep="")
         note = f"Round {self.round}; the head's accuracy is {self.accuracy:.3f}, its fidelity {self.fidelity:.3f}."
-        return f"<p>{note}</p>{table.to_html()}"
+        return f"<p>{note}</p>{shown}"
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,13 @@
 """Hints: reasons to look twice at a card, without any label of the attribute; docs/discover.md says how often wrong."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from debias_ssae.core.stats.heads import logistic_head, quiet
 from debias_ssae.review.cards import TARGET, Card
 from debias_ssae.selection.naming import naming_words
 
@@ -46,11 +42,9 @@ def hard_examples(X: np.ndarray, y: np.ndarray, n: int, C: float, random_state: 
     folds = min(5, int(np.bincount(y).min()))
     if folds < 2:
         return np.array([], dtype=int)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        split = StratifiedKFold(folds, shuffle=True, random_state=random_state)
-        p = cross_val_predict(model, X, y, cv=split, method="predict_proba")
+    split = StratifiedKFold(folds, shuffle=True, random_state=random_state)
+    with quiet():
+        p = cross_val_predict(logistic_head(C), X, y, cv=split, method="predict_proba")
     own = p[np.arange(len(y)), y]
     chosen = []
     for code in np.unique(y):

@@ -6,9 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from debias_ssae.audit.page import render, write_text
-from debias_ssae.core.errors import MissingExtraError
-from debias_ssae.core.io import writable_directory
+from debias_ssae.audit.page import render
+from debias_ssae.core.errors import optional_module
+from debias_ssae.core.io import writable_directory, write_text
 from debias_ssae.review.cards import FUNCTION, LEAST_CHANGE, TARGET, Card
 from debias_ssae.selection.choices import Choices, check_nothing_lost
 from debias_ssae.selection.naming import naming_words
@@ -34,7 +34,8 @@ def write_shortcuts(shortcuts: "Shortcuts", directory: Path) -> tuple[Path, Path
     choices = shortcuts.choose([])
     check_nothing_lost(directory / CHOICES, choices)
     choices.save(directory / CHOICES)
-    return write_text(shortcuts_html(shortcuts, choices), directory / PAGE), directory / CHOICES
+    write_text(directory / PAGE, shortcuts_html(shortcuts, choices))
+    return directory / PAGE, directory / CHOICES
 
 
 def shortcuts_html(shortcuts: "Shortcuts", choices: Choices) -> str:
@@ -170,11 +171,9 @@ def _card(i: int, card: Card) -> dict[str, Any]:
 
 def plot_shares(cards: Sequence[Card], classes: Sequence[str]) -> Any:
     """A matplotlib figure of the cards' shares, coloured by class. Raises MissingExtraError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report") from error
-    figure = Figure(figsize=(7, 0.6 + 0.32 * max(len(cards), 1)), layout="constrained")
+    figure = optional_module("matplotlib.figure", "report").Figure(
+        figsize=(7, 0.6 + 0.32 * max(len(cards), 1)), layout="constrained"
+    )
     axes = figure.subplots()
     for n, name in enumerate(classes):
         mine = [i for i, card in enumerate(cards) if card.toward == name]

@@ -53,6 +53,21 @@ class Piece(NamedTuple):
     """Whether every value is a string of the file (csv, tsv, txt)."""
 
 
+def _in_pieces(
+    file: str,
+    word: str,
+    numbered: Iterable[tuple[int, Any]],
+    columns: Callable[[list[Any]], dict[str, list[Any]]],
+    *,
+    as_written: bool = False,
+) -> Iterator[Piece]:
+    """Yield numbered rows in pieces; ``columns`` makes columns of some of them, ``word`` says what is numbered."""
+    rest = iter(numbered)
+    while part := list(islice(rest, _PIECE_ROWS)):
+        places = [number for number, _ in part]
+        yield Piece(columns([row for _, row in part]), _placed(file, places, word), as_written)
+
+
 def load_table(
     path: str | Path,
     *,
@@ -156,7 +171,7 @@ def stream_tables(
     pieces = (
         _pieces(str(source), columns, split)
         if isinstance(source, str | Path)
-        else _from_texts(source, columns)
+        else _in_pieces("the source", "text", enumerate(source), lambda texts: {columns[0]: texts})
     )
     held: dict[str, list[Any]] = {name: [] for name in columns}
     for found, where, _ in pieces:
@@ -178,13 +193,6 @@ def stream_tables(
 
 def _as_written(columns: dict[str, list[Any]]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
-
-
-def _from_texts(texts: Iterable[str], columns: Sequence[str]) -> Iterator[Piece]:
-    start, rest = 0, iter(texts)
-    while part := list(islice(rest, _PIECE_ROWS)):
-        yield Piece({columns[0]: part}, _placed("the source", range(start, start + len(part)), "text"), False)
-        start += len(part)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
@@ -354,13 +362,8 @@ def _lines(file: str) -> Iterator[tuple[int, str]]:
 def _from_lines(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
     if wanted is None:
         raise InputError(f"{file} holds lines of text, expected a table: {', '.join(ENDINGS[:-1])}")
-    lines = (line.rstrip("\r\n") for _, line in _lines(file))
-    start = 0
-    while part := list(islice(lines, _PIECE_ROWS)):
-        yield Piece(
-            {wanted[0]: list(part)}, _placed(file, range(start + 1, start + 1 + len(part)), "line"), True
-        )
-        start += len(part)
+    lines = ((number, line.rstrip("\r\n")) for number, line in _lines(file))
+    yield from _in_pieces(file, "line", lines, lambda texts: {wanted[0]: texts}, as_written=True)
 
 
 def _from_csv(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
@@ -375,10 +378,11 @@ def _from_csv(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
         names = _header(file, header, wanted)
         place = {name: i for i, name in enumerate(names)}
         chosen = {name: place[name] for name in (wanted or names)}
-        rows = _csv_rows(file, reader, names)
-        while part := list(islice(rows, _PIECE_ROWS)):
-            columns = {name: [row[i] or None for _, row in part] for name, i in chosen.items()}
-            yield Piece(columns, _placed(file, [line for line, _ in part], "line"), True)
+
+        def columns(rows: list[list[str]]) -> dict[str, list[Any]]:
+            return {name: [row[i] or None for row in rows] for name, i in chosen.items()}
+
+        yield from _in_pieces(file, "line", _csv_rows(file, reader, names), columns, as_written=True)
     except csv.Error as error:
         raise InputError(f"{file}, line {reader.line_num}: {error}") from error
 
@@ -413,26 +417,28 @@ def _from_json(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
     first = next(lines, None)
     if first is None:
         raise InputError(f"{file} holds no rows")
+    word, numbered = "line", _parsed_lines(file, chain([first], lines))
     if first[1].lstrip().startswith("["):
-        rows = parse_json(first[1] + "".join(line for _, line in lines), file)
-        numbered: Iterator[tuple[int, Any]] = enumerate(rows)
-        word = "row"
-    else:
-        numbered = (
-            (number, parse_json(line, f"{file}, line {number}")) for number, line in chain([first], lines)
-        )
-        word = "line"
-    while part := list(islice(numbered, _PIECE_ROWS)):
-        for number, row in part:
+        word, numbered = "row", enumerate(parse_json(first[1] + "".join(line for _, line in lines), file))
+
+    def objects() -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, row in numbered:
             if not isinstance(row, dict):
                 raise InputError(
                     f"{file}, {word} {number}: {brief(row)}, expected an object of names and values"
                 )
-        there = list(dict.fromkeys(name for _, row in part for name in row))
+            yield number, row
+
+    def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+        there = list(dict.fromkeys(name for row in rows for name in row))
         _demand(file, wanted or (), there)
-        names = wanted or there
-        columns = {name: [row.get(name) for _, row in part] for name in names}
-        yield Piece(columns, _placed(file, [number for number, _ in part], word), False)
+        return {name: [row.get(name) for row in rows] for name in wanted or there}
+
+    yield from _in_pieces(file, word, objects(), columns)
+
+
+def _parsed_lines(file: str, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
+    return ((number, parse_json(line, f"{file}, line {number}")) for number, line in lines)
 
 
 def _from_parquet(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
@@ -466,13 +472,13 @@ def _values(column: Any, where: str) -> list[Any]:
 def _from_hub(source: str, wanted: Sequence[str] | None, split: str) -> Iterator[Piece]:
     import datasets
 
+    def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+        _demand(source, wanted or (), list(rows[0]))
+        return {name: [row[name] for row in rows] for name in wanted or rows[0]}
+
     try:
         rows: Any = enumerate(datasets.load_dataset(source, split=split, streaming=True))
-        while part := list(islice(rows, _PIECE_ROWS)):
-            there = list(part[0][1])
-            _demand(source, wanted or (), there)
-            columns = {name: [row[name] for _, row in part] for name in (wanted or there)}
-            yield Piece(columns, _placed(source, [i for i, _ in part], "row"), False)
+        yield from _in_pieces(source, "row", rows, columns)
     except InputError:
         raise
     except Exception as error:  # datasets raises its readers' own errors, of any kind

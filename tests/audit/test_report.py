@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from debias_ssae.audit import AuditReport, audit, check_gates
 from debias_ssae.audit.audit_page import audit_html, write_audit_report
 from debias_ssae.audit.leakage import CodeLength, LeakageReport, ProbeResult
-from debias_ssae.audit.page import count_cell, number_cell, p_cell, write_text
+from debias_ssae.audit.page import count_cell, number_cell, p_cell
 from debias_ssae.audit.verdict import (
     audit_json,
     audit_junit,
@@ -281,16 +282,11 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = write_audit_report(_report(), tmp_path / "a.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(InputError, match="missing"):
-        write_text("x", tmp_path / "missing" / "c.html")
+        write_audit_report(_report(), tmp_path / "missing" / "c.html")
     assert [p.name for p in tmp_path.iterdir()] == ["a.html"]
 
 
 def test_without_jinja_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib
-
-    def absent(name: str) -> Any:
-        raise ImportError(name)
-
-    monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(MissingExtraError, match=r"debias-ssae\[report\]"):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtraError, match=r"jinja2.*debias-ssae\[report\]"):
         audit_html(_report())

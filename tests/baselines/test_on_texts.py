@@ -53,12 +53,10 @@ def test_text_methods_tell_scikit_learn_that_they_take_strings(encoder: Activati
 
 
 def test_augmentation_adds_the_swapped_copies() -> None:
-    augmented = augment_with_counterfactuals(SHORT, [0, 1, 2, 3], GENDER)
-    assert augmented.texts[:4] == SHORT
-    assert augmented.texts[4:6] == ["She finished her work.", "He met his friends in the park."]
-    assert augmented.y.tolist() == [0, 1, 2, 3, 0, 1, 3]
-    assert augmented.source.tolist() == [0, 1, 2, 3, 0, 1, 3]
-    assert augmented.is_counterfactual.tolist() == [False] * 4 + [True] * 3
+    texts, y = augment_with_counterfactuals(SHORT, [0, 1, 2, 3], GENDER)
+    assert texts[:4] == SHORT
+    assert texts[4:6] == ["She finished her work.", "He met his friends in the park."]
+    assert y.tolist() == [0, 1, 2, 3, 0, 1, 3]
     with pytest.raises(InputError, match="must agree"):
         augment_with_counterfactuals(SHORT, [0], GENDER)
     with pytest.raises(InputError, match="none of the 1 texts"):

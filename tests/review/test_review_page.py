@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from debias_ssae import Choices
-from debias_ssae.audit.page import write_text
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.review import Card, WhatIf
 from debias_ssae.review.cards import FUNCTION, TARGET, to_choices
@@ -120,7 +119,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, tmp_path: Path) -> Iterator[tuple[Any, list[str]]]:
-    file = write_text(PAGE, tmp_path / "shortcuts.html")
+    file = tmp_path / "shortcuts.html"
+    file.write_text(PAGE, encoding="utf-8")
     opened, events = browser.new_page(), []
     opened.on("console", lambda message: events.append(message.text))
     opened.on("pageerror", lambda error: events.append(str(error)))
