@@ -25,10 +25,9 @@ from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.audit.run import AuditReport, records
 from debias_ssae.audit.verdict import (
     MOST_FINDINGS,
+    by_name,
     findings,
-    flips_by_model,
     kind_of,
-    leakage_by_attribute,
     shown_measures,
     unmeasured,
     verdict,
@@ -326,7 +325,7 @@ def _models(report: AuditReport) -> Iterator[Block]:
 
 
 def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
-    for number, (attribute, found) in enumerate(leakage_by_attribute(leakage).items() if leakage else ()):
+    for number, (attribute, found) in enumerate(by_name(leakage, "results").items()):
         rows = found["results"]
         labels = [f"{r['probe']}{', given the label' if r['given_y'] else ''}" for r in rows]
         probe = Series("probe", *([r[k] for r in rows] for k in ("balanced_accuracy", "ci_low", "ci_high")))
@@ -366,7 +365,7 @@ def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
 
 
 def _flips(flips: Mapping[str, Any] | None) -> Iterator[Block]:
-    for index, (name, found) in enumerate(flips_by_model(flips).items() if flips else ()):
+    for index, (name, found) in enumerate(by_name(flips, "rate").items()):
         rows = [
             [
                 ("prediction on the text", r["prediction"]),

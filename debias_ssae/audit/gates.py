@@ -1,6 +1,5 @@
 """Thresholds for pipelines: which measures fall short, in which section, for which model."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -107,14 +106,13 @@ def parse_thresholds(given: Sequence[str]) -> dict[str, float]:
     """``["worst_group_accuracy=0.8"]`` as a dict. Raises InputError on anything else."""
     thresholds = {}
     for text in given:
-        match = re.fullmatch(r"\s*(\w+)\s*=\s*([-+.\deE]+)\s*", text)
+        name, _, number = (part.strip() for part in text.partition("="))
         try:
-            name, number = (match.group(1), float(match.group(2))) if match else (None, 0.0)
+            thresholds[name] = float(number)
         except ValueError:
-            name = None
-        if name is None:
+            name = ""
+        if not name.isidentifier() or not np.isfinite(thresholds[name]):
             raise InputError(
                 f"A threshold reads measure=number, such as worst_group_accuracy=0.8; got {text!r}"
             )
-        thresholds[name] = number
     return thresholds

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from debias_ssae.audit import rates
 from debias_ssae.audit.calibration import calibration_table, scores_of
 from debias_ssae.audit.comparisons import comparison_rows
 from debias_ssae.audit.measures import (
@@ -21,15 +22,6 @@ from debias_ssae.audit.measures import (
     measure_rows,
     own_metric_rows,
     undefined_rows,
-)
-from debias_ssae.audit.rates import (
-    Attribute,
-    Codes,
-    attributes_of,
-    check_lengths,
-    cross,
-    label_codes,
-    weights_of,
 )
 from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.core.io import as_json
@@ -168,12 +160,12 @@ def audit(
     )
     if not predictions:
         raise InputError("y_pred holds no predictions; pass labels, or a dict of name -> labels")
-    truth, predicted, classes = label_codes(y_true, predictions)
+    truth, predicted, classes = rates.label_codes(y_true, predictions)
     if pos_label is not None and pos_label not in classes:
         raise InputError(f"pos_label={pos_label!r} is no label here; the labels are {list(classes)[:10]}")
     positive = len(classes) - 1 if pos_label is None else classes.index(pos_label)
     scores = scores_of(y_score, tuple(predicted), len(truth), classes, positive)
-    weights = weights_of(sample_weight, len(truth))
+    weights = rates.weights_of(sample_weight, len(truth))
     own = check_metrics(metrics, weights is not None)
     tables: dict[str, list[pd.DataFrame]] = {"by_group": [], "cells": [], "contrasts": [], "confusion": []}
     measures: list[Row] = []
@@ -251,7 +243,7 @@ def _check_at_least(value: int, least: int, name: str) -> None:
 
 def _sections(
     sensitive: Any, control: Any, n_rows: int, skipped: list[Row]
-) -> Iterator[tuple[str, Attribute, Any]]:
+) -> Iterator[tuple[str, rates.Attribute, Any]]:
     """Each attribute, then the crossing of all; then the same inside each control level. Name, attribute, rows."""
     attributes = crossed_attributes(sensitive, n_rows)
     for attribute in attributes:
@@ -268,8 +260,8 @@ def _sections(
         yield attribute.name, attribute, slice(None)
     if control is None:
         return
-    levels = cross(attributes_of(control, "control_features"))
-    check_lengths({"y_true": n_rows, "control_features": len(levels.codes)})
+    levels = rates.cross(rates.attributes_of(control, "control_features"))
+    rates.check_lengths({"y_true": n_rows, "control_features": len(levels.codes)})
     for code, level in enumerate(levels.groups):
         rows = np.flatnonzero(levels.codes == code)
         for attribute in attributes if len(rows) else []:
@@ -282,18 +274,18 @@ def _sections(
                 yield name, inside, rows
 
 
-def _present(attribute: Attribute, rows: Codes) -> Attribute:
+def _present(attribute: rates.Attribute, rows: rates.Codes) -> rates.Attribute:
     """The attribute on some rows, without the groups that have none there: absent by control, not by failure."""
     found, codes = np.unique(attribute.codes[rows], return_inverse=True)
     groups = tuple(attribute.groups[i] for i in found)
-    return Attribute(attribute.name, codes.astype(np.int64), groups, attribute.known[found])
+    return rates.Attribute(attribute.name, codes.astype(np.int64), groups, attribute.known[found])
 
 
-def crossed_attributes(sensitive_features: Any, n_rows: int) -> list[Attribute]:
+def crossed_attributes(sensitive_features: Any, n_rows: int) -> list[rates.Attribute]:
     """Each attribute, then the crossing of all when there are several. Raises InputError on lengths that differ."""
-    attributes = attributes_of(sensitive_features)
-    check_lengths({"y_true": n_rows} | {f"attribute {a.name!r}": len(a.codes) for a in attributes})
-    return [*attributes, cross(attributes)] if len(attributes) > 1 else attributes
+    attributes = rates.attributes_of(sensitive_features)
+    rates.check_lengths({"y_true": n_rows} | {f"attribute {a.name!r}": len(a.codes) for a in attributes})
+    return [*attributes, rates.cross(attributes)] if len(attributes) > 1 else attributes
 
 
 def _notes(section: Section) -> tuple[str, ...]:

@@ -10,17 +10,8 @@ from textwrap import fill
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring  # nosec B405
 
+from debias_ssae.audit import measures
 from debias_ssae.audit.gates import GateResult
-from debias_ssae.audit.measures import (
-    ABOVE_FIFTHS,
-    AS_LABELS,
-    BELOW_FIFTHS,
-    BEYOND,
-    NO_INTERVAL,
-    TOO_FEW,
-    UNDEFINED,
-    WITHIN,
-)
 from debias_ssae.audit.run import AuditReport, records
 from debias_ssae.core.io import as_json
 
@@ -43,6 +34,13 @@ _TAGS = {"bad": "Fails", "warn": "Too few to say", "good": "Holds", "": "Note"}
 _STATES = {"bad": "fails", "warn": "too few rows to say", "good": "holds"}
 
 
+_KINDS = {
+    **dict.fromkeys((measures.BEYOND, measures.BELOW_FIFTHS), "bad"),
+    **dict.fromkeys((measures.TOO_FEW, measures.UNDEFINED, measures.NO_INTERVAL), "warn"),
+    **dict.fromkeys((measures.WITHIN, measures.ABOVE_FIFTHS, measures.AS_LABELS), "good"),
+}
+
+
 class Part(NamedTuple):
     """What a finding says of one of several models."""
 
@@ -50,18 +48,6 @@ class Part(NamedTuple):
     text: str
     kind: str
     outcome: str
-
-
-class Badge(NamedTuple):
-    """The verdict on one of several models."""
-
-    model: str
-    kind: str
-
-    @property
-    def text(self) -> str:
-        """The model and its verdict."""
-        return f"{self.model}: {_STATES[self.kind]}"
 
 
 class Finding(NamedTuple):
@@ -78,8 +64,8 @@ class Finding(NamedTuple):
     """By how much the gap exceeds the tolerance."""
     section: str = ""
     parts: tuple[Part, ...] = ()
-    badges: tuple[Badge, ...] = ()
-    """Of the verdict on several models."""
+    badges: tuple[Part, ...] = ()
+    """Of the verdict on several models: each model's."""
 
     @property
     def label(self) -> str:
@@ -105,9 +91,7 @@ def words(metric: str) -> str:
 
 def kind_of(outcome: str) -> str:
     """How grave an outcome is: bad, warn, good, or empty for what is not judged."""
-    kinds = {"bad": (BEYOND, BELOW_FIFTHS), "warn": (TOO_FEW, UNDEFINED, NO_INTERVAL)}
-    kinds["good"] = (WITHIN, ABOVE_FIFTHS, AS_LABELS)
-    return next((kind for kind, outcomes in kinds.items() if outcome in outcomes), "")
+    return _KINDS.get(outcome, "")
 
 
 def percent(value: float) -> str:
@@ -160,7 +144,9 @@ def verdict(report: AuditReport) -> Finding:
                 f" The highest worst-group accuracy by {best['section']} is that of {best['model']}:"
                 f" {percent(best['value'])} ({_interval(best)})."
             )
-    badges = tuple(Badge(model, state) for model, state in states.items())
+    badges = tuple(
+        Part(model, f"{model}: {_STATES[state]}", state, _TAGS[state]) for model, state in states.items()
+    )
     return Finding(kind, tag, text, section=worst["section"], badges=badges)
 
 
@@ -229,7 +215,7 @@ def findings(report: AuditReport) -> list[Finding]:
     found = [
         _finding(rows, report)
         for (_, metric), rows in groups.items()
-        if metric != _RATIO or any(r["outcome"] == BELOW_FIFTHS for r in rows)
+        if metric != _RATIO or any(r["outcome"] == measures.BELOW_FIFTHS for r in rows)
     ]
     found += _extras(report)
     order = {"bad": 0, "warn": 1, "": 2, "good": 3}
@@ -256,7 +242,7 @@ def _judged(row: Mapping[str, Any], report: AuditReport) -> bool:
         # of two classes one's false positives are the other's misses
         return where.startswith("FPR") and len(report.classes) > 2
     if metric == _RATIO:
-        return row["outcome"] in (BELOW_FIFTHS, TOO_FEW, ABOVE_FIFTHS)
+        return row["outcome"] in (measures.BELOW_FIFTHS, measures.TOO_FEW, measures.ABOVE_FIFTHS)
     return not math.isnan(row["excess"]) and metric != "tpr_gap_rms_corrected"
 
 
@@ -298,7 +284,7 @@ def _said(row: Mapping[str, Any], report: AuditReport) -> str:
     text = f"{name} differs by {_points(row)}"
     if metric == "demographic_parity_difference" and "labels themselves" in row["note"]:
         text += f"; the labels {row['note'].split('the labels ')[1]}"
-    if row["outcome"] == TOO_FEW and row["ci_low"] > 0:
+    if row["outcome"] == measures.TOO_FEW and row["ci_low"] > 0:
         text += "; there is a difference, but whether it matters is open"
     return text
 
@@ -330,23 +316,17 @@ def _interval(row: Mapping[str, Any]) -> str:
     return f"95% interval {percent(row['ci_low'])} to {percent(row['ci_high'])}"
 
 
-def leakage_by_attribute(found: Mapping[str, Any]) -> dict[str, Any]:
-    """One probed attribute has no name, several have theirs."""
-    return {"": found} if "results" in found else dict(found)
-
-
-def flips_by_model(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The flips of one model have no name, those of several have theirs."""
-    return {"": found} if "rate" in found else dict(found)
+def by_name(found: Mapping[str, Any] | None, mark: str) -> dict[str, Any]:
+    """Leakage by attribute, or flips by model; that of a single one, known by ``mark``, has no name."""
+    return {"": found} if found and mark in found else dict(found or {})
 
 
 def _extras(report: AuditReport) -> Iterator[Finding]:
-    for attribute, one in leakage_by_attribute(report.extras.get("leakage") or {"results": ()}).items():
+    for attribute, one in by_name(report.extras.get("leakage"), "results").items():
         head = f"{attribute}: " if attribute else ""
         for claim in one.get("claims", ()):
             yield Finding("", "Leakage", f"{head}{claim}")
-    flips = report.extras.get("flips")
-    for name, found in flips_by_model(flips).items() if flips else ():
+    for name, found in by_name(report.extras.get("flips"), "rate").items():
         text = (
             f"{name + ': ' if name else ''}{percent(found['rate'])} of predictions change when only the version of the"
             f" attribute changes ({found['n_flipped']} of {found['n_with_counterfactual']} texts; {_interval(found)})."
@@ -364,7 +344,7 @@ def audit_json(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
         "verdict": {
             "outcome": one.tag,
             "text": one.text,
-            "models": {b.model: _TAGS[b.kind] for b in one.badges},
+            "models": {b.model: b.outcome for b in one.badges},
         },
         "gates": [vars(g) for g in gates],
     }

@@ -9,17 +9,9 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from debias_ssae import erase
 from debias_ssae.baselines.attribute import apply_attribute, read_attribute
 from debias_ssae.core.errors import InputError
-from debias_ssae.erase import (
-    LinearEraser,
-    fit_counterfactual,
-    fit_inlp,
-    fit_leace,
-    fit_mean_difference,
-    fit_splince,
-    sufficient_components,
-)
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.checks import check_texts, read_matrix
 from debias_ssae.text.concept import Concept
@@ -63,7 +55,7 @@ class LinearErasure(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         return self.eraser_(read_matrix(self, X, dtype=[np.float64, np.float32], reset=False))
 
     @abstractmethod
-    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> erase.LinearEraser:
         """Return the eraser for these rows, codes and classes."""
 
 
@@ -74,8 +66,8 @@ class MeanDifference(LinearErasure):
     conditional: bool = False
     """Take the differences inside each class of ``y``, pooled over classes."""
 
-    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
-        return fit_mean_difference(X, z, _classes(y, self.conditional))
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> erase.LinearEraser:
+        return erase.fit_mean_difference(X, z, _classes(y, self.conditional))
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -92,9 +84,9 @@ class LEACE(LinearErasure):
     constrain_trace: bool = False
     """Never let the variance grow; costs the guarantee where it acts."""
 
-    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> erase.LinearEraser:
         options = {"shrinkage": self.shrinkage, "constrain_trace": self.constrain_trace}
-        return fit_leace(X, z, _classes(y, self.conditional), **options)
+        return erase.fit_leace(X, z, _classes(y, self.conditional), **options)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -111,8 +103,8 @@ class INLP(LinearErasure):
     tol: float = 0.01
     """Stop when training accuracy is within this of the majority's share."""
 
-    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
-        eraser, self.accuracies_ = fit_inlp(X, z, max_iter=self.max_iter, C=self.C, tol=self.tol)
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> erase.LinearEraser:
+        eraser, self.accuracies_ = erase.fit_inlp(X, z, max_iter=self.max_iter, C=self.C, tol=self.tol)
         self.n_iter_ = len(self.accuracies_)
         return eraser
 
@@ -129,10 +121,10 @@ class SPLINCE(LinearErasure):
     """Refuse when attribute and target span directions closer than this (radians): where they agree in the training
     rows, what should go and what should stay are one."""
 
-    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> LinearEraser:
+    def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> erase.LinearEraser:
         if y is None:
             raise InputError("SPLINCE keeps what predicts the target, so fit needs y")
-        return fit_splince(X, z, y, shrinkage=self.shrinkage, tol=self.tol, min_angle=self.min_angle)
+        return erase.fit_splince(X, z, y, shrinkage=self.shrinkage, tol=self.tol, min_angle=self.min_angle)
 
 
 def _classes(y: np.ndarray | None, conditional: bool) -> np.ndarray | None:
@@ -177,8 +169,8 @@ class CounterfactualSubspace(TransformerMixin, BaseEstimator):
         a, b = (self.encoder.encode([getattr(pair, side) for pair in pairs]) for side in ("text_a", "text_b"))
         self.probe_accuracies_: dict[int, float] = {}
         if n == "auto":
-            n, self.probe_accuracies_ = sufficient_components(a, b, self.random_state)
-        self.eraser_ = fit_counterfactual(a, b, int(n))
+            n, self.probe_accuracies_ = erase.sufficient_components(a, b, self.random_state)
+        self.eraser_ = erase.fit_counterfactual(a, b, int(n))
         return self
 
     def transform(self, X: Any) -> np.ndarray:

@@ -21,17 +21,9 @@ from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
 from debias_ssae.benchmark.protocol import Protocol, Split, prepare
 from debias_ssae.benchmark.summary import Answers, summarise
 from debias_ssae.benchmark.tables import head_kind, markdown_table
+from debias_ssae.core import io
 from debias_ssae.core.config import BenchmarkConfig, dump_config
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import (
-    as_json,
-    check_writable,
-    sealed_arrays,
-    writable_directory,
-    write_arrays,
-    write_json,
-    write_text,
-)
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.tables import write_table
 
@@ -74,7 +66,7 @@ def run_benchmark(
     """
     started = time.monotonic()
     chosen = methods_of(config) if methods is None else {k: as_method(v) for k, v in methods.items()}
-    check_writable(out)
+    io.check_writable(out)
     out = Path(out)
     protocol = prepare(
         table,
@@ -84,7 +76,7 @@ def run_benchmark(
         attribute_data=attribute_data,
         cache_dir=cache_dir or out / "cache",
     )
-    writable_directory(out)
+    io.writable_directory(out)
     records = measure(protocol, chosen, jobs=jobs, keep=methods is None, progress=progress)
     runs, predictions, answers = _joined(protocol, records)
     summary = summarise(runs, answers)
@@ -97,11 +89,11 @@ def run_benchmark(
         "sums": compare_sums(summary, answers),
         "skipped": _skipped(records),
     }
-    results = as_json(results)
-    write_json(out / "results.json", results)
-    write_text(out / "config.yaml", dump_config(config))
+    results = io.as_json(results)
+    io.write_json(out / "results.json", results)
+    io.write_text(out / "config.yaml", dump_config(config))
     write_table(predictions, out / "predictions.parquet")
-    write_text(out / "table.md", markdown_table(results))
+    io.write_text(out / "table.md", markdown_table(results))
     return results
 
 
@@ -274,10 +266,10 @@ def _task(
     protocol: Protocol, plain: Plain, number: int, name: str, method: Method, file: Path | None
 ) -> dict[str, Any]:
     with one_thread():
-        record = {**as_json(run_method(protocol, plain, number, name, method)), "number": number}
+        record = {**io.as_json(run_method(protocol, plain, number, name, method)), "number": number}
     if file is not None:
-        writable_directory(file.parent)
-        write_arrays(file, {}, record)
+        io.writable_directory(file.parent)
+        io.write_arrays(file, {}, record)
     return record
 
 
@@ -290,7 +282,7 @@ def _record_file(protocol: Protocol, number: int, name: str) -> Path:
 def _read(file: Path | None) -> dict[str, Any] | None:
     if file is not None and file.exists():
         with suppress(InputError):  # a damaged one is made again
-            return sealed_arrays(file)[1]
+            return io.sealed_arrays(file)[1]
     return None
 
 

@@ -6,15 +6,8 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.checks import (
-    check_encoder,
-    check_hookpoints,
-    check_ids,
-    check_kept,
-    check_model,
-    check_parent,
-)
-from debias_ssae.cli.options import FILE, FOLDER, needs, read_config, shared
+from debias_ssae.cli import checks
+from debias_ssae.cli.options import FILE, FOLDER, load_debiaser, needs, read_config, shared
 from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
 
@@ -75,9 +68,9 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     needs(annotated_sensitive="annotated", annotated_target="annotated", annotated_text="annotated")
     needs(exclude_text="exclude", corpus_text="corpus")
     _check_supervision(sensitive, options)
-    check_encoder(options["encoder"])
-    check_hookpoints(options["hookpoint"].split(","))
-    check_hookpoints([options["layer"]], "--layer")
+    checks.check_encoder(options["encoder"])
+    checks.check_hookpoints(options["hookpoint"].split(","))
+    checks.check_hookpoints([options["layer"]], "--layer")
     from debias_ssae.core.io import check_writable
     from debias_ssae.text import load_corpus, load_table
 
@@ -218,19 +211,18 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     whole = goal.suffix in (".parquet", ".csv") and not goal.is_dir()
     if not whole and goal.suffix and not goal.is_dir():
         raise InputError(f"--out is {out}; expected a name that ends in .parquet or .csv, or a folder's")
-    check_kept([goal], [data])
-    check_model(model)
-    check_parent(goal, "--out")
+    checks.check_kept([goal], [data])
+    checks.check_model(model)
+    checks.check_parent(goal, "--out")
     from debias_ssae.text import load_table, write_table
 
     if whole:
         table = load_table(data, text=text, as_written=ids)
-        ids = check_ids(table, data, ids)
-    from debias_ssae.debiaser import SSAEDebiaser, transform_to_shards
+        ids = checks.check_ids(table, data, ids)
+    from debias_ssae.debiaser import transform_to_shards
 
-    debiaser = SSAEDebiaser.load(model, cache_dir=options["cache"], **loading)
-    if debiaser.encoder is None:
-        raise InputError(f"{model} was fitted on a matrix and reads no texts; use its transform in Python")
+    quiet = options["quiet"] or not whole  # shards have a bar of their own
+    debiaser = load_debiaser(model, quiet=quiet, cache_dir=options["cache"], **loading)
     if not whole:
         named = {name: options[name] for name in ("split", "form", "rows_per_shard")}
         found = transform_to_shards(
@@ -238,7 +230,6 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
         )
         click.echo(f"{found['n_texts']} texts: {goal / 'data'}" if found else "other processes are at work")
         return
-    debiaser.verbose = debiaser.text_encoder_.verbose = not options["quiet"]
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
     n_dimensions = frame.shape[1]
     if taken := set(ids) & set(frame.columns):

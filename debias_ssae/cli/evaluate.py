@@ -5,18 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from debias_ssae.cli import checks
 from debias_ssae.cli.audit import provenance, write_audit
-from debias_ssae.cli.checks import (
-    PLAIN,
-    check_columns,
-    check_encoder,
-    check_ids,
-    check_kept,
-    check_model,
-    check_outs,
-    check_parent,
-)
-from debias_ssae.cli.options import FILE, shared
+from debias_ssae.cli.options import FILE, load_debiaser, shared
 from debias_ssae.core.errors import InputError, MissingExtraError, one_line, optional_module
 
 if TYPE_CHECKING:
@@ -56,17 +47,17 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     if len(set(models)) < len(models):
         raise InputError(f"each MODEL is evaluated once; got {', '.join(models)}")
     for model in models:
-        check_model(model, plain=True)
-    check_encoder(options["encoder"])
-    check_outs(options["outs"], options["train"], options["data"])
-    check_kept([options["save_head"]], [options["train"], options["data"]])
+        checks.check_model(model, plain=True)
+    checks.check_encoder(options["encoder"])
+    checks.check_outs(options["outs"], options["train"], options["data"])
+    checks.check_kept([options["save_head"]], [options["train"], options["data"]])
     if options["save_head"]:
         _check_head(options["save_head"])
     from debias_ssae.text import load_table
 
     train = load_table(options["train"], text=options["text"], target=options["target"])
     test = load_table(options["data"], text=options["text"], target=options["target"])
-    check_columns(test, options["data"], "--sensitive", options["sensitive"])
+    checks.check_columns(test, options["data"], "--sensitive", options["sensitive"])
     if both := len(set(train[options["text"]]) & set(test[options["text"]])):
         click.echo(f"Warning: {both} texts of --data are also in --train: the audit will flatter.", err=True)
 
@@ -101,17 +92,17 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
 @shared("ids")
 def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[str, ...], quiet: bool) -> None:
     """Predict the labels of a table of texts with a saved classifier. The attribute is never needed."""
-    check_model(model, plain=True)
+    checks.check_model(model, plain=True)
     goal = Path(out)
     if goal.suffix not in (".parquet", ".csv"):
         raise InputError(f"--out {out}: expected a name that ends in .parquet or .csv")
-    check_kept([goal], [data, head])
-    check_parent(out, "--out")
+    checks.check_kept([goal], [data, head])
+    checks.check_parent(out, "--out")
     saved = _load_head(head, model)
     from debias_ssae.text import load_table, write_table
 
     table = load_table(data, text=text, as_written=ids)
-    ids = check_ids(table, data, ids)
+    ids = checks.check_ids(table, data, ids)
     import numpy as np
 
     ((_, transform),) = _transforms((model,), saved["encoder"], quiet=quiet)
@@ -136,26 +127,19 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
 
 def _transforms(models: tuple[str, ...], encoder: str, *, quiet: bool) -> Any:
     """Yield each model's name and its function of texts; plain shares the encoder of the first debiaser."""
-    from debias_ssae.debiaser import SSAEDebiaser
     from debias_ssae.model.encoder import ActivationEncoder
 
-    loaded = {m: SSAEDebiaser.load(m) for m in models if m != PLAIN}
-    for model, debiaser in loaded.items():
-        if debiaser.encoder is None:
-            raise InputError(
-                f"{model} was fitted on a matrix and reads no texts; use its transform in Python"
-            )
-        debiaser.verbose = debiaser.text_encoder_.verbose = not quiet
+    loaded = {m: load_debiaser(m, quiet=quiet) for m in models if m != checks.PLAIN}
     encoders = {
         (d.text_encoder_.model, d.text_encoder_.layer, d.text_encoder_.pooling) for d in loaded.values()
     }
-    if PLAIN in models and len(encoders) > 1:
+    if checks.PLAIN in models and len(encoders) > 1:
         raise InputError("plain is the encoder of the models, but they have different ones; leave plain out")
     plain = next((d.text_encoder_ for d in loaded.values()), None) or ActivationEncoder(
         encoder, verbose=not quiet
     )
     for model in models:
-        yield model, plain.transform if model == PLAIN else loaded[model].transform
+        yield model, plain.transform if model == checks.PLAIN else loaded[model].transform
 
 
 def fit_head(X: "np.ndarray", y: Any, seed: int) -> Any:
@@ -207,7 +191,7 @@ def _check_head(path: str) -> None:
 
     if not path.endswith(".skops"):
         raise InputError(f"--save-head {path}: expected a name that ends in .skops")
-    check_parent(path, "--save-head")
+    checks.check_parent(path, "--save-head")
     if find_spec("skops") is None:  # found without importing it, which takes torch along
         raise MissingExtraError("skops", "heads")
 
@@ -256,4 +240,4 @@ def _fingerprint(model: str) -> str:
     """Names a model: the hash of its manifest, which holds those of all its files."""
     from debias_ssae.core.io import MANIFEST, file_digest
 
-    return PLAIN if model == PLAIN else file_digest(Path(model) / MANIFEST)
+    return checks.PLAIN if model == checks.PLAIN else file_digest(Path(model) / MANIFEST)

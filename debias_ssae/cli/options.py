@@ -102,3 +102,14 @@ def read_config(config: str | None, sets: tuple[str, ...], preset: str = "defaul
     if config is not None:
         return load_config(DebiasConfig, config, given, defaults=defaults)
     return make_config(DebiasConfig, merged(defaults, given), "--set")
+
+
+def load_debiaser(model: str, *, quiet: bool, **options: Any) -> Any:
+    """Load a debiaser of texts; raises InputError for one of a matrix."""
+    from debias_ssae.debiaser import SSAEDebiaser
+
+    debiaser = SSAEDebiaser.load(model, **options)
+    if debiaser.encoder is None:
+        raise InputError(f"{model} was fitted on a matrix and reads no texts; use its transform in Python")
+    debiaser.verbose = debiaser.text_encoder_.verbose = not quiet
+    return debiaser

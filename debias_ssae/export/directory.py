@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from debias_ssae.core import io
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import (
-    file_record,
-    read_json,
-    read_manifest,
-    replace_directory,
-    write_manifest,
-    write_text,
-)
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.export.card import model_card
@@ -101,7 +94,7 @@ def export_classifier(debiaser: SSAEDebiaser, directory: str | Path) -> None:
 
     def fill(partial: Path) -> None:
         made = write_classifier(debiaser, partial)
-        write_manifest(partial, KIND)
+        io.write_manifest(partial, KIND)
         tokens = _language_model(debiaser).tokenizer(PROBES[0], return_tensors="pt")
         given = {name: tokens[name] for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
@@ -134,11 +127,11 @@ def _export(debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], ta
 
     def whole(partial: Path) -> None:
         fill(partial)
-        write_text(partial / "README.md", model_card(debiaser, goal.name, target))
+        io.write_text(partial / "README.md", model_card(debiaser, goal.name, target))
         for file in partial.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)
 
-    replace_directory(goal, whole)
+    io.replace_directory(goal, whole)
 
 
 def _kind(directory: Path) -> str:
@@ -147,7 +140,7 @@ def _kind(directory: Path) -> str:
 
     for one in (module, onnx, classifier):
         try:
-            return read_manifest(directory, one.KIND).kind
+            return io.read_manifest(directory, one.KIND).kind
         except InputError:
             continue
     return ""
@@ -168,7 +161,7 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     if kind == classifier.KIND:
         from debias_ssae.export.modeling_debiased import DebiasedForSequenceClassification
 
-        read_manifest(directory, kind).check()
+        io.read_manifest(directory, kind).check()
         with quiet_loading():
             return DebiasedForSequenceClassification.from_pretrained(str(directory), **options)
     sentence_transformers: Any = import_module("sentence_transformers")
@@ -177,7 +170,7 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     else:
         module = DebiasedTransformer.load(str(directory), trust_remote_code=trust_remote_code)
     file = Path(directory) / "config_sentence_transformers.json"
-    config = read_json(file) if file.is_file() else {}
+    config = io.read_json(file) if file.is_file() else {}
     about = {name: config.get(name) for name in ("prompts", "default_prompt_name")}
     return sentence_transformers.SentenceTransformer(modules=[module], **{**about, **options})
 
@@ -210,9 +203,9 @@ def _save_with_prompt(module: Any, goal: Path, prompt: str, **options: Any) -> N
         prompts = {"prompts": {"document": prompt}, "default_prompt_name": "document"}
     SentenceTransformer(modules=[module], **options, **prompts).save(str(goal), create_model_card=False)
     # the prompt stands in a file of the library's, which is checked like ours
-    manifest = read_manifest(goal, _kind(goal))
-    files = {name: file_record(goal / name) for name in OF_THE_LIBRARY}
-    write_manifest(goal, manifest.kind, manifest.about, {**manifest.files, **files})
+    manifest = io.read_manifest(goal, _kind(goal))
+    files = {name: io.file_record(goal / name) for name in OF_THE_LIBRARY}
+    io.write_manifest(goal, manifest.kind, manifest.about, {**manifest.files, **files})
 
 
 def _check(found: np.ndarray, wanted: np.ndarray) -> None:

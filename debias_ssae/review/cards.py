@@ -13,17 +13,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection import naming
 from debias_ssae.selection.choices import Choice, Choices
-from debias_ssae.selection.naming import (
-    BESIDE,
-    SAME_WORDS,
-    Context,
-    WordedRows,
-    find_contexts,
-    find_phrase,
-    naming_words,
-    word_shares,
-)
 from debias_ssae.text.concept import Concept
 
 logger = logging.getLogger(__name__)
@@ -84,7 +75,7 @@ class Card:
     of what is removed, how much more active they are."""
     firing_rate: dict[str, float]
     """Share of texts of each class in which one of the latents is active."""
-    contexts: tuple[Context, ...]
+    contexts: tuple[naming.Context, ...]
     ticked: bool = False
     kind: str = ""
     """FUNCTION, TARGET or ""."""
@@ -111,7 +102,7 @@ class Card:
     @property
     def title(self) -> str:
         """The name with the share of the mass that lies on each of its words."""
-        parts = [f"{word} {self.words[word]:.0%}" for word in naming_words(self.words)]
+        parts = [f"{word} {self.words[word]:.0%}" for word in naming.naming_words(self.words)]
         return " · ".join(parts) or self.name
 
 
@@ -132,7 +123,7 @@ def make_cards(
     ids: Sequence[int],
     scored: Scored,
     fired: np.ndarray,
-    worded: WordedRows,
+    worded: naming.WordedRows,
     *,
     labels: np.ndarray | None = None,
     merge: bool = True,
@@ -157,12 +148,12 @@ def make_cards(
         weight = np.maximum(scored.score[latents], 1e-12)
         mass = np.maximum(fired[:, columns].sum(axis=0, dtype=np.float64), 1e-12)
         strength = fired[:, columns] @ (weight / mass)
-        words = word_shares(worded, strength)
+        words = naming.word_shares(worded, strength)
         active = np.bincount(owners[strength > 0], minlength=n_texts) > 0
         toward = int(scored.toward[latents[0]])
         cards.append(
             Card(
-                name=find_phrase(worded, strength) or _name(words),
+                name=naming.find_phrase(worded, strength) or _name(words),
                 hookpoint=hookpoint,
                 latents=tuple(latents),
                 words=words,
@@ -175,7 +166,7 @@ def make_cards(
                 if len(scored.effect) == len(scored.groups)
                 else {},
                 firing_rate=_rates(active, labels, scored.groups),
-                contexts=find_contexts(worded, strength, n_contexts=N_CONTEXTS),
+                contexts=naming.find_contexts(worded, strength, n_contexts=N_CONTEXTS),
                 ticked=latents[0] in removed,
                 kind=_kind(words, class_words),
                 recurrence=None
@@ -198,7 +189,7 @@ def to_choices(
                 name=card.name,
                 ids=card.latents,
                 toward=card.toward,
-                words={word: round(card.words[word], 3) for word in naming_words(card.words)},
+                words={word: round(card.words[word], 3) for word in naming.naming_words(card.words)},
             )
         )
     return Choices({h: tuple(c) for h, c in chosen.items()}, {h: saes[h] for h in chosen})
@@ -206,7 +197,7 @@ def to_choices(
 
 def _name(words: Mapping[str, float]) -> str:
     """The words with most of the mass; of a diffuse latent the most telling ones, which hold little of it."""
-    named = naming_words(dict(words))
+    named = naming.naming_words(dict(words))
     return " · ".join(named) if named else f"many words: {', '.join(list(words)[:3])}" if words else "no word"
 
 
@@ -215,7 +206,7 @@ def _merged(
     ids: Sequence[int],
     scored: Scored,
     fired: np.ndarray,
-    worded: WordedRows,
+    worded: naming.WordedRows,
     removed: set[int],
 ) -> list[list[int]]:
     """Columns of ``fired`` that make one card: each joins the first card whose best latent says the same."""
@@ -229,7 +220,7 @@ def _merged(
                 continue
             if (ids[first] in removed) != (ids[i] in removed):
                 continue
-            same_words = np.minimum(profiles[first], profiles[i]).sum() >= SAME_WORDS
+            same_words = np.minimum(profiles[first], profiles[i]).sum() >= naming.SAME_WORDS
             if same_words or min(beside[first, i], beside[i, first]) >= SAME_PLACES:
                 card.append(i)
                 break
@@ -238,7 +229,7 @@ def _merged(
     return cards
 
 
-def _profiles(fired: np.ndarray, worded: WordedRows) -> np.ndarray:
+def _profiles(fired: np.ndarray, worded: naming.WordedRows) -> np.ndarray:
     """Share of each latent's mass on each word beyond the word's share of all tokens ``[n_latents, n_words]``."""
     rows = np.flatnonzero(fired.any(axis=1))
     words, places = np.unique(worded.word_ids[rows], return_inverse=True)
@@ -254,7 +245,7 @@ def _beside(fired: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """Share of latent i's mass on tokens beside which latent j fires ``[n_latents, n_latents]``."""
     near = fired > 0
     spread = near.copy()
-    for shift in range(1, BESIDE + 1):
+    for shift in range(1, naming.BESIDE + 1):
         same = (owners[shift:] == owners[:-shift])[:, None]
         spread[shift:] |= near[:-shift] & same
         spread[:-shift] |= near[shift:] & same
