@@ -5,13 +5,23 @@ A probe that fails proves nothing about probes nobody tried, so the claim is alw
 these.
 """
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -134,10 +144,9 @@ def probe_leakage(
         keep = rng.permutation(len(values))[:max_rows]
         rows, values, labels = rows[keep], values[keep], labels if labels is None else labels[keep]
     names, codes = np.unique(values, return_inverse=True)
-    if len(names) < 2 or np.bincount(codes).min() < n_folds:
-        raise InputError(
-            f"z needs two values or more with at least {n_folds} rows each, got {_counted(names, codes)}"
-        )
+    counted = dict(zip(names.tolist(), np.bincount(codes).tolist(), strict=True))
+    if len(names) < 2 or min(counted.values()) < n_folds:
+        raise InputError(f"z needs two values or more with at least {n_folds} rows each, got {counted}")
     parts, skipped = _parts(codes, labels, len(names), max(min_cell, n_folds))
     z_critical = critical_value(confidence, len(probes))
     jobs = [(probe, given_y) for given_y in (False, True) for probe in probes if parts[given_y]]
@@ -179,10 +188,6 @@ def _checked(
     return rows[known], values, labels, int((~known).sum())
 
 
-def _counted(names: NDArray[Any], codes: Rows) -> dict[str, int]:
-    return {str(name): int(n) for name, n in zip(names, np.bincount(codes), strict=True)}
-
-
 def _parts(
     codes: Rows, labels: NDArray[Any] | None, n_values: int, min_cell: int
 ) -> tuple[dict[bool, list[Rows]], tuple[str, ...]]:
@@ -216,37 +221,25 @@ def _scores(
         hits, size = np.zeros((len(parts), n_values)), np.zeros((len(parts), n_values))
         for i, part in enumerate(parts):
             z = rng.permutation(codes[part]) if shuffle else codes[part]
-            for train, test in _folds(z, n_folds, rng):
-                told = _fitted(probe, rows[part[train]], z[train], int(rng.integers(2**31))).predict(
-                    rows[part[test]]
-                )
+            splitter = StratifiedKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
+            for train, test in splitter.split(part, z):
+                seed = int(rng.integers(2**31))
+                model = _fitted(probe, rows[part[train]], z[train], seed)
+                told = model.predict(rows[part[test]])
                 hits[i] += np.bincount(z[test][told == z[test]], minlength=n_values)
                 size[i] += np.bincount(z[test], minlength=n_values)
         found.append((hits.ravel(), size.ravel()))
     return found[0], found[1]
 
 
-def _folds(z: Rows, n_folds: int, rng: np.random.Generator) -> Iterator[tuple[Rows, Rows]]:
-    from sklearn.model_selection import StratifiedKFold
-
-    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
-    return splitter.split(np.zeros(len(z)), z)
-
-
 def _fitted(probe: Probe, x: NDArray[np.float32], z: Rows, seed: int) -> Any:
     """The probe, fitted on rows ``x`` [n, d] and codes ``z`` [n] that weigh the same for each value."""
-    from sklearn.utils.class_weight import compute_sample_weight
-
     fit = {"linear": _tuned_linear, "mlp": _network, "boosted": _boosted}[probe]
     return fit(x, z, compute_sample_weight("balanced", z), seed)
 
 
 def _network(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
     """One hidden layer of 64 rectified units."""
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     epochs = int(np.clip(_SEEN_ROWS // len(z), 8, 100))
     network = MLPClassifier(
         64,
@@ -261,9 +254,6 @@ def _network(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed:
 
 
 def _boosted(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.feature_selection import SelectKBest, f_classif
-    from sklearn.pipeline import make_pipeline
 
     boosted = HistGradientBoostingClassifier(
         max_iter=40,
@@ -282,25 +272,18 @@ def _boosted(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed:
 
 def _tuned_linear(x: NDArray[np.float32], z: Rows, weight: NDArray[np.float64], seed: int) -> Any:
     """Logistic regression; C by balanced accuracy on a held-out fifth of the training rows."""
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.model_selection import train_test_split
-
     train, held = train_test_split(np.arange(len(z)), test_size=0.2, random_state=seed, stratify=z)
-    scores = []
-    for C in _LINEAR_C:
-        model = _quiet_fit(
-            logistic_head(C), x[train], z[train], logisticregression__sample_weight=weight[train]
-        )
-        scores.append(balanced_accuracy_score(z[held], model.predict(x[held])))
-    best = _LINEAR_C[int(np.argmax(scores))]
-    return _quiet_fit(logistic_head(best), x, z, logisticregression__sample_weight=weight)
+
+    def fitted(C: float, rows: Rows) -> Any:
+        weighted = {"logisticregression__sample_weight": weight[rows]}
+        return _quiet_fit(logistic_head(C), x[rows], z[rows], **weighted)
+
+    scores = [balanced_accuracy_score(z[held], fitted(C, train).predict(x[held])) for C in _LINEAR_C]
+    return fitted(_LINEAR_C[int(np.argmax(scores))], np.arange(len(z)))
 
 
 def _quiet_fit(model: Any, x: NDArray[np.float32], z: Rows, **fit_params: Any) -> Any:
     """Fit; a probe that stops before full convergence or meets constant columns is still a probe."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

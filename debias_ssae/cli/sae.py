@@ -10,6 +10,15 @@ import click
 
 from debias_ssae.cli.checks import check_columns
 from debias_ssae.cli.options import needs, shared
+from debias_ssae.core.config import (
+    EvaluationConfig,
+    SAEConfig,
+    Settings,
+    TrainConfig,
+    load_config,
+    make_config,
+    parse_overrides,
+)
 from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +68,6 @@ def train(out: Path, **told: Any) -> None:
     if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
         raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
     sae_values, train_values = _settings(told)
-    _sae_config({"d_in": 1, **sae_values})  # wrong values are told before anything is loaded
     _check_out(out)
     check_writable(out)
     of = _from_corpus if told["activations"] is None else _from_store
@@ -70,7 +78,7 @@ def train(out: Path, **told: Any) -> None:
     start = None if told["init"] is None else load_sae(told["init"])
     if start is not None:
         sae_values = {"d_sae": start.cfg.d_sae, "k": start.cfg.k} | sae_values
-    cfg = _sae_config({**sae_values, "d_in": width})
+    cfg = make_config(SAEConfig, {**sae_values, "d_in": width}, "sae")
     result = train_sae(
         stream,
         cfg,
@@ -164,7 +172,6 @@ def evaluate(
     PATH is an SAE in any known format. With a causal language model, cross-entropy with the SAE spliced in is
     measured too. The same command, given again, continues where it was stopped.
     """
-    from debias_ssae.core.config import EvaluationConfig, make_config, parse_overrides
     from debias_ssae.text import load_corpus, load_table
     from debias_ssae.text.checks import table_of
     from debias_ssae.text.concept import Concept
@@ -295,28 +302,20 @@ def _check_out(folder: Path) -> None:
         )
 
 
-def _settings(told: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Return the SAE's values and the TrainConfig: the file's, and over them the command line's."""
-    from debias_ssae.core.config import SAEConfig, TrainConfig, make_config, parse_overrides
-    from debias_ssae.core.io import read_yaml
+class _Training(Settings):
+    sae: SAEConfig
+    train: TrainConfig = TrainConfig()
 
-    config, known = told["config"], {*SAEConfig.model_fields, *TrainConfig.model_fields}
+
+def _settings(told: dict[str, Any]) -> tuple[dict[str, Any], TrainConfig]:
+    """Return what is said of the SAE, and the TrainConfig: the file's values, and over them the command line's."""
+    known = {*SAEConfig.model_fields, *TrainConfig.model_fields}
     knobs = {name: value for name, value in told.items() if name in known and value is not None}
-    values = {} if config is None else read_yaml(config) or {}
-    groups = values.values() if isinstance(values, dict) else [None]
-    if set(values) - {"sae", "train"} or not all(isinstance(group, dict) for group in groups):
-        raise InputError(f"The configuration {config} must hold the groups sae: and train:, nothing else")
-    given = knobs | parse_overrides(told["others"])
-    own = {name: given.pop(name) for name in list(given) if name in SAEConfig.model_fields}
-    make_config(SAEConfig, {"d_in": 1} | values.get("sae", {}) | own, source="sae")  # before any text is read
-    train_values = make_config(TrainConfig, values.get("train", {}) | given, source="train")
-    return values.get("sae", {}) | own, train_values
-
-
-def _sae_config(values: dict[str, Any]) -> Any:
-    from debias_ssae.core.config import SAEConfig, make_config
-
-    return make_config(SAEConfig, values, source="sae")
+    train = knobs | parse_overrides(told["others"])
+    own = {name: train.pop(name) for name in list(train) if name in SAEConfig.model_fields}
+    given, base = {"sae": own, "train": train}, {"sae": {"d_in": 1}}  # the width is known when rows are
+    made = load_config(_Training, told["config"], given, defaults=base)
+    return made.sae.model_dump(exclude_unset=True), made.train
 
 
 def _from_store(told: dict[str, Any], batch_size: int, sae_values: dict[str, Any]) -> Source:
@@ -341,7 +340,7 @@ def _from_corpus(told: dict[str, Any], batch_size: int, sae_values: dict[str, An
 
     model, name, corpus = load_model(told["encoder"]), told["hookpoint"] or "embeddings", told["corpus"]
     # before the work of harvesting
-    check_memory(_sae_config({**sae_values, "d_in": model.d_model}), copies=6)
+    check_memory(make_config(SAEConfig, {**sae_values, "d_in": model.d_model}, "sae"), copies=6)
     parts, found = [], 0
     texts = (text for text in stream_texts(corpus, column=told["column"]) if isinstance(text, str))
     for part in stream_rows(model, texts, name, progress=not told["quiet"]):

@@ -111,7 +111,7 @@ def test_a_configuration_file_and_what_overrides_it(tmp_path, store):
     for text, said in (
         ("sae: {d_sa: 20}", "d_sa: unknown name; did you mean d_sae?"),
         ("{", "Cannot read"),
-        ("tain: {}", "must hold the groups sae: and train:"),
+        ("tain: {}", "tain: unknown name; did you mean train?"),
         ("train: {lr: -1}", "lr"),
     ):
         config.write_text(text)
