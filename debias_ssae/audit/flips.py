@@ -67,7 +67,12 @@ def counterfactual_flips(
             f"None of the {len(texts)} texts holds a word of the concept, so there is nothing to swap"
         )
     originals, swapped = [a for a, _ in pairs], [b for _, b in pairs]
-    before, after = (_answers(predict, side) for side in (originals, swapped))
+    before, after = (np.asarray(predict(side)) for side in (originals, swapped))
+    for answers in (before, after):
+        if answers.shape != (len(pairs),):
+            raise InputError(
+                f"predict must return one value a text; got shape {answers.shape} for {len(pairs)} texts"
+            )
     shown = masked if mask_names else str
     examples = [(shown(a), shown(b)) for a, b in pairs] if n_examples else None
     return flips_of_predictions(before, after, n_texts=len(texts), texts=examples, n_examples=n_examples)
@@ -128,15 +133,6 @@ def _names(values: pd.Series) -> Any:
     return np.array(
         [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values.tolist()]
     )
-
-
-def _answers(predict: Callable[[list[str]], Any], texts: list[str]) -> Any:
-    answers = np.asarray(predict(texts))
-    if len(answers) != len(texts) or answers.ndim != 1:
-        raise InputError(
-            f"predict must return one value a text; got shape {answers.shape} for {len(texts)} texts"
-        )
-    return answers
 
 
 def masked(text: str, *, begins: bool = True) -> str:

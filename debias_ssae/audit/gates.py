@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
+import pandas as pd
 
 from debias_ssae.audit.run import AuditReport
 from debias_ssae.core.errors import InputError
@@ -58,13 +59,8 @@ def check_gates(
             rows = report.measures[report.measures["metric"] == metric]
             for row in rows.to_dict("records"):
                 names = {k: str(row[k]) for k in ("metric", "section", "model")}
-                table = report.missing
-                mine = np.logical_and.reduce([table[k] == v for k, v in names.items()])
-                empty = (
-                    [c for c in table[mine]["cell"] if c not in allowed]
-                    if allow_undefined is not True
-                    else []
-                )
+                lacking = report.missing.merge(pd.DataFrame([names]))["cell"]
+                empty = [] if allow_undefined is True else [c for c in lacking if c not in allowed]
                 value = float(row["value"])
                 excused = allow_undefined is True or bool(row["missing"] and not empty)
                 passed, reason = _judged(value, str(row["note"]), empty, kind, threshold, excused)

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -120,20 +121,15 @@ class ConceptBottleneck(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if vectors.shape[1] != X.shape[1]:
             raise InputError(f"X has {X.shape[1]} columns, but the encoder gives {vectors.shape[1]}")
         self.center_ = X.mean(axis=0)
-        self.word_vectors_ = _unit(vectors - vectors.mean(axis=0)).astype(X.dtype)
+        self.word_vectors_ = normalize(vectors - vectors.mean(axis=0)).astype(X.dtype)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Return similarities ``(n, n_words)``."""
         check_is_fitted(self)
         X = read_matrix(self, X, dtype=[np.float64, np.float32], reset=False)
-        return _unit(X - self.center_) @ self.word_vectors_.T
+        return normalize(X - self.center_) @ self.word_vectors_.T
 
     @property
     def _n_features_out(self) -> int:
         return len(self.word_vectors_)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)

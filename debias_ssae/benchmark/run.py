@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -156,7 +156,7 @@ def compare(
         name: METHODS[one] if isinstance(one, str) and one in METHODS else as_method(one)
         for name, one in estimators.items()
     }
-    with _directory(cache_dir) as directory:
+    with tempfile.TemporaryDirectory() if cache_dir is None else nullcontext(cache_dir) as directory:
         protocol = prepare(
             table,
             config,
@@ -197,8 +197,10 @@ def measure(
     With ``keep`` records lie under the cache directory by fingerprint, atomically, and are not made again.
     """
     numbers = range(len(protocol.splits))
-    # the methods of one seed wait for the same SAEs, so neighbours in the list are of different seeds
-    tasks = [(number, name) for name in _costly_first(methods) for number in numbers]
+    # what trains SAEs comes first, so that a run does not end with one long task; the methods of one seed wait for the
+    # same SAEs, so neighbours in the list are of different seeds
+    order = sorted(methods, key=lambda name: not name.startswith(("ssae", "gsae", "random_latents")))
+    tasks = [(number, name) for name in order for number in numbers]
     files = {task: _record_file(protocol, *task) for task in tasks} if keep else {}
     found = {task: _read(files.get(task)) for task in tasks}
     left = [task for task in tasks if found[task] is None]
@@ -218,16 +220,19 @@ def measure(
     return [found[number, name] or {} for name in methods for number in numbers]
 
 
-def _costly_first(methods: Mapping[str, Method]) -> list[str]:
-    """What trains SAEs comes first, so that a run does not end with one long task."""
-    return sorted(methods, key=lambda name: not name.startswith(("ssae", "gsae", "random_latents")))
-
-
 def _parallel(jobs: int | None, calls: list[Any], progress: bool, unit: str) -> list[Any]:
     """Run the calls, in order. Raises InputError where a process dies, mostly for want of memory."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     pool = Parallel(n_jobs=jobs, max_nbytes=None)
-    with _bar(pool, len(calls), progress, unit), _told_of_memory():
-        return list(pool(calls))
+    try:
+        with _bar(pool, len(calls), progress, unit):
+            return list(pool(calls))
+    except TerminatedWorkerError as error:
+        raise InputError(
+            "a process of the benchmark died, mostly for want of memory; run the same command again with "
+            "fewer --jobs: what was finished is kept"
+        ) from error
 
 
 @contextmanager
@@ -242,19 +247,6 @@ def _bar(pool: Any, total: int, progress: bool, unit: str) -> Iterator[None]:
 
         pool.print_progress = follow
         yield
-
-
-@contextmanager
-def _told_of_memory() -> Iterator[None]:
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    try:
-        yield
-    except TerminatedWorkerError as error:
-        raise InputError(
-            "a process of the benchmark died, mostly for want of memory; run the same command again with "
-            "fewer --jobs: what was finished is kept"
-        ) from error
 
 
 def _plain(protocol: Protocol, number: int, methods: dict[str, Method]) -> Plain:
@@ -358,12 +350,3 @@ def _provenance(
         "concept": None if concept is None else {"name": concept.name, "sha256": concept.sha256},
         "made": made,
     }
-
-
-@contextmanager
-def _directory(given: str | Path | None) -> Iterator[Path]:
-    if given is not None:
-        yield Path(given)
-        return
-    with tempfile.TemporaryDirectory() as made:
-        yield Path(made)

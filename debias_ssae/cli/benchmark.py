@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from debias_ssae.cli.options import FILE, FOLDER, needs, shared
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, MissingExtraError
 
 DATASETS: dict[str, dict[str, Any]] = {
     "bias-in-bios": {"text": "text", "target": "profession", "sensitive": "gender"},
@@ -78,13 +78,16 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     """
     needs(corpus_text="corpus")
     from debias_ssae.benchmark import run_benchmark
-    from debias_ssae.core.io import check_writable
+    from debias_ssae.core.io import check_writable, file_digest
+    from debias_ssae.text import load_corpus
 
     settings = _settings(dataset, options)
     table, source = _table(dataset, data, options)
     if dataset == "table" and options["concept"] is None and options["config"] is None:
         _check_words(settings.concept, table, options["sensitive"] or DATASETS[dataset]["sensitive"])
-    given = _given(options, source)
+    corpus = options["corpus"]
+    if corpus is not None:
+        source |= {"corpus": _short(corpus), "corpus_sha256": file_digest(corpus)}
     attribute_data = _attribute_data(options, dataset)
     check_writable(out)
     directory = Path(out)
@@ -92,12 +95,13 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
         table,
         settings,
         directory,
+        corpus=None if corpus is None else load_corpus(corpus, column=options["corpus_text"]),
+        data=source,
         attribute_data=attribute_data,
         cache_dir=options["cache"],
         jobs=options["jobs"],
         command=_command(),
         progress=not options["quiet"],
-        **given,
     )
     show(results, directory)
 
@@ -107,6 +111,7 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     from rich.console import Console
     from rich.table import Table
 
+    from debias_ssae.benchmark.page import report_directory
     from debias_ssae.benchmark.tables import skipped_lines, terminal_rows
 
     title = "Worst-group accuracy, retrained head"
@@ -119,19 +124,11 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     (console if console.is_terminal else Console(width=80)).print(table)
     for line in skipped_lines(results.get("skipped") or ()):
         click.echo(line)
-    _write_report(out)
-    click.echo(f"Results: {out / 'results.json'}")
-
-
-def _write_report(out: Path) -> None:
-    from debias_ssae.core.errors import MissingExtraError
-
     try:
-        from debias_ssae.benchmark.page import report_directory
-
         click.echo(f"Report:  {report_directory(out)}")
     except MissingExtraError as error:
         click.echo(f"No report.html: {error}", err=True)
+    click.echo(f"Results: {out / 'results.json'}")
 
 
 def _settings(dataset: str, options: dict[str, Any]) -> Any:
@@ -179,7 +176,9 @@ def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any
         wanted = professions.split(",")
         absent = sorted(set(wanted) - set(table["target"].astype(str)))
         if absent:
-            raise InputError(f"{data} has no rows of {', '.join(absent)}; it has {_some(table['target'])}")
+            there = sorted(set(table["target"].astype(str)))
+            told = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
+            raise InputError(f"{data} has no rows of {', '.join(absent)}; it has {told}")
         table = table[table["target"].astype(str).isin(wanted)].reset_index(drop=True)
     return table, {"path": _short(data), "sha256": file_digest(data)}
 
@@ -196,18 +195,6 @@ def _check_words(name: str, table: Any, column: str) -> None:
             f"the words of the default concept {name!r} do not go with the values of {column!r} (Cramer's V "
             f"{found:.2f}); give --concept NAME or FILE for that attribute, or --concept none"
         )
-
-
-def _given(options: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
-    """The corpus, and the description of all data."""
-    from debias_ssae.core.io import file_digest
-    from debias_ssae.text import load_corpus
-
-    if options["corpus"] is None:
-        return {"corpus": None, "data": source}
-    path = options["corpus"]
-    source |= {"corpus": _short(path), "corpus_sha256": file_digest(path)}
-    return {"corpus": load_corpus(path, column=options["corpus_text"]), "data": source}
 
 
 def _attribute_data(options: dict[str, Any], dataset: str) -> Any:
@@ -239,11 +226,6 @@ def _from_hub(professions: str) -> tuple[Any, dict[str, Any]]:
         )
     table = load_bias_in_bios(names).rename(columns={"profession": "target", "gender": "sensitive"})
     return table, {"path": f"LabHC/bias_in_bios ({professions})", "sha256": None}
-
-
-def _some(values: Any) -> str:
-    known = sorted({str(value) for value in values})
-    return ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
 
 
 def _command() -> str:

@@ -1,10 +1,11 @@
 """``debias-ssae concept``: the shipped word lists, one list in full, and what a list finds in your texts."""
 
-from itertools import groupby, islice
+from itertools import groupby, takewhile
 from pathlib import Path
 
 import click
 
+from debias_ssae.core.io import read_text
 from debias_ssae.text.concept import Concept, ConceptUsage, concept_usage
 from debias_ssae.text.concept.rows import WordRow
 
@@ -103,7 +104,9 @@ def _report(one: Concept, usage: ConceptUsage) -> list[str]:
     gaps = [row for row in one.pairs if "" in row.words]
     if gaps:
         lines.append(
-            f"rows with gaps: {len(gaps)} of {len(one.pairs)}: " + _some([_name(row) for row in gaps])
+            f"rows with gaps: {len(gaps)} of {len(one.pairs)}: "
+            + ", ".join(next(filter(None, row.words)) for row in gaps[:8])
+            + (", ..." if len(gaps) > 8 else "")
         )
     met = [word for word in usage.words if word.n]
     lines.append(f"words met: {len(met)} of {len(usage.words)}; the most frequent:")
@@ -119,13 +122,8 @@ def _report(one: Concept, usage: ConceptUsage) -> list[str]:
 
 def _head(path: Path) -> list[str]:
     """The comment at the head of a file, which says where the words are from and what they lack."""
-    with path.open(encoding="utf-8-sig") as file:
-        lines = [line.rstrip() for line in islice(file, 100)]
-    head = []
-    for line in lines:
-        if not line.startswith("#"):
-            break
-        head.append(line.removeprefix("#").strip())
+    lines = read_text(path).splitlines()
+    head = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     return [*head, ""] if head else []
 
 
@@ -142,17 +140,9 @@ def _shown(row: WordRow, values: tuple[str, ...]) -> str:
     )
 
 
-def _name(row: WordRow) -> str:
-    return next(word for word in row.words if word)
-
-
-def _some(names: list[str], n: int = 8) -> str:
-    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
-
-
-def _around(text: str, at: int, before: int = 80, after: int = 160) -> str:
+def _around(text: str, at: int) -> str:
     """The words of the text around one place, on one line."""
-    start = text.rfind(" ", 0, at - before) + 1 if at > before else 0
-    end = text.find(" ", at + after) if at + after < len(text) else -1
+    start = text.rfind(" ", 0, at - 80) + 1 if at > 80 else 0
+    end = text.find(" ", at + 160)
     cut = text[start:] if end < 0 else text[start:end] + " …"
     return " ".join((("… " if start else "") + cut).split())

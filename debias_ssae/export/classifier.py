@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 KIND = "debias-ssae classifier 1"
 
 
+def linear_eraser(debiaser: SSAEDebiaser) -> LinearEraser | None:
+    """The output eraser; raises InputError for one of the user's own."""
+    eraser = debiaser.output_eraser_
+    if not isinstance(eraser, LinearEraser | None):
+        raise InputError(
+            f"the output eraser is a {type(eraser).__name__} of your own, which cannot be exported"
+        )
+    return eraser
+
+
 def debiased_classifier(debiaser: SSAEDebiaser) -> "DebiasedForSequenceClassification":
     """Return the classifier that ``debiaser`` was fitted on, with its own head, on debiased states.
 
@@ -40,15 +50,11 @@ def debiased_classifier(debiaser: SSAEDebiaser) -> "DebiasedForSequenceClassific
         )
     if encoder.layer != "final":
         raise InputError(f"the debiaser returns layer {encoder.layer!r}, but the head reads the last one")
-    output = debiaser.output_eraser_
+    output = linear_eraser(debiaser)
     if encoder.readout.key != model.readout().key:
         raise InputError(
             f"the debiaser pools {encoder.pooling!r}, which is not what the head of {model.name} reads; fit it with "
             "pooling='auto'"
-        )
-    if not isinstance(output, LinearEraser | None):
-        raise InputError(
-            f"the output eraser is a {type(output).__name__} of your own, which cannot be exported"
         )
     plain: Any = copy.deepcopy(model.classifier).float().cpu()
     prefix, names = plain.base_model_prefix, {id(part): name for name, part in model.module.named_modules()}

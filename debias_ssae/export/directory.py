@@ -12,8 +12,9 @@ import torch
 from debias_ssae.core import io
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.erase import LinearEraser
+from debias_ssae.export import classifier
 from debias_ssae.export.card import model_card
+from debias_ssae.export.classifier import linear_eraser
 from debias_ssae.export.module import OF_THE_LIBRARY
 from debias_ssae.model import LanguageModel, full_precision, quiet_loading
 from debias_ssae.model.harvesting import check_max_length
@@ -67,7 +68,7 @@ def export_onnx(debiaser: SSAEDebiaser, directory: str | Path) -> None:
     """
     from debias_ssae.export.onnx import DebiasedGraph, write_onnx
 
-    plain, encoder, eraser = _language_model(debiaser), debiaser.text_encoder_, _linear(debiaser)
+    plain, encoder, eraser = _language_model(debiaser), debiaser.text_encoder_, linear_eraser(debiaser)
     model = full_precision(plain, trust_remote_code=encoder.trust_remote_code)
 
     def fill(partial: Path) -> None:
@@ -90,11 +91,10 @@ def export_classifier(debiaser: SSAEDebiaser, directory: str | Path) -> None:
 
     Raises InputError as :func:`debiased_classifier` does, and for a directory that holds something else.
     """
-    from debias_ssae.export.classifier import KIND, write_classifier
 
     def fill(partial: Path) -> None:
-        made = write_classifier(debiaser, partial)
-        io.write_manifest(partial, KIND)
+        made = classifier.write_classifier(debiaser, partial)
+        io.write_manifest(partial, classifier.KIND)
         tokens = _language_model(debiaser).tokenizer(PROBES[0], return_tensors="pt")
         given = {name: tokens[name] for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
@@ -107,15 +107,6 @@ def _language_model(debiaser: SSAEDebiaser) -> LanguageModel:
     if debiaser.encoder is None:
         raise InputError("this debiaser works on a matrix and has no encoder, so there is no model to export")
     return debiaser.text_encoder_.language_model
-
-
-def _linear(debiaser: SSAEDebiaser) -> LinearEraser | None:
-    eraser = debiaser.output_eraser_
-    if not isinstance(eraser, LinearEraser | None):
-        raise InputError(
-            f"the output eraser is a {type(eraser).__name__} of your own, which cannot be exported"
-        )
-    return eraser
 
 
 def _export(debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], target: str) -> None:
@@ -136,7 +127,7 @@ def _export(debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], ta
 
 def _kind(directory: Path) -> str:
     """Which kind of export ``directory`` holds; empty where it holds none."""
-    from debias_ssae.export import classifier, module, onnx
+    from debias_ssae.export import module, onnx
 
     for one in (module, onnx, classifier):
         try:
@@ -154,7 +145,7 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     no such permission, unless the language model has code of its own. Raises InputError for a directory that holds no
     export.
     """
-    from debias_ssae.export import classifier, onnx
+    from debias_ssae.export import onnx
     from debias_ssae.export.module import DebiasedTransformer
 
     kind = _kind(Path(directory))
@@ -189,7 +180,7 @@ def _write(debiaser: SSAEDebiaser, goal: Path, reference: bool) -> None:
         "reference": reference_of(model) if reference else None,
     }
     module = DebiasedTransformer(
-        model, debiaser.edits, settings, output_eraser=_linear(debiaser), shift=debiaser.shift_
+        model, debiaser.edits, settings, output_eraser=linear_eraser(debiaser), shift=debiaser.shift_
     )
     _save_with_prompt(module, goal, model.prompt, device=str(model.device))
 

@@ -6,7 +6,7 @@ import os
 import re
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics.pairwise import cosine_similarity
@@ -84,8 +84,6 @@ class Card:
     what_if: WhatIf | None = None
     hints: tuple[str, ...] = ()
     """Reasons to look twice that need no label of the attribute; hints, not findings."""
-    facts: dict[str, str] = field(default_factory=dict)
-    """Further lines for the page."""
 
     @property
     def stands_out(self) -> bool:

@@ -279,18 +279,17 @@ class _Study:
         worded: dict[str, WordedRows] = {}
         for hookpoint, sae in self.saes.items():
             steps.begin(f"decision of {len(attributed)} texts through the model, at {hookpoint}")
-            mine = removed.get(hookpoint, np.array([], dtype=int))
             scores = classifier_attribution(
                 self.encoder.language_model,
                 sae,
-                [self.texts[i] for i in attributed],
+                self._texts(attributed),
                 head.margins(predicted[attributed]),
                 labels=predicted[attributed],
                 hookpoint=hookpoint,
                 layer=self.encoder.layer,
                 pooling=self.encoder.pooling,  # type: ignore[arg-type]
                 edits=edits,
-                removed=mine,
+                removed=removed.get(hookpoint, np.array([], dtype=int)),
                 steps=config.steps,
                 max_length=self.encoder.max_length,
             )
@@ -298,16 +297,15 @@ class _Study:
             present = np.unique(predicted[attributed])
             groups = tuple(self.classes[c] for c in present)
             scored = Scored(scores.score, scores.effect, groups, scores.effect.argmax(axis=0))
-            worded[hookpoint] = find_words([self.texts[i] for i in read], self._rows(hookpoint, edits, read))
+            worded[hookpoint] = find_words(self._texts(read), self._rows(hookpoint, edits, read))
             ids = scores.top(config.n_latents)
-            place = {c: g for g, c in enumerate(present)}
             cards += make_cards(
                 hookpoint,
                 ids.tolist(),
                 scored,
                 firing(sae, worded[hookpoint].rows.x, ids.tolist()),
                 worded[hookpoint],
-                labels=np.array([place.get(c, -1) for c in self.y[read]]),
+                labels=pd.Index(present).get_indexer(self.y[read]),
                 class_words=[*self.classes, *self.class_words.values()],
                 others=_decoder(self.others.get(hookpoint)),
                 decoder=_decoder(sae),
@@ -322,6 +320,9 @@ class _Study:
         cards = self._hinted(cards, active, edits, X)
         steps.end()
         return Shortcuts(cards, accuracy, head.fidelity, head, number, choices, self)
+
+    def _texts(self, rows: np.ndarray) -> list[str]:
+        return [self.texts[i] for i in rows]
 
     def _head(self, X: np.ndarray, edits: Mapping[str, LatentEraser]) -> LinearHead:
         """The head trained on the edited representations ``X``; a given one was made for the plain ones."""
@@ -338,8 +339,7 @@ class _Study:
         model = self.encoder.language_model
         order = model.hookpoints.index
         earlier = {h: edit for h, edit in edits.items() if order(h) < order(hookpoint)}
-        shown = [self.texts[i] for i in texts]
-        return harvest(model, shown, hookpoint, edits=earlier, **self.encoder.limits)
+        return harvest(model, self._texts(texts), hookpoint, edits=earlier, **self.encoder.limits)
 
     def _active(self, cards: Sequence[Card], rows: Mapping[str, Activations]) -> np.ndarray:
         """In which texts each card fires ``[n_cards, n_texts]``."""
@@ -361,7 +361,7 @@ class _Study:
         tried: np.ndarray,
     ) -> list[Card]:
         """Each card with what happens when it goes, on the texts ``tried``; only those in which it fires run again."""
-        texts, y = [self.texts[i] for i in tried], self.y[tried]
+        texts, y = self._texts(tried), self.y[tried]
         once = self.encoder.copy().set_params(cache_dir=None)  # these edits are tried once
         X = once.encode(texts, edits)
         before = head.codes(X)
@@ -508,6 +508,3 @@ def _flat(card: Card) -> dict[str, Any]:
         "hookpoint": card.hookpoint,
         "latents": list(card.latents),
     }
-
-
-__all__ = ["Shortcuts", "discover"]

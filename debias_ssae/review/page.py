@@ -102,20 +102,20 @@ def cards_html(
         for hookpoint, chosen in choices.cards.items()
         for choice in chosen
     ]
-    shown = [_card(i, card) for i, card in enumerate(cards)]
-    kinds = _groups(cards)
+    numbered = list(zip(_groups(cards), enumerate(cards), strict=True))
     groups = [
         {
             "title": kind.capitalize() or "Cards",
             "note": _FOLDED.get(kind, ""),
             "folded": bool(kind),
-            "cards": [c for c, own in zip(shown, kinds, strict=True) if own == kind],
+            "cards": [card for own, card in numbered if own == kind],
         }
         for kind in ("", _SMALL, TARGET, FUNCTION)
     ]
     context = {
         "title": "What the debiaser removes" if removed else "What the decision rests on",
         "removed": removed,
+        "naming_words": naming_words,
         "eyebrow": eyebrow,
         "lede": lede,
         "verdict": verdict,
@@ -138,35 +138,6 @@ def _groups(cards: Sequence[Card]) -> list[str]:
         card.kind or (_SMALL if tells and s and not (card.ticked or card.stands_out) else "")
         for s, card in zip(small, cards, strict=True)
     ]
-
-
-def _card(i: int, card: Card) -> dict[str, Any]:
-    w = card.what_if
-    facts = {f"Effect in texts of {group}": f"{value:+.3f}" for group, value in card.effect.items()}
-    facts |= {f"Fires in texts of {group}": f"{rate:.0%}" for group, rate in card.firing_rate.items()}
-    if card.recurrence is not None:
-        facts["Recurs"] = f"{card.recurrence:.2f}"
-    facts |= {**card.facts, "Hookpoint": card.hookpoint, "Latents": ", ".join(map(str, card.latents))}
-    return {
-        "id": i,
-        "rank": i + 1,
-        "name": card.name,
-        "search": " ".join([card.name, *card.words, *card.link, *card.hints]).lower(),
-        "ticked": card.ticked,
-        "words": [(word, f"{card.words[word]:.0%}") for word in naming_words(card.words)],
-        "share": f"{card.share:.4f}",
-        "share_text": f"{card.share:.1%}",
-        "width": round(100 * min(abs(card.share), 1.0)),
-        "n_latents": len(card.latents),
-        "link": card.link,
-        "what_if": ""
-        if w is None
-        else f"accuracy {w.accuracy_before:.1%} to {w.accuracy:.1%}, {w.changed:.1%} of predictions change",
-        "silent": not card.words,
-        "hints": card.hints,
-        "contexts": card.contexts,
-        "facts": facts,
-    }
 
 
 def plot_shares(cards: Sequence[Card], classes: Sequence[str]) -> Any:

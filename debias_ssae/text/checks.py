@@ -64,10 +64,10 @@ def texts_sha256(texts: Iterable[str | None]) -> str:
     return digest.hexdigest()
 
 
-def named_columns(given: Any, name: str, *, default: str = "group") -> dict[str, "pd.Series[Any]"]:
+def named_columns(given: Any, name: str) -> dict[str, "pd.Series[Any]"]:
     """Return one or several columns by name: a table, a Series, a mapping of columns, or arrays ``[n]``, ``[n, m]``.
 
-    Names of pandas, polars and Arrow are kept; a column without a name is ``default``, several without names are
+    Names of pandas, polars and Arrow are kept; a column without a name is ``group``, several without names are
     ``attribute_0``, ``attribute_1``, ... Raises InputError for what is no column.
     """
     if given is None:
@@ -79,16 +79,9 @@ def named_columns(given: Any, name: str, *, default: str = "group") -> dict[str,
             raise InputError(f"{name} has two columns of one name; give them names of their own")
         if not labels:
             raise InputError(f"{name} has no columns; pass one or several")
-        columns = (
-            [given.iloc[:, i] for i in range(len(labels))]
-            if isinstance(given, pd.DataFrame)
-            else given.values()
-        )
-        found = {label: column(values, label) for label, values in zip(labels, columns, strict=True)}
-        if (
-            len(lengths := {label: len(values) for label, values in found.items()})
-            and len(set(lengths.values())) > 1
-        ):
+        found = {str(label): column(values, str(label)) for label, values in given.items()}
+        lengths = {label: len(values) for label, values in found.items()}
+        if len(set(lengths.values())) > 1:
             raise InputError(f"the columns of {name} have different lengths: {brief(lengths)}")
         return found
     if (
@@ -99,7 +92,7 @@ def named_columns(given: Any, name: str, *, default: str = "group") -> dict[str,
         array = np.asarray(given, dtype=object)
         if array.ndim == 2 and array.shape[1] > 1:
             return {f"attribute_{i}": column(array[:, i], name) for i in range(array.shape[1])}
-    label = given.name if isinstance(given, pd.Series) and given.name not in (None, "") else default
+    label = given.name if isinstance(given, pd.Series) and given.name not in (None, "") else "group"
     return {str(label): column(given, name)}
 
 
