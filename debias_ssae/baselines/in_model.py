@@ -214,7 +214,7 @@ def _rounds(
             own = slice(tokens.starts[i], tokens.starts[i + 1])
             spans = tokens.spans[own]
             marked = np.zeros(len(spans), dtype=bool)
-            for word in concept.swap_spans(text):
+            for word in concept.find(text):
                 marked |= (spans[:, 0] < word.end) & (spans[:, 1] > word.start)
             pending.append((start + i, _key(tokens.ids[own], model), marked & ~tokens.special[own]))
     while pending:

@@ -36,31 +36,9 @@ def compare_with_family(
     return records
 
 
-def compare_sums(summary: Sequence[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
-    """Return records as ``compare_with_family`` does for what a linear eraser gains from the SSAE before it.
-
-    ``ssae_NAME`` minus NAME for each linear eraser, Holm over those of one regime and kind of head.
-    """
-    records = []
-    for regime in dict.fromkeys(row["regime"] for row in summary if row["method"].startswith("ssae_")):
-        for head in HEADS:
-            alike = {r["method"]: r for r in summary if head_kind(r) == head and r["regime"] == regime}
-            pairs = [
-                (alike[f"ssae_{name}"], alike[name])
-                for name in LINEAR_ERASERS
-                if f"ssae_{name}" in alike and name in alike
-            ]
-            records += _corrected([_record(b["method"], a, b, answers) for a, b in pairs])
-    return records
-
-
 def _family(ours: dict[str, Any], alike: list[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
     found = [(name, _member(name, ours, alike)) for name in OTHERS]
-    members = [(name, row) for name, row in found if row is not None]
-    return _corrected([_record(name, ours, row, answers) for name, row in members])
-
-
-def _corrected(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    records = [_record(name, ours, row, answers) for name, row in found if row is not None]
     for record, p in zip(records, holm([r["p_value"] for r in records]), strict=True):
         record["p_holm"] = float(p)
     return records

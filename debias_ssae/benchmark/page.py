@@ -190,11 +190,10 @@ def _headline(rows: Sequence[Row]) -> Block:
 
 
 def _comparisons(results: Mapping[str, Any]) -> Iterator[Block]:
-    """The debiaser minus each member of the family, and what a linear eraser gains from an SAE before it."""
+    """The debiaser minus each member of the family."""
     titles = {
         "comparisons_of_default": "ssae_default minus the other",
         "comparisons": "ssae minus the other",
-        "sums": "an SAE before a linear eraser minus that eraser",
     }
     tables = []
     for key, title in titles.items():

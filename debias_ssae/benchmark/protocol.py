@@ -302,7 +302,7 @@ def association(concept: Concept, texts: Sequence[str], values: Sequence[Any] | 
     from scipy.stats.contingency import association as cramer
 
     rows = np.sort(np.random.default_rng(0).permutation(len(texts))[:2_000])
-    sides = [_majority([span.value for span in concept.swap_spans(texts[i])]) for i in rows]
+    sides = [_majority([span.value for span in concept.find(texts[i])]) for i in rows]
     counts = pd.crosstab(np.array(sides), np.asarray(values).astype(str)[rows]).to_numpy()
     return float(cramer(counts, method="cramer")) if min(counts.shape) > 1 else 0.0
 

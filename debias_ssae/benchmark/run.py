@@ -15,7 +15,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from debias_ssae.benchmark.comparisons import compare_sums, compare_with_family
+from debias_ssae.benchmark.comparisons import compare_with_family
 from debias_ssae.benchmark.evaluation import Plain, plain_of, run_method
 from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
 from debias_ssae.benchmark.protocol import Protocol, Split, prepare
@@ -86,7 +86,6 @@ def run_benchmark(
         "summary": summary,
         "comparisons": compare_with_family(summary, answers),
         "comparisons_of_default": compare_with_family(summary, answers, of="ssae_default"),
-        "sums": compare_sums(summary, answers),
         "skipped": _skipped(records),
     }
     results = io.as_json(results)

@@ -106,13 +106,6 @@ def markdown_table(results: Mapping[str, Any]) -> str:
         if results.get(key):
             lines += ["", f"{of} minus the other, worst-group accuracy:", ""]
             lines += _markdown(COMPARED, comparison_rows(results[key]))
-    if results.get("sums"):
-        lines += ["", "The SSAE before a linear eraser minus that eraser, worst-group accuracy:", ""]
-        rows = [
-            [one["of"], *cells]
-            for one, cells in zip(results["sums"], comparison_rows(results["sums"]), strict=True)
-        ]
-        lines += _markdown(("method", *COMPARED), rows)
     lines += ["", *(f"- {line}" for line in skipped_lines(results.get("skipped") or ()))]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -136,9 +136,7 @@ def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
         control_features=table[list(options["control"])] if options["control"] else None,
         sample_weight=table[weight] if weight else None,
         pos_label=_label(table[options["target"]], options["pos_label"]),
-        min_group=options["min_group"],
-        tolerance=options["tolerance"],
-        n_bootstrap=options["n_bootstrap"],
+        **{name: options[name] for name in ("min_group", "tolerance", "n_bootstrap")},
         random_state=options["seed"],
     )
     extras: dict[str, Any] = {"provenance": provenance(options)}

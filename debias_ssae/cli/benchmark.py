@@ -199,7 +199,7 @@ def _check_words(name: str, table: Any, column: str) -> None:
 
 def _attribute_data(options: dict[str, Any], dataset: str) -> Any:
     """Columns text and sensitive of --attribute-data; its columns are found whatever their case."""
-    from debias_ssae.text import read_table
+    from debias_ssae.text.tables import demand, read_table
 
     path = options["attribute_data"]
     if path is None:
@@ -209,8 +209,7 @@ def _attribute_data(options: dict[str, Any], dataset: str) -> Any:
     for role in ("text", "sensitive"):
         wanted = options[role] or (DATASETS[dataset][role] if role == "sensitive" else "text")
         same = [column for column in table.columns if str(column).casefold() == wanted.casefold()]
-        if not same:
-            raise InputError(f"{path} has no column {wanted!r}; it has {', '.join(map(str, table.columns))}")
+        demand(path, () if same else [wanted], list(table.columns))
         found[role] = table[same[0]]
     kept: Any = type(table)(found).dropna().reset_index(drop=True)
     return kept

@@ -64,11 +64,9 @@ def check_encoder(name: str) -> None:
 
 def check_columns(table: "pd.DataFrame", path: Any, option: str, names: Iterable[str]) -> None:
     """Raise InputError for a column that is not there."""
-    for name in names:
-        if name not in table.columns:
-            raise InputError(
-                f"{option}: {path} has no column {name!r}; it has {', '.join(map(str, table.columns))}"
-            )
+    from debias_ssae.text.tables import demand
+
+    demand(f"{option}: {path}", names, list(table.columns))
 
 
 def check_ids(table: "pd.DataFrame", path: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,15 +1,10 @@
 """``debias-ssae concept``: the shipped word lists, one list in full, and what a list finds in your texts."""
 
-from itertools import groupby, takewhile
-from pathlib import Path
-
 import click
 
 from debias_ssae.core.io import read_text
 from debias_ssae.text.concept import Concept, ConceptUsage, concept_usage
-from debias_ssae.text.concept.rows import WordRow
 
-_OPTIONAL = click.option("--optional", multiple=True, help="An optional section to use as well; repeatable.")
 _N_WORDS = 30
 
 
@@ -30,29 +25,18 @@ def list_() -> None:
 
 @concept.command()
 @click.argument("name_or_file")
-@_OPTIONAL
-@click.option("--section", multiple=True, help="Only this section's rows; repeatable.")
-def show(name_or_file: str, optional: tuple[str, ...], section: tuple[str, ...]) -> None:
-    """Print a concept: what its file says of its limits, its values and its rows."""
-    one = Concept.load(name_or_file, optional=optional)
-    if section:
-        one = one.subset(*section)
-    for line in _head(Concept.path(name_or_file)):
-        click.echo(line)
-    click.echo(f"{one.name}: {' | '.join(one.values)} (neutral word)")
-    for name, rows in groupby(one.pairs, key=lambda row: row.section):
-        click.echo(f"\n{name}")
-        for row in rows:
-            click.echo(f"  {_shown(row, one.values)}")
-    for value, texts in one.seed_texts.items():
-        click.echo(f"\nseed texts of {value}: {len(texts)}")
+def show(name_or_file: str) -> None:
+    """Print a concept's file: what it says of its limits, its values and its rows."""
+    path = Concept.path(name_or_file)
+    Concept.load(path)
+    click.echo(read_text(path))
 
 
 @concept.command()
 @click.argument("name_or_file")
 @click.option("--data", required=True, help="A .txt, csv, jsonl or parquet file.")
 @click.option("--text", "column", default="text", help="The column that holds the texts.")
-@_OPTIONAL
+@click.option("--optional", multiple=True, help="An optional section to use as well; repeatable.")
 @click.option("--n", "n_texts", type=click.IntRange(min=1), help="Read only the first so many texts.")
 @click.option("--texts", "show_texts", is_flag=True, help="Print three texts with their counterfactuals.")
 def check(
@@ -76,7 +60,7 @@ def check(
         click.echo(line)
     if show_texts:
         for at in usage.swapped:
-            shown = _around(texts[at], one.swap_spans(texts[at])[0].start)
+            shown = _around(texts[at], one.find(texts[at])[0].start)
             click.echo(f"\n  text {at}: {shown}")
             click.echo(f"  becomes: {one.counterfactual(shown) or shown}")
             click.echo(f"  scrubbed: {one.scrub(shown)}")
@@ -118,26 +102,6 @@ def _report(one: Concept, usage: ConceptUsage) -> list[str]:
         lines.append("ambiguous words, met as a cue and passed over (capitals, what follows):")
         lines += [f"  {word.word}: {word.n} and {word.passed_over}" for word in ambiguous[:_N_WORDS]]
     return lines
-
-
-def _head(path: Path) -> list[str]:
-    """The comment at the head of a file, which says where the words are from and what they lack."""
-    lines = read_text(path).splitlines()
-    head = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
-    return [*head, ""] if head else []
-
-
-def _shown(row: WordRow, values: tuple[str, ...]) -> str:
-    rules = [row.when and f"when {row.when}", "case exact" if row.exact else ""]
-    cues = [value for i, value in enumerate(values) if row.is_cue(i)]
-    if len(cues) < sum(map(bool, row.words)):
-        rules.append(f"only {', '.join(cues)}")
-    told = "; ".join(rule for rule in rules if rule)
-    return (
-        " | ".join(word or "~" for word in row.words)
-        + f" ({row.neutral or '-'})"
-        + (f"  [{told}]" if told else "")
-    )
 
 
 def _around(text: str, at: int) -> str:

@@ -89,19 +89,15 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
 
     check_out(Path(out), overwrite=options["overwrite"])
     hookpoints = options["hookpoint"].split(",")
+    named = {name: options[name] for name in ("encoder", "sae", "layer", "pooling", "alpha", "device")}
     debiaser = SSAEDebiaser(
-        encoder=options["encoder"],
+        **named,
         attribute=attribute,
         corpus=corpus_texts,
-        sae=options["sae"],
         hookpoint=hookpoints if len(hookpoints) > 1 else hookpoints[0],
-        layer=options["layer"],
-        pooling=options["pooling"],
         n_latents=n_latents if n_latents == "auto" else int(n_latents),
-        alpha=options["alpha"],
         output_eraser=None if options["output_eraser"] == "none" else options["output_eraser"],
         cache_dir=options["cache"] or "auto",
-        device=options["device"],
         config=config,
         random_state=options["seed"],
         verbose=not options["quiet"],

@@ -73,8 +73,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
         test[options["target"]],
         predicted,
         sensitive_features=test[list(options["sensitive"])],
-        min_group=options["min_group"],
-        tolerance=options["tolerance"],
+        **{name: options[name] for name in ("min_group", "tolerance")},
         random_state=options["seed"],
     )
     report = report.with_extras(provenance=provenance(options))

@@ -157,12 +157,9 @@ def make_cards(
                 words=words,
                 share=float(scored.score[latents].sum() / total),
                 toward=scored.groups[toward] if toward >= 0 else "",
-                effect={
-                    group: float(np.nansum(scored.effect[g, latents]))
-                    for g, group in enumerate(scored.groups)
-                }
-                if len(scored.effect) == len(scored.groups)
-                else {},
+                effect=dict(
+                    zip(scored.groups, np.nansum(scored.effect[:, latents], axis=1).tolist(), strict=False)
+                ),
                 firing_rate=_rates(active, labels, scored.groups),
                 contexts=naming.find_contexts(worded, strength, n_contexts=N_CONTEXTS),
                 ticked=latents[0] in removed,

@@ -89,7 +89,7 @@ def load_table(
     roles = {"text": text, "target": target, "sensitive": sensitive}
     named = {role: column for role, column in roles.items() if column is not None}
     for role, column in named.items():
-        _demand(path, [column], list(table.columns), f" for the {role}")
+        demand(path, [column], list(table.columns), f" for the {role}")
     if len(set(named.values())) < len(named):
         raise InputError(f"The text, target and sensitive columns must differ, got {named}")
     if drop_empty:
@@ -175,7 +175,7 @@ def stream_tables(
     )
     held: dict[str, list[Any]] = {name: [] for name in columns}
     for found, where, _ in pieces:
-        _demand(source, columns, list(found))
+        demand(source, columns, list(found))
         for name in columns:
             held[name] += found[name]
         for i, text in enumerate(found[columns[0]]):
@@ -407,7 +407,7 @@ def _header(file: str, header: list[str], wanted: Sequence[str] | None) -> list[
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header[:n])]
     if twice := sorted(name for name, times in Counter(names).items() if times > 1):
         raise InputError(f"{file} has two columns called {twice[0]!r}; give each its own name")
-    _demand(file, wanted or (), names)
+    demand(file, wanted or (), names)
     return names
 
 
@@ -431,7 +431,7 @@ def _from_json(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
 
     def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         there = list(dict.fromkeys(name for row in rows for name in row))
-        _demand(file, wanted or (), there)
+        demand(file, wanted or (), there)
         return {name: [row.get(name) for row in rows] for name in wanted or there}
 
     yield from _in_pieces(file, word, objects(), columns)
@@ -449,7 +449,7 @@ def _from_parquet(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
         names = list(table.schema_arrow.names)
         if len(set(names)) < len(names):
             raise InputError(f"{file} has two columns of one name; give each its own")
-        _demand(file, wanted or (), names)
+        demand(file, wanted or (), names)
         chosen = (
             [n for n in names if not re.fullmatch(r"__index_level_\d+__", n)]
             if wanted is None
@@ -473,7 +473,7 @@ def _from_hub(source: str, wanted: Sequence[str] | None, split: str) -> Iterator
     import datasets
 
     def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-        _demand(source, wanted or (), list(rows[0]))
+        demand(source, wanted or (), list(rows[0]))
         return {name: [row[name] for row in rows] for name in wanted or rows[0]}
 
     try:
@@ -537,7 +537,7 @@ def _listed(names: Iterable[Any]) -> str:
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
-def _demand(source: object, wanted: Iterable[str], there: Sequence[Any], role: str = "") -> None:
+def demand(source: object, wanted: Iterable[str], there: Sequence[Any], role: str = "") -> None:
     """Raise InputError for the first column that is not there."""
     column = next((name for name in wanted if name not in there), None)
     if column is None:

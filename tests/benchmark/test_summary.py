@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from debias_ssae.benchmark.comparisons import OTHERS, compare_sums, compare_with_family
+from debias_ssae.benchmark.comparisons import OTHERS, compare_with_family
 from debias_ssae.benchmark.summary import KEYS, Answers, summarise
 from debias_ssae.benchmark.tables import HEADS, headline_rows, markdown_table, terminal_rows
 from debias_ssae.core.stats import JointBootstrap, clustered_interval, gap_closed
@@ -130,17 +130,6 @@ def test_the_family_names_the_best_linear_eraser_and_corrects(found) -> None:  #
     text = markdown_table({"summary": summary, "comparisons": records, "quick": True})
     assert text.startswith("**Quick look")
     assert "best linear eraser: inlp (labelled)" in text
-
-
-def test_sums_are_compared_with_their_eraser_alone() -> None:
-    rows, predictions = made({"erm": 0.3, "oracle": 0.9, "leace": 0.4, "inlp": 0.6, "ssae_leace": 0.93})
-    answers = Answers(predictions, n_draws=200)
-    sums = compare_sums(summarise(rows, answers), answers)
-    assert {(one["of"], one["method"]) for one in sums} == {("ssae_leace", "leace")}
-    assert [one["head"] for one in sums] == ["retrained", "frozen", "frozen, re-centred"]
-    assert sums[0]["ci_low"] > 0.2
-    text = markdown_table({"summary": summarise(rows, answers), "sums": sums})
-    assert "| ssae_leace | retrained | labelled | leace |" in text
 
 
 def test_a_worse_method_is_not_called_non_inferior() -> None:

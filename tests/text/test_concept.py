@@ -122,7 +122,7 @@ TEXTS = st.lists(st.tuples(WORDS, st.sampled_from([str, str.upper, str.capitaliz
 
 def check_pair(concept: Concept, text: str, pair: CounterfactualPair) -> None:
     """Aligned spans hold the words of a and of b; the text's own word stands in the version of its value."""
-    spans = concept.swap_spans(text)
+    spans = concept.find(text)
     assert len(pair.spans_a) == len(pair.spans_b) == len(pair.sides) == len(spans)
     a, b = pair.values
     assert a < b
@@ -152,19 +152,19 @@ def listed(concept: Concept, value: int) -> set[str]:
 @given(TEXTS)
 def test_counterfactuals_hold_both_wordings_at_aligned_spans(text: str) -> None:
     records = GENDER.counterfactual_pairs([text])
-    assert bool(records) == bool(GENDER.swap_spans(text)) == (GENDER.counterfactual(text) is not None)
+    assert bool(records) == bool(GENDER.find(text)) == (GENDER.counterfactual(text) is not None)
     for record in records:
         check_pair(GENDER, text, record)
 
 
 @given(TEXTS)
 def test_spans_are_sorted_apart_and_replaced(text: str) -> None:
-    spans = GENDER.swap_spans(text)
+    spans = GENDER.find(text)
     assert all(one.end <= two.start for one, two in pairwise(spans))
     counterfactual = GENDER.counterfactual(text)
     pieces, at = [], 0
     for span in spans:
-        pieces += [text[at : span.start], span.replacement]
+        pieces += [text[at : span.start], span.said(1 - span.value, text)]
         at = span.end
         assert span.value in (0, 1)
     assert (counterfactual or text) == "".join([*pieces, text[at:]])
@@ -173,7 +173,7 @@ def test_spans_are_sorted_apart_and_replaced(text: str) -> None:
 @given(TEXTS)
 def test_the_neutral_pronouns_hold_no_word_of_the_list(text: str) -> None:
     pronouns = GENDER.subset("pronouns")
-    assert pronouns.swap_spans(pronouns.scrub(text)) == []
+    assert pronouns.find(pronouns.scrub(text)) == []
 
 
 def test_counterfactuals_index_limit_and_original() -> None:
@@ -188,7 +188,7 @@ def test_counterfactuals_index_limit_and_original() -> None:
 
 def test_neutral_words_are_no_cues() -> None:
     neutral = {pair.neutral for pair in GENDER.pairs if pair.neutral}
-    assert not [word for word in neutral if GENDER.swap_spans(word)]
+    assert not [word for word in neutral if GENDER.find(word)]
 
 
 def test_names_are_used_when_asked_for() -> None:
@@ -259,7 +259,7 @@ def test_another_concept_from_a_file(tmp_path: Path) -> None:
 def test_seed_texts_alone_make_a_concept() -> None:
     concept = Concept.from_dict({"name": "tone", "seed_texts": {"happy": ["Yay!"], "sad": ["Alas."]}})
     assert concept.values == ("happy", "sad")
-    assert (concept.swap_spans("Yay"), concept.counterfactual("Yay"), concept.scrub("Yay")) == (
+    assert (concept.find("Yay"), concept.counterfactual("Yay"), concept.scrub("Yay")) == (
         [],
         None,
         "Yay",
@@ -402,9 +402,7 @@ def test_each_word_is_said_for_the_value_asked_for() -> None:
     assert FAITHS.counterfactual(text, to="j") == text
     assert FAITHS.counterfactual("A nurse.", to="m") is None
     assert FAITHS.scrub(text) == "A nurse prays at the HALL."
-    assert [span.replacement for span in FAITHS.swap_spans(text)] == [None, None]
-    assert [span.replacement for span in FAITHS.swap_spans(text, to="c")] == ["Christian", "CHURCH"]
-    assert [FAITHS.values[span.value] for span in FAITHS.swap_spans(text)] == ["j", "j"]
+    assert [FAITHS.values[span.value] for span in FAITHS.find(text)] == ["j", "j"]
     assert FAITHS.words_of("m") == ("muslim", "mosque", "rug")
     with pytest.raises(InputError, match="no value 'x'"):
         FAITHS.counterfactual(text, to="x")
@@ -422,12 +420,12 @@ SAID = st.lists(
 
 @given(SAID, st.sampled_from(FAITHS.values))
 def test_the_counterfactual_of_a_counterfactual_is_the_text(text: str, to: str) -> None:
-    values = {FAITHS.values[span.value] for span in FAITHS.swap_spans(text)}
+    values = {FAITHS.values[span.value] for span in FAITHS.find(text)}
     there = FAITHS.counterfactual(text, to=to)
     if there is None:
         assert not values
         return
-    assert {FAITHS.values[span.value] for span in FAITHS.swap_spans(there)} == {to}
+    assert {FAITHS.values[span.value] for span in FAITHS.find(there)} == {to}
     if len(values) == 1:
         assert FAITHS.counterfactual(there, to=values.pop()) == text
 
@@ -455,14 +453,14 @@ RELIGIOUS = st.lists(
 
 @given(RELIGIOUS)
 def test_spans_scrubbing_and_pairs_of_a_shipped_table(text: str) -> None:
-    spans = RELIGION.swap_spans(text)
+    spans = RELIGION.find(text)
     assert all(one.end <= two.start for one, two in pairwise(spans))
     for span in spans:
         word = " ".join(text[span.start : span.end].split()).lower()
         assert word in {word.lower() for word in RELIGION.words_of(RELIGION.values[span.value])}
     scrubbed = RELIGION.scrub(text)
     assert RELIGION.scrub(scrubbed) == scrubbed
-    assert not RELIGION.swap_spans(scrubbed)
+    assert not RELIGION.find(scrubbed)
     for pair in RELIGION.counterfactual_pairs([text]):
         check_pair(RELIGION, text, pair)
 
@@ -550,7 +548,7 @@ def test_every_shipped_concept_is_sound(name: str) -> None:
     concept = concept.with_optional(*sorted({row.section for row in concept.optional}))
     assert Concept.from_dict(json.loads(json.dumps(concept.to_dict()))) == concept
     neutral = {row.neutral for row in concept.pairs if row.neutral}
-    assert not [word for word in neutral if concept.swap_spans(word)]
+    assert not [word for word in neutral if concept.find(word)]
     head = Concept.path(name).read_text(encoding="utf-8").split("name:")[0].replace("\n# ", " ")
     assert "general knowledge" in head
     assert "Limits." in head
@@ -561,7 +559,7 @@ def test_every_shipped_concept_is_sound(name: str) -> None:
             after = {"": "", "person": f" {min(concept.persons, default='')}", "title": " Smith"}.get(
                 row.when, " work"
             )
-            spans = concept.swap_spans(word + after)
+            spans = concept.find(word + after)
             assert not spans or concept.values[spans[0].value] == value
 
 
@@ -639,7 +637,7 @@ def test_seven_identities_of_hatecheck(data_dir: Path) -> None:
     told = [
         (identity, concept.counterfactual(text, to=other) == cases[template, other])
         for (template, identity), text in cases.items()
-        if concept.swap_spans(text)
+        if concept.find(text)
         for other in people
         if other != identity and (template, other) in cases
     ]

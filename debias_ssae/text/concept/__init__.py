@@ -2,7 +2,7 @@
 
 from debias_ssae.text.concept.definition import Concept as Concept
 from debias_ssae.text.concept.matching import CounterfactualPair as CounterfactualPair
-from debias_ssae.text.concept.matching import SwapSpan as SwapSpan
+from debias_ssae.text.concept.matching import Match as Match
 from debias_ssae.text.concept.rows import WordRow as WordRow
 from debias_ssae.text.concept.usage import ConceptUsage as ConceptUsage
 from debias_ssae.text.concept.usage import WordUsage as WordUsage

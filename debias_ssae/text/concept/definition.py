@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import read_yaml
-from debias_ssae.text.concept.matching import CounterfactualPair, Match, Matcher, SwapSpan, make_pair, rewrite
+from debias_ssae.text.concept.matching import CounterfactualPair, Match, Matcher, make_pair, rewrite
 from debias_ssae.text.concept.rows import WordRow, as_row, read_rows, row_of_words, write_rows
 
 _SHIPPED = Path(__file__).parents[1] / "concepts"
@@ -241,7 +241,8 @@ class Concept:
         """Yield each listed word or ignored phrase in ``text``, in lower case, with its match; None: passed over."""
         return self._matcher.hits(text) if self.pairs else iter(())
 
-    def _find(self, text: str) -> list[Match]:
+    def find(self, text: str) -> list[Match]:
+        """Return the words of ``text`` that show the attribute, left to right, each with its place and value."""
         return list(self._matcher.find(text)) if self.pairs else []
 
     def _index(self, value: str) -> int:
@@ -269,19 +270,6 @@ class Concept:
             targets = [others[zlib.crc32(text.encode("utf-8", "replace")) % len(others)]] * len(found)
         return targets if all(f.row.words[i] for f, i in zip(found, targets, strict=True)) else None
 
-    def swap_spans(self, text: str, to: str | None = None) -> list[SwapSpan]:
-        """Return the words of ``text`` that show the attribute, left to right, each with its counterpart.
-
-        The counterpart is the word of the value ``to``, or without it of the other one where there are two.
-        """
-        target = None if to is None else self._index(to)
-        spans = []
-        for f in self._find(text):
-            other = 1 - f.value if target is None and len(self.values) == 2 else target
-            said = None if other is None or not f.row.words[other] else f.said(other, text)
-            spans.append(SwapSpan(f.start, f.end, said, f.value))
-        return spans
-
     def counterfactual(self, text: str, to: str | None = None) -> str | None:
         """Return ``text`` with each marked word replaced by that of the value ``to``; None if it has no marked word, or
         one without a word for that value.
@@ -289,7 +277,7 @@ class Concept:
         Without ``to`` and with two values, each word becomes that of the other value. With more, all become those of
         one value that the text's own characters draw: always the same for a text, and balanced over texts.
         """
-        found = self._find(text)
+        found = self.find(text)
         targets = self._targets(text, found, to) if found else None
         if targets is None:
             return None
@@ -312,7 +300,7 @@ class Concept:
         for index, text in enumerate(texts):
             if limit is not None and len(pairs) >= limit:
                 break
-            found = self._find(text)
+            found = self.find(text)
             own, others = self._others(found) if found else (0, [])
             if not others:
                 continue
@@ -328,7 +316,7 @@ class Concept:
         if any(self.counterfactual(text) is not None for text in texts):
             return
         fault, cure = "holds a word of", "give a concept whose words occur in the texts"
-        if any(self._find(text) for text in texts):
+        if any(self.find(text) for text in texts):
             fault, cure = "has a counterfactual by", "fill the gaps of its table"
         raise InputError(
             f"none of the {len(texts)} texts {fault} the concept {self.name!r} "
@@ -342,7 +330,7 @@ class Concept:
 
     def scrub(self, text: str) -> str:
         """Return ``text`` with each marked word replaced by its neutral word, or removed if it has none."""
-        edits = [(f.start, f.scrub_end(text), f.cased(f.row.neutral)) for f in self._find(text)]
+        edits = [(f.start, f.scrub_end(text), f.cased(f.row.neutral)) for f in self.find(text)]
         return rewrite(text, edits, a_an=self.a_an)[0] if edits else text
 
 

@@ -22,19 +22,6 @@ _VOWEL = re.compile(
 )
 
 
-class SwapSpan(NamedTuple):
-    """A word of a text that shows the attribute: ``text[start:end]``, and the same word with another value.
-
-    ``replacement`` is None where no other value is told (a concept of more than two) or nothing says the word for
-    it. ``value`` is the index, in the concept's values, of what the text's own word shows.
-    """
-
-    start: int
-    end: int
-    replacement: str | None
-    value: int
-
-
 @dataclass(frozen=True)
 class CounterfactualPair:
     """One text in two versions: every marked word shows value a in ``text_a`` and value b in ``text_b``.
