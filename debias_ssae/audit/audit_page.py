@@ -42,6 +42,7 @@ _SERIES = 6
 """Models in a figure: so many colours there are."""
 _BESIDE = 3
 """So many models stand beside each other in a row; more stand below each other."""
+_PROBES = ("probe", "given the label", "balanced accuracy", "shuffled control", "rows")
 _NAN = float("nan")
 _NONE = Cell("–", "")
 
@@ -86,22 +87,17 @@ def audit_html(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
 def _gates(gates: Sequence[GateResult]) -> Block | None:
     if not gates:
         return None
-    rows = [
-        [
-            ("result", Cell("pass") if g.passed else Cell("fail", kind="bad")),
-            (
-                "threshold",
-                f"{words(g.metric)} {'at least' if g.kind == 'fail_under' else 'at most'} {g.threshold:g}",
-            ),
-            ("section", g.section),
-            ("model", g.model),
-            ("reason", Cell(g.reason, wrap=True)),
-        ]
-        for g in sorted(gates, key=lambda g: g.passed)
-    ]
+    names = ("result", "threshold", "section", "model", "reason")
+    rows = []
+    for g in sorted(gates, key=lambda g: g.passed):
+        result = Cell("pass") if g.passed else Cell("fail", kind="bad")
+        sign = "at least" if g.kind == "fail_under" else "at most"
+        threshold = f"{words(g.metric)} {sign} {g.threshold:g}"
+        rows.append([result, threshold, g.section, g.model, Cell(g.reason, wrap=True)])
     failed = sum(not g.passed for g in gates)
     text = f"{failed} of {len(gates)} thresholds failed." if failed else f"All {len(gates)} thresholds hold."
-    return Block("gates", "Gates", tables=[make_table("Thresholds", rows, folded=not failed)], text=[text])
+    tables = [make_table("Thresholds", names, rows, folded=not failed)]
+    return Block("gates", "Gates", tables=tables, text=[text])
 
 
 def _of(table: pd.DataFrame, **values: str) -> pd.DataFrame:
@@ -162,42 +158,33 @@ def _measures(report: AuditReport, section: str) -> Table:
     """A row a measure, the models beside each other, and with two their difference."""
     measures = shown_measures(report, section)
     caption = f"Measures by {section}"
-    rows: list[list[tuple[str, Cell | str]]]
+    rows: list[list[Cell | str]] = []
     if len(report.models) > _BESIDE:
-        rows = [
-            [
-                ("measure", words(metric)),
-                ("model", r["model"]),
-                ("value", _value(r)),
-                ("outcome", Cell(r["outcome"], kind=kind_of(r["outcome"]))),
-                ("where", Cell(r["where"], wrap=True)),
-                ("note", Cell(r["note"], wrap=True)),
-            ]
-            for metric, models in measures.items()
-            for r in models
-        ]
-        return make_table(caption, rows)
+        for metric, models in measures.items():
+            for r in models:
+                outcome = Cell(r["outcome"], kind=kind_of(r["outcome"]))
+                told = [Cell(r[name], wrap=True) for name in ("where", "note")]
+                rows.append([words(metric), r["model"], _value(r), outcome, *told])
+        return make_table(caption, ("measure", "model", "value", "outcome", "where", "note"), rows)
     compared = _of(report.comparisons, section=section)
     differences = {r["metric"]: r for r in records(compared)} if len(report.models) == 2 else {}
-    rows = []
+    names = ["measure"]
+    for model in report.models:
+        names += [model, f"outcome, {model}" if len(report.models) > 1 else "outcome"]
     for metric, models in measures.items():
-        row: list[tuple[str, Cell | str]] = [("measure", words(metric))]
+        row: list[Cell | str] = [words(metric)]
         for r in models:
-            outcome = "" if r["outcome"] == MEASURED else r["outcome"]
-            told = Cell(outcome, note=r["where"], wrap=True, kind=kind_of(outcome))
-            row += [
-                (r["model"], _value(r)),
-                (f"outcome, {r['model']}" if len(report.models) > 1 else "outcome", told),
-            ]
+            said = "" if r["outcome"] == MEASURED else r["outcome"]
+            row += [_value(r), Cell(said, note=r["where"], wrap=True, kind=kind_of(said))]
         if differences:
-            d = differences.get(metric)
-            row.append(("difference", _NONE if d is None else _difference(d)))
+            row.append(_difference(differences[metric]) if metric in differences else _NONE)
         rows.append(row)
     noted = [f"{words(r['metric'])}: {r['note']}" for m in measures.values() for r in m if r["note"]]
     note = "; ".join(dict.fromkeys(noted))
     if differences:
         note = f"Difference: {report.models[1]} minus {report.models[0]}, on the same rows. {note}"
-    return make_table(caption, rows, note=note + ("." if note and not note.endswith(". ") else ""))
+    names += ["difference"] if differences else []
+    return make_table(caption, names, rows, note=note + ("." if note and not note.endswith(". ") else ""))
 
 
 def _value(row: Mapping[str, Any]) -> Cell:
@@ -210,14 +197,14 @@ def _difference(row: Mapping[str, Any]) -> Cell:
 
 def _side_by_side(
     report: AuditReport, table: pd.DataFrame, keys: Sequence[str], value: str
-) -> Iterator[tuple[dict[str, Any], list[tuple[str, Cell]]]]:
+) -> Iterator[tuple[dict[str, Any], list[Cell]]]:
     """Rows that differ in the model alone as one: the first of them, and the cells of the models."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for r in records(table):
         found.setdefault(tuple(r[k] for k in keys), []).append(r)
     for members in found.values():
         of = {r["model"]: number_cell(r[value], r["ci_low"], r["ci_high"]) for r in members}
-        yield members[0], [(m, of.get(m, _NONE)) for m in report.models]
+        yield members[0], [of.get(m, _NONE) for m in report.models]
 
 
 def _cells(report: AuditReport, section: str) -> Table:
@@ -229,32 +216,23 @@ def _cells(report: AuditReport, section: str) -> Table:
     )
     table = table[table["n"] > 0].sort_values(["excluded", "worst"], kind="stable")
     few = f"fewer than {report.settings['min_group']} rows: decides nothing"
-    rows = [
-        [
-            ("cell", Cell(f"{r['label']} / {r['group']}", kind="warn" if r["excluded"] else "")),
-            ("rows", count_cell(r["n"])),
-            *models,
-            ("more rows needed", count_cell(r["more_rows_needed"])),
-            ("remark", few if r["excluded"] else ""),
-        ]
-        for r, models in _side_by_side(report, table, ("label", "group"), "accuracy")
-    ]
+    rows = []
+    for r, models in _side_by_side(report, table, ("label", "group"), "accuracy"):
+        cell = Cell(f"{r['label']} / {r['group']}", kind="warn" if r["excluded"] else "")
+        ends = count_cell(r["more_rows_needed"]), few if r["excluded"] else ""
+        rows.append([cell, count_cell(r["n"]), *models, *ends])
+    names = ("cell", "rows", *report.models, "more rows needed", "remark")
     caption = f"Accuracy in each cell by {section}: label / group"
-    return make_table(caption, rows, folded=True, most=MOST_ROWS)
+    return make_table(caption, names, rows, folded=True, most=MOST_ROWS)
 
 
 def _rates(report: AuditReport, table: pd.DataFrame, section: str) -> Table:
-    rows = [
-        [
-            ("measure", Cell(words(r["metric"]), kind="warn" if r["value"] != r["value"] else "")),
-            ("of label", r["label"]),
-            ("group", r["group"]),
-            ("rows", count_cell(r["n"])),
-            *models,
-        ]
-        for r, models in _side_by_side(report, table, ("metric", "label", "group"), "value")
-    ]
-    return make_table(f"Rates of each group by {section}", rows, folded=True, most=MOST_ROWS)
+    rows = []
+    for r, models in _side_by_side(report, table, ("metric", "label", "group"), "value"):
+        measure = Cell(words(r["metric"]), kind="warn" if r["value"] != r["value"] else "")
+        rows.append([measure, r["label"], r["group"], count_cell(r["n"]), *models])
+    names = ("measure", "of label", "group", "rows", *report.models)
+    return make_table(f"Rates of each group by {section}", names, rows, folded=True, most=MOST_ROWS)
 
 
 def _contrasts(report: AuditReport, section: str) -> Table:
@@ -264,22 +242,14 @@ def _contrasts(report: AuditReport, section: str) -> Table:
     widest = table["difference"].abs().groupby([table[k] for k in keys]).transform("max")
     table = table.assign(widest=widest).sort_values("widest", ascending=False, kind="stable")
     lowest = table.groupby(keys)["p_holm"].min()
-    rows = [
-        [
-            ("group", r["group"]),
-            ("against", r["versus"]),
-            ("measure", words(r["metric"])),
-            ("of label", r["label"]),
-            *models,
-            (
-                "p, Holm" if len(report.models) == 1 else "lowest p, Holm",
-                p_cell(float(lowest[tuple(r[k] for k in keys)])),
-            ),
-        ]
-        for r, models in _side_by_side(report, table, keys, "difference")
-    ]
+    rows = []
+    for r, models in _side_by_side(report, table, keys, "difference"):
+        p = p_cell(float(lowest[tuple(r[k] for k in keys)]))
+        rows.append([r["group"], r["versus"], words(r["metric"]), r["label"], *models, p])
+    last = "p, Holm" if len(report.models) == 1 else "lowest p, Holm"
+    names = ("group", "against", "measure", "of label", *report.models, last)
     caption = f"Groups against each other by {section}, signed"
-    return make_table(caption, rows, folded=True, most=MOST_ROWS)
+    return make_table(caption, names, rows, folded=True, most=MOST_ROWS)
 
 
 def _undefined(table: pd.DataFrame, section: str) -> Table:
@@ -295,10 +265,9 @@ def _undefined(table: pd.DataFrame, section: str) -> Table:
         shown = "; ".join(names[:_MOST_NAMES]) + (
             f"; and {len(names) - _MOST_NAMES} more" * (len(names) > _MOST_NAMES)
         )
-        rows.append(
-            [("why", str(kind)), ("how many", count_cell(len(names))), ("which", Cell(shown, wrap=True))]
-        )
-    return make_table(f"Without rows or with too few by {section}", rows, folded=True)
+        rows.append([str(kind), count_cell(len(names)), Cell(shown, wrap=True)])
+    caption = f"Without rows or with too few by {section}"
+    return make_table(caption, ("why", "how many", "which"), rows, folded=True)
 
 
 def _models(report: AuditReport) -> Iterator[Block]:
@@ -309,18 +278,10 @@ def _models(report: AuditReport) -> Iterator[Block]:
     for r in records(report.comparisons):
         better = {"a better": r["model_a"], "b better": r["model_b"]}.get(r["outcome"])
         said = f"{better} better" if better else r["outcome"].replace("no difference found", TOO_FEW)
-        rows.append(
-            [
-                ("measure", words(r["metric"])),
-                ("models", f"{r['model_a']} minus {r['model_b']}"),
-                ("section", r["section"]),
-                ("difference", _difference(r)),
-                ("finding", said),
-                ("p", p_cell(r["p"])),
-                ("method", Cell(r["method"], wrap=True)),
-            ]
-        )
-    table = make_table("Models in pairs, on the same rows", rows, most=MOST_ROWS)
+        pair, method = f"{r['model_a']} minus {r['model_b']}", Cell(r["method"], wrap=True)
+        rows.append([words(r["metric"]), pair, r["section"], _difference(r), said, p_cell(r["p"]), method])
+    names = ("measure", "models", "section", "difference", "finding", "p", "method")
+    table = make_table("Models in pairs, on the same rows", names, rows, most=MOST_ROWS)
     yield Block("models", "Models against each other", tables=[table])
 
 
@@ -340,16 +301,11 @@ def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
             reference=chance,
         )
         caption = f"What probes read of the attribute; the dashed line is chance ({chance:.2f})."
-        body = [
-            [
-                ("probe", r["probe"]),
-                ("given the label", "yes" if r["given_y"] else "no"),
-                ("balanced accuracy", number_cell(r["balanced_accuracy"], r["ci_low"], r["ci_high"])),
-                ("shuffled control", number_cell(r["shuffled"])),
-                ("rows", count_cell(r["n"])),
-            ]
-            for r in rows
-        ]
+        body = []
+        for r in rows:
+            value = number_cell(r["balanced_accuracy"], r["ci_low"], r["ci_high"])
+            given = "yes" if r["given_y"] else "no"
+            body.append([r["probe"], given, value, number_cell(r["shuffled"]), count_cell(r["n"])])
         text = [*found["claims"]]
         if code := found.get("code"):
             text.append(
@@ -360,22 +316,18 @@ def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
         if found.get("skipped"):
             text.append(f"Too few rows to probe given the label: {', '.join(found['skipped'])}.")
         title = f"What the representations still tell{f' of {attribute}' if attribute else ''}"
-        figures, tables = [Figure(trusted(svg), caption)], [make_table("Probes", body)]
+        figures, tables = [Figure(trusted(svg), caption)], [make_table("Probes", _PROBES, body)]
         yield Block(f"leakage-{number + 1}", title, figures, tables, text)
 
 
 def _flips(flips: Mapping[str, Any] | None) -> Iterator[Block]:
     for index, (name, found) in enumerate(by_name(flips, "rate").items()):
         rows = [
-            [
-                ("prediction on the text", r["prediction"]),
-                ("texts", count_cell(r["n"])),
-                ("flipped", count_cell(r["flipped"])),
-                ("share", number_cell(r["rate"])),
-            ]
+            [r["prediction"], count_cell(r["n"]), count_cell(r["flipped"]), number_cell(r["rate"])]
             for r in found["by_prediction"]
         ]
-        table = make_table(f"Flips by prediction{f', {name}' if name else ''}", rows)
+        names = ("prediction on the text", "texts", "flipped", "share")
+        table = make_table(f"Flips by prediction{f', {name}' if name else ''}", names, rows)
         text = [
             f"Of {found['n_texts']:,} texts, {found['n_with_counterfactual']:,} hold a word of the concept. Swapping"
             f" those words, and nothing else, changes {found['n_flipped']:,} predictions ({100 * found['rate']:.1f}%)."

@@ -38,18 +38,19 @@ class Table(NamedTuple):
 
 def make_table(
     caption: str,
-    rows: Iterable[Iterable[tuple[str, Any]]],
+    names: Sequence[str],
+    rows: Iterable[Iterable[Any]],
     *,
     note: str = "",
     folded: bool = False,
     most: int | None = None,
 ) -> Table:
-    """A table from rows of pairs (column, Cell or string); no more than the first ``most`` are shown."""
-    named = [[(name, Cell(c) if isinstance(c, str) else c) for name, c in row] for row in rows]
-    columns = [(cells[0][0], any(c.key is not None for _, c in cells)) for cells in zip(*named, strict=True)]
-    if most is not None and len(named) > most:
-        note = f"The first {most} of {len(named):,} rows; all of them are in the JSON output."
-    return Table(caption, columns, [[c for _, c in row] for row in named[:most]], note, folded)
+    """A table of columns ``names`` from rows of Cells and strings; no more than the first ``most`` are shown."""
+    cells = [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in rows]
+    numeric = [any(c.key is not None for c in column) for column in zip(*cells, strict=True)]
+    if most is not None and len(cells) > most:
+        note = f"The first {most} of {len(cells):,} rows; all of them are in the JSON output."
+    return Table(caption, list(zip(names, numeric, strict=False)), cells[:most], note, folded)
 
 
 class Figure(NamedTuple):

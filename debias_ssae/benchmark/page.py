@@ -167,7 +167,7 @@ def _headline(rows: Sequence[Row]) -> Block:
             regime,
             *(_NONE if math.isnan(one[0]) else number_cell(*one) for one in (*worst, *rest)),
         ]
-        body.append(zip(COLUMNS, cells, strict=True))
+        body.append(cells)
         dots.append((method if regime == "none" else f"{method}, {regime}", worst))
     series = [
         Series(head, *map(list, zip(*(worst[i] for _, worst in dots[:SHOWN]), strict=True)))  # type: ignore[arg-type]
@@ -185,7 +185,9 @@ def _headline(rows: Sequence[Row]) -> Block:
     note = "Intervals: 95%, for new texts and seeds."
     if any(row.get("needs_attribute") for _, heads in lines for row in heads.values()):
         note = f"† needs the attribute of each text when used; never ranked. {note}"
-    table = make_table("Worst-group accuracy by head, and what the retrained head has", body, note=note)
+    table = make_table(
+        "Worst-group accuracy by head, and what the retrained head has", COLUMNS, body, note=note
+    )
     return Block("headline", "All methods", [Figure(trusted(svg), caption)], [table])
 
 
@@ -200,11 +202,12 @@ def _comparisons(results: Mapping[str, Any]) -> Iterator[Block]:
         body = []
         for one, cells in zip(found := results.get(key) or [], comparison_rows(found), strict=True):
             method = Cell(str(one.get("of", "")), kind="warn" if one["ci_high"] < 0 else "")
-            named = zip(COMPARED, cells, strict=True)
-            numbers = COMPARED[3:]
-            body.append([("method", method), *((n, Cell(c, c if n in numbers else None)) for n, c in named)])
+            numbers = (Cell(text, text) for text in cells[3:])
+            body.append([method, *cells[:3], *numbers])
         if body:
-            tables.append(make_table(f"Worst-group accuracy, {title}", body, folded=True))
+            tables.append(
+                make_table(f"Worst-group accuracy, {title}", ("method", *COMPARED), body, folded=True)
+            )
     if tables:
         text = [
             "Same texts and seeds on both sides. The family was fixed before the first run; p after Holm over its "
@@ -216,11 +219,8 @@ def _comparisons(results: Mapping[str, Any]) -> Iterator[Block]:
 def _skipped(notes: Sequence[Mapping[str, str]]) -> Table | None:
     if not notes:
         return None
-    body = [
-        [("method", n["method"]), ("regime", n["regime"]), ("why", Cell(n["reason"], wrap=True))]
-        for n in notes
-    ]
-    return make_table("What could not run", body)
+    body = [[n["method"], n["regime"], Cell(n["reason"], wrap=True)] for n in notes]
+    return make_table("What could not run", ("method", "regime", "why"), body)
 
 
 def _lede(data: Mapping[str, Any], rows: Sequence[Row], seeds: Sequence[Any]) -> str:

@@ -563,8 +563,8 @@ def _table(caption: str, records: Sequence[Record], *, folded: bool = False) -> 
     for r in records:
         value = r["value"]
         shown = Cell(value, wrap=True) if isinstance(value, str) else number_cell(value)
-        rows.append([("measure", r["measure"]), ("value", shown), ("where", Cell(_where(r), wrap=True))])
-    return make_table(caption, rows, folded=folded)
+        rows.append([r["measure"], shown, Cell(_where(r), wrap=True)])
+    return make_table(caption, ("measure", "value", "where"), rows, folded=folded)
 
 
 def _where(record: Record) -> str:
