@@ -158,7 +158,12 @@ def probe_leakage(
             value, low, high = mean_of_shares(*found, z=z_critical)
             shuffled, n = mean_of_shares(*control)[0], int(found[1].sum())
             results.append(ProbeResult(probe, given_y, value, low, high, shuffled, 1 / len(names), n))
-        code = _code_length(rows, codes, len(names), rng) if mdl else None
+        code = None
+        if mdl:
+            order = rng.permutation(len(codes))
+            x, sent = rows[order], codes[order]
+            bits, shuffled = (_online_bits(x, z, len(names)) for z in (sent, rng.permutation(sent)))
+            code = CodeLength(bits, shuffled, len(codes) * float(np.log2(len(names))))
     return LeakageReport(tuple(results), code, tuple(map(str, names)), n_missing, skipped)
 
 
@@ -289,15 +294,6 @@ def _quiet_fit(model: Any, x: NDArray[np.float32], z: Rows, **fit_params: Any) -
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", message="Features .* are constant|invalid value encountered in")
         return model.fit(x, z, **fit_params)
-
-
-def _code_length(
-    rows: NDArray[np.float32], codes: Rows, n_values: int, rng: np.random.Generator
-) -> CodeLength:
-    order = rng.permutation(len(codes))
-    x, z = rows[order], codes[order]
-    bits = _online_bits(x, z, n_values)
-    return CodeLength(bits, _online_bits(x, rng.permutation(z), n_values), len(z) * float(np.log2(n_values)))
 
 
 def _coder(x: NDArray[np.float32], z: Rows) -> Any:

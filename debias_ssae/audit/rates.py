@@ -111,7 +111,8 @@ def _attribute(name: str, values: pd.Series) -> Attribute:
     names = [str(int(v) if whole and isinstance(v, float) else v) for v in levels]
     if len(set(names)) != len(names):  # 1 and "1" would merge under one name
         names = [f"{v} ({type(v).__name__})" for v in levels]
-    order = np.argsort(np.array(names, dtype=object)) if _textual(levels) else np.argsort(np.asarray(levels))
+    numeric = all(isinstance(v, int | float | np.number | np.bool_) for v in levels)
+    order = np.argsort(np.asarray(levels) if numeric else np.array(names, dtype=object))
     rank = np.empty(len(names) + 1, dtype=np.int64)
     rank[order], rank[-1] = np.arange(len(names)), len(names)  # code -1: missing, last
     groups = [names[i] for i in order]
@@ -120,10 +121,6 @@ def _attribute(name: str, values: pd.Series) -> Attribute:
         groups.append(UNKNOWN if UNKNOWN not in groups else f"{UNKNOWN} (missing)")
         known.append(False)
     return Attribute(name, rank[codes], tuple(groups), np.array(known))
-
-
-def _textual(levels: Any) -> bool:
-    return not all(isinstance(v, int | float | np.number | np.bool_) for v in levels)
 
 
 def cross(attributes: list[Attribute]) -> Attribute:

@@ -181,26 +181,20 @@ def _linear(make: Callable[[], Any], *regimes: str) -> Method:
     )
 
 
-def _head(make: Callable[[int], Any], *regimes: str, is_reference: bool = False) -> Method:
-    return Method(lambda c: make_pipeline(c.plain, make(c.random_state)), regimes, "annotated", is_reference)
+def _head(make: Any, *regimes: str, is_reference: bool = False, grouped: bool = False) -> Method:
+    """A head on the texts whose attribute is known; ``grouped``: it needs every cell (class x attribute)."""
 
-
-def _group_head(make: Callable[[int], Any], *regimes: str) -> Method:
-    def checked(c: Context) -> Any:
+    def made(c: Context) -> Any:
         told = c.supervision.annotated
-        if told is not None and told.y is not None:
+        if grouped and told is not None and told.y is not None:
             cells = set(zip(map(str, told.y), map(str, told.sensitive_features), strict=True))
             if len(cells) < len({label for label, _ in cells}) * len({value for _, value in cells}):
                 raise InputError(
                     "some class holds one attribute value only, so there are no groups to balance"
                 )
-        return make_pipeline(c.plain, make(c.random_state))
+        return make_pipeline(c.plain, make(random_state=c.random_state))
 
-    return Method(checked, regimes, "annotated")
-
-
-def _random(cls: Any) -> Callable[[int], Any]:
-    return lambda seed: cls(random_state=seed)
+    return Method(made, regimes, "annotated", is_reference)
 
 
 _LINEAR: dict[str, Callable[[], Any]] = {
@@ -216,8 +210,8 @@ _EVERY = (*_FAMILIES, "labelled_gap", "short")
 
 METHODS: dict[str, Method] = {
     "erm": Method(lambda c: c.plain, ("none",), is_reference=True),
-    "oracle": _head(_random(baselines.LogisticHead), "labelled", is_reference=True),
-    "oracle_large": _head(_random(baselines.GroupReweighting), "labelled_all", is_reference=True),
+    "oracle": _head(baselines.LogisticHead, "labelled", is_reference=True),
+    "oracle_large": _head(baselines.GroupReweighting, "labelled_all", is_reference=True),
     "random_latents": Method(
         lambda c: edit_alone(c, attribute=RandomLatents(c.supervision.attribute)), _FAMILIES
     ),
@@ -234,13 +228,13 @@ METHODS: dict[str, Method] = {
     "counterfactual_subspace": Method(subspace, _WORDS),
     "counterfactual_direction": Method(partial(subspace, n_components=1), _WORDS),
     # the annotated set is balanced, so weighing or drawing its groups alike is annotated_head there
-    "reweighting": _group_head(_random(baselines.GroupReweighting), "labelled_head"),
-    "subsampling": _group_head(_random(baselines.GroupSubsampling), "labelled_head"),
-    "annotated_head": _head(_random(baselines.LogisticHead), "labelled"),
-    "dfr": _group_head(_random(baselines.LastLayerRetraining), "labelled"),
-    "group_dro": _group_head(lambda seed: baselines.GroupDRO(), "labelled", "labelled_head"),
-    "exponentiated_gradient": _group_head(_random(baselines.ReducedHead), "labelled", "labelled_head"),
-    "threshold_optimizer": _group_head(_random(baselines.ParityThresholds), "labelled", "labelled_head"),
+    "reweighting": _head(baselines.GroupReweighting, "labelled_head", grouped=True),
+    "subsampling": _head(baselines.GroupSubsampling, "labelled_head", grouped=True),
+    "annotated_head": _head(baselines.LogisticHead, "labelled"),
+    "dfr": _head(baselines.LastLayerRetraining, "labelled", grouped=True),
+    "group_dro": _head(lambda random_state: baselines.GroupDRO(), "labelled", "labelled_head", grouped=True),
+    "exponentiated_gradient": _head(baselines.ReducedHead, "labelled", "labelled_head", grouped=True),
+    "threshold_optimizer": _head(baselines.ParityThresholds, "labelled", "labelled_head", grouped=True),
     "concept_bottleneck": Method(concept_bottleneck, ("none",)),
     "neuron_skyline": Method(neuron_skyline, ("labelled",), "annotated"),
     "latent_skyline": Method(latent_skyline, ("labelled",)),

@@ -27,8 +27,10 @@ def doctor() -> None:
     click.echo("  ".join(f"{name} {_version(name) or 'missing'}" for name in _SHOWN))
     missing = [name for name in _required("") if _version(name) is None]
     click.echo()
-    for line in (*_machine(), *_environment()):
+    for line in _machine():
         click.echo(line)
+    if known := [f"{name}={os.environ[name]}" for name in (*_THREADS, *_OFFLINE) if name in os.environ]:
+        click.echo(f"Environment: {', '.join(known)}")
     click.echo("\nExtras")
     for extra in metadata("debias-ssae").get_all("Provides-Extra") or ():
         absent = [name for name in _required(extra) if _version(name) is None]
@@ -88,8 +90,3 @@ def _machine() -> list[str]:
         why = "this torch is built without CUDA" if built is None else "torch finds no GPU that it can use"
         lines.append(f"GPU: none; {why}")
     return [*lines, f"Threads: torch uses {torch.get_num_threads()} of {cores} cores"]
-
-
-def _environment() -> list[str]:
-    set_ = [f"{name}={os.environ[name]}" for name in (*_THREADS, *_OFFLINE) if name in os.environ]
-    return [f"Environment: {', '.join(set_)}"] if set_ else []

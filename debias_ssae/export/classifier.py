@@ -1,7 +1,6 @@
 """A fine-tuned classifier with a debiaser's erasers inside, in memory or as a directory for transformers."""
 
 import copy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,11 +102,3 @@ def _fill(erasure: "Erasure", eraser: Any) -> None:
     if sae.cfg.architecture != "relu":
         erasure.threshold.copy_(sae.threshold.clamp(min=0).expand(len(erasure.threshold)))
     erasure.decode.copy_(eraser.alpha * sae.W_dec)
-
-
-def write_classifier(debiaser: SSAEDebiaser, goal: Path) -> "DebiasedForSequenceClassification":
-    """Write the debiased classifier, its tokenizer and the code that reads it into ``goal``, and return it."""
-    made = debiased_classifier(debiaser)
-    made.save_pretrained(goal)
-    debiaser.text_encoder_.language_model.tokenizer.save_pretrained(goal)
-    return made

@@ -93,7 +93,9 @@ def export_classifier(debiaser: SSAEDebiaser, directory: str | Path) -> None:
     """
 
     def fill(partial: Path) -> None:
-        made = classifier.write_classifier(debiaser, partial)
+        made = classifier.debiased_classifier(debiaser)
+        made.save_pretrained(partial)
+        _language_model(debiaser).tokenizer.save_pretrained(partial)
         io.write_manifest(partial, classifier.KIND)
         tokens = _language_model(debiaser).tokenizer(PROBES[0], return_tensors="pt")
         given = {name: tokens[name] for name in ("input_ids", "attention_mask")}

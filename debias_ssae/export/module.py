@@ -52,6 +52,13 @@ class ExportedModule(InputModule):  # type: ignore[misc]
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
+    @classmethod
+    def found(cls, name: str, subfolder: str, options: Mapping[str, Any]) -> Path:
+        """The directory, on disk or from the hub, that sentence-transformers loads by ``name``."""
+        of_the_hub = ("token", "cache_folder", "revision", "local_files_only")
+        given = {option: options[option] for option in of_the_hub if option in options}
+        return Path(cls.load_dir_path(name, subfolder, **given) or name)
+
 
 class DebiasedTransformer(ExportedModule):
     """Texts to debiased vectors: forward pass with erasers, pooling, output eraser, shift.
@@ -148,26 +155,13 @@ class DebiasedTransformer(ExportedModule):
         write_manifest(goal, KIND, {**self.settings, "hookpoints": list(self.edits)}, files)
 
     @classmethod
-    def load(
-        cls,
-        model_name_or_path: str,
-        subfolder: str = "",
-        token: bool | str | None = None,
-        cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        init_defaults: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> Self:
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
         """Read what ``save`` wrote, from a directory or the hub. Raises InputError when it is damaged.
 
         ``trust_remote_code`` reaches the language model only where the debiaser was fitted with it. Of
         ``model_kwargs`` dtype is taken, of ``processor_kwargs`` model_max_length; others are refused.
         """
-        found = cls.load_dir_path(
-            model_name_or_path, subfolder, token, cache_folder, revision, local_files_only
-        )
-        path = Path(found or model_name_or_path)
+        path = cls.found(model_name_or_path, subfolder, kwargs)
         if not (path / MANIFEST).is_file():
             raise InputError(f"{path} holds no exported debiaser: make one with `debias-ssae export`")
         manifest = read_manifest(path, KIND).check()

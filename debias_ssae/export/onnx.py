@@ -183,11 +183,8 @@ class OnnxTransformer(ExportedModule):
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
         """Read an exported directory, from disk or the hub. Raises InputError when it is damaged."""
-        from_hub = ("token", "cache_folder", "revision", "local_files_only")
-        found = cls.load_dir_path(
-            model_name_or_path, subfolder, **{k: kwargs[k] for k in from_hub if k in kwargs}
-        )
-        made = cls(found or model_name_or_path, kwargs.get("model_kwargs"))
+        path = cls.found(model_name_or_path, subfolder, kwargs)
+        made = cls(path, kwargs.get("model_kwargs"))
         length = (kwargs.get("processor_kwargs") or {}).get("model_max_length")
         if length is not None:
             made.max_seq_length = length

@@ -267,7 +267,7 @@ def _files(source: str) -> list[str] | None:
             file for file in there if _kind(file) == ".txt"
         ]
         nothing = f"{path} is a folder that holds no {', '.join(ENDINGS)} file"
-    elif _is_pattern(source):
+    elif any(sign in source for sign in "*?["):
         files = sorted(str(p) for p in Path(path.anchor or ".").glob(source.removeprefix(path.anchor)))
         nothing = f"No file matches {source}"
     elif _kind(source) is None and _HUB_ID.fullmatch(source) and path.suffix != ".gz":
@@ -286,10 +286,6 @@ def _kind(file: str) -> str | None:
     name = file.lower().removesuffix(".gz")
     kind = next((ending for ending in ENDINGS if name.endswith(ending)), None)
     return None if kind == ".parquet" and file.lower().endswith(".gz") else kind
-
-
-def _is_pattern(source: str) -> bool:
-    return any(sign in source for sign in "*?[")
 
 
 # ---------------------------------------------------------------- readers
@@ -320,18 +316,14 @@ def _reason(error: BaseException) -> str:
 @contextmanager
 def _opened(file: str) -> Iterator[Any]:
     """Open a file, packed or not, here or at an address, for bytes."""
-    with _remote(file) if _REMOTE.match(file) else Path(file).open("rb") as raw:
+    import fsspec
+
+    with fsspec.open(file, "rb") if _REMOTE.match(file) else Path(file).open("rb") as raw:
         if not file.lower().endswith(".gz"):
             yield raw
             return
         with gzip.open(raw, "rb") as unpacked:
             yield unpacked
-
-
-def _remote(address: str) -> Any:
-    import fsspec
-
-    return fsspec.open(address, "rb").open()
 
 
 def _lines(file: str) -> Iterator[tuple[int, str]]:
@@ -417,12 +409,18 @@ def _from_json(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
     first = next(lines, None)
     if first is None:
         raise InputError(f"{file} holds no rows")
-    word, numbered = "line", _parsed_lines(file, chain([first], lines))
-    if first[1].lstrip().startswith("["):
-        word, numbered = "row", enumerate(parse_json(first[1] + "".join(line for _, line in lines), file))
+    is_array = first[1].lstrip().startswith("[")
+    word = "row" if is_array else "line"
+
+    def parsed() -> Iterator[tuple[int, Any]]:
+        if is_array:
+            yield from enumerate(parse_json(first[1] + "".join(line for _, line in lines), file))
+        else:
+            for number, line in chain([first], lines):
+                yield number, parse_json(line, f"{file}, line {number}")
 
     def objects() -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, row in numbered:
+        for number, row in parsed():
             if not isinstance(row, dict):
                 raise InputError(
                     f"{file}, {word} {number}: {brief(row)}, expected an object of names and values"
@@ -435,10 +433,6 @@ def _from_json(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
         return {name: [row.get(name) for row in rows] for name in wanted or there}
 
     yield from _in_pieces(file, word, objects(), columns)
-
-
-def _parsed_lines(file: str, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Any]]:
-    return ((number, parse_json(line, f"{file}, line {number}")) for number, line in lines)
 
 
 def _from_parquet(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
