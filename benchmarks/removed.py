@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from everywhere import CASES, LABELS, WORDS, Case
+from everywhere import CASES, LABELS, Case
 
 from debias_ssae import Concept, SSAEDebiaser
 from debias_ssae.benchmark.protocol import Protocol, prepare

@@ -89,9 +89,9 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
 
     check_out(Path(out), overwrite=options["overwrite"])
     hookpoints = options["hookpoint"].split(",")
-    named = {name: options[name] for name in ("encoder", "sae", "layer", "pooling", "alpha", "device")}
+    passed = {name: options[name] for name in ("encoder", "sae", "layer", "pooling", "alpha", "device")}
     debiaser = SSAEDebiaser(
-        **named,
+        **passed,
         attribute=attribute,
         corpus=corpus_texts,
         hookpoint=hookpoints if len(hookpoints) > 1 else hookpoints[0],
