@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,15 +13,10 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import as_json
 from debias_ssae.core.stats import wilson
 from debias_ssae.text.checks import column
+from debias_ssae.text.concept import Concept
 
 MASK = "[…]"
 _EDGES = re.compile(r"^\W+|\W+$")
-
-
-class Swaps(Protocol):
-    """A concept: the same text with the attribute's version swapped, or None where nothing can be swapped."""
-
-    def counterfactual(self, text: str) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ class FlipReport:
 def counterfactual_flips(
     texts: Sequence[str],
     predict: Callable[[list[str]], Any],
-    concept: Swaps,
+    concept: Concept,
     *,
     n_examples: int = 0,
     mask_names: bool = False,
@@ -66,16 +61,14 @@ def counterfactual_flips(
         raise InputError(
             f"None of the {len(texts)} texts holds a word of the concept, so there is nothing to swap"
         )
-    originals, swapped = [a for a, _ in pairs], [b for _, b in pairs]
-    before, after = (np.asarray(predict(side)) for side in (originals, swapped))
+    before, after = (np.asarray(predict(list(side))) for side in zip(*pairs, strict=True))
     for answers in (before, after):
         if answers.shape != (len(pairs),):
             raise InputError(
                 f"predict must return one value a text; got shape {answers.shape} for {len(pairs)} texts"
             )
-    shown = masked if mask_names else str
-    examples = [(shown(a), shown(b)) for a, b in pairs] if n_examples else None
-    return flips_of_predictions(before, after, n_texts=len(texts), texts=examples, n_examples=n_examples)
+    options: dict[str, Any] = {"texts": pairs, "n_examples": n_examples, "mask_names": mask_names}
+    return flips_of_predictions(before, after, n_texts=len(texts), **options)
 
 
 def flips_of_predictions(
@@ -85,12 +78,13 @@ def flips_of_predictions(
     n_texts: int | None = None,
     texts: Sequence[tuple[str, str]] | None = None,
     n_examples: int = 0,
+    mask_names: bool = False,
 ) -> FlipReport:
     """The same from predictions made elsewhere: ``before`` on the texts, ``after`` on their counterfactuals (missing:
     no counterfactual).
 
-    ``texts`` (pairs text, counterfactual) go with the examples. Raises InputError when the lengths
-    differ or no row has a counterfactual.
+    Of ``texts`` (pairs text, counterfactual) the first ``n_examples`` that flip are kept. Raises InputError when
+    the lengths differ or no row has a counterfactual.
     """
     first, second = column(before, "predictions"), column(after, "predictions on counterfactuals")
     check_lengths({"predictions": len(first), "predictions on counterfactuals": len(second)})
@@ -106,10 +100,11 @@ def flips_of_predictions(
     for label in np.unique(was):
         n, k = int((was == label).sum()), int(flipped[was == label].sum())
         by_prediction.append({"prediction": str(label), "n": n, "flipped": k, "rate": k / n})
+    shown = masked if mask_names else str
     examples = tuple(
         {
-            "text": str(texts[rows[i]][0]),
-            "counterfactual": str(texts[rows[i]][1]),
+            "text": shown(str(texts[rows[i]][0])),
+            "counterfactual": shown(str(texts[rows[i]][1])),
             "prediction": str(was[i]),
             "counterfactual_prediction": str(now[i]),
         }

@@ -11,21 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from debias_ssae.audit.rates import (
-    Array,
-    Attribute,
-    Codes,
-    Counts,
-    Deciding,
-    Share,
-    accuracy,
-    cell_accuracy,
-    confusion,
-    deciding,
-    one_vs_rest,
-    spread,
-    summary_values,
-)
+from debias_ssae.audit import rates
+from debias_ssae.audit.rates import Array, Attribute, Codes, Counts, Deciding, Share
 from debias_ssae.core import stats
 from debias_ssae.core.errors import InputError
 
@@ -66,7 +53,7 @@ class Section:
         """The section as each model sees it."""
         shape = len(self.attribute.groups), len(self.classes)
         for model, codes in self.predicted.items():
-            counts = confusion(self.attribute.codes, self.truth, codes, shape, self.weights)
+            counts = rates.confusion(self.attribute.codes, self.truth, codes, shape, self.weights)
             yield Slice(**vars(self), model=model, counts=counts)
 
 
@@ -85,7 +72,7 @@ class Slice(Section):
     @cached_property
     def decides(self) -> Deciding:
         """Which rates rest on ``min_group`` rows of a known group."""
-        return deciding(self.counts, self.attribute.known, self.min_group)
+        return rates.deciding(self.counts, self.attribute.known, self.min_group)
 
     def cell_name(self, group: int, label: int) -> str:
         """How a cell is called in every table: label / group."""
@@ -93,12 +80,12 @@ class Slice(Section):
 
     def family(self, metric: str, labels: Iterable[int], prefix: str = "") -> "Family":
         """The rates of some classes, by group, without those that decide nothing."""
-        share = one_vs_rest(self.counts)[metric].where(self.decides.rates[metric])
+        share = rates.one_vs_rest(self.counts)[metric].where(self.decides.rates[metric])
         return [(f"{prefix}{self.classes[c]}", share.of(c)) for c in labels]
 
     def empty(self, needs: Iterable[Sequence[int]]) -> list[str]:
         """Cells without rows that leave a rate of a known group undefined; ``needs``: the labels of its rows."""
-        rows = cell_accuracy(self.counts).n
+        rows = rates.cell_accuracy(self.counts).n
         found = {
             (g, c)
             for labels in needs
@@ -121,10 +108,10 @@ def outcome_of(low: float, high: float, tolerance: float) -> str:
 
 def measure_rows(part: Slice) -> list[Row]:
     """Every measure of a section and a model, in reading order."""
-    values = {k: float(v) for k, v in summary_values(part.counts, part.positive, part.decides).items()}
+    values = {k: float(v) for k, v in rates.summary_values(part.counts, part.positive, part.decides).items()}
     every = list(range(len(part.classes)))
     cells, rest = [[c] for c in every], [[o for o in every if o != c] for c in part.labels]
-    by_group = accuracy(part.counts).where(part.decides.accuracy)
+    by_group = rates.accuracy(part.counts).where(part.decides.accuracy)
     recall, chosen = part.family("true_positive_rate", every), part.family("selection_rate", part.labels)
     return [
         _accuracy(part, values),
@@ -162,12 +149,12 @@ def _row(part: Slice, metric: str, value: float, ends: Sequence[Any], **facts: A
 
 
 def _accuracy(part: Slice, values: dict[str, float]) -> Row:
-    ends = stats.wilson(*(v[0] for v in accuracy(part.counts.pooled()).effective))
+    ends = stats.wilson(*(v[0] for v in rates.accuracy(part.counts.pooled()).effective))
     return _row(part, "accuracy", values["accuracy"], ends, where="all rows", method="Wilson")
 
 
 def _balanced(part: Slice, values: dict[str, float]) -> Row:
-    hits, n = (v[0] for v in cell_accuracy(part.counts.pooled()).effective)
+    hits, n = (v[0] for v in rates.cell_accuracy(part.counts.pooled()).effective)
     ends = stats.mean_of_shares(hits[n > 0], n[n > 0])[1:]
     without = int((n == 0).sum())
     note = f"{without} class(es) without rows" if without else ""
@@ -177,7 +164,7 @@ def _balanced(part: Slice, values: dict[str, float]) -> Row:
 
 def _worst_group(part: Slice, values: dict[str, float], missing: list[str]) -> Row:
     """Its outcome is of how far the cell lies below the overall accuracy."""
-    counted, share = part.decides.cells, cell_accuracy(part.counts)
+    counted, share = part.decides.cells, rates.cell_accuracy(part.counts)
     hits, n = share.effective
     small = int(((n > 0) & ~counted).sum())
     notes = [f"{small} cell(s) with fewer than {part.min_group} rows are left out"] if small else []
@@ -188,7 +175,7 @@ def _worst_group(part: Slice, values: dict[str, float], missing: list[str]) -> R
     if counted.sum() > 8:
         notes.append(f"a minimum over {int(counted.sum())} noisy cells reads low; the interval allows for it")
     group, label = np.unravel_index(int(np.nanargmin(np.where(counted, share.value, np.nan))), counted.shape)
-    low, high = (float(v[0]) for v in stats.wilson(*accuracy(part.counts.pooled()).effective))
+    low, high = (float(v[0]) for v in stats.wilson(*rates.accuracy(part.counts.pooled()).effective))
     return _row(
         part,
         "worst_group_accuracy",
@@ -211,7 +198,7 @@ def _gap(
     if np.isnan(value):
         note = f"fewer than two groups have {part.min_group} rows to compute it from"
         return _row(part, metric, value, NOTHING, note=note, missing=missing)
-    gaps = [float(spread(share.value)) for _, share in family]
+    gaps = [float(rates.spread(share.value)) for _, share in family]
     label, share = family[int(np.nanargmax(gaps))]
     columns = zip(*(stats.widest_gap(*s.effective, families=len(family)) for _, s in family), strict=True)
     found = stats.Extreme(*(float(np.nanmax(np.array(c, dtype=float))) for c in columns))
@@ -236,7 +223,7 @@ def _parity(part: Slice, values: dict[str, float], family: Family, missing: list
     """A gap in selection that is no wider than the labels' own, give or take the tolerance, is no failure."""
     metric = "demographic_parity_difference"
     row = _gap(part, metric, values, family, missing)
-    base = [float(spread(s.value)) for _, s in part.family("base_rate", part.labels)]
+    base = [float(rates.spread(s.value)) for _, s in part.family("base_rate", part.labels)]
     if np.isnan(row["value"]) or np.isnan(base).all():
         return row
     labels = float(np.nanmax(base))
@@ -275,7 +262,7 @@ def _impact_ratio(part: Slice, values: dict[str, float], family: Family, missing
 
 def _tpr_rms(part: Slice, values: dict[str, float], missing: list[str]) -> list[Row]:
     """As the formula reads, which noise makes positive, and with the noise taken away, which has the interval."""
-    share = cell_accuracy(part.counts).where(part.decides.rates["true_positive_rate"])
+    share = rates.cell_accuracy(part.counts).where(part.decides.rates["true_positive_rate"])
     found = stats.rms_gap(*(v.T for v in share.effective))
     left_out = [str(part.classes[c]) for c in np.flatnonzero((share.n > 0).sum(axis=0) < 2)]
     named = f"{len(part.classes) - len(left_out)} of {len(part.classes)} classes"
@@ -295,7 +282,7 @@ def _odds(part: Slice, values: dict[str, float], missing: list[str]) -> Row:
     for label in part.labels:
         both = part.family("true_positive_rate", [label], "TPR of ")
         both += part.family("false_positive_rate", [label], "FPR of ")
-        if not np.isnan([float(spread(share.value)) for _, share in both]).any():
+        if not np.isnan([float(rates.spread(share.value)) for _, share in both]).any():
             family += both
     note = "the larger of the TPR and FPR differences"
     note += "" if len(part.classes) == 2 else " over all classes, one against the rest"
@@ -347,7 +334,7 @@ def own_metric_rows(
         return table, [whole, _row(part, f"{name}_gap", NAN, NOTHING, note=note)]
     chosen = np.full(n_groups, NAN)
     chosen[decides] = points[decides]
-    gap, ends = float(spread(chosen)), NOTHING
+    gap, ends = float(rates.spread(chosen)), NOTHING
     a, b = (i.ravel() for i in np.meshgrid(decides, decides))
     apart, sd = points[a] - points[b], np.hypot(noise[a], noise[b])
     if not np.isnan(sd).any():
@@ -363,7 +350,9 @@ def own_metric_rows(
 
 def check_metrics(metrics: Mapping[str, Metric] | None, weighted: bool) -> dict[str, Metric]:
     """The caller's metrics; raises InputError on a name that is taken, on what cannot be called, on weights."""
-    taken = set(summary_values(Counts(np.ones((2, 2, 2)), np.ones((2, 2, 2))), 1)) | {"tpr_gap_rms_corrected"}
+    taken = set(rates.summary_values(Counts(np.ones((2, 2, 2)), np.ones((2, 2, 2))), 1)) | {
+        "tpr_gap_rms_corrected"
+    }
     for name, metric in (metrics or {}).items():
         if not callable(metric) or name in taken or f"{name}_gap" in taken:
             why = (
@@ -383,7 +372,7 @@ def check_metrics(metrics: Mapping[str, Metric] | None, weighted: bool) -> dict[
 
 def cell_table(part: Slice) -> pd.DataFrame:
     """One row a cell label x group, empty cells included; how many more rows would make it precise."""
-    share = cell_accuracy(part.counts)
+    share = rates.cell_accuracy(part.counts)
     hits, size = share.effective
     low, high = stats.wilson(hits, size)
     n_groups, n_classes = share.n.shape
@@ -452,8 +441,8 @@ def _shares(part: Slice, counts: Counts) -> Iterator[tuple[str, str, Share]]:
     rate of both are each other's complements, so of the latter only the positive class's. With more classes,
     everything of every class.
     """
-    yield "accuracy", "", accuracy(counts)
-    for metric, share in one_vs_rest(counts).items():
+    yield "accuracy", "", rates.accuracy(counts)
+    for metric, share in rates.one_vs_rest(counts).items():
         for label in range(len(part.classes)):
             if len(part.classes) > 2 or label == part.positive or metric == "true_positive_rate":
                 yield metric, str(part.classes[label]), share.of(label)
@@ -497,7 +486,7 @@ def contrast_table(part: Slice) -> pd.DataFrame:
 
 def undefined_rows(part: Slice) -> Iterator[Row]:
     """Every cell without rows, every cell too small to count, and every rate without a denominator."""
-    n_rows = cell_accuracy(part.counts).effective[1]
+    n_rows = rates.cell_accuracy(part.counts).effective[1]
     kind = "row(s)" if part.weights is None else "effective row(s)"
     for g, c in np.argwhere(~part.decides.cells):
         n = float(n_rows[g, c])

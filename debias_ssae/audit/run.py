@@ -168,7 +168,7 @@ def audit(
     weights = rates.weights_of(sample_weight, len(truth))
     own = check_metrics(metrics, weights is not None)
     tables: dict[str, list[pd.DataFrame]] = {"by_group": [], "cells": [], "contrasts": [], "confusion": []}
-    measures: list[Row] = []
+    summary: list[Row] = []
     undefined: list[Row] = []
     comparisons: list[Row] = []
     parts = list(_sections(sensitive_features, control_features, len(truth), undefined))
@@ -201,11 +201,11 @@ def audit(
                 table, found = own_metric_rows(part, called, metric, rng)
                 tables["by_group"].append(table)
                 here += found
-        measures += here
+        summary += here
         comparisons += comparison_rows(section, here, rng)
     missing = [
         {**{k: row[k] for k in ("section", "model", "metric")}, "cell": cell}
-        for row in measures
+        for row in summary
         for cell in row["missing"]
     ]
     frames: dict[str, Any] = {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
@@ -214,7 +214,7 @@ def audit(
         classes=classes,
         models=tuple(predicted),
         sections=tuple(name for name, *_ in parts),
-        measures=pd.DataFrame([{**row, "missing": len(row["missing"])} for row in measures]),
+        measures=pd.DataFrame([{**row, "missing": len(row["missing"])} for row in summary]),
         comparisons=pd.DataFrame(comparisons, columns=_COMPARISON_COLUMNS),
         undefined=pd.DataFrame(undefined, columns=["section", "model", "what", "reason"]),
         missing=pd.DataFrame(missing, columns=["section", "model", "metric", "cell"]),

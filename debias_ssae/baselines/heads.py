@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from debias_ssae.baselines.attribute import apply_attribute, read_attribute
+from debias_ssae.baselines.erasers import apply_attribute, read_attribute
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.heads import choose_c, fit_head, quiet
 from debias_ssae.text.checks import read_matrix

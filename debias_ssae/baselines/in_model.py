@@ -14,8 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from debias_ssae.baselines.attribute import read_attribute
-from debias_ssae.baselines.erasers import text_tags
+from debias_ssae.baselines.erasers import read_attribute, text_tags
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import fit_leace
 from debias_ssae.model import LanguageModel, embed, harvest

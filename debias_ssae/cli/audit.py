@@ -156,19 +156,13 @@ def _label(target: "pd.Series", text: str | None) -> Any:
 
 def _flips(table: "pd.DataFrame", options: dict[str, Any]) -> dict[str, Any]:
     from debias_ssae.audit import flips_of_predictions
-    from debias_ssae.audit.flips import masked
 
     texts = None
     if options["with_texts"] and options["text"] and options["counterfactual_text"]:
-        shown = masked if options["mask_names"] else str
-        texts = [
-            (shown(str(a)), shown(str(b)))
-            for a, b in zip(table[options["text"]], table[options["counterfactual_text"]], strict=True)
-        ]
+        texts = list(zip(table[options["text"]], table[options["counterfactual_text"]], strict=True))
+    kept: dict[str, Any] = {"texts": texts, "n_examples": 10, "mask_names": options["mask_names"]}
     pairs = zip(options["predictions"], options["counterfactuals"], strict=True)
-    return {
-        a: flips_of_predictions(table[a], table[b], texts=texts, n_examples=10).to_dict() for a, b in pairs
-    }
+    return {a: flips_of_predictions(table[a], table[b], **kept).to_dict() for a, b in pairs}
 
 
 def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
