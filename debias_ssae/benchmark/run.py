@@ -15,11 +15,10 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from debias_ssae.benchmark.comparisons import compare_with_family
 from debias_ssae.benchmark.evaluation import Plain, plain_of, run_method
 from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
 from debias_ssae.benchmark.protocol import Protocol, Split, prepare
-from debias_ssae.benchmark.summary import Answers, summarise
+from debias_ssae.benchmark.summary import Answers, compare_with_family, summarise
 from debias_ssae.benchmark.tables import head_kind, markdown_table
 from debias_ssae.core import io
 from debias_ssae.core.config import BenchmarkConfig, dump_config

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from debias_ssae.benchmark.comparisons import OTHERS, compare_with_family
-from debias_ssae.benchmark.summary import KEYS, Answers, summarise
+from debias_ssae.benchmark.summary import KEYS, OTHERS, Answers, compare_with_family, summarise
 from debias_ssae.benchmark.tables import HEADS, headline_rows, markdown_table, terminal_rows
 from debias_ssae.core.stats import JointBootstrap, clustered_interval, gap_closed
 
