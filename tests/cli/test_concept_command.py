@@ -71,7 +71,6 @@ def test_faults_end_in_one_line(table: str, tmp_path: Path) -> None:
     for arguments, words in (
         (["show", "species"], "Unknown concept 'species'"),
         (["show", str(bad)], f"{bad}: 'ignore' must be a list"),
-        (["show", "gender", "--section", "pets"], "no section ['pets']"),
         (["check", "gender", "--data", table], "has no column 'text'"),
     ):
         result = CliRunner().invoke(main, ["concept", *arguments])
