@@ -199,6 +199,14 @@ class SelectionConfig(Settings):
     """Concept regime: share of what all latents of the concept carry that the smallest sufficient set carries."""
     purity: float = Field(default=0.7, ge=0, le=1)
     """Concept regime: share of its activation mass that a latent of the concept has on the concept's tokens."""
+    chance: float = Field(default=0.05, gt=0, le=1)
+    """Labelled regime: family-wise p-value up to which a latent's difference between the values is no chance; no other
+    latent is removed, unless there is none such."""
+    readable: float = Field(default=0.25, gt=0, le=1)
+    """Labelled regime: share of what a probe read of the attribute; where more is readable after the largest number of
+    latents, they do not carry it (docs/decisions/0007) ..."""
+    few: int = Field(default=8, ge=1)
+    """... and so many go."""
     max_texts: int = Field(default=2_000, ge=1)
     """Texts with counterfactuals that the concept regime looks at."""
     max_labelled: int = Field(default=5_000, ge=1)
@@ -208,12 +216,6 @@ class SelectionConfig(Settings):
     """Smaller cells (class x attribute) are ignored and listed."""
     propagate: bool = True
     """Concept regime: let the listed words' probe find the concept in tokens that the list lacks."""
-    control: bool = True
-    """Concept regime: leave out latents that respond to random swaps at least as much."""
-    guard: bool = True
-    """Keep out latents whose removal costs more of the target than of the attribute."""
-    absorption: bool = True
-    """Concept regime: add the latents that carry the concept where the chosen ones are silent."""
 
 
 class DiscoveryConfig(Settings):

@@ -160,7 +160,6 @@ class Words:
             data.X,
             self.concept,
             data.config.selection,
-            y=data.y,
             hookpoint=hookpoint,
             n_latents=data.n_latents,
             random_state=data.random_state,

@@ -1,9 +1,7 @@
 """Counterfactual pairs at a hookpoint: what changes when only the attribute's words change. No attribute labels."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +12,8 @@ from debias_ssae.core.config import ActivationConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.absorption import TokenProbe, fit_token_probe
 from debias_ssae.selection.naming import whole_word
+from debias_ssae.selection.propagation import TokenProbe, fit_token_probe
 from debias_ssae.selection.scores import LatentScores, corrected_p_values, pooled_latents
 from debias_ssae.text.concept import Concept
 
@@ -232,50 +230,21 @@ def _word_of_row(rows: Activations, spans: Sequence[Spans]) -> np.ndarray:
     return word
 
 
-N_SWAPS = 64
-"""Pairs of words of the control by random swaps."""
-_ALIKE = 10
-"""A word is drawn among this many times as many that are most alike."""
-
-
-def random_swaps(texts: Sequence[str], concept: Concept, *, random_state: int | None = None) -> Concept:
-    """Return a concept of N_SWAPS pairs of other words that occur, together, about as often in ``texts`` as its own.
-
-    Many pairs, so that no meaning adds up: what responds to these responds to any change of words. Raises
-    InputError when the texts have too few words.
-    """
-    counts = Counter(word for text in texts for word in re.findall(r"[^\W\d_]+", text.casefold()))
-    listed = {part for word in concept.words for part in word.casefold().split()}
-    free = sorted(set(counts) - listed)
-    if len(free) < 2 * N_SWAPS:
-        raise InputError(f"the texts have {len(free)} other words, too few for {N_SWAPS} random swaps")
-    wanted = sum(counts[word] for word in listed) / (2 * N_SWAPS)
-    distance = np.abs(np.log1p([counts[word] for word in free]) - np.log1p(wanted))
-    alike = np.argsort(distance, kind="stable")[: _ALIKE * N_SWAPS]
-    drawn = np.random.default_rng(random_state).permutation(alike)[: 2 * N_SWAPS]
-    words = [free[i] for i in drawn]
-    return Concept.from_words(list(zip(words[::2], words[1::2], strict=True)), name="random swaps")
-
-
 class Others(NamedTuple):
     """Tokens outside the list, of which only those count at which the listed words' probe fires."""
 
     probe: TokenProbe
     firing: Tensor
     """Rows ``[m, d]`` of those that are whole words: a piece of *meniscus* does not speak of men."""
-    n: int
-    """How many tokens outside the list there are in all."""
 
 
 @dataclass(frozen=True)
 class CounterfactualPairs:
-    """Texts in both versions, what else stands in them, and the control by random swaps."""
+    """Texts in both versions, and what else stands in them."""
 
     counterfactuals: PairActivations
     others: Others | None
     """None where there are no others, no word in both versions, or more than two values: its probe has two ends."""
-    random: SwappedWords | str
-    """Randomly swapped words; else why there are none, which is empty where none were asked for."""
 
 
 def read_counterfactual_pairs(
@@ -301,15 +270,7 @@ def read_counterfactual_pairs(
         **(activations or ActivationConfig()).limits,
     }
     counterfactuals = harvest_pairs(model, texts, concept, hookpoint, **options)
-    random: SwappedWords | str = ""
-    if config.control:
-        try:
-            control = random_swaps(texts, concept, random_state=random_state)
-            random = harvest_pairs(model, texts, control, hookpoint, **options).words
-            random.check()
-        except InputError as error:
-            random = str(error)
-    return CounterfactualPairs(counterfactuals, _others(counterfactuals), random)
+    return CounterfactualPairs(counterfactuals, _others(counterfactuals))
 
 
 def _others(counterfactuals: PairActivations) -> Others | None:
@@ -319,42 +280,4 @@ def _others(counterfactuals: PairActivations) -> Others | None:
     probe = fit_token_probe(words_a, words_b, rows.numpy())
     at = np.flatnonzero(~counterfactuals.listed)[probe.fires(probe.project(rows.numpy()))]
     whole = at[[counterfactuals.is_whole_word(row) for row in at.tolist()]] if len(at) else at
-    return Others(probe, counterfactuals.a.x[torch.from_numpy(whole)], len(rows))
-
-
-def propagate(
-    scores: LatentScores, n_listed: int, blocks: Iterable[tuple[np.ndarray, np.ndarray]], probe: TokenProbe
-) -> LatentScores:
-    """Add what the listed words' probe finds in other tokens to ``scores`` of the ``n_listed`` listed words themselves.
-
-    ``blocks`` yields tokens ``x`` [c, d_in] outside the list with their latents [c, d_sae]. A latent's change is
-    its mean where the probe fires for value b less its mean where it fires for value a; the new score is the mean
-    of both changes' sizes over all words, listed and found: a few found words cannot outweigh thousands of listed
-    ones, nor the other way round. ``effect`` gets the change as one more row, and ``p_value`` the smaller of both,
-    doubled. Where the probe does not fire for both values nothing is added.
-    """
-    n_latents = len(scores.score)
-    count, total, squares = np.zeros(2), np.zeros((2, n_latents)), np.zeros((2, n_latents))
-    for x, latents in blocks:
-        projection = probe.project(x)
-        fires = probe.fires(projection)
-        for side, here in enumerate((fires & (projection < 0), fires & (projection > 0))):
-            fired = np.asarray(latents)[here].astype(np.float64)
-            count[side] += len(fired)
-            total[side] += fired.sum(axis=0)
-            squares[side] += np.square(fired).sum(axis=0)
-    if not count.all():
-        return scores
-    mean = total / count[:, None]
-    change = mean[1] - mean[0]
-    variance = (np.maximum(squares / count[:, None] - mean**2, 0) / count[:, None]).sum(axis=0)
-    z = np.divide(change, np.sqrt(variance), out=np.zeros(n_latents), where=variance > 0)
-    listed, found = n_listed * scores.score, count.sum() * np.abs(change)
-    return replace(
-        scores,
-        method=f"{scores.method}, propagated",
-        score=(listed + found) / (n_listed + count.sum()),
-        sign=np.where(found > listed, np.sign(change), scores.sign),
-        effect=np.concatenate([scores.effect, change[None]]),
-        p_value=np.minimum(2 * np.minimum(scores.p_value, corrected_p_values(z)), 1.0),
-    )
+    return Others(probe, counterfactuals.a.x[torch.from_numpy(whole)])

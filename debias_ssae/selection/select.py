@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,17 +13,8 @@ from debias_ssae.core.config import ActivationConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.absorption import fill_holes
-from debias_ssae.selection.guarding import Costs, costs_from_labels, costs_from_pairs, guard
-from debias_ssae.selection.pairs import (
-    N_SWAPS,
-    CounterfactualPairs,
-    Others,
-    PairActivations,
-    SwappedWords,
-    propagate,
-    read_counterfactual_pairs,
-)
+from debias_ssae.selection.pairs import CounterfactualPairs, read_counterfactual_pairs
+from debias_ssae.selection.propagation import propagate
 from debias_ssae.selection.scores import (
     LatentScores,
     class_conditional_contrast,
@@ -35,13 +25,8 @@ from debias_ssae.text.concept import Concept
 
 Linear = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Callable[[np.ndarray], np.ndarray]]
 """Fits a linear eraser on rows [n, d], attribute codes [n] and the target [n]."""
-MOST = 512
-LEFT = 0.25
-"""Share of what a probe read; where more is left, the latents do not carry the attribute (docs/decisions/0007)."""
-FEW = 8
-"""Latents that go where more than LEFT is left."""
-CHANCE = 0.05
-"""Family-wise p-value from which a difference between labels may be chance; no such latent goes by itself."""
+CONSIDERED = 512
+"""Best latents by score; what lies behind them is noise."""
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -57,21 +42,17 @@ class Sufficient:
 
 
 def smallest_sufficient(
-    ranking: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, limit: int = MOST
+    ranking: np.ndarray, score: Callable[[np.ndarray], np.ndarray], config: SelectionConfig
 ) -> Sufficient:
-    """Walk ``ranking`` (ids, best first) up to ``limit`` or its end, each size at first and in growing steps later.
+    """Walk ``ranking`` (ids, best first) up to ``config.most_latents``, each size at first and in growing steps later.
 
     ``score(ids)`` returns, for each fold [n_folds], how well a cross-fitted probe still reads the attribute when
     ``ids`` are removed: 0 is nothing, folds are the same in every call. The answer is the first size at which the
     mean is not one standard error above 0; where there is none, the first that no other size betters by more than
-    one standard error of the paired difference. An attribute of which more than LEFT is readable even there is not in
-    these latents, and each of them costs the model: then FEW go. An empty ranking gives 0.
-
-    Raises InputError when ``limit`` is below 1.
+    one standard error of the paired difference. An attribute of which more than ``config.readable`` is readable even
+    there is not in these latents, and each of them costs the model: then ``config.few`` go. An empty ranking gives 0.
     """
-    if limit < 1:
-        raise InputError(f"limit must be at least 1, got {limit}")
-    sizes, folds = _sizes(min(limit, len(ranking))), []
+    sizes, folds = _sizes(min(config.most_latents, len(ranking))), []
     if not sizes:
         return Sufficient(0, [])
     path: list[dict[str, Any]] = []
@@ -85,7 +66,7 @@ def smallest_sufficient(
     enough = next(i for i, now in enumerate(folds) if (now - best).mean() <= _standard_error(now - best))
     before = float(np.mean(score(ranking[:0])))
     left = path[enough]["score"] / before if before > 0 else 0.0
-    return Sufficient(sizes[enough] if left <= LEFT else min(FEW, sizes[-1]), path, left)
+    return Sufficient(sizes[enough] if left <= config.readable else min(config.few, sizes[-1]), path, left)
 
 
 def _sizes(largest: int) -> list[int]:
@@ -229,10 +210,6 @@ def _spectrum(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 logger = logging.getLogger(__name__)
-CONFOUNDED_MARGIN = 2.0
-"""Where attribute and target may be one in all texts, a cue that the list lacks looks like target: keep out less."""
-CONSIDERED = 512
-"""Latents that the guard looks at."""
 BLOCK = 8192
 """Tokens encoded at a time; bounds the dense latents."""
 
@@ -256,7 +233,6 @@ def select_from_concept(
     concept: Concept,
     config: SelectionConfig,
     *,
-    y: np.ndarray | None = None,
     hookpoint: str = "embeddings",
     n_latents: int | str = "auto",
     random_state: int | None = None,
@@ -275,7 +251,7 @@ def select_from_concept(
         return _from_seed_texts(sae, rows, labels, config, n_latents)
     options: dict[str, Any] = {"hookpoint": hookpoint, "random_state": random_state, "progress": progress}
     pairs = read_counterfactual_pairs(model, texts, concept, config, activations=activations, **options)
-    return select_from_pairs(sae, pairs, config, y=y, n_latents=n_latents)
+    return select_from_pairs(sae, pairs, config, n_latents=n_latents)
 
 
 def select_from_pairs(
@@ -283,38 +259,28 @@ def select_from_pairs(
     pairs: CounterfactualPairs,
     config: SelectionConfig,
     *,
-    y: np.ndarray | None = None,
     n_latents: int | str = "auto",
 ) -> Selection:
     """Select from what was read of the texts, which serves every SAE of that hookpoint.
 
-    The steps are: the counterfactual contrast, without latents that respond to random swaps; propagation to tokens
-    outside the list; the choice of latents that fire mostly on the concept's tokens; the guard, the only step that
-    uses the target ``y``; absorption. Raises InputError if every word of the concept was cut off.
+    The steps are: the counterfactual contrast; propagation to tokens outside the list; the choice of latents that fire
+    mostly on the concept's tokens, until they carry ``config.carried``. Raises InputError if every word of the concept
+    was cut off.
     """
     report: dict[str, Any] = {}
     counterfactuals, others = pairs.counterfactuals, pairs.others
     latents_a, firing_rate = pooled_latents(sae, counterfactuals.a)
     scores = counterfactuals.contrast(sae, (latents_a, firing_rate))
-    if pairs.random != "":
-        scores = _controlled(sae, pairs.random, scores, report)
     if config.propagate and others is not None:
         n_listed = counterfactuals.words.n_words
         scores = propagate(scores, n_listed, _blocks(sae, others.firing), others.probe)
     purity = _purity(sae, pairs, latents_a)
     scores = _pure(scores, purity, config.purity, report)
-    costs = None
-    if len(counterfactuals.values) > 2:
-        report["guard"] = "not run: the concept has more than two values"
-    elif config.guard and y is not None:
-        pooled = _pooled(sae, counterfactuals, latents_a)
-        costs = _costs_of_pairs(sae, pooled, y[counterfactuals.source], config.min_cell, report)
-    chosen = _guarded(scores.top(CONSIDERED), costs, report, margin=CONFOUNDED_MARGIN)
-    chosen = chosen[: int(n_latents) if n_latents != "auto" else _carrying(scores.score[chosen], config)]
-    if config.absorption and others is not None and len(chosen):
-        active = _others_active(sae, counterfactuals, firing_rate)
-        most = config.most_latents if n_latents == "auto" else int(n_latents)
-        chosen = _filled(sae, chosen, most, others, active, costs, report)
+    if n_latents == "auto":
+        chosen = scores.top(CONSIDERED)
+        chosen = chosen[: _carrying(scores.score[chosen], config)]
+    else:
+        chosen = scores.top(int(n_latents))
     report["purity"] = [round(float(share), 3) for share in purity[chosen]]
     return Selection(scores, chosen, report)
 
@@ -360,27 +326,6 @@ def _pure(scores: LatentScores, purity: np.ndarray, least: float, report: dict[s
     return replace(scores, score=pure)
 
 
-def _filled(
-    sae: SparseAutoencoder,
-    chosen: np.ndarray,
-    most: int,
-    others: Others,
-    active: np.ndarray,
-    costs: Costs | None,
-    report: dict[str, Any],
-) -> np.ndarray:
-    """Let the absorbing latents join; they take the last of ``most`` places, at most half."""
-    absorbed = fill_holes(
-        _blocks(sae, others.firing), _decoder(sae), others.probe, chosen, tokens=(others.n, active)
-    )
-    report["absorption"] = absorbed.to_dict()
-    joining = absorbed.latents
-    if costs is not None:
-        joining = guard(joining, costs, margin=CONFOUNDED_MARGIN).kept
-    joining = joining[: max(most - len(chosen), most // 2)]
-    return np.concatenate([chosen[: most - len(joining)], joining])
-
-
 def select_from_labels(
     sae: SparseAutoencoder,
     rows: Activations,
@@ -401,19 +346,11 @@ def select_from_labels(
     latents, firing_rate = pooled_latents(sae, rows)
     scores = class_conditional_contrast(latents, firing_rate, codes, values, y, min_cell=config.min_cell)
     W_dec, X = _decoder(sae), rows.pool().numpy()
-    report: dict[str, Any] = {}
-    costs = None
-    if config.guard and y is not None:
-        try:
-            costs = costs_from_labels(
-                latents, firing_rate, X, W_dec, codes, values, y, min_cell=config.min_cell
-            )
-        except InputError as error:
-            report["guard"] = f"not run: {error}"
-    chosen = _guarded(scores.top(CONSIDERED), costs, report)
     if n_latents != "auto":
-        return Selection(scores, chosen[: int(n_latents)], report)
-    beyond_chance = scores.p_value[chosen] <= CHANCE
+        return Selection(scores, scores.top(int(n_latents)))
+    report: dict[str, Any] = {}
+    chosen = scores.top(CONSIDERED)
+    beyond_chance = scores.p_value[chosen] <= config.chance
     chosen = chosen[beyond_chance] if beyond_chance.any() else chosen[:1]
     options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
     try:
@@ -433,57 +370,8 @@ def _from_seed_texts(
 ) -> Selection:
     """A concept without words to swap: its seed texts are a small labelled set."""
     fewest = min(labels.count(value) for value in set(labels))
-    small = config.updated(min_cell=min(config.min_cell, fewest), guard=False)
+    small = config.updated(min_cell=min(config.min_cell, fewest))
     return select_from_labels(sae, rows, None, labels, small, n_latents=n_latents, random_state=0)
-
-
-def _costs_of_pairs(
-    sae: SparseAutoencoder,
-    pooled: dict[str, np.ndarray],
-    y: np.ndarray,
-    min_cell: int,
-    report: dict[str, Any],
-) -> Costs | None:
-    """Costs from the texts of classes with ``min_cell`` texts; None where fewer than two are so large."""
-    classes, sizes = np.unique(y[~pd.isna(y)], return_counts=True)
-    large = classes[sizes >= min_cell]
-    if len(large) < 2:
-        report["guard"] = (
-            f"not run: {len(large)} of {len(classes)} classes have {min_cell} texts with the words"
-        )
-        return None
-    known = np.isin(y, large)
-    known_rows = {name: rows[known] for name, rows in pooled.items()} if not known.all() else pooled
-    return costs_from_pairs(**known_rows, W_dec=_decoder(sae), y=y[known])
-
-
-def _controlled(
-    sae: SparseAutoencoder, random: SwappedWords | str, scores: LatentScores, report: dict[str, Any]
-) -> LatentScores:
-    """Set the score of latents to zero that respond at least as much to random swaps of as many words."""
-    if isinstance(random, str):
-        report["random_swaps"] = f"not run: {random}"
-        return scores
-    other = np.abs(random.change(sae)[0])
-    kept = scores.score > other
-    best = scores.top(50)
-    report["random_swaps"] = {
-        "pairs": N_SWAPS,
-        "left_out_of_the_best_50": int((~kept[best]).sum()),
-        "median_score_of_the_best_50": float(np.median(scores.score[best])) if len(best) else 0.0,
-        "median_under_random_swaps": float(np.median(other[best])) if len(best) else 0.0,
-    }
-    return replace(scores, score=np.where(kept, scores.score, 0.0))
-
-
-def _guarded(
-    ranking: np.ndarray, costs: Costs | None, report: dict[str, Any], *, margin: float = 1.0
-) -> np.ndarray:
-    if costs is None:
-        return ranking
-    guarded = guard(ranking, costs, margin=margin)
-    report["hedged"] = guarded.hedged
-    return guarded.kept
 
 
 def _sufficient(
@@ -492,9 +380,9 @@ def _sufficient(
     config: SelectionConfig,
     report: dict[str, Any],
 ) -> int:
-    found = smallest_sufficient(ranking, score, limit=config.most_latents)
+    found = smallest_sufficient(ranking, score, config)
     report["n_latents"] = {"n": found.n, "left": found.left, "path": found.path}
-    if found.left > LEFT:
+    if found.left > config.readable:
         logger.warning(
             "removing more latents would still leave %.0f%% of the attribute readable at the hookpoint, so %d go; "
             "docs/method.md says what serves an attribute that is everywhere",
@@ -502,28 +390,6 @@ def _sufficient(
             found.n,
         )
     return found.n
-
-
-def _pooled(
-    sae: SparseAutoencoder, counterfactuals: PairActivations, latents_a: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Each text's mean latents and mean rows in both versions."""
-    return {
-        "latents_a": latents_a,
-        "latents_b": pooled_latents(sae, counterfactuals.b)[0],
-        "X_a": counterfactuals.a.pool().numpy(),
-        "X_b": counterfactuals.b.pool().numpy(),
-    }
-
-
-def _others_active(
-    sae: SparseAutoencoder, counterfactuals: PairActivations, firing_rate: np.ndarray
-) -> np.ndarray:
-    """On how many tokens outside the list each latent is active: on all of version a, less the swapped words'."""
-    active = np.rint(firing_rate.astype(np.float64) * len(counterfactuals.a.x))
-    for _, latents in _blocks(sae, counterfactuals.words.a.x):
-        active -= (latents > 0).sum(axis=0)
-    return active.astype(np.int64)
 
 
 def _blocks(sae: SparseAutoencoder, x: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_debiaser import CONFIG, make_texts
 
-from debias_ssae import Concept, SSAEDebiaser
+from debias_ssae import SSAEDebiaser
 from debias_ssae.core.config import SAEConfig, SelectionConfig
 from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
@@ -50,16 +50,6 @@ def test_a_missing_target_is_a_missing_attribute(options: dict[str, Any], small_
     )
 
 
-def test_the_guard_of_a_concept_reads_known_targets_alone(small_encoder: Path, concept: Concept) -> None:
-    y = np.where(KNOWN, TARGET, None)
-    found = fit(small_encoder, y, None, attribute=concept).interventions_["embeddings"].selection
-    assert "hedged" in found.report
-    one_class = fit(small_encoder, np.where(TARGET == "nurse", TARGET, None), None, attribute=concept)
-    unguarded = one_class.interventions_["embeddings"].selection
-    assert unguarded.report.keys() == found.report.keys() - {"hedged"} | {"guard"}
-    assert "1 of 1 classes" in unguarded.report["guard"]
-
-
 @pytest.mark.parametrize("wrap", [pd.DataFrame, pa.array, pd.Series, lambda y: y.reshape(-1, 1).tolist()])
 def test_a_column_is_a_target(wrap: Any) -> None:
     rng = np.random.default_rng(0)
@@ -89,7 +79,7 @@ def test_where_latents_do_not_carry_the_attribute_few_go(
     sae.W_enc.data, sae.W_dec.data = torch.eye(64), torch.eye(64)
     at = torch.arange(600)
     rows = Activations(torch.from_numpy(x).float(), at, at, torch.zeros(600, 2, dtype=torch.int64), 600)
-    found = select_from_labels(sae, rows, y, z, SelectionConfig(most_latents=32, guard=False), random_state=0)
+    found = select_from_labels(sae, rows, y, z, SelectionConfig(most_latents=32), random_state=0)
     assert len(found.ids) == expected
     assert ("attribute readable at the hookpoint" in caplog.text) == (expected == 8)
     assert found.report["n_latents"]["left"] < 0.25 or expected == 8

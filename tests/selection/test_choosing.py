@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from debias_ssae.core.config import SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import fit_mean_difference
 from debias_ssae.selection import removal_score, smallest_sufficient
 from debias_ssae.selection.select import _spectrum
 
 D_SAE, D_IN = 256, 48
+MANY = SelectionConfig(most_latents=512)
 
 
 def planted(n_carriers: int, n: int = 600, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -33,7 +35,9 @@ def planted(n_carriers: int, n: int = 600, seed: int = 0) -> tuple[np.ndarray, .
 def test_stops_at_the_planted_size(n_carriers: int) -> None:
     """What the last few of many write may be within noise."""
     X, latents, W_dec, z, y = planted(n_carriers)
-    found = smallest_sufficient(np.arange(D_SAE - 1), removal_score(X, latents, W_dec, z, y, random_state=0))
+    found = smallest_sufficient(
+        np.arange(D_SAE - 1), removal_score(X, latents, W_dec, z, y, random_state=0), MANY
+    )
     assert 0.75 * n_carriers <= found.n <= 1.1 * n_carriers  # sizes grow by an eighth
     assert found.path[0]["score"] > 0.3 or n_carriers == 4
     json.dumps(found.path)
@@ -44,13 +48,15 @@ def test_a_null_attribute_gives_the_smallest_size() -> None:
     for seed in range(5):
         null = np.random.default_rng(seed).permutation(z)
         score = removal_score(X, latents, W_dec, null, y, random_state=seed)
-        assert smallest_sufficient(np.arange(D_SAE - 1), score).n == 1
+        assert smallest_sufficient(np.arange(D_SAE - 1), score, MANY).n == 1
 
 
 def test_a_latent_that_says_the_same_as_the_next_does_not_end_the_walk() -> None:
     """Two latents of one word: without the first alone the second still tells all."""
     scores = [1.0, 0.6, 0.6, 0.2, 0.2, 0.1]
-    found = smallest_sufficient(np.arange(5), lambda ids: scores[len(ids)] + np.array([-0.01, 0.0, 0.01]))
+    found = smallest_sufficient(
+        np.arange(5), lambda ids: scores[len(ids)] + np.array([-0.01, 0.0, 0.01]), MANY
+    )
     assert found.n == 5
 
 
@@ -141,18 +147,18 @@ def test_the_walk_by_hand() -> None:
     def score(ids: np.ndarray) -> np.ndarray:
         return np.array(scores[len(ids)])
 
-    found = smallest_sufficient(np.arange(4), score)
+    found = smallest_sufficient(np.arange(4), score, MANY)
     assert found.n == 2
     assert found.left == pytest.approx(0.175)
     assert [step["n"] for step in found.path] == [1, 2, 3, 4]
-    assert smallest_sufficient(np.arange(4), score, limit=1).n == 1
+    assert smallest_sufficient(np.arange(4), score, SelectionConfig(most_latents=1)).n == 1
     scores[3] = [-0.1, 0.2]
-    assert [step["n"] for step in smallest_sufficient(np.arange(4), score).path] == [1, 2, 3]
-    falling = smallest_sufficient(np.arange(30), lambda ids: np.array([1 / (1 + len(ids))]))
+    assert [step["n"] for step in smallest_sufficient(np.arange(4), score, MANY).path] == [1, 2, 3]
+    falling = smallest_sufficient(np.arange(30), lambda ids: np.array([1 / (1 + len(ids))]), MANY)
     assert [step["n"] for step in falling.path] == [*range(1, 17), 18, 20, 22, 24, 27, 30]
     assert falling.n == 30
-    assert smallest_sufficient(np.arange(0), lambda ids: np.zeros(2)).n == 0
-    assert smallest_sufficient(np.arange(3), lambda ids: np.ones(2)).n == 3
+    assert smallest_sufficient(np.arange(0), lambda ids: np.zeros(2), MANY).n == 0
+    assert smallest_sufficient(np.arange(3), lambda ids: np.ones(2), MANY).n == 3
 
 
 @pytest.mark.parametrize(("floor", "n"), [(0.24, 512), (0.26, 8)])
@@ -162,15 +168,13 @@ def test_an_attribute_that_its_latents_leave_readable_costs_no_more_of_them(floo
     def score(ids: np.ndarray) -> np.ndarray:
         return np.array([1 - (1 - floor) * len(ids) / 512] * 2)
 
-    found = smallest_sufficient(np.arange(600), score)
+    found = smallest_sufficient(np.arange(600), score, MANY)
     assert (found.n, found.path[-1]["n"]) == (n, 512)
     assert found.left == pytest.approx(floor)
 
 
 def test_what_cannot_be_walked_is_refused() -> None:
     X, latents, W_dec, z, y = planted(8, n=300)
-    with pytest.raises(InputError, match="at least 1"):
-        smallest_sufficient(np.arange(3), lambda ids: np.zeros(2), limit=0)
     with pytest.raises(InputError, match="n_folds"):
         removal_score(X, latents, W_dec, z, y, n_folds=1)
     with pytest.raises(InputError, match="no class of the target"):
@@ -195,5 +199,5 @@ def test_what_a_linear_eraser_takes_needs_no_latents() -> None:
     alone = removal_score(X, latents, W_dec, z, y, random_state=0)
     followed = removal_score(X, latents, W_dec, z, y, output_eraser=fit_mean_difference, random_state=0)
     assert alone(np.arange(8)).mean() > 0.3 > 0.05 > followed(np.arange(8)).mean()
-    assert smallest_sufficient(np.arange(D_SAE - 1), followed).n == 1
-    assert 48 <= smallest_sufficient(np.arange(D_SAE - 1), alone).n <= 64
+    assert smallest_sufficient(np.arange(D_SAE - 1), followed, MANY).n == 1
+    assert 48 <= smallest_sufficient(np.arange(D_SAE - 1), alone, MANY).n <= 64

@@ -128,13 +128,13 @@ def test_a_concept_of_two_values_written_as_a_table_scores_alike(
     assert np.array_equal(a.effect, b.effect)
 
 
-def test_selection_for_many_values_says_what_it_leaves_out(
+def test_many_values_are_selected_for_without_the_probe_of_two(
     minilm: LanguageModel, sae: SparseAutoencoder
 ) -> None:
-    y = np.array(["x", "y"] * (len(FAITHFUL) // 2))
-    selection = select_from_concept(
-        minilm, sae, FAITHFUL, FAITHS, SelectionConfig(max_texts=90, control=False), y=y, random_state=0
+    config = SelectionConfig(max_texts=90)
+    selection, without = (
+        select_from_concept(minilm, sae, FAITHFUL, FAITHS, settings, random_state=0)
+        for settings in (config, config.updated(propagate=False))
     )
     assert len(selection.ids) > 0
-    assert selection.report["guard"] == "not run: the concept has more than two values"
-    assert "absorption" not in selection.report
+    assert selection.ids.tolist() == without.ids.tolist()

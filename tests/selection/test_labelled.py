@@ -138,7 +138,7 @@ def test_random_latents_are_matched_and_disjoint() -> None:
         matched_random_latents(np.arange(300), firing, mass)
 
 
-def test_a_latent_whose_difference_may_be_chance_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_latent_whose_difference_may_be_chance_stays() -> None:
     """The first latent writes the attribute, and so does a direction that no latent has: a probe still reads it."""
     rng = np.random.default_rng(0)
     z = np.arange(400) % 2
@@ -153,9 +153,9 @@ def test_a_latent_whose_difference_may_be_chance_stays(monkeypatch: pytest.Monke
     ids = torch.arange(400)
     rows = Activations(torch.from_numpy(x), ids, ids, torch.zeros(400, 2, dtype=torch.long), 400)
 
-    def chosen() -> list[int]:
-        return select_from_labels(sae, rows, None, z, SelectionConfig(), random_state=0).ids.tolist()
+    def chosen(chance: float) -> list[int]:
+        config = SelectionConfig(chance=chance)
+        return select_from_labels(sae, rows, None, z, config, random_state=0).ids.tolist()
 
-    assert chosen() == [0]
-    monkeypatch.setattr("debias_ssae.selection.select.CHANCE", 1.0)
-    assert sorted(chosen()) == [0, 1, 2]
+    assert chosen(0.05) == [0]
+    assert sorted(chosen(1.0)) == [0, 1, 2]

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 
+from debias_ssae.core.errors import InputError
 from debias_ssae.selection import LatentScores, propagate
-from debias_ssae.selection.absorption import TokenProbe
+from debias_ssae.selection.propagation import TokenProbe, fit_token_probe
 
 D_IN, D_SAE, N_LISTED = 8, 30, 600
 PROBE = TokenProbe(np.eye(D_IN)[0], np.zeros(D_IN), (-0.5, 0.5))
@@ -87,3 +89,64 @@ def test_a_few_found_words_do_not_outweigh_thousands_of_listed_ones() -> None:
     few = propagate(listed(), 5, blocks(x, latents), PROBE)
     assert many.score[1] < 0.02 * many.score[0]
     assert few.score[1] > few.score[0]
+
+
+def counterfactuals(n: int = 200, k: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The concept moves axis 0; axis 1 varies a lot and is no part of it."""
+    rng = np.random.default_rng(seed)
+    spread = np.array([0.2, 3.0, *np.full(D_IN - 2, 0.5)])
+    a, b, neutral = (rng.normal(size=(m, D_IN)) * spread for m in (n, n, k))
+    a[:, 0] -= 2
+    b[:, 0] += 3
+    return a, b, neutral
+
+
+def test_token_probe_finds_the_axis_and_tells_words_from_others() -> None:
+    a, b, neutral = counterfactuals()
+    probe = fit_token_probe(a, b, neutral)
+    assert probe.direction[0] > 0.95
+    assert np.linalg.norm(probe.direction) == pytest.approx(1)
+    at_a, at_b, at_neutral = (probe.project(x) for x in (a, b, neutral))
+    assert probe.fires(at_a).mean() > 0.95
+    assert (at_a < 0).mean() > 0.95
+    assert probe.fires(at_b).mean() > 0.95
+    assert (at_b > 0).mean() > 0.95
+    assert probe.fires(at_neutral).mean() < 0.01
+
+
+def test_token_probe_does_not_depend_on_how_many_tokens_are_taken_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = fit_token_probe(*counterfactuals())
+    monkeypatch.setattr("debias_ssae.selection.propagation.CHUNK", 7)
+    pieces = fit_token_probe(*counterfactuals())
+    assert np.allclose(whole.direction, pieces.direction)
+    assert np.allclose(whole.limits, pieces.limits)
+    x = counterfactuals()[0]
+    assert np.allclose(whole.project(x), (x - whole.center) @ whole.direction)
+    assert whole.project(x[:0]).shape == (0,)
+
+
+def test_token_probe_mirrors_when_the_values_change_places() -> None:
+    a, b, neutral = counterfactuals()
+    one, other = fit_token_probe(a, b, neutral), fit_token_probe(b, a, neutral)
+    assert np.allclose(one.direction, -other.direction)
+    assert np.allclose(one.limits, (-other.limits[1], -other.limits[0]))
+
+
+def test_words_that_barely_move_do_not_fire() -> None:
+    a, b, neutral = counterfactuals()
+    a[:, 0] += 2 - 0.01
+    b[:, 0] -= 3 - 0.01
+    probe = fit_token_probe(a, b, neutral)
+    assert probe.fires(probe.project(neutral)).mean() < 0.01
+    assert probe.fires(probe.project(b)).mean() < 0.05
+
+
+def test_token_probe_refuses_what_it_cannot_use() -> None:
+    a, b, neutral = counterfactuals()
+    for bad in ((a[:5], b, neutral), (a, b, neutral[:, :3]), (a, b, neutral[:1]), (a[:0], b[:0], neutral)):
+        with pytest.raises(InputError, match="token probe needs pairs"):
+            fit_token_probe(*bad)
+    with pytest.raises(InputError, match="change nothing"):
+        fit_token_probe(a, a, neutral)
