@@ -1,6 +1,7 @@
 """Does the default hold everywhere? Data sets x encoders x attributes x supervision, each against the simpler tools.
 
-python benchmarks/everywhere.py --data DATA --out results/everywhere [--only NAME ...] [--models DIR] [--jobs 2]
+python benchmarks/everywhere.py --data DATA --out results/everywhere [--only NAME ...] [--models DIR] [--seeds 2]
+    [--jobs 2]
 
 DATA holds the folders that docs/everywhere.md lists. Resumable: what is finished is not made again. Writes
 OUT/everywhere.json and OUT/table.md. In each row the simple method is the best one *on the test* among those with the
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--models", type=Path, default=Path("models"), help="directory of the other encoders")
     parser.add_argument("--only", nargs="*", default=[], help="parts of the names of cases")
+    parser.add_argument("--seeds", type=int, help="in place of the case's own number")
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
     corpus = pd.read_parquet(given.data / "general_corpus" / "data.parquet")["text"].tolist()
@@ -140,6 +142,7 @@ def main() -> None:
 def run(name: str, case: Case, given: argparse.Namespace, corpus: list[str]) -> None:
     """Run the benchmark's protocol on one case; what is finished already is read."""
     encoder = case.encoder if case.encoder == "minilm" else str(given.models / case.encoder)
+    sizes = SIZES | {k: v for k, v in case.sizes.items() if v} | ({"seeds": given.seeds} if given.seeds else {})
     config = BenchmarkConfig(
         encoder=encoder,
         layer=LAYERS.get(case.encoder, "final"),
@@ -147,7 +150,7 @@ def run(name: str, case: Case, given: argparse.Namespace, corpus: list[str]) -> 
         setting=case.setting,  # type: ignore[arg-type]
         methods=("erm", "oracle", "ssae_default", *SIMPLE),
         regimes=("none", *case.regimes),
-        **{**SIZES, **{k: v for k, v in case.sizes.items() if v}},
+        **sizes,
     )
     table, splits = case.load(given.data), None
     if "template" in table:
