@@ -142,7 +142,9 @@ def main() -> None:
 def run(name: str, case: Case, given: argparse.Namespace, corpus: list[str]) -> None:
     """Run the benchmark's protocol on one case; what is finished already is read."""
     encoder = case.encoder if case.encoder == "minilm" else str(given.models / case.encoder)
-    sizes = SIZES | {k: v for k, v in case.sizes.items() if v} | ({"seeds": given.seeds} if given.seeds else {})
+    sizes = (
+        SIZES | {k: v for k, v in case.sizes.items() if v} | ({"seeds": given.seeds} if given.seeds else {})
+    )
     config = BenchmarkConfig(
         encoder=encoder,
         layer=LAYERS.get(case.encoder, "final"),
