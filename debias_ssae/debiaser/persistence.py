@@ -142,12 +142,12 @@ def check_model(debiaser: "SSAEDebiaser", probes: np.ndarray) -> None:
         difference = float(np.abs(found - probes).max())
         if difference <= TOLERANCE * float(np.abs(probes).max()):
             return
-        told = f"its representations differ by {difference:.2g}"
+        how = f"its representations differ by {difference:.2g}"
     else:
-        told = f"it gives {found.shape[1]} dimensions, not {probes.shape[1]}"
+        how = f"it gives {found.shape[1]} dimensions, not {probes.shape[1]}"
     raise InputError(
         f"the model {debiaser.text_encoder_.language_model.name} is not the one that the debiaser was fitted with: "
-        f"{told}; name the right one with SSAEDebiaser.load(..., encoder=)"
+        f"{how}; name the right one with SSAEDebiaser.load(..., encoder=)"
     )
 
 
@@ -259,8 +259,8 @@ def _restore(
     debiaser: "SSAEDebiaser", about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], directory: Path
 ) -> None:
     debiaser.interventions_ = {
-        told["hookpoint"]: _restore_intervention(told, i, arrays, load_sae(directory / _sae_name(i)))
-        for i, told in enumerate(about["interventions"])
+        kept["hookpoint"]: _restore_intervention(kept, i, arrays, load_sae(directory / _sae_name(i)))
+        for i, kept in enumerate(about["interventions"])
     }
     debiaser.concept_ = None if about["concept"] is None else Concept.from_dict(about["concept"])
     kept = {name.split(".")[1]: a for name, a in arrays.items() if name.startswith("output_eraser.")}
@@ -281,18 +281,18 @@ def _restore(
 
 
 def _restore_intervention(
-    told: Mapping[str, Any], i: int, arrays: Mapping[str, np.ndarray], sae: SparseAutoencoder
+    kept: Mapping[str, Any], i: int, arrays: Mapping[str, np.ndarray], sae: SparseAutoencoder
 ) -> Intervention:
     ids, scores = arrays[f"{i}.ids"], None
-    if told["scores"] is not None:
-        fields: dict[str, Any] = dict(told["scores"])
+    if kept["scores"] is not None:
+        fields: dict[str, Any] = dict(kept["scores"])
         fields |= {name: tuple(fields[name]) for name in ("values", "classes")}
         for name in _SCORE_ARRAYS:
             values, known = arrays[f"{i}.{name}"], arrays.get(f"{i}.{name}.known")
             fields[name] = values if known is None else np.where(known.astype(bool), values, np.nan)
         scores = LatentScores(**fields)
-    eraser = LatentEraser.from_sae(sae, ids, alpha=told["alpha"])
-    return Intervention(eraser, sae, Selection(scores, ids, told["report"]), told["record"])
+    eraser = LatentEraser.from_sae(sae, ids, alpha=kept["alpha"])
+    return Intervention(eraser, sae, Selection(scores, ids, kept["report"]), kept["record"])
 
 
 def _check_shapes(debiaser: "SSAEDebiaser", width: int) -> None:
