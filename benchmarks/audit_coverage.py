@@ -19,7 +19,7 @@ from scipy.special import ndtr, ndtri
 
 from debias_ssae.audit import audit
 from debias_ssae.core.stats import (
-    clustered_interval,
+    JointBootstrap,
     lowest_share,
     lowest_share_difference,
     newcombe,
@@ -151,7 +151,9 @@ def several_seeds(n_sets: int) -> list[dict[str, Any]]:
                 values.append((noise < level[:, None]).ravel().astype(float))
                 texts.append((ids + pool * np.arange(4)[:, None]).ravel())
             found.append(
-                clustered_interval(values, texts, [cells] * n_seeds, n_bootstrap=300, random_state=data_set)
+                JointBootstrap(texts, [cells] * n_seeds, n_draws=300, random_state=data_set)
+                .moves(values)
+                .interval()
             )
         levels = threshold + seed_sd * RNG(11).normal(size=(100_000, 4))
         truth = float(ndtr(levels).min(axis=1).mean())

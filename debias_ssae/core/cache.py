@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +56,7 @@ def cache_directory(asked: Any) -> Path | None:
     That is None where it is turned off, cannot be written, or where the disk is almost full: a default never stops a
     fit.
     """
-    if asked is None or not (isinstance(asked, str) and asked == "auto"):
+    if asked is None or str(asked) != "auto":
         return None if asked is None else Path(asked)
     directory = user_cache()
     if directory is None:
@@ -78,63 +77,39 @@ def mark_used(path: Path) -> None:
 
 def entries(directory: Path) -> list[Entry]:
     """Return what is kept in ``directory``, last used first."""
-    paths = (path for kind in KINDS for path in _listed(directory / kind) if _OURS.fullmatch(path.name))
-    found = [_entry(path) for path in paths]
-    return sorted((one for one in found if one is not None), key=lambda one: -one.used)
+    found = []
+    for path in (
+        path for kind in KINDS for path in (directory / kind).glob("*") if _OURS.fullmatch(path.name)
+    ):
+        with suppress(OSError):  # another process has just removed it
+            files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+            found.append(Entry(path, sum(file.stat().st_size for file in files), path.stat().st_mtime))
+    return sorted(found, key=lambda one: -one.used)
 
 
 def trim(directory: Path, most: int = MOST_BYTES) -> int:
     """Remove what was not used for longest until ``most`` bytes are left; returns how many bytes went."""
-    _sweep(directory)
-    held = gone = 0
+    held, gone = 0, []
     for one in entries(directory):
         if held + one.n_bytes > most and time.time() - one.used > IN_USE:
-            gone += _remove(one, directory)
+            gone.append(one)
         else:
             held += one.n_bytes
-    return gone
+    return _remove(gone, directory)
 
 
 def clear(directory: Path) -> int:
     """Remove all that is kept; returns how many bytes went. Other files in ``directory`` stay."""
-    _sweep(directory)
-    return sum(_remove(one, directory) for one in entries(directory))
+    return _remove(entries(directory), directory)
 
 
-def _remove(one: Entry, directory: Path) -> int:
-    # readers find the whole entry or none, and make it again
-    gone = directory / f".gone-{uuid4().hex}"
-    try:
-        one.path.rename(gone)
-    except OSError:
-        return 0
-    _delete(gone)
-    return one.n_bytes
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what a killed process was removing."""
-    for left in _listed(directory):
-        if left.name.startswith(".gone-"):
-            _delete(left)
-
-
-def _listed(folder: Path) -> Iterator[Path]:
-    with suppress(OSError):
-        yield from folder.iterdir()
-
-
-def _entry(path: Path) -> Entry | None:
-    """None where another process has just removed it."""
-    try:
-        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        return Entry(path, sum(file.stat().st_size for file in files), path.stat().st_mtime)
-    except OSError:
-        return None
+def _remove(some: list[Entry], directory: Path) -> int:
+    """Remove entries, and what a killed process was removing; readers find a whole entry or none."""
+    gone, n_bytes = directory / ".gone", 0
+    for one in some:
+        with suppress(OSError):
+            gone.mkdir(exist_ok=True)
+            one.path.rename(gone / uuid4().hex)
+            n_bytes += one.n_bytes
+    shutil.rmtree(gone, ignore_errors=True)
+    return n_bytes

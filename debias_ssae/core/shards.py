@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,6 @@ def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def chunks(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Cut an iterable into lists of ``size``, the last one shorter."""
-    piece: list[Any] = []
-    for value in values:
-        piece.append(value)
-        if len(piece) == size:
-            yield piece
-            piece = []
-    if piece:
+    source = iter(values)
+    while piece := list(islice(source, size)):
         yield piece

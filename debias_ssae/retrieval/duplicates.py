@@ -30,19 +30,20 @@ def unsaid(corpus: Sequence[str], held_out: Iterable[str]) -> NDArray[np.bool_]:
 
 def new_texts(corpus: Sequence[str], known: Iterable[str]) -> NDArray[np.int64]:
     """Return the positions of texts that are not empty, not among ``known`` and not said before."""
-    seen = {_key(""), *map(_key, known)}
+    seen = {text_key(""), *map(text_key, known)}
     kept = []
     for i, text in enumerate(corpus):
-        key = _key(text)
+        key = text_key(text)
         if key not in seen:
             seen.add(key)
             kept.append(i)
     return np.asarray(kept, np.int64)
 
 
-def _key(text: str) -> bytes:
-    """Return 12 bytes that tell folded texts apart, so that not all of them need be kept."""
-    return hashlib.blake2b(fold(text).encode("utf-8", "surrogatepass"), digest_size=12).digest()
+def text_key(text: str) -> int:
+    """Return 56 bits that tell folded texts apart, so that not all of them need be kept."""
+    digest = hashlib.blake2b(fold(text).encode("utf-8", "replace"), digest_size=7).digest()
+    return int.from_bytes(digest, "little")
 
 
 def drop_near(

@@ -5,7 +5,6 @@ not name is not there. ``DIR/part-00000.parquet`` holds texts and their keys, ``
 Every file is compared with its hash before it is first used.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,7 +27,7 @@ from debias_ssae.core.io import (
     write_bytes,
     write_manifest,
 )
-from debias_ssae.retrieval.duplicates import fold
+from debias_ssae.retrieval.duplicates import text_key
 from debias_ssae.retrieval.embedders import embed_texts
 
 KIND = "debias-ssae index 2"
@@ -46,20 +45,6 @@ class Hits:
     """[n_queries, k] positions in the index."""
     scores: NDArray[np.float32]
     """[n_queries, k] cosines."""
-
-
-def exact_search(
-    parts: Iterable[tuple[int, NDArray[np.float32]]], queries: NDArray[np.float32], k: int
-) -> Hits:
-    """Return the ``k`` rows of largest inner product with each query, reading one part at a time."""
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    ids = np.full((len(queries), k), -1, np.int64)
-    for start, vectors in parts:
-        rows = np.broadcast_to(np.arange(start, start + len(vectors)), (len(queries), len(vectors)))
-        scores, ids = np.hstack([scores, queries @ vectors.T]), np.hstack([ids, rows])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
-    return Hits(ids, scores)
 
 
 class CorpusIndex:
@@ -161,7 +146,7 @@ class CorpusIndex:
         with only_writer(self.directory):
             self.refresh()  # others may have added since
             keys = {int(key) for part in range(len(self.sizes)) for key in self._table(part, ["key"])["key"]}
-            fresh, added = _fresh(texts, keys), 0
+            fresh, added = _fresh(texts, {text_key(""), *keys}), 0
             with tqdm(desc="index", unit="text", disable=not progress) as bar:
                 while chunk := list(islice(fresh, PART_TEXTS)):
                     table = pd.DataFrame(chunk, columns=["text", "key"])
@@ -212,8 +197,15 @@ class CorpusIndex:
             yield start, self._part(part)
 
     def search(self, queries: NDArray[np.float32], k: int) -> Hits:
-        """Return the ``k`` nearest rows of each query [n, d], compared with every row."""
-        return exact_search(self.parts(), queries, k)
+        """Return the ``k`` nearest rows of each query [n, d], compared with every row, one part at a time."""
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        ids = np.full((len(queries), k), -1, np.int64)
+        for start, vectors in self.parts():
+            rows = np.broadcast_to(np.arange(start, start + len(vectors)), (len(queries), len(vectors)))
+            scores, ids = np.hstack([scores, queries @ vectors.T]), np.hstack([ids, rows])
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
+        return Hits(ids, scores)
 
     def _table(self, part: int, columns: list[str]) -> Any:
         import pandas as pd
@@ -252,11 +244,8 @@ class CorpusIndex:
 
 def _fresh(texts: Iterable[str | None], keys: set[int]) -> Iterator[tuple[str, int]]:
     for text in texts:
-        folded = fold(text) if isinstance(text, str) else ""
-        key = int.from_bytes(
-            hashlib.blake2b(folded.encode("utf-8", "replace"), digest_size=7).digest(), "little"
-        )
-        if folded and key not in keys:
+        key = text_key(text) if isinstance(text, str) else text_key("")
+        if key not in keys:
             keys.add(key)
             yield str(text).encode("utf-8", "replace").decode("utf-8"), key
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import LanguageModel, harvest
+from debias_ssae.sae.fast import Weights
 from debias_ssae.sae.model import SparseAutoencoder
 
 _ROWS = 8192
@@ -40,34 +41,24 @@ class _Factors:
         return (dec + enc + self.g.square().sum(1)).sqrt().clamp(min=1e-30)
 
 
-@dataclass(frozen=True)
-class SeedGradient:
-    """Mean of the seeds' unit gradients, one tensor a parameter, shapes as in the SAE."""
-
-    W_dec: Tensor
-    W_enc: Tensor
-    b_enc: Tensor
-    b_dec: Tensor
-
-
-def seed_gradient(sae: SparseAutoencoder, x: Tensor) -> SeedGradient:
-    """Return the mean unit gradient of the rows ``x`` [n, d_in]; raises InputError for no rows."""
+def seed_gradient(sae: SparseAutoencoder, x: Tensor) -> Weights:
+    """Return the mean of the unit gradients of the rows ``x`` [n, d_in]; raises InputError for no rows."""
     if len(x) == 0:
         raise InputError("The seeds have no rows: give seed texts with at least one token")
-    total = [torch.zeros_like(w) for w in (sae.W_dec, sae.W_enc, sae.b_enc, sae.b_dec)]
+    total = [torch.zeros_like(w) for w in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)]
     for rows in x.split(_ROWS):
         f = _factors(sae, rows)
         scale = (1 / f.norms() / len(x))[:, None]
         for sums, part in zip(
             total,
-            ((f.a * scale).T @ f.e, (f.s * scale).T @ f.c, (f.s * scale).sum(0), (f.g * scale).sum(0)),
+            ((f.s * scale).T @ f.c, (f.s * scale).sum(0), (f.a * scale).T @ f.e, (f.g * scale).sum(0)),
             strict=True,
         ):
             sums += part
-    return SeedGradient(*total)
+    return Weights(*total)
 
 
-def row_influence(sae: SparseAutoencoder, gradient: SeedGradient, x: Tensor) -> Tensor:
+def row_influence(sae: SparseAutoencoder, gradient: Weights, x: Tensor) -> Tensor:
     """Return the cosine-scaled influence [n] of each row of ``x`` [n, d_in] on the seeds' loss."""
     out = []
     for rows in x.split(_ROWS):

@@ -76,20 +76,6 @@ class SparseAutoencoder(nn.Module):
         values, indices = pre.topk(self.cfg.k, dim=-1)
         return torch.zeros_like(pre).scatter(-1, indices, values.relu())
 
-    def encode_rows(self, x: Tensor, latents: Tensor) -> Tensor:
-        """Return only the columns ``latents`` [m] of ``encode(x)``, [n, m], at the cost of those m rows.
-
-        Raises InputError for topk, whose latents compete with all others.
-        """
-        if not self.is_elementwise:
-            raise InputError(
-                "encode_rows needs an elementwise architecture; a topk SAE must encode every latent"
-            )
-        self._check(x)
-        latents = self._check_latents(latents)
-        pre = torch.addmm(self.b_enc[latents], x.to(self.W_enc.dtype) - self.b_dec, self.W_enc[latents].T)
-        return self._activate(pre, self.threshold if self.threshold.dim() == 0 else self.threshold[latents])
-
     def decode(self, latents: Tensor) -> Tensor:
         """Return ``latents @ W_dec + b_dec`` [n, d_in]."""
         return torch.addmm(self.b_dec, latents, self.W_dec)

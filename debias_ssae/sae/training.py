@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from tqdm import tqdm
 
 from debias_ssae.core.config import SAEConfig, TrainConfig
-from debias_ssae.core.device import has_fast_bf16, pick_device, plain_precision
+from debias_ssae.core.device import has_fast_bf16, pick_device, pick_dtype, plain_precision
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, newest_checkpoint, write_checkpoint
 from debias_ssae.sae.fast import Knobs, Weights, compute_step
@@ -133,15 +133,6 @@ class CheckedStream(Iterator[Tensor]):
 
 
 # ---------------------------------------------------------------- where a training starts
-
-
-def multiplies_bfloat16(cfg: SAEConfig, train: TrainConfig, device: torch.device) -> bool:
-    """Return whether latents are proposed from a bfloat16 product; only top-k architectures can be."""
-    if cfg.architecture in ("relu", "jumprelu") or cfg.dtype == "float64" or train.matmul_dtype == "float32":
-        return False
-    if train.matmul_dtype == "bfloat16":
-        return True
-    return has_fast_bf16(device.type)
 
 
 def sparsity(cfg: SAEConfig, train: TrainConfig) -> float:
@@ -295,9 +286,10 @@ class Training:
         self.cfg, self.train = cfg, train
         self.device = pick_device(train.device)
         self.dtype = torch.float64 if cfg.dtype == "float64" else torch.float32
+        proposes = cfg.architecture not in ("relu", "jumprelu") and cfg.dtype == "float32"
         self.knobs = Knobs(
             cfg,
-            bfloat16=multiplies_bfloat16(cfg, train, self.device),
+            bfloat16=proposes and pick_dtype(train.matmul_dtype, self.device) == torch.bfloat16,
             bandwidth=train.bandwidth,
             aux_coefficient=train.aux_coefficient,
             k_aux=train.k_aux,

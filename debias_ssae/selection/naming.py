@@ -73,10 +73,11 @@ def firing(sae: SparseAutoencoder, x: torch.Tensor, ids: Sequence[int]) -> np.nd
     """Return the activations of the latents ``ids`` on ``x [n, d_in]`` as ``[n, len(ids)]`` float32."""
     out = np.zeros((len(x), len(ids)), np.float32)
     chosen = torch.tensor(list(ids), dtype=torch.long)
+    part = sae.slice(chosen) if len(ids) and sae.is_elementwise else None
     with torch.no_grad():
         for start in range(0, len(x), CHUNK) if len(ids) else ():
             rows = x[start : start + CHUNK]
-            f = sae.encode_rows(rows, chosen) if sae.is_elementwise else sae.encode(rows)[:, chosen]
+            f = sae.encode(rows)[:, chosen] if part is None else part.encode(rows)
             out[start : start + CHUNK] = f.float().cpu().numpy()
     return out
 

@@ -6,7 +6,7 @@ import pytest
 
 from debias_ssae.benchmark.summary import KEYS, OTHERS, Answers, compare_with_family, summarise
 from debias_ssae.benchmark.tables import HEADS, headline_rows, markdown_table, terminal_rows
-from debias_ssae.core.stats import JointBootstrap, clustered_interval, gap_closed
+from debias_ssae.core.stats import JointBootstrap, gap_closed
 
 N_CELL = 60
 ACCURACY = {"erm": 0.3, "oracle": 0.9, "scrub": 0.75, "leace": 0.4, "inlp": 0.6, "ssae": 0.93, "cheat": 0.99}
@@ -140,15 +140,6 @@ def test_a_worse_method_is_not_called_non_inferior() -> None:
     assert record["ci_high"] < 0
     assert not record["non_inferior"]
     assert record["p_value"] < 0.05
-
-
-def test_joint_draws_give_the_interval_of_one_method_alone() -> None:
-    rng = np.random.default_rng(0)
-    cells, ids = [np.arange(200) % 4] * 3, [np.arange(200)] * 3
-    values = [(rng.random(200) < 0.8).astype(float) for _ in range(3)]
-    joint = JointBootstrap(ids, cells, n_draws=300, random_state=1).moves(values).interval()
-    alone = clustered_interval(values, ids, cells, n_bootstrap=300, random_state=1)
-    assert joint == pytest.approx(alone)
 
 
 def test_paired_moves_cancel_what_is_shared() -> None:

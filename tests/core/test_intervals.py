@@ -12,7 +12,8 @@ from sklearn.metrics import accuracy_score
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats import (
-    clustered_interval,
+    Interval,
+    JointBootstrap,
     count_draws,
     critical_value,
     holm,
@@ -200,22 +201,31 @@ def _seeds(rng: np.random.Generator, n_seeds: int, shift: float = 0.0) -> tuple[
     return right, [np.arange(400)] * n_seeds, [cells] * n_seeds
 
 
-def test_clustered_interval_has_the_statistics_value() -> None:
+def clustered(
+    values, text_ids, cells=None, *, baseline=None, statistic="worst_cell", n_draws=1000
+) -> Interval:
+    cells = [np.zeros(len(ids), int) for ids in text_ids] if cells is None else cells
+    bootstrap = JointBootstrap(text_ids, cells, n_draws=n_draws)
+    moves = bootstrap.moves(values, statistic)
+    return (moves if baseline is None else moves.minus(bootstrap.moves(baseline, statistic))).interval()
+
+
+def test_an_interval_over_seeds_has_the_statistics_value() -> None:
     right, texts, cells = _seeds(np.random.default_rng(0), 3)
-    found = clustered_interval(right, texts, cells, random_state=0, n_bootstrap=200)
+    found = clustered(right, texts, cells, n_draws=200)
     worst = np.mean([min(r[c == i].mean() for i in range(4)) for r, c in zip(right, cells, strict=True)])
     assert found.value == pytest.approx(worst)
     assert found.low < worst < found.high
-    mean = clustered_interval(right, texts, statistic="mean", random_state=0, n_bootstrap=200)
+    mean = clustered(right, texts, statistic="mean", n_draws=200)
     assert mean.value == pytest.approx(np.mean(right))
-    balanced = clustered_interval(right, texts, cells, statistic="balanced", random_state=0, n_bootstrap=50)
+    balanced = clustered(right, texts, cells, statistic="balanced", n_draws=50)
     assert balanced.value == pytest.approx(np.mean(right))
 
 
 def test_seeds_that_repeat_the_same_texts_and_answers_are_no_new_evidence() -> None:
     right, texts, cells = _seeds(np.random.default_rng(0), 1)
-    once = clustered_interval(right, texts, cells, random_state=0)
-    thrice = clustered_interval(right * 3, texts * 3, cells * 3, random_state=0)
+    once = clustered(right, texts, cells)
+    thrice = clustered(right * 3, texts * 3, cells * 3)
     assert thrice == pytest.approx(once)
 
 
@@ -223,9 +233,7 @@ def test_the_lowest_of_equal_cells_is_expected_to_read_low() -> None:
     rng = np.random.default_rng(0)
     cells = np.arange(800) % 8
     right = [(rng.random(800) < 0.8).astype(float) for _ in range(5)]
-    found = clustered_interval(
-        right, [np.arange(s, s + 800) for s in range(0, 4000, 800)], [cells] * 5, random_state=0
-    )
+    found = clustered(right, [np.arange(s, s + 800) for s in range(0, 4000, 800)], [cells] * 5)
     assert found.value < 0.78
     assert found.low < 0.8 < found.high
     assert found.high - found.value > 1.5 * (found.value - found.low)
@@ -233,8 +241,8 @@ def test_the_lowest_of_equal_cells_is_expected_to_read_low() -> None:
 
 def test_differences_between_seeds_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
-    calm = clustered_interval(*_seeds(rng, 5)[:2], statistic="mean", random_state=0)
-    shaky = clustered_interval(*_seeds(rng, 5, shift=0.15)[:2], statistic="mean", random_state=0)
+    calm = clustered(*_seeds(rng, 5)[:2], statistic="mean")
+    shaky = clustered(*_seeds(rng, 5, shift=0.15)[:2], statistic="mean")
     assert shaky.high - shaky.low > 2 * (calm.high - calm.low)
 
 
@@ -242,36 +250,34 @@ def test_intervals_of_shares_and_of_their_differences_stay_in_their_range() -> N
     rng = np.random.default_rng(0)
     values = [(rng.random(40) < p).astype(float) for p in (0.99, 0.7, 1.0)]
     texts = [np.arange(40)] * 3
-    found = clustered_interval(values, texts, statistic="mean", random_state=0)
+    found = clustered(values, texts, statistic="mean")
     assert found.high == 1.0
-    low = clustered_interval([1 - v for v in values], texts, statistic="mean", random_state=0)
+    low = clustered([1 - v for v in values], texts, statistic="mean")
     assert low.low == 0.0
     nothing = [np.zeros(40)] * 3
-    apart = clustered_interval(values, texts, statistic="mean", baseline=nothing, random_state=0)
+    apart = clustered(values, texts, statistic="mean", baseline=nothing)
     assert apart.high == 1.0, "a difference of shares"
-    wide = clustered_interval([10 * v for v in values], texts, statistic="mean", random_state=0)
+    wide = clustered([10 * v for v in values], texts, statistic="mean")
     assert wide.high > 10.0, "any other number has no such range"
 
 
 def test_paired_differences_do_not_carry_shared_noise() -> None:
     right, texts, cells = _seeds(np.random.default_rng(0), 3)
-    same = clustered_interval(right, texts, cells, baseline=right, random_state=0, n_bootstrap=100)
+    same = clustered(right, texts, cells, baseline=right, n_draws=100)
     assert same == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("text_ids", "cells", "message"),
     [
-        ({"values": [[1, 0]], "text_ids": [[0, 1], [0, 1]]}, "one array a seed"),
-        ({"values": [[1, 0]], "text_ids": [[0]]}, "equally long"),
-        ({"values": [], "text_ids": []}, "at least one seed"),
-        ({"values": [[1, 0]], "text_ids": [[0, 1]], "statistic": "worst_cell"}, "needs cells"),
-        ({"values": [[1, 0]], "text_ids": [[0, 1]], "statistic": "median"}, "statistic must be"),
+        ([[0, 1], [0, 1]], [[1, 0]], "one array a seed"),
+        ([[0]], [[1, 0]], "equally long"),
+        ([], [], "at least one seed"),
     ],
 )
-def test_clustered_interval_refuses_what_does_not_fit(arguments: dict, message: str) -> None:
+def test_draws_of_what_does_not_fit_are_refused(text_ids: list, cells: list, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        clustered_interval(**{"statistic": "mean", **arguments})
+        JointBootstrap(text_ids, cells)
 
 
 @settings(max_examples=20, deadline=None)

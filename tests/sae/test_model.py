@@ -46,18 +46,10 @@ def test_encode_is_the_formula(architecture, x):
 
 
 @pytest.mark.parametrize("architecture", ELEMENTWISE)
-def test_encode_rows_is_the_columns_of_encode(architecture, x):
-    sae = random_sae(architecture)
-    chosen = torch.tensor([5, 2, 40])
-    assert sae.is_elementwise
-    assert torch.allclose(sae.encode_rows(x, chosen), sae.encode(x)[:, chosen], atol=1e-5)
-    assert sae.encode_rows(x, torch.tensor([], dtype=torch.long)).shape == (60, 0)
-
-
-@pytest.mark.parametrize("architecture", ELEMENTWISE)
 def test_a_slice_keeps_the_chosen_latents(architecture, x):
     sae = random_sae(architecture)
     chosen = [7, 0, 31]
+    assert sae.is_elementwise
     small = sae.slice(torch.tensor(chosen))
     assert small.cfg.d_sae == 3
     assert torch.allclose(small.encode(x), sae.encode(x)[:, chosen], atol=1e-5)
@@ -67,16 +59,11 @@ def test_a_slice_keeps_the_chosen_latents(architecture, x):
 
 
 def test_a_sliced_topk_competes_among_the_chosen(x):
-    small = random_sae("topk", k=4).slice(torch.tensor([1, 2]))
+    sae = random_sae("topk", k=4)
+    assert not sae.is_elementwise
+    small = sae.slice(torch.tensor([1, 2]))
     assert small.cfg.k == 2
     assert torch.allclose(small.encode(x), small.pre_acts(x).relu(), atol=1e-6)
-
-
-def test_topk_has_no_encode_rows(x):
-    sae = random_sae("topk")
-    assert not sae.is_elementwise
-    with pytest.raises(InputError, match="elementwise"):
-        sae.encode_rows(x, torch.tensor([0]))
 
 
 def test_wrong_width_and_wrong_latents(x):
@@ -86,7 +73,7 @@ def test_wrong_width_and_wrong_latents(x):
             sae.encode(bad)
     for latents in (torch.tensor([48]), torch.tensor([-1]), torch.tensor([[1]])):
         with pytest.raises(InputError, match="0 to 47"):
-            sae.encode_rows(x, latents)
+            sae.slice(latents)
     with pytest.raises(InputError, match="at least one"):
         sae.slice(torch.tensor([], dtype=torch.long))
 

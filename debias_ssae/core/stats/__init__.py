@@ -11,7 +11,6 @@ from debias_ssae.core.stats.extremes import widest_gap_difference as widest_gap_
 from debias_ssae.core.stats.seeds import Interval as Interval
 from debias_ssae.core.stats.seeds import JointBootstrap as JointBootstrap
 from debias_ssae.core.stats.seeds import Moves as Moves
-from debias_ssae.core.stats.seeds import clustered_interval as clustered_interval
 from debias_ssae.core.stats.seeds import gap_closed as gap_closed
 from debias_ssae.core.stats.shares import count_draws as count_draws
 from debias_ssae.core.stats.shares import critical_value as critical_value

@@ -140,40 +140,6 @@ class JointBootstrap:
         return Moves(point, moved, (0.0, 1.0) if share else _ANYWHERE)
 
 
-def clustered_interval(
-    values: Sequence[ArrayLike],
-    text_ids: Sequence[ArrayLike],
-    cells: Sequence[ArrayLike] | None = None,
-    *,
-    baseline: Sequence[ArrayLike] | None = None,
-    statistic: Statistic = "worst_cell",
-    n_bootstrap: int = 1000,
-    confidence: float = 0.95,
-    random_state: int | None = None,
-) -> Interval:
-    """Mean over seeds of a per-seed statistic, with an interval for new texts and new seeds.
-
-    Each list has one entry a seed: ``values[s]`` [n_s] holds the correctness (0/1, or any number) of each
-    test example, ``text_ids[s]`` says which text it is, ``cells[s]`` its cell (class x attribute). A text is
-    resampled together with all the seeds that tested it, inside its cell, so shared texts do not count as new
-    evidence. With ``baseline`` (same shapes as ``values``) the result is the paired difference ``values -
-    baseline``. ``statistic``: the lowest cell mean, the plain mean, or the mean of the cell means. Raises
-    InputError when the lists' lengths differ or a cell statistic lacks ``cells``.
-    """
-    if statistic not in ("worst_cell", "mean", "balanced"):
-        raise InputError(f"statistic must be 'worst_cell', 'mean' or 'balanced', got {statistic!r}")
-    if cells is None and statistic != "mean":
-        raise InputError(f"statistic={statistic!r} needs cells; pass one array of cells a seed")
-    given = {"values": values, "text_ids": text_ids, "cells": cells, "baseline": baseline}
-    _fitting(**{name: lists for name, lists in given.items() if lists is not None})
-    blank = [np.zeros(len(np.asarray(ids)), dtype=int) for ids in text_ids] if cells is None else cells
-    bootstrap = JointBootstrap(text_ids, blank, n_draws=n_bootstrap, random_state=random_state)
-    moves = bootstrap.moves(values, statistic)
-    return (moves if baseline is None else moves.minus(bootstrap.moves(baseline, statistic))).interval(
-        confidence
-    )
-
-
 def gap_closed(method: Moves, base: Moves, best: Moves) -> Moves | None:
     """``(method - base) / (best - base)`` of the means over seeds; None where ``best`` is not above ``base``.
 
