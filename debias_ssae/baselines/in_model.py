@@ -94,7 +94,7 @@ class BlockErasure(_EditedEncoder):
         known = np.flatnonzero(z >= 0)
         found: dict[str, LinearEdit] = {}
         for hookpoint in self._ordered(model):
-            options = {"edits": {**(self.encoder.edits or {}), **found}, **self.encoder.limits}
+            options = {"edits": found, **self.encoder.limits}
             rows = harvest(model, [texts[i] for i in known], hookpoint, **options)
             owner = known[rows.text_ids.numpy()]
             fitted = fit_leace(rows.x.double().numpy(), z[owner], None if labels is None else labels[owner])
@@ -150,7 +150,7 @@ class TokenMask(TransformerMixin, BaseEstimator):
     """
 
     encoder: ActivationEncoder
-    """Its layer, pooling and edits are used, its cache is not."""
+    """Its layer and pooling are used, its cache is not."""
     concept: Any = "gender"
     """A shipped name, a path, or a Concept."""
 
@@ -179,7 +179,6 @@ class TokenMask(TransformerMixin, BaseEstimator):
                     [texts[i] for i in rows],
                     layer=encoder.layer,
                     pooling=encoder.pooling,
-                    edits=encoder.edits,
                     max_length=encoder.max_length,
                     token_budget=encoder.token_budget,
                     progress=encoder.verbose,

@@ -156,26 +156,14 @@ def lower_weights(module: "nn.Module") -> None:
 
 
 @cache
-def suits_mkl() -> bool:
-    """Whether torch's own MKL is made for this processor: Intel's, and such as nothing is known of."""
-    return "GenuineIntel" in _description() or not _description()
-
-
-@cache
 def multiplies_bfloat16() -> bool:
-    """Whether bfloat16 products are faster than float32 ones.
+    """Whether bfloat16 products are faster than float32 ones, by what the system says of the processor.
 
     With AMX, with AMD's avx512_bf16 and with ARM's bf16 they are. Intel's avx512_bf16 without AMX, as virtual
     machines often have it, does 85 GFLOP/s on a core that does 150 in float32 (Xeon, model 207).
     """
-    known = _description().split()
-    return "amx_bf16" in known or "bf16" in known or ("avx512_bf16" in known and not suits_mkl())
-
-
-@cache
-def _description() -> str:
-    """What the system says of the processor; torch does not tell."""
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        known = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:
-        return ""
+        return False
+    return "amx_bf16" in known or "bf16" in known or ("avx512_bf16" in known and "GenuineIntel" not in known)

@@ -641,10 +641,6 @@ class Manifest:
         """Return the tensors of a safetensors file of the manifest, checked."""
         return read_tensors(self.directory / name, self.bytes(name))
 
-    def json(self, name: str) -> Any:
-        """Return the value of a JSON file of the manifest, checked."""
-        return parse_json(self.bytes(name), str(self.directory / name))
-
     def _path(self, name: str) -> Path:
         path = self.directory / name
         if name not in self.files:

@@ -15,7 +15,7 @@ from debias_ssae.core.io import MANIFEST, file_record, read_manifest, write_arra
 from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.model import LanguageModel, Readout, full_precision, load_model, quiet_loading
 from debias_ssae.model.embedding import pool
-from debias_ssae.model.forward import Batch, check_texts, make_batch, run_batch, tokenize
+from debias_ssae.model.forward import Batch, clean_texts, make_batch, run_batch, tokenize
 from debias_ssae.model.language_model import check_hookpoints
 
 WEIGHTS, ERASERS, MODEL = "output.safetensors", "erasers", "model"
@@ -92,7 +92,7 @@ class DebiasedTransformer(ExportedModule):
         self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
         """Tokenise texts: input_ids, attention_mask and real_tokens [b, t]. Raises InputError for anything else."""
-        texts = check_texts(inputs)
+        texts = clean_texts(inputs)
         tokens = tokenize(self.tokenizer, texts, self.max_seq_length, prompt=prompt or "")
         batch = make_batch(self.language_model, tokens, np.arange(len(texts)))
         return {"input_ids": batch.ids, "attention_mask": batch.attention, "real_tokens": batch.real}

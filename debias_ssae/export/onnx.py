@@ -18,7 +18,7 @@ from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.export.module import OF_THE_LIBRARY, ExportedModule
 from debias_ssae.model import LanguageModel, Readout
 from debias_ssae.model.embedding import pool
-from debias_ssae.model.forward import Batch, check_texts, run_batch
+from debias_ssae.model.forward import Batch, clean_texts, run_batch
 
 KIND = "debias-ssae onnx 1"
 GRAPH, TOKENIZER = "onnx/model.onnx", "tokenizer"
@@ -159,7 +159,7 @@ class OnnxTransformer(ExportedModule):
         self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
         """Tokenise texts: input_ids, attention_mask [b, t]. Raises InputError for anything else."""
-        texts = [(prompt or "") + text for text in check_texts(inputs)]
+        texts = [(prompt or "") + text for text in clean_texts(inputs)]
         cut: dict[str, Any] = {"truncation": True, "max_length": self.max_seq_length}
         tokenizer: Any = self.tokenizer
         tokens = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt", **cut)

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.device import plain_precision
-from debias_ssae.model.forward import Batch, Edit, check_texts, iter_states, tokenize
+from debias_ssae.model.forward import Batch, Edit, clean_texts, iter_states, tokenize
 from debias_ssae.model.harvesting import CHUNK_TEXTS, check_max_length
 from debias_ssae.model.language_model import LanguageModel, check_hookpoints
 from debias_ssae.model.readout import Readout, as_readout, pool_states
@@ -39,7 +39,7 @@ def embed(
     check_hookpoints([layer, *(edits or {})], model.hookpoints)
     readout = model.readout(pooling, layer)
     length = check_max_length(model, max_length)
-    checked = check_texts(texts)
+    checked = clean_texts(texts)
     place = {text: i for i, text in enumerate(dict.fromkeys(checked))}
     unique = list(place)
     out = np.zeros((len(unique), readout.width(model.d_model)), np.float32)

@@ -42,8 +42,6 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         How a text's rows become one. "auto" does for the last layer what a sentence-transformers directory states
         (pooling with special tokens, Dense layers, normalisation), so that its own ``encode`` is reproduced; elsewhere
         it is "mean". The other names pool the text's own tokens, without special ones and without normalisation.
-    edits : mapping of hookpoint to callable, optional
-        Edits applied inside the model on the way; each maps rows ``(n, d)`` to rows and has a ``fingerprint``.
     cache_dir : path, optional
         Directory of a cache; the model then never runs twice on the same text with the same settings.
     max_length : int, optional
@@ -66,7 +64,6 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         *,
         layer: str = "final",
         pooling: str = "auto",
-        edits: Mapping[str, Edit] | None = None,
         cache_dir: Any = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -79,7 +76,6 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.model = model
         self.layer = layer
         self.pooling = pooling
-        self.edits = edits
         self.cache_dir = cache_dir
         self.device = device
         self.dtype = dtype
@@ -148,12 +144,8 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Return what of the settings belongs into a file: the model by name, and how texts are read.
 
         Where the model is, what it may run and where it may write are the reader's matter. Raises InputError for
-        edits, and for a model in memory unless its ``name_or_path`` loads to the same weights.
+        a model in memory unless its ``name_or_path`` loads to the same weights.
         """
-        if self.edits:
-            raise InputError(
-                "the encoder has edits of its own, which cannot be saved; give an encoder without"
-            )
         name, revision = self.model, self.revision
         if isinstance(name, LanguageModel):
             name, revision = self._name_on_disk(name), None
@@ -206,8 +198,8 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self.encode(check_texts(X))
 
     def encode(self, texts: Sequence[str], edits: Mapping[str, Edit] | None = None) -> np.ndarray:
-        """Like transform, with ``edits`` in place of the encoder's own."""
-        edits = {**(self.edits or {}), **(edits or {})}
+        """Like transform, with ``edits`` inside the model: hookpoints and what maps rows ``(n, d)`` to rows there."""
+        edits = dict(edits or {})
         if self.cache_dir is None:
             return self._run(texts, edits)
         cache = EmbeddingCache(self.cache_dir, self.key(edits))

@@ -15,6 +15,7 @@ from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError, brief, is_lack_of_memory
 from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, lock_of
 from debias_ssae.model.readout import first_of, with_first
+from debias_ssae.text.checks import check_texts
 
 Edit = Callable[[Tensor], Tensor]
 """Rows [n, d] of real tokens, float32, to rows of the same shape."""
@@ -42,21 +43,10 @@ class TokenizedTexts:
         return np.arange(len(self.lengths))
 
 
-def check_texts(texts: Sequence[str]) -> list[str]:
-    """Return ``texts`` as a list that a tokenizer can read; lone surrogates become "?".
-
-    Raises InputError for a single string and for an entry that is no string (a missing value, say).
-    """
-    if isinstance(texts, str):
-        raise InputError("Expected a sequence of texts, got one string: put it in a list")
-    checked = []
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(
-                f"Text {i} is {text!r} ({type(text).__name__}), expected a string: drop or fill it"
-            )
-        checked.append(text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8"))
-    return checked
+def clean_texts(texts: Sequence[str]) -> list[str]:
+    """Return :func:`check_texts` as a tokenizer can read them: lone surrogates become "?"."""
+    checked = check_texts(texts, may_be_empty=True)
+    return [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in checked]
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int, *, prompt: str = "") -> TokenizedTexts:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError, brief
-from debias_ssae.model.forward import Edit, TokenizedTexts, check_texts, iter_states, tokenize
+from debias_ssae.model.forward import Edit, TokenizedTexts, clean_texts, iter_states, tokenize
 from debias_ssae.model.language_model import LanguageModel, check_hookpoints
 
 CHUNK_TEXTS = 2048
@@ -65,7 +65,7 @@ def harvest_many(
     InputError for texts that are no strings and for an unknown hookpoint.
     """
     check_hookpoints([*hookpoints, *(edits or {})], model.hookpoints)
-    checked = check_texts(texts)
+    checked = clean_texts(texts)
     unique = list(dict.fromkeys(checked))
     length = check_max_length(model, max_length)
     parts: list[dict[str, Activations]] = []
@@ -88,7 +88,7 @@ def stream_rows(
     length, source = check_max_length(model, None), iter(texts)
     with tqdm(desc="activations", unit="text", disable=not progress) as bar:
         while chunk := list(islice(source, CHUNK_TEXTS)):
-            tokens = tokenize(model.tokenizer, check_texts(chunk), length, prompt=model.prompt)
+            tokens = tokenize(model.tokenizer, clean_texts(chunk), length, prompt=model.prompt)
             yield _harvest_chunk(model, tokens, len(chunk), [hookpoint], None, 2048, bar)[hookpoint].x
 
 

@@ -73,7 +73,6 @@ def test_batches_hold_each_sequence_once_within_the_budget(budget):
 @pytest.fixture
 def described(monkeypatch):
     """Let the system describe another models."""
-    known = models.suits_mkl, models.multiplies_bfloat16, models._description
 
     def describe(text: str | None) -> None:
         def read_text(self, encoding):
@@ -82,35 +81,31 @@ def described(monkeypatch):
             return text
 
         monkeypatch.setattr(models.Path, "read_text", read_text)
-        for one in known:
-            one.cache_clear()
+        models.multiplies_bfloat16.cache_clear()
 
     yield describe
     monkeypatch.undo()
-    for one in known:
-        one.cache_clear()
+    models.multiplies_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("text", "mkl", "bfloat16"),
+    ("text", "bfloat16"),
     [
-        ("vendor_id : AuthenticAMD\nflags : avx2 avx512_bf16", False, True),
-        ("vendor_id : AuthenticAMD\nflags : avx2", False, False),
-        ("vendor_id : GenuineIntel\nflags : avx512_bf16 amx_bf16", True, True),
-        ("vendor_id : GenuineIntel\nflags : avx512_bf16 avx512_fp16", True, False),
-        ("Features : fp asimd bf16 i8mm", False, True),
-        ("Features : fp asimd", False, False),
-        (None, True, False),
+        ("vendor_id : AuthenticAMD\nflags : avx2 avx512_bf16", True),
+        ("vendor_id : AuthenticAMD\nflags : avx2", False),
+        ("vendor_id : GenuineIntel\nflags : avx512_bf16 amx_bf16", True),
+        ("vendor_id : GenuineIntel\nflags : avx512_bf16 avx512_fp16", False),
+        ("Features : fp asimd bf16 i8mm", True),
+        ("Features : fp asimd", False),
+        (None, False),
     ],
 )
-def test_each_kind(described, text, mkl, bfloat16):
+def test_each_kind(described, text, bfloat16):
     described(text)
-    assert models.suits_mkl() is mkl
     assert models.multiplies_bfloat16() is bfloat16
     # embedding and training go by the same answer
-    cpu = models.pick_device("cpu")
     assert models.has_fast_bf16("cpu") is bfloat16
-    assert training.multiplies_bfloat16(SAEConfig(d_in=8), TrainConfig(), cpu) is bfloat16
+    assert training.Training(SAEConfig(d_in=8), TrainConfig(device="cpu")).knobs.bfloat16 is bfloat16
 
 
 def test_a_hub_out_of_reach_is_seen_before_its_client_asks_for_a_minute(

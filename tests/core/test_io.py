@@ -308,7 +308,7 @@ def test_manifests_hold_every_file(tmp_path):
     assert set(manifest.files) == {"a.safetensors", "sae/cfg.json"}
     assert manifest.about == {"words": ["é", 1.5]}
     assert manifest.arrays("a.safetensors")["x"].tolist() == [1, 1, 1]
-    assert manifest.json("sae/cfg.json") == {"d": 1}
+    assert parse_json(manifest.bytes("sae/cfg.json"), "cfg") == {"d": 1}
     with pytest.raises(InputError, match="expected 'thing 2'"):
         read_manifest(tmp_path / "m", "thing 2")
     with pytest.raises(InputError, match="names no file 'b'"):

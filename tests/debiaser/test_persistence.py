@@ -70,15 +70,6 @@ def test_names_of_columns_come_back(tmp_path: Path) -> None:
         again.transform(X[["b", "a", "c"]])
 
 
-def test_edits_of_the_encoder_cannot_be_saved(fitted: SSAEDebiaser, texts: list[str], tmp_path: Path) -> None:
-    encoder = fitted.encoder_.copy().set_params(edits={"blocks.0": fitted.intervention_.eraser})
-    debiaser = SSAEDebiaser(encoder, n_latents=0, config=CONFIG, random_state=0)
-    debiaser.fit(texts, sensitive_features=np.arange(len(texts)) % 2)
-    with pytest.raises(InputError, match="edits of its own"):
-        debiaser.save(tmp_path / "model")
-    assert not any(tmp_path.iterdir())
-
-
 def test_saving_twice_replaces_but_never_foreign_files(labelled, tmp_path) -> None:  # type: ignore[no-untyped-def]
     labelled.save(tmp_path / "model")
     with pytest.raises(InputError, match="holds a debiaser already"):

@@ -224,7 +224,7 @@ def test_artefacts(tmp_path, amount, counted):
         return (
             manifest.about["scale"],
             manifest.arrays("a.safetensors")["x"][0],
-            manifest.json("sae/cfg.json")["scale"],
+            parse_json(manifest.bytes("sae/cfg.json"), "cfg")["scale"],
         )
 
     for _ in range(amount(300, 10_000)):

@@ -18,7 +18,7 @@ from debias_ssae.model import (
     stream_rows,
     wrap_model,
 )
-from debias_ssae.model.forward import check_texts, tokenize
+from debias_ssae.model.forward import clean_texts, tokenize
 
 BERT, NEOX = small_model("bert"), small_model("gpt_neox")
 TEXTS = sentences(30)
@@ -193,9 +193,9 @@ def test_bad_input_is_named():
         next(stream_rows(BERT, ["a"], "nowhere"))
     with pytest.raises(InputError, match="would do nothing"):
         embed(BERT, ["a"], layer="blocks.0", edits={"blocks.2": torch.clone})
-    with pytest.raises(InputError, match="one string"):
+    with pytest.raises(InputError, match="single string"):
         embed(BERT, "a text")
-    with pytest.raises(InputError, match="Text 1 is None"):
+    with pytest.raises(InputError, match="row 1 holds None"):
         harvest(BERT, ["a", None])
     with pytest.raises(InputError, match="Unknown pooling 'sum'"):
         embed(BERT, ["a"], pooling="sum")
@@ -257,8 +257,8 @@ def test_the_longest_sequence_runs(family, longest):
     assert len(harvest(model, ["he " * 100], "blocks.0").x) == longest - (2 if family != "llama" else 0)
 
 
-def test_check_texts_keeps_lengths():
-    assert check_texts(["a\ud800b", "ü"]) == ["a?b", "ü"]
+def test_broken_characters_become_question_marks():
+    assert clean_texts(["a\ud800b", "ü"]) == ["a?b", "ü"]
 
 
 def test_load_minilm_and_unknown_models(tmp_path):
