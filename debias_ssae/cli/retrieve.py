@@ -1,6 +1,5 @@
 """``debias-ssae retrieve``: index a corpus, look into it, select a subdomain."""
 
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def select(out: Path, **options: Any) -> None:
     import pandas as pd
 
     from debias_ssae.core.io import write_json
-    from debias_ssae.retrieval import CorpusIndex, IndexedTexts, IndexedVectors, retrieve
+    from debias_ssae.retrieval import CorpusIndex, retrieve
     from debias_ssae.text import write_table
 
     needs(hookpoint="sae", encoder="sae")
@@ -103,13 +102,8 @@ def select(out: Path, **options: Any) -> None:
     column, verbose = options["column"], not options["quiet"]
     seeds = _seeds(options["query"], options["seed_texts"], column)
     told = {name: options[name] for name in ("n_texts", "method", "near_duplicate", "embedder", "cache_dir")}
-    if options["directory"] is not None:
-        corpus_index = CorpusIndex(options["directory"])
-        texts: Sequence[str] = IndexedTexts(corpus_index)
-        told |= {name: corpus_index.settings[name] for name in ("embedder", "max_length")}
-        told["vectors"] = IndexedVectors(corpus_index)
-    else:
-        texts = _texts(options["corpus"], column)
+    directory, corpus = options["directory"], options["corpus"]
+    texts = _texts(corpus, column) if directory is None else CorpusIndex(directory)
     if options["method"] == "tracin":
         told["rerank"] = _rerank(
             options["encoder"], options["sae"], options["hookpoint"], seeds, progress=verbose

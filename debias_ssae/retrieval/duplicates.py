@@ -28,7 +28,7 @@ def unsaid(corpus: Sequence[str], held_out: Iterable[str]) -> NDArray[np.bool_]:
     return np.array([not unwanted or fold(text) not in unwanted for text in corpus], dtype=bool)
 
 
-def new_texts(corpus: Sequence[str], known: Iterable[str]) -> NDArray[np.int64]:
+def new_texts(corpus: Iterable[str], known: Iterable[str]) -> NDArray[np.int64]:
     """Return the positions of texts that are not empty, not among ``known`` and not said before."""
     seen = {text_key(""), *map(text_key, known)}
     kept = []

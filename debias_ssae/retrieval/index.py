@@ -1,4 +1,4 @@
-"""A corpus with its vectors on disk: grows part by part, is searched, and read as a list.
+"""A corpus with its vectors on disk: grows part by part, and is searched.
 
 ``DIR/manifest.json`` names the embedder, the parts, their sizes and hashes, and is written last: a part that it does
 not name is not there. ``DIR/part-00000.parquet`` holds texts and their keys, ``.safetensors`` their vectors.
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,49 +53,21 @@ class CorpusIndex:
     def __init__(
         self, directory: str | Path, *, embedder: str | None = None, max_length: int | None = None
     ) -> None:
-        """Open the index, or with ``embedder`` make one.
+        """Open the index; with ``embedder``, one that is not there is made when texts are added.
 
         Raises InputError when there is none, when it is damaged, or when it was made with another embedder or
         length.
         """
         self.directory = Path(directory)
-        if not (self.directory / MANIFEST).exists():
-            if (self.directory / "index.json").exists():
-                raise InputError(
-                    f"{self.directory} holds an index of an older version: make it again elsewhere"
-                )
-            if embedder is None:
-                raise InputError(
-                    f"{self.directory} holds no index: make one with `debias-ssae retrieve index`"
-                )
-            # hidden names are locks and half-written files of another process, which may have made an index by now
-            strange = self.directory.is_dir() and any(p.name[0] != "." for p in self.directory.iterdir())
-            if strange and not (self.directory / MANIFEST).exists():
-                raise InputError(f"{self.directory} holds something that is no index: give another folder")
-            about = {"embedder": embedder, "max_length": 128 if max_length is None else max_length}
-            with only_writer(self.directory):
-                if not (self.directory / MANIFEST).exists():
-                    write_manifest(self.directory, KIND, about | {"sizes": [], "probe": None}, {})
+        self._asked = {"embedder": embedder, "max_length": max_length}
+        self._is_same_model = False
         self.refresh()
-        given = {"embedder": embedder, "max_length": max_length}
-        changes = {k: v for k, v in given.items() if v is not None and v != self.settings[k]}
-        if changes and not self.sizes:  # nothing is in it yet, such as after a mistyped embedder
-            with only_writer(self.directory):
-                self.refresh()
-                if not self.sizes:
-                    write_manifest(self.directory, KIND, self.settings | changes, {})
-            self.refresh()
-        for name, value in changes.items():
-            if value != self.settings[name]:
-                raise InputError(
-                    f"{self.directory} was made with {name}={self.settings[name]!r}, not {value!r}"
-                )
 
     def refresh(self) -> None:
-        """Read the manifest again, and compare what it claims with the sizes of the files."""
-        self.manifest: Manifest = read_manifest(self.directory, KIND)
+        """Read the manifest again, and compare what it claims with the sizes of the files and with what is asked."""
+        there = (self.directory / MANIFEST).exists()
+        self.manifest: Manifest = read_manifest(self.directory, KIND) if there else self._empty()
         self.settings: dict[str, Any] = self.manifest.about
-        self._is_same_model = False
         sizes, probe = self.settings.get("sizes"), self.settings.get("probe")
         if (
             not {"embedder", "max_length", "sizes", "probe"} <= set(self.settings)
@@ -112,6 +84,30 @@ class CorpusIndex:
             name = self._name(part, "safetensors")
             if self.manifest.files.get(name, {}).get("n_bytes", 0) < 4 * n * len(probe or [0]):
                 raise InputError(f"{self.directory / name} cannot hold {n} vectors: the index is damaged")
+        for name, value in self._asked.items():
+            if value not in (None, self.settings[name]):
+                raise InputError(
+                    f"{self.directory} was made with {name}={self.settings[name]!r}, not {value!r}"
+                )
+
+    def _empty(self) -> Manifest:
+        """Return what an index that is not there yet holds; raises InputError where none can be made."""
+        embedder, max_length = self._asked.values()
+        if (self.directory / "index.json").exists():
+            raise InputError(f"{self.directory} holds an index of an older version: make it again elsewhere")
+        if embedder is None:
+            raise InputError(f"{self.directory} holds no index: make one with `debias-ssae retrieve index`")
+        # hidden names are locks and half-written files of another process, which may have made an index by now
+        strange = self.directory.is_dir() and any(p.name[0] != "." for p in self.directory.iterdir())
+        if strange and not (self.directory / MANIFEST).exists():
+            raise InputError(f"{self.directory} holds something that is no index: give another folder")
+        about: dict[str, Any] = {
+            "embedder": embedder,
+            "max_length": max_length or 128,
+            "sizes": [],
+            "probe": None,
+        }
+        return Manifest(self.directory, KIND, about, {})
 
     @property
     def sizes(self) -> list[int]:
@@ -123,9 +119,8 @@ class CorpusIndex:
 
     def embed(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Return unit vectors of ``texts`` from the index's embedder; raises InputError where that has changed."""
-        options = {"max_length": self.settings["max_length"]}
-        if not self._is_same_model and self.settings["probe"] is not None:
-            probe = embed_texts([_PROBE], self.settings["embedder"], **options)[0]
+        if not self._is_same_model:
+            probe = self._embed([_PROBE])[0]
             then = np.asarray(self.settings["probe"], np.float32)
             if probe.shape != then.shape or not float(probe @ then) > _SAME_MODEL:
                 raise InputError(
@@ -133,7 +128,12 @@ class CorpusIndex:
                     " differ; make the index again"
                 )
             self._is_same_model = True
-        return embed_texts(texts, self.settings["embedder"], progress=progress, **options)
+        return self._embed(texts, progress=progress)
+
+    def _embed(self, texts: Sequence[str], **options: Any) -> NDArray[np.float32]:
+        return embed_texts(
+            texts, self.settings["embedder"], max_length=self.settings["max_length"], **options
+        )
 
     def add(self, texts: Iterable[str | None], *, progress: bool = False) -> int:
         """Add the texts that are not there yet and return how many; interrupted, the same call goes on.
@@ -145,6 +145,10 @@ class CorpusIndex:
 
         with only_writer(self.directory):
             self.refresh()  # others may have added since
+            if self.settings["probe"] is None:  # a mistyped embedder leaves no index behind
+                about = self.settings | {"probe": self._embed([_PROBE])[0].astype(float).tolist()}
+                write_manifest(self.directory, KIND, about, {})
+                self.refresh()
             keys = {int(key) for part in range(len(self.sizes)) for key in self._table(part, ["key"])["key"]}
             fresh, added = _fresh(texts, {text_key(""), *keys}), 0
             with tqdm(desc="index", unit="text", disable=not progress) as bar:
@@ -162,15 +166,8 @@ class CorpusIndex:
         write_bytes(self.directory / texts, table.to_parquet(index=False))
         write_arrays(self.directory / numbers, {"vectors": np.asarray(vectors, np.float32)})
         files |= {name: file_record(self.directory / name) for name in (texts, numbers)}
-        about = self.settings | {"sizes": [*self.sizes, len(table)]}
-        if about["probe"] is None:
-            probe = embed_texts([_PROBE], self.settings["embedder"], max_length=self.settings["max_length"])[
-                0
-            ]
-            about["probe"] = probe.astype(float).tolist()
-        write_manifest(self.directory, KIND, about, files)
+        write_manifest(self.directory, KIND, self.settings | {"sizes": [*self.sizes, len(table)]}, files)
         self.refresh()
-        self._is_same_model = True
 
     def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Return the texts at the given positions, each part read once."""
@@ -191,6 +188,11 @@ class CorpusIndex:
             out[places] = np.concatenate(found)
         return out
 
+    def __iter__(self) -> Iterator[str]:
+        """Yield all texts, one part at a time."""
+        for start, vectors in self.parts():
+            yield from self.texts(range(start, start + len(vectors)))
+
     def parts(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield the first position and the memory-mapped vectors of each part."""
         for part, start in enumerate(self._starts()[:-1].tolist()):
@@ -206,6 +208,10 @@ class CorpusIndex:
             best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
             scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
         return Hits(ids, scores)
+
+    def products(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the inner products [n] of every row with ``query`` [d]."""
+        return np.concatenate([np.zeros(0, np.float32), *(vectors @ query for _, vectors in self.parts())])
 
     def _table(self, part: int, columns: list[str]) -> Any:
         import pandas as pd
@@ -248,53 +254,3 @@ def _fresh(texts: Iterable[str | None], keys: set[int]) -> Iterator[tuple[str, i
         if key not in keys:
             keys.add(key)
             yield str(text).encode("utf-8", "replace").decode("utf-8"), key
-
-
-# ---------------------------------------------------------------- views
-
-
-class IndexedTexts(Sequence[str]):
-    """The texts of an index, by position."""
-
-    def __init__(self, index: CorpusIndex) -> None:
-        self._index = index
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __iter__(self) -> Iterator[str]:
-        for start, vectors in self._index.parts():
-            yield from self._index.texts(range(start, start + len(vectors)))
-
-    @overload
-    def __getitem__(self, key: int) -> str: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[str]: ...
-    def __getitem__(self, key: int | slice) -> str | list[str]:
-        ids = range(len(self))[key]
-        return self._index.texts([ids])[0] if isinstance(ids, int) else self._index.texts(ids)
-
-    def take(self, ids: NDArray[np.int64]) -> list[str]:
-        """Return those at ``ids``."""
-        return self._index.texts(ids)
-
-
-class IndexedVectors:
-    """The vectors of an index: products with a query and chosen rows."""
-
-    def __init__(self, index: CorpusIndex) -> None:
-        self._index = index
-
-    def __matmul__(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the inner products [n] of every row with ``query`` [d]."""
-        products = [vectors @ query for _, vectors in self._index.parts()]
-        return np.concatenate([np.zeros(0, np.float32), *products])
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the vectors [m, d] at positions ``rows`` [m]."""
-        return self._index.vectors(rows)
-
-
-def take(texts: Sequence[str], ids: NDArray[np.int64]) -> list[str]:
-    """Return the texts at ``ids`` of a list or an index."""
-    return texts.take(ids) if isinstance(texts, IndexedTexts) else [texts[i] for i in ids]

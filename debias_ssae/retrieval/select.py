@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
 from debias_ssae.retrieval.embedders import embed_texts
-from debias_ssae.retrieval.index import IndexedTexts, IndexedVectors, take
+from debias_ssae.retrieval.index import CorpusIndex
 from debias_ssae.text.checks import check_texts
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class LexicalIndex:
 
 def retrieve(
     seeds: Sequence[str],
-    corpus: Sequence[str],
+    corpus: Sequence[str] | CorpusIndex,
     *,
     n_texts: int = 10_000,
     embedder: "str | LanguageModel" = "minilm",
@@ -78,7 +78,6 @@ def retrieve(
     max_seeds: int = 2000,
     max_length: int = 128,
     likely: int | None = None,
-    vectors: NDArray[np.float32] | IndexedVectors | None = None,
     rerank: Rerank | None = None,
     n_candidates: int | None = None,
     cache_dir: str | Path | None = None,
@@ -91,17 +90,19 @@ def retrieve(
     ``method``: "dense" (mean cosine with the seeds), "bm25" (mean BM25), "hybrid" (reciprocal rank fusion of
     both; Cormack et al. 2009), "tracin" (the ``n_candidates`` best dense texts, by default three times
     ``n_texts``, put in order by ``rerank``). With ``likely``, dense and hybrid embed only the ``likely`` times
-    ``n_texts`` texts that BM25 puts first, unless fewer share a word with the seeds or ``vectors`` are given. Texts
-    equal or nearly equal (cosine above ``near_duplicate``) to a seed, to a text of ``held_out`` or to one already
-    chosen are dropped. More than ``max_seeds`` seeds are subsampled; a text nearly equal to one of the others may be
-    chosen. Vectors of the corpus are ``vectors``, or made here and kept under ``cache_dir``. An index is searched as
-    ``IndexedTexts(index)`` with ``vectors=IndexedVectors(index)``: only the texts that are chosen and one part of the
-    vectors at a time are in memory, but BM25 needs all texts at once. Raises InputError for no seeds, an unknown method
-    or entries that are not strings.
+    ``n_texts`` texts that BM25 puts first, unless fewer share a word with the seeds. Texts equal or nearly equal
+    (cosine above ``near_duplicate``) to a seed, to a text of ``held_out`` or to one already chosen are dropped. More
+    than ``max_seeds`` seeds are subsampled; a text nearly equal to one of the others may be chosen. Vectors of the
+    corpus are made here and kept under ``cache_dir``. An index brings its own, its embedder and its length: only the
+    texts that are chosen and one part of the vectors at a time are in memory, but BM25 needs all texts at once. Raises
+    InputError for no seeds, an unknown method or entries that are not strings.
     """
     random_state = check_seed(random_state)
     seeds = check_texts(seeds, name="seeds", may_be_empty=True)
-    if not isinstance(corpus, IndexedTexts):
+    index = corpus if isinstance(corpus, CorpusIndex) else None
+    if index is not None:
+        embedder, max_length = index.settings["embedder"], index.settings["max_length"]
+    else:
         corpus = check_texts(corpus, name="texts of the corpus", may_be_empty=True)
     held_out = check_texts(
         sorted(held_out) if isinstance(held_out, Set) else held_out, name="held_out texts", may_be_empty=True
@@ -116,23 +117,28 @@ def retrieve(
     def embedded(some: Sequence[str], **options: Any) -> NDArray[np.float32]:
         return embed_texts(some, embedder, max_length=max_length, device=device, **options)
 
+    def texts_of(rows: NDArray[np.int64]) -> list[str]:
+        return corpus.texts(rows) if isinstance(corpus, CorpusIndex) else [corpus[i] for i in rows]
+
+    vectors = np.empty((0, 0), np.float32)
     kept: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
     seed_vectors = embedded(used)
     lexical = np.zeros(len(corpus), np.float32)
-    rules_out = likely is not None and vectors is None and method == "dense"
+    rules_out = likely is not None and index is None and method == "dense"
     if len(candidates) and (rules_out or method in ("bm25", "hybrid")):
-        lexical[candidates] = LexicalIndex(take(corpus, candidates)).scores(used)
-    if vectors is None and method != "bm25":
+        lexical[candidates] = LexicalIndex(texts_of(candidates)).scores(used)
+    if index is None and method != "bm25":
         best = candidates[np.argsort(-lexical[candidates], kind="stable")][: (likely or 0) * n_texts]
         if len(best) and lexical[best[-1]] > 0:
             candidates = np.sort(best)
             vectors = np.zeros((len(corpus), seed_vectors.shape[1]), np.float32)
-            vectors[candidates] = embedded(take(corpus, candidates), **kept)
+            vectors[candidates] = embedded(texts_of(candidates), **kept)
         else:
-            vectors = embedded(corpus, **kept)
+            vectors = embedded(list(corpus), **kept)
     scores = lexical
-    if vectors is not None and method != "bm25":
-        scores = np.asarray(vectors @ seed_vectors.mean(0))
+    if method != "bm25":
+        query = seed_vectors.mean(0)
+        scores = np.asarray(vectors @ query) if index is None else index.products(query)
     if method == "hybrid":
         fused = np.zeros(len(corpus), np.float32)
         fused[candidates] = fuse_ranks(scores[candidates], lexical[candidates])
@@ -140,17 +146,19 @@ def retrieve(
     ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
     if rerank is not None:
         ranked = ranked[: 3 * n_texts if n_candidates is None else n_candidates]
-        scores[ranked] = np.asarray(rerank(take(corpus, ranked)), np.float32)
+        scores[ranked] = np.asarray(rerank(texts_of(ranked)), np.float32)
         ranked = ranked[np.argsort(-scores[ranked], kind="stable")]
 
     def vectors_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return vectors[rows] if vectors is not None else embedded(take(corpus, rows))
+        if index is not None:
+            return index.vectors(rows)
+        return embedded(texts_of(rows)) if method == "bm25" else vectors[rows]
 
     known = np.concatenate([seed_vectors, embedded(held_out)]) if held_out else seed_vectors
     chosen, near = drop_near(ranked, vectors_of, known, min(n_texts, len(ranked)), near_duplicate)
     counts = {"method": method, "n_corpus": len(corpus), "n_seeds": len(seeds), "n_seeds_used": len(used)}
     counts |= {"n_exact_duplicates": len(corpus) - n_new, "n_near_duplicates": near}
-    texts, found = take(corpus, chosen), scores[chosen].astype(np.float32)
+    texts, found = texts_of(chosen), scores[chosen].astype(np.float32)
     report = counts | {"n_retrieved": len(chosen)} | describe(texts, found)
     return RetrievedTexts(texts, chosen, found, report)
 

@@ -13,8 +13,6 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import write_manifest
 from debias_ssae.retrieval import (
     CorpusIndex,
-    IndexedTexts,
-    IndexedVectors,
     retrieve,
 )
 
@@ -125,47 +123,37 @@ def test_an_index_is_selected_from_as_a_list_would_be(tmp_path, embedder, monkey
 
     options = {"n_texts": 40, "method": method, "near_duplicate": 1.0, "held_out": texts[:5]}
     options |= {"rerank": rerank} if method == "tracin" else {}
-    whole = retrieve(seeds, texts, vectors=all_vectors(index), **options)
-    read = retrieve(
-        seeds,
-        IndexedTexts(index),
-        vectors=IndexedVectors(index),
-        **options,
-    )
+    whole, read = (retrieve(seeds, corpus, **options) for corpus in (texts, index))
     assert read.texts == whole.texts
     assert (read.corpus_ids == whole.corpus_ids).all()
     assert read.report["n_exact_duplicates"] == whole.report["n_exact_duplicates"] == 5
 
 
-def test_an_index_reads_like_a_list(tmp_path, embedder):
+def test_an_index_holds_its_texts_in_their_order(tmp_path, embedder):
     texts = corpus(250)
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
-    assert list(IndexedTexts(index)) == []
-    assert (IndexedVectors(index) @ np.zeros(16, np.float32)).shape == (0,)
+    assert list(index) == []
+    assert index.products(np.zeros(16, np.float32)).shape == (0,)
     index.add(texts)
-    view = IndexedTexts(index)
-    assert list(view) == texts
-    assert (view[-1], view[99:102]) == (texts[-1], texts[99:102])
-    with pytest.raises(IndexError):
-        view[250]
+    assert list(index) == texts
+    assert index.texts(range(99, 102)) == texts[99:102]
 
 
 def test_selecting_from_an_index_holds_a_part_of_it(tmp_path, embedder, monkeypatch):
     monkeypatch.setattr("debias_ssae.retrieval.select.embed_texts", embedder)
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     index.add(f"{text} {'word ' * 3000}" for text in corpus(600))
-    size = sum(len(text) for text in IndexedTexts(index))
+    size = sum(len(text) for text in index)
 
-    def peak(texts, vectors):
+    def peak(texts):
         tracemalloc.start()
-        retrieve(["nurse surgeon"], texts(), vectors=vectors(), n_texts=20)
+        retrieve(["nurse surgeon"], texts(), n_texts=20)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
 
-    lean = peak(lambda: IndexedTexts(index), lambda: IndexedVectors(index))
-    assert lean < size / 2
-    assert peak(lambda: list(IndexedTexts(index)), lambda: all_vectors(index)) > size
+    assert peak(lambda: index) < size / 2
+    assert peak(lambda: list(index)) > size
 
 
 def test_bad_indices_are_named(tmp_path, embedder):
