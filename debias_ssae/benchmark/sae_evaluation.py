@@ -25,27 +25,8 @@ from debias_ssae.core.config import EvaluationConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.model.causal import CausalModel, answer_gradients, next_tokens, vocabulary_words
-from debias_ssae.sae.evaluation import (
-    Record,
-    TokenPass,
-    absorption_task,
-    activation_counts,
-    coverage,
-    decoder_cosines,
-    dense_latents,
-    description_length,
-    encode_tokens,
-    error_by_rank,
-    frequency_deciles,
-    hedging,
-    pw_mcc,
-    reconstruction,
-    record,
-    scr,
-    sparse_probing,
-    stitching,
-    tpp,
-)
+from debias_ssae.sae import evaluation as measures
+from debias_ssae.sae.evaluation import Record, TokenPass, record, values_of
 from debias_ssae.sae.evaluation.tokens import firing_rates
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.naming import (
@@ -127,8 +108,8 @@ class Subject:
             rows = harvest(self.model, texts, self.hookpoint, max_length=self.config.max_length)
             if not counts.any():
                 counts = np.bincount(rows.token_ids.numpy(), minlength=len(counts))
-            other = None if self.reference is None else encode_tokens(self.reference, rows.x)
-            made[name] = Part(texts, rows, encode_tokens(self.sae, rows.x), other, counts)
+            other = None if self.reference is None else measures.encode_tokens(self.reference, rows.x)
+            made[name] = Part(texts, rows, measures.encode_tokens(self.sae, rows.x), other, counts)
         return made
 
     @cached_property
@@ -180,17 +161,19 @@ def reconstruction_section(s: Subject) -> list[Record]:
     """Fit, sparsity and description length, domain and general texts apart."""
     found: list[Record] = []
     for name, part in s.parts.items():
-        deciles = frequency_deciles(part.ids, part.counts)
-        records = [*reconstruction(part.run, deciles), *error_by_rank(part.run, part.ids, part.counts)]
-        fvus = [r["value"] for r in records if r["measure"] == "fvu" and "decile" not in r]
-        theirs = [] if part.other is None else reconstruction(part.other, deciles)
-        fvus += [r["value"] for r in theirs if r["measure"] == "fvu" and "decile" not in r]
+        deciles = measures.frequency_deciles(part.ids, part.counts)
+        records = [
+            *measures.reconstruction(part.run, deciles),
+            *measures.error_by_rank(part.run, part.ids, part.counts),
+        ]
+        theirs = [] if part.other is None else measures.reconstruction(part.other, deciles)
+        fvus = [fvu for found in (records, theirs) for fvu in values_of(found, "fvu", decile=None)]
         target = s.config.target_fvu or 1.01 * max(fvus)
-        records += description_length(s.sae, part.rows.x, part.run, target)
+        records += measures.description_length(s.sae, part.rows.x, part.run, target)
         if part.other is not None and s.reference is not None:
-            theirs += description_length(s.reference, part.rows.x, part.other, target)
+            theirs += measures.description_length(s.reference, part.rows.x, part.other, target)
         records += [{**r, "of": "reference"} for r in theirs]
-        ids = dense_latents(part.run.latents)
+        ids = measures.dense_latents(part.run.latents)
         if len(ids):
             worded = find_words(part.texts, part.rows)
             fired = firing(s.sae, part.rows.x, ids.tolist())
@@ -257,12 +240,12 @@ def tail_section(s: Subject) -> list[Record]:
     """Coverage of token types and activation counts; against the reference where there is one."""
     found: list[Record] = []
     for name, part in s.parts.items():
-        records = coverage(part.run.latents, part.ids, part.counts)
+        records = measures.coverage(part.run.latents, part.ids, part.counts)
         other = None if part.other is None else part.other.latents
         if other is not None:
-            records += [{**r, "of": "reference"} for r in coverage(other, part.ids, part.counts)]
+            records += [{**r, "of": "reference"} for r in measures.coverage(other, part.ids, part.counts)]
         same = other is not None and other.shape == part.run.latents.shape
-        records += activation_counts(part.run.latents, other if same else None)
+        records += measures.activation_counts(part.run.latents, other if same else None)
         found += [{"part": name, **r} for r in records]
     return found
 
@@ -271,11 +254,11 @@ def geometry_section(s: Subject) -> list[Record]:
     """The decoder's cosines, what it shares with the reference, and hedging between two labelled columns."""
     part = s.parts["domain"]
     W, rates = s.sae.W_dec.detach().float().cpu().numpy(), firing_rates(part.run.latents)
-    found = decoder_cosines(W, rates > 0)
+    found = measures.decoder_cosines(W, rates > 0)
     if s.reference is not None and part.other is not None:
         theirs = s.reference.W_dec.detach().float().cpu().numpy()
-        found.append(record("pw_mcc", pw_mcc(W, theirs, (rates, firing_rates(part.other.latents)))))
-        found += stitching(s.sae, s.reference, part.rows.x[:8192])
+        found.append(record("pw_mcc", measures.pw_mcc(W, theirs, (rates, firing_rates(part.other.latents)))))
+        found += measures.stitching(s.sae, s.reference, part.rows.x[:8192])
     two = [(c, v) for c, v in s.labelled().items() if v.nunique() == 2][:2]
     if len(two) == 2:
         X, probes = s.pooled[0], []
@@ -285,7 +268,8 @@ def geometry_section(s: Subject) -> list[Record]:
             probes.append(probe_direction(X[known], (values[known] == first).to_numpy())[0])
         names = {"a": two[0][0], "b": two[1][0]}
         found += [
-            {**r, **({"concept": names[r["concept"]]} if "concept" in r else {})} for r in hedging(W, *probes)
+            {**r, **({"concept": names[r["concept"]]} if "concept" in r else {})}
+            for r in measures.hedging(W, *probes)
         ]
     return found
 
@@ -301,7 +285,9 @@ def concepts_section(s: Subject) -> list[Record]:
             if min(y.sum(), (known & ~y).sum()) < MIN_LABELLED:
                 continue
             X, latents = s.pooled
-            records = sparse_probing(latents[known], y[known], train[known], X=X[known], random_state=s.seed)
+            records = measures.sparse_probing(
+                latents[known], y[known], train[known], X=X[known], random_state=s.seed
+            )
             found += [{"column": str(column), "label": str(value), "n": int(y.sum()), **r} for r in records]
     return found
 
@@ -316,7 +302,7 @@ def scr_tpp_section(s: Subject) -> list[Record]:
         y, z = ((v == v.unique()[0]).to_numpy() for _, v in two)
         if min(np.bincount(2 * y + z, minlength=4)) >= MIN_LABELLED:
             X, latents = s.pooled
-            records = scr(X, latents, W, y, z, s.train(), random_state=s.seed)
+            records = measures.scr(X, latents, W, y, z, s.train(), random_state=s.seed)
             found += [{"target": two[0][0], "attribute": two[1][0], **r} for r in records]
     for column, values in columns.items():
         common = values.value_counts()
@@ -325,7 +311,7 @@ def scr_tpp_section(s: Subject) -> list[Record]:
             kept = values.isin(kinds).to_numpy()
             codes = pd.Categorical(values[kept], categories=kinds).codes.astype(np.int64)
             X, latents = s.pooled
-            records = tpp(X[kept], latents[kept], W, codes, s.train()[kept], random_state=s.seed)
+            records = measures.tpp(X[kept], latents[kept], W, codes, s.train()[kept], random_state=s.seed)
             found += [{"column": str(column), **r} for r in records]
     return found
 
@@ -360,7 +346,7 @@ def _letters(s: Subject) -> list[Record]:
     answers = (
         None if s.causal is None else _answers(s, s.causal, words[test], letter[test], words[~test], rng)
     )
-    return absorption_task(
+    return measures.absorption_task(
         s.sae, (x[~test], Y[~test]), (x[test], Y[test]), list(LETTERS),
         answers=answers, most_ablated=s.config.n_ablated, random_state=s.seed,
     )  # fmt: skip
@@ -406,7 +392,7 @@ def _concept(s: Subject, concept: Concept) -> list[Record]:
     if min(*Y[test].sum(0), *Y[~test].sum(0)) < MIN_LABELLED:
         return []
     x = part.rows.x[rows]
-    return absorption_task(
+    return measures.absorption_task(
         s.sae, (x[~test], Y[~test]), (x[test], Y[test]), concept.values, random_state=s.seed
     )
 
@@ -576,29 +562,21 @@ def _where(record: Record) -> str:
 
 def _plot(records: Sequence[Record], measure: str, axis: str) -> str:
     """One row a value of the axis, one series a combination of everything else (the first six)."""
-    points = [
-        r for r in records if r["measure"] == measure and axis in r and isinstance(r["value"], int | float)
-    ]
-    points = [r for r in points if r[axis] not in ("mean", "dense")]
-    if not points:
+    known = [r for r in records if r["measure"] == measure and r.get(axis) not in (None, "mean", "dense")]
+    points = pd.DataFrame([r for r in known if isinstance(r["value"], int | float)])
+    if points.empty:
         return ""
-    varying = [
-        k
-        for k in ("part", "of", "task", "column", "label", "direction")
-        if len({str(r.get(k)) for r in points}) > 1
-    ]
-    names = list(dict.fromkeys(tuple(str(r.get(k, "sae")) for k in varying) for r in points))[:6]
-    labels = list(dict.fromkeys(r[axis] for r in points))
-    series = []
-    for name in names:
-        at = {r[axis]: r["value"] for r in points if tuple(str(r.get(k, "sae")) for k in varying) == name}
-        values = [float(at.get(label, math.nan)) for label in labels]
-        series.append(
-            Series(", ".join(name) or measure, values, [math.nan] * len(labels), [math.nan] * len(labels))
-        )
+    told = points.reindex(columns=["part", "of", "task", "column", "label", "direction"])
+    told = told.map(lambda value: "sae" if pd.isna(value) else str(value))
+    points["name"] = [", ".join(row) for row in told.loc[:, told.nunique() > 1].to_numpy()]
+    last = points.drop_duplicates(["name", axis], keep="last")
+    table = last.pivot(index=axis, columns="name", values="value")
+    shown = table.reindex(index=points[axis].unique(), columns=points["name"].unique()[:6])
+    nothing = [math.nan] * len(shown)
+    series = [Series(str(n) or measure, shown[n].tolist(), nothing, nothing) for n in shown]
     title = f"{measure.replace('_', ' ')} by {axis}"
     return dot_plot(
-        [str(label) for label in labels],
+        [str(label) for label in shown.index],
         series,
         title=title,
         x_label=measure,
