@@ -54,9 +54,8 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
 
     corpus_index = CorpusIndex(directory)
     vector = corpus_index.embed(_seeds(query, seed_texts, column)).mean(0, keepdims=True)
-    hits = corpus_index.search(vector, min(n, max(1, len(corpus_index))))
-    ids, scores = hits.ids[0][hits.ids[0] >= 0], hits.scores[0]
-    for text, score in zip(corpus_index.texts(ids), scores, strict=False):
+    ids, scores = (found[0] for found in corpus_index.search(vector, min(n, len(corpus_index))))
+    for text, score in zip(corpus_index.texts(ids), scores, strict=True):
         click.echo(f"{score:.3f}  {' '.join(text.split())[:160]}")
 
 

@@ -420,7 +420,7 @@ def parse_yaml(text: str, source: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _check_yaml(node, {}, 0)
+            _check_yaml(node, {})
             values = loader.construct_document(node)
         finally:
             loader.dispose()
@@ -435,14 +435,12 @@ def parse_yaml(text: str, source: str) -> Any:
         raise InputError(f"Cannot read {brief(source)[1:-1]} as YAML{where}: {one_line(reason)}") from error
 
 
-def _check_yaml(node: Any, sizes: dict[int, int], depth: int) -> int:
+def _check_yaml(node: Any, sizes: dict[int, int]) -> int:
     """Return how many values a node stands for with its aliases written out; raises ValueError above the limits."""
     if id(node) in sizes:
         if sizes[id(node)] == 0:
             raise ValueError("an alias holds itself")
         return sizes[id(node)]
-    if depth > DEPTH:
-        raise ValueError(f"it is nested more than {DEPTH} levels deep")
     sizes[id(node)] = 0
     inner: Iterable[Any] = ()
     if isinstance(node.value, list):
@@ -452,7 +450,7 @@ def _check_yaml(node: Any, sizes: dict[int, int], depth: int) -> int:
             inner = [part for pair in node.value for part in pair]
     size = 1 + (len(node.value) // 32 if isinstance(node.value, str) else 0)
     for part in inner:
-        size += _check_yaml(part, sizes, depth + 1)
+        size += _check_yaml(part, sizes)
         if size > _YAML_NODES:
             raise ValueError(f"it holds more than {_YAML_NODES} values (aliases written out)")
     sizes[id(node)] = size
@@ -513,27 +511,32 @@ def mapped_tensors(path: Path) -> "dict[str, Tensor]":
         raise _damaged(path, error) from error
 
 
-def read_arrays(path: Path, data: bytes | None = None) -> "dict[str, np.ndarray]":
-    """Return the arrays of a safetensors file; raises InputError where it is damaged or a number is not finite.
+def read_tensors(path: Path, data: bytes | None = None) -> "dict[str, Tensor]":
+    """Return the tensors of a safetensors file; raises InputError where it is damaged or a number is not finite.
 
     ``data`` are its bytes where they have been read already.
     """
-    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
-    arrays = _loaded(path, read_bytes(path) if data is None else data, "safetensors.numpy")
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"{path} is damaged: {brief(name)} holds numbers that are not finite")
-    return arrays
-
-
-def read_tensors(path: Path, data: bytes | None = None) -> "dict[str, Tensor]":
-    """Like :func:`read_arrays`, as torch tensors (bfloat16 too)."""
-    tensors = _loaded(path, read_bytes(path) if data is None else data, "safetensors.torch")
+    data = read_bytes(path) if data is None else data
+    refuse_pointer(path, data)
+    try:  # the library compares all claims of the header with the size of the data
+        tensors = load(data)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise _damaged(path, error) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise InputError(f"{path} is damaged: {brief(name)} holds numbers that are not finite")
     return tensors
+
+
+def read_arrays(path: Path, data: bytes | None = None) -> "dict[str, np.ndarray]":
+    """Like :func:`read_tensors`, as arrays; NumPy has no bfloat16."""
+    try:
+        return {name: tensor.numpy() for name, tensor in read_tensors(path, data).items()}
+    except TypeError as error:
+        raise _damaged(path, error) from error
 
 
 def write_arrays(
@@ -569,19 +572,6 @@ def _arrays_digest(arrays: "Mapping[str, np.ndarray]", about: str) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _loaded(path: Path, data: bytes, module: str) -> dict[str, Any]:
-    from importlib import import_module
-
-    from safetensors import SafetensorError
-
-    refuse_pointer(path, data)
-    try:  # the library compares all claims of the header with the size of the data
-        loaded: dict[str, Any] = import_module(module).load(data)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from error
-    return loaded
 
 
 def refuse_pointer(path: Path, data: bytes) -> None:

@@ -208,9 +208,8 @@ def run_batch(
         with _hooks(model, hookpoints, edits, last, batch), cast:
             # without a mask attention takes its fast causal path; what padding gives is never read
             mask = None if model.is_causal else batch.attention
-            kwargs = {"use_cache": False} if model.accepts_use_cache else {}
             with suppress(_StopForwardError):
-                model.module(input_ids=batch.ids, attention_mask=mask, **kwargs)
+                model.module(input_ids=batch.ids, attention_mask=mask, **model.options)
 
 
 def make_batch(model: LanguageModel, tokens: TokenizedTexts, sequences: NDArray[np.int64]) -> Batch:

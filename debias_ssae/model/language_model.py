@@ -138,9 +138,9 @@ class LanguageModel:
         return next(self.module.parameters()).device
 
     @cached_property
-    def accepts_use_cache(self) -> bool:
-        """Whether forward takes use_cache: keys and values are never needed again here."""
-        return "use_cache" in inspect.signature(self.module.forward).parameters
+    def options(self) -> dict[str, Any]:
+        """What forward is told besides tokens: keys and values are never needed again here."""
+        return _options(self.module)
 
     @cached_property
     def n_embeddings(self) -> int:
@@ -435,6 +435,10 @@ def _longest(module: nn.Module, config: Any, tokenizer: Any) -> int:
     return min(limits)
 
 
+def _options(module: nn.Module) -> dict[str, Any]:
+    return {"use_cache": False} if "use_cache" in inspect.signature(module.forward).parameters else {}
+
+
 def find_blocks(module: nn.Module, n_blocks: int | None = None) -> nn.ModuleList:
     """Return the list of transformer blocks: the outermost ModuleList, of ``n_blocks`` entries if given.
 
@@ -533,9 +537,8 @@ class _Probe:
 
     def _run(self, rows: slice, length: int, *, masked: bool, record: bool = False) -> Tensor:
         """Return the last hidden states, with a mask or without."""
-        options: dict[str, Any] = {"attention_mask": self.mask[rows, :length]} if masked else {}
-        if "use_cache" in inspect.signature(self.module.forward).parameters:
-            options["use_cache"] = False
+        options = _options(self.module)
+        options |= {"attention_mask": self.mask[rows, :length]} if masked else {}
         handles = []
         if record:
             for module in self.blocks.modules():

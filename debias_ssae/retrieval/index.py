@@ -6,7 +6,6 @@ Every file is compared with its hash before it is first used.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,16 +34,6 @@ PART_TEXTS = 4096
 _PROBE = "A nurse and a surgeon walk to the hospital in the rain."
 _SAME_MODEL = 0.99
 """Cosine of the probe's vectors from which two embedders are one (precisions differ by less)."""
-
-
-@dataclass(frozen=True)
-class Hits:
-    """What a search found, best first; fewer rows than asked for are filled with id -1 and score -inf."""
-
-    ids: NDArray[np.int64]
-    """[n_queries, k] positions in the index."""
-    scores: NDArray[np.float32]
-    """[n_queries, k] cosines."""
 
 
 class CorpusIndex:
@@ -198,8 +187,11 @@ class CorpusIndex:
         for part, start in enumerate(self._starts()[:-1].tolist()):
             yield start, self._part(part)
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
-        """Return the ``k`` nearest rows of each query [n, d], compared with every row, one part at a time."""
+    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return positions and cosines [n, k] of the rows nearest to each query [n, d], best first.
+
+        Every row is compared, one part at a time; where there are fewer than ``k``, ids are -1 and scores -inf.
+        """
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
         for start, vectors in self.parts():
@@ -207,7 +199,7 @@ class CorpusIndex:
             scores, ids = np.hstack([scores, queries @ vectors.T]), np.hstack([ids, rows])
             best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
             scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
-        return Hits(ids, scores)
+        return ids, scores
 
     def products(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the inner products [n] of every row with ``query`` [d]."""

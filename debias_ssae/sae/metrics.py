@@ -27,11 +27,6 @@ def fvu(x: Tensor, x_hat: Tensor) -> float:
     return float((x - x_hat.detach().double()).square().sum() / variance)
 
 
-def l0(latents: Tensor) -> float:
-    """Return the mean number of non-zero latents a row of ``latents`` [n, d_sae]."""
-    return float((latents != 0).sum(-1).double().mean())
-
-
 @torch.no_grad()
 def evaluate(
     sae: "SparseAutoencoder", batches: Tensor | Iterable[Tensor], *, batch_size: int = 8192

@@ -601,15 +601,11 @@ class _Run:
                     shown = ("loss", "fvu", "l0", "dead_fraction", "rows_per_second")
                     bar.set_postfix({name: f"{record[name]:.3g}" for name in shown}, refresh=False)
                 bar.update()
-                if self._is_due(saved) or last:
+                late = time.monotonic() - saved > 60 * train.checkpoint_minutes
+                if late or last or self.done % train.checkpoint_steps == 0:
                     self._save()
                     saved = time.monotonic()
         return TrainResult(training.folded(), self.history)
-
-    def _is_due(self, saved: float) -> bool:
-        train = self.training.train
-        late = time.monotonic() - saved > 60 * train.checkpoint_minutes
-        return self.done % train.checkpoint_steps == 0 or late
 
     def _save(self) -> None:
         if self.directory is None:

@@ -37,9 +37,9 @@ QUERIES = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
 def read_index(folder: Path) -> np.ndarray:
     index = CorpusIndex(folder)
     found = index.texts(range(len(index)))
-    hits = index.search(QUERIES, 5)
+    ids, _ = index.search(QUERIES, 5)
     told = np.frombuffer("".join(found).encode(), np.uint8)
-    return np.concatenate([index.vectors(np.arange(len(index))).ravel(), hits.ids.ravel(), told])
+    return np.concatenate([index.vectors(np.arange(len(index))).ravel(), ids.ravel(), told])
 
 
 def read_store(folder: Path) -> np.ndarray:

@@ -102,13 +102,13 @@ def test_exact_search_over_parts_equals_one_product(tmp_path, embedder):
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     index.add(corpus(250))
     queries = embedder(corpus(5, seed=9))
-    hits = index.search(queries, 7)
+    ids, best = index.search(queries, 7)
     scores = queries @ all_vectors(index).T
-    np.testing.assert_allclose(hits.scores, -np.sort(-scores, axis=1)[:, :7], atol=1e-5)
-    np.testing.assert_allclose(np.take_along_axis(scores, hits.ids, 1), hits.scores, atol=1e-5)
-    few = index.search(queries, 255)
-    assert (few.ids[:, 250:] == -1).all()
-    assert np.isneginf(few.scores[:, 250:]).all()
+    np.testing.assert_allclose(best, -np.sort(-scores, axis=1)[:, :7], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(scores, ids, 1), best, atol=1e-5)
+    ids, best = index.search(queries, 255)
+    assert (ids[:, 250:] == -1).all()
+    assert np.isneginf(best[:, 250:]).all()
 
 
 @pytest.mark.parametrize("method", ["dense", "hybrid", "tracin"])
@@ -257,7 +257,7 @@ def test_no_damage_gives_a_wrong_answer(tmp_path, embedder):
     def answers():
         opened = CorpusIndex(tmp_path / "i")
         return (
-            opened.search(queries, 4).ids.tolist(),
+            opened.search(queries, 4)[0].tolist(),
             opened.texts([0, 299]),
             opened.add(corpus(300)),
             len(opened),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
@@ -50,13 +49,19 @@ def harvest_to_store(
     first = next(pieces, None)  # a corpus that cannot be read leaves no folder behind
     if first is None:
         raise InputError("The corpus holds no texts")
-    settings = {
+    settings: dict[str, Any] = {
+        "model": model.name,
+        "revision": model.revision,
+        "fingerprint": model.fingerprint,
+        "tokenizer_sha256": model.tokenizer_sha256,
+        "hookpoints": list(hookpoints),
+        "d_model": model.d_model,
         "dtype": str(model.dtype).removeprefix("torch.") if store_dtype == "auto" else store_dtype,
         "max_length": length,
         "token_budget": token_budget,
         "texts_per_shard": texts_per_shard,
     }
-    writer = StoreWriter(directory, _model_settings(model, hookpoints) | settings)
+    writer = StoreWriter(directory, settings)
 
     def digest(chunk: Sequence[Any]) -> str:
         return texts_sha256(text if isinstance(text, str) else None for text in chunk)
@@ -64,8 +69,10 @@ def harvest_to_store(
     def make(number: int, chunk: Sequence[Any], texts_digest: str) -> None:
         clean = [text if isinstance(text, str) else "" for text in chunk]
         found = harvest_many(model, clean, hookpoints, max_length=length, token_budget=token_budget)
-        record = _record(chunk, clean, found[hookpoints[0]], texts_digest, settings)
-        writer.write_rows(number, _tensors(found, number * texts_per_shard), record)
+        one = found[hookpoints[0]]
+        tensors = {"text_ids": one.text_ids + number * texts_per_shard, "token_ids": one.token_ids}
+        tensors |= {"offsets": one.offsets, **{f"x/{name}": rows.x for name, rows in found.items()}}
+        writer.write_rows(number, tensors, _record(chunk, clean, one, texts_digest, length))
 
     with tqdm(desc=f"harvest (rank {share[0]})", unit="text", disable=not progress) as bar:
         about = writer.fill(chain([first], pieces), share, digest, make, bar)
@@ -81,35 +88,15 @@ def summary(totals: Mapping[str, int]) -> str:
     )
 
 
-def _model_settings(model: LanguageModel, hookpoints: Sequence[str]) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "revision": model.revision,
-        "fingerprint": model.fingerprint,
-        "tokenizer_sha256": model.tokenizer_sha256,
-        "hookpoints": list(hookpoints),
-        "d_model": model.d_model,
-    }
-
-
-def _tensors(found: Mapping[str, Activations], first_text: int) -> dict[str, Tensor]:
-    any_one = next(iter(found.values()))
-    return {f"x/{name}": activations.x for name, activations in found.items()} | {
-        "text_ids": any_one.text_ids + first_text,
-        "token_ids": any_one.token_ids,
-        "offsets": any_one.offsets,
-    }
-
-
 def _record(
-    raw: Sequence[Any], texts: Sequence[str], found: Activations, digest: str, settings: Mapping[str, Any]
+    raw: Sequence[Any], texts: Sequence[str], found: Activations, digest: str, max_length: int
 ) -> dict[str, Any]:
     counts = np.bincount(found.text_ids.numpy(), minlength=len(texts))
     last = np.zeros(len(texts), np.int64)
     np.maximum.at(last, found.text_ids.numpy(), found.offsets[:, 1].numpy())
     ends = np.asarray([len(text.rstrip()) for text in texts])
     # special tokens are not rows: at most two or three of a full sequence
-    full = counts >= settings["max_length"] - 3
+    full = counts >= max_length - 3
     cut = int((full & (last < ends)).sum())
     missing = sum(not isinstance(text, str) for text in raw)
     return {
