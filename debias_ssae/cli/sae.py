@@ -250,14 +250,18 @@ _HEADLINES = {
 def _measure(
     loaded: "SparseAutoencoder", activations: Path, hookpoint: str | None, rows: int
 ) -> tuple[int, dict[str, float]]:
+    import torch
+
     from debias_ssae.model.store import ActivationStore
-    from debias_ssae.sae.metrics import evaluate
+    from debias_ssae.sae.evaluation import encode_tokens, reconstruction
 
     store = ActivationStore(activations)
     size = min(8192, rows, store.n_rows)
     batches = store.shuffled(hookpoint, batch_size=size, n_epochs=1, random_state=0)
     n_batches = max(1, min(rows, store.n_rows) // size)
-    return n_batches * size, evaluate(loaded, islice(batches, n_batches))
+    taken = torch.cat(list(islice(batches, n_batches)))
+    found = {r["measure"]: r["value"] for r in reconstruction(encode_tokens(loaded, taken))}
+    return len(taken), {"fvu": found["fvu"], "l0": found["l0"], "dead_fraction": found["dead_share"]}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

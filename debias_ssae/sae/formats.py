@@ -18,8 +18,7 @@ from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import as_json, read_bytes, read_json, read_tensors, writable_directory, write_bytes
 from debias_ssae.sae.foreign_formats import READERS, TensorReader, detect_format
-from debias_ssae.sae.metrics import fvu
-from debias_ssae.sae.model import SparseAutoencoder, nested_widths
+from debias_ssae.sae.model import SparseAutoencoder, fvu, nested_widths
 
 WEIGHTS, CONFIG, OURS = "sae_weights.safetensors", "cfg.json", "ssae.json"
 SAELENS_NAMES = {

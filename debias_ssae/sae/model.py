@@ -172,3 +172,18 @@ def nested_widths(cfg: SAEConfig) -> list[int]:
     if cfg.architecture != "matryoshka":
         return [cfg.d_sae]
     return list(cfg.widths) or sorted({max(1, cfg.d_sae // part) for part in (8, 4, 2, 1)})
+
+
+def fvu(x: Tensor, x_hat: Tensor) -> float:
+    """Return the fraction of variance unexplained, ``|x - x_hat|^2 / |x - mean(x)|^2``, over rows [n, d].
+
+    0 is perfect, 1 is as bad as the mean row. Computed in float64. Raises InputError on unequal shapes or
+    when the rows do not vary.
+    """
+    if x.shape != x_hat.shape or x.dim() != 2:
+        raise InputError(f"Expected two matrices of one shape, got {tuple(x.shape)} and {tuple(x_hat.shape)}")
+    x = x.double()
+    variance = (x - x.mean(0)).square().sum()
+    if not variance > 0:
+        raise InputError(f"FVU is undefined: the {len(x)} rows do not vary; give at least two different rows")
+    return float((x - x_hat.detach().double()).square().sum() / variance)

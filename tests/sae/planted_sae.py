@@ -5,6 +5,7 @@ from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import SparseAutoencoder
+from debias_ssae.sae.model import fvu
 
 ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")
 
@@ -35,3 +36,14 @@ def random_sae(
         elif architecture == "jumprelu":
             sae.threshold.copy_(0.5 + torch.rand(d_sae, generator=generator))
     return sae
+
+
+@torch.no_grad()
+def evaluate(sae: SparseAutoencoder, x: Tensor) -> dict[str, float]:
+    """Return fvu, l0 and dead_fraction of inference on ``x`` [n, d_in]."""
+    active = (latents := sae.encode(x)) != 0
+    return {
+        "fvu": fvu(x, sae.decode(latents)),
+        "l0": float(active.sum(1).double().mean()),
+        "dead_fraction": 1 - float(active.any(0).double().mean()),
+    }

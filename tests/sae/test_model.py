@@ -5,7 +5,7 @@ from planted_sae import ARCHITECTURES, planted_rows, random_sae
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae import SparseAutoencoder
-from debias_ssae.sae.metrics import evaluate, fvu
+from debias_ssae.sae.model import fvu
 
 ELEMENTWISE = tuple(name for name in ARCHITECTURES if name != "topk")
 
@@ -123,20 +123,3 @@ def test_fvu_needs_equal_shapes_and_rows_that_vary():
         fvu(torch.zeros(3, 2), torch.zeros(3, 3))
     with pytest.raises(InputError, match="do not vary"):
         fvu(torch.ones(3, 2), torch.zeros(3, 2))
-
-
-def test_evaluate_in_parts_equals_at_once():
-    x, sae = planted_rows(200), random_sae("jumprelu")
-    latents = sae.encode(x)
-    expected = {
-        "fvu": fvu(x, sae(x).x_hat),
-        "l0": float((latents != 0).sum(1).double().mean()),
-        "dead_fraction": float((latents == 0).all(0).float().mean()),
-    }
-    assert evaluate(sae, x, batch_size=37) == pytest.approx(expected, rel=1e-5)
-    assert evaluate(sae, x.split(50)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_evaluate_without_rows():
-    with pytest.raises(InputError, match="no rows"):
-        evaluate(random_sae("relu"), [])

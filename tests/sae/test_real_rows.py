@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from planted_sae import evaluate
 
 from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.model import load_model, stream_rows
 from debias_ssae.sae import shuffled_batches, train_sae
-from debias_ssae.sae.metrics import evaluate
 from debias_ssae.text import load_corpus
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planted_sae import evaluate
 from scipy.sparse import csr_array
 
 from debias_ssae.core.config import SAEConfig
@@ -32,7 +33,6 @@ from debias_ssae.sae.evaluation import (
     values_of,
 )
 from debias_ssae.sae.evaluation.absorption import ablation_absorption
-from debias_ssae.sae.metrics import evaluate
 
 
 def one_hot_sae(rows: np.ndarray, bias: float = 0.0) -> SparseAutoencoder:

@@ -2,13 +2,12 @@ import math
 
 import pytest
 import torch
-from planted_sae import ARCHITECTURES, planted_rows, random_sae
+from planted_sae import ARCHITECTURES, evaluate, planted_rows, random_sae
 
 from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae import shuffled_batches, train_sae
 from debias_ssae.sae.fast import Weights
-from debias_ssae.sae.metrics import evaluate
 from debias_ssae.sae.model import unwritten
 from debias_ssae.sae.training import Adam, distinct_directions
 
