@@ -96,8 +96,7 @@ def check_max_length(model: LanguageModel, max_length: int | None) -> int:
     """Return the length to cut at: ``max_length``, at most what the model takes; None is what its directory states."""
     if max_length is not None and not (isinstance(max_length, int | np.integer) and max_length >= 3):
         raise InputError(f"max_length={brief(max_length)}: give at least 3 tokens, special ones included")
-    stated = model.stated.max_length if model.stated is not None else None
-    wanted = stated if max_length is None else max_length
+    wanted = model.stated.max_length if max_length is None else max_length
     return model.max_length if wanted is None else min(wanted, model.max_length)
 
 

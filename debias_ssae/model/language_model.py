@@ -78,8 +78,8 @@ class LanguageModel:
     """Longest sequence in tokens that the model takes, special ones included."""
     is_causal: bool
     """Whether no token attends to a later one, so that padding on the right needs no mask: as seen in a probe."""
-    stated: Stated | None = None
-    """What the model's sentence-transformers directory states, where there is one."""
+    stated: Stated = Stated()  # noqa: RUF009
+    """What the model's sentence-transformers directory states, or its classifier's head shows."""
     unstated: str = ""
     """Why that statement cannot be followed; raised where it is asked for."""
     classifier: Any = None
@@ -106,21 +106,18 @@ class LanguageModel:
             return Readout()
         if self.unstated:
             raise InputError(self.unstated)
-        return Readout() if self.stated is None else self.stated.readout
+        return self.stated.readout
 
     @property
     def prompt(self) -> str:
         """What stands in front of every text; its tokens are context, neither read nor edited."""
-        return "" if self.stated is None else self.stated.prompt
+        return self.stated.prompt
 
     @property
     def stated_key(self) -> str:
         """Names what the model states of its vectors, prompt and length; empty where it states nothing."""
-        return (
-            ""
-            if self.stated is None
-            else f"{self.stated.readout.key} {self.prompt!r} {self.stated.max_length}"
-        )
+        told = f"{self.stated.readout.key} {self.prompt!r} {self.stated.max_length}"
+        return "" if self.stated == Stated() else told
 
     @property
     def hookpoints(self) -> list[str]:
@@ -255,9 +252,10 @@ def load_model(
     _check_weights(name, module, base, found)
     if stated is not None and stated.lower:
         _lower_case(tokenizer)
-    about: dict[str, Any] = {"name": name, "revision": revision, "stated": stated, "unstated": unstated}
+    about: dict[str, Any] = {"name": name, "revision": revision, "unstated": unstated}
     if with_head and base is not module:
         return _with_head(module.to(where).requires_grad_(False), tokenizer, dtype=precision, **about)
+    about["stated"] = stated or Stated()
     return _wrap(base.to(where).requires_grad_(False), tokenizer, module.config, dtype=precision, **about)
 
 
@@ -316,7 +314,7 @@ def _with_head(classifier: Any, tokenizer: Any, *, dtype: torch.dtype, **about: 
     if base is not classifier.base_model:
         return _wrap(base, tokenizer, classifier.config, dtype=dtype, **about)
     classifier.eval()
-    about["stated"] = about.get("stated") or Stated(head_readout(classifier))
+    about["stated"] = Stated(head_readout(classifier))
     base = copy.deepcopy(base) if dtype == torch.bfloat16 else base
     made = _wrap(base, tokenizer, classifier.config, dtype=dtype, **about)
     return replace(made, classifier=classifier)
@@ -330,7 +328,7 @@ def _wrap(
     name: str | None,
     dtype: torch.dtype,
     revision: str | None,
-    stated: Stated | None = None,
+    stated: Stated = Stated(),  # noqa: B008
     unstated: str = "",
 ) -> LanguageModel:
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -353,7 +351,7 @@ def _wrap(
         is_causal=probe.is_causal,
         unstated=unstated,
     )
-    return made if stated is None else _state(made, stated)
+    return _state(made, stated)
 
 
 def _state(model: LanguageModel, stated: Stated) -> LanguageModel:

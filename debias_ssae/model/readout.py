@@ -112,9 +112,9 @@ class Dense(nn.Module):
 
 @dataclass(frozen=True)
 class Stated:
-    """What a sentence-transformers model states of itself."""
+    """What a model states of itself: a sentence-transformers one by its files, a classifier by its head."""
 
-    readout: Readout
+    readout: Readout = Readout()
     prompt: str = ""
     """Put in front of every text."""
     max_length: int | None = None

@@ -70,8 +70,7 @@ def _embed_chunk(
 ) -> NDArray[np.float32]:
     from debias_ssae.model import embed
 
-    stated = model.stated.max_length if model.stated is not None else None
-    limit = min(max_length, stated or max_length)
+    limit = min(max_length, model.stated.max_length or max_length)
     vectors = embed(model, texts, max_length=limit, token_budget=token_budget)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(length, np.float32(1e-12))

@@ -82,8 +82,6 @@ class CorpusIndex:
     def _empty(self) -> Manifest:
         """Return what an index that is not there yet holds; raises InputError where none can be made."""
         embedder, max_length = self._asked.values()
-        if (self.directory / "index.json").exists():
-            raise InputError(f"{self.directory} holds an index of an older version: make it again elsewhere")
         if embedder is None:
             raise InputError(f"{self.directory} holds no index: make one with `debias-ssae retrieve index`")
         # hidden names are locks and half-written files of another process, which may have made an index by now
