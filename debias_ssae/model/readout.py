@@ -28,6 +28,7 @@ _MODES = {
     "lasttoken": "last",
 }
 """Ways of pooling by the end of the settings' names (``pooling_mode_...``), in the order of concatenation."""
+_Part = tuple[str, Any, Callable[[], tuple[nn.Linear, nn.Module]]]
 _CURE = "give pooling='mean' (or cls, last, max) to read the language model alone"
 
 
@@ -244,49 +245,24 @@ def read_stated(path: str, revision: str | None = None, *, local: bool = False) 
         if not kind.startswith("sentence_transformers."):
             raise InputError(f"{path} has a module of its own ({kind}), which is not run; {_CURE}")
         modules.append((kind.rsplit(".", 1)[-1], where))
-    if not modules or modules[0][0] != "Transformer":
-        raise InputError(
-            f"{path} begins with {modules[:1]}; expected a Transformer, whose states can be read"
-        )
-    base = f"{modules[0][1]}/" if modules[0][1] else ""
-    settings = _json(find(f"{base}sentence_bert_config.json")) or {}
-    prompts = _json(find("config_sentence_transformers.json")) or {}
-    if set(settings.get("modality_config", {"text": 0})) != {"text"}:
-        raise InputError(f"{path} takes messages or images, not plain texts; {_CURE}")
-    if prompts.get("truncate_dim") is not None:
-        raise InputError(f"{path} cuts its vectors (truncate_dim={prompts['truncate_dim']}); {_CURE}")
-    parts = [(kind, *_module_files(path, find, kind, where)) for kind, where in modules[1:]]
-    return _stated(
-        parts,
-        name=path,
-        prompt=_default_prompt(prompts.get("prompts"), prompts.get("default_prompt_name")),
-        max_length=settings.get("max_seq_length"),
-        lower=bool(settings.get("do_lower_case")),
-        subfolder=modules[0][1],
-    )
+    first, where = modules[0] if modules else ("nothing", "")
+    settings = _json(find(f"{where}/sentence_bert_config.json" if where else "sentence_bert_config.json"))
+    prompts = _json(find("config_sentence_transformers.json"))
+    parts: list[_Part] = [(kind, *_module_files(path, find, place)) for kind, place in modules[1:]]
+    return _stated(first, parts, settings or {}, prompts or {}, name=path, subfolder=where)
 
 
 def stated_by(model: Any) -> Stated:
     """Return what a ``SentenceTransformer`` in memory states; raises InputError for modules that cannot be followed."""
-    modules = list(model)
-    if not modules or type(modules[0]).__name__ != "Transformer":
-        kind = type(modules[0]).__name__ if modules else "nothing"
-        raise InputError(f"the SentenceTransformer begins with {kind}; expected a Transformer")
-    if model.truncate_dim is not None:
-        raise InputError(f"the SentenceTransformer cuts its vectors (truncate_dim={model.truncate_dim})")
-    if set(getattr(modules[0], "modality_config", {"text": 0})) != {"text"}:
-        raise InputError("the SentenceTransformer takes messages or images, not plain texts")
-    parts: list[tuple[str, Any, Callable[[], tuple[nn.Linear, nn.Module]]]] = []
+    modules = list(model) or [None]
+    parts: list[_Part] = []
     for module in modules[1:]:
-        kind = type(module).__name__
         config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
-        parts.append((kind, config, partial(_dense_of, module)))
-    return _stated(
-        parts,
-        name="the SentenceTransformer",
-        prompt=_default_prompt(model.prompts, model.default_prompt_name),
-        max_length=model.max_seq_length,
-    )
+        parts.append((type(module).__name__, config, partial(_dense_of, module)))
+    settings = {"max_seq_length": model.max_seq_length}
+    settings |= {"modality_config": getattr(modules[0], "modality_config", {"text": 0})}
+    prompts = {name: getattr(model, name) for name in ("prompts", "default_prompt_name", "truncate_dim")}
+    return _stated(type(modules[0]).__name__, parts, settings, prompts, name="the SentenceTransformer")
 
 
 def _dense_of(module: Any) -> tuple[nn.Linear, nn.Module]:
@@ -294,9 +270,21 @@ def _dense_of(module: Any) -> tuple[nn.Linear, nn.Module]:
 
 
 def _stated(
-    parts: list[tuple[str, Any, Callable[[], tuple[nn.Linear, nn.Module]]]], *, name: str, **rest: Any
+    first: str,
+    parts: list[_Part],
+    settings: Mapping[str, Any],
+    prompts: Mapping[str, Any],
+    *,
+    name: str,
+    subfolder: str = "",
 ) -> Stated:
-    """Make the statement of the modules after the language model: their kind, settings, and a Dense layer's weights."""
+    """Make the statement of the ``first`` module's kind and the others': kind, settings, what reads Dense weights."""
+    if first != "Transformer":
+        raise InputError(f"{name} begins with {first}; expected a Transformer, whose states can be read")
+    if set(settings.get("modality_config", {"text": 0})) != {"text"}:
+        raise InputError(f"{name} takes messages or images, not plain texts; {_CURE}")
+    if prompts.get("truncate_dim") is not None:
+        raise InputError(f"{name} cuts its vectors (truncate_dim={prompts['truncate_dim']}); {_CURE}")
     modes: tuple[str, ...] = ()
     layers: list[nn.Module] = []
     pools_prompt = True
@@ -314,7 +302,15 @@ def _stated(
             raise InputError(f"{name} has the module {kind} ({config!r}), which cannot be followed; {_CURE}")
     if not modes:
         raise InputError(f"{name} has no Pooling; {_CURE}")
-    return Stated(Readout(modes, special=True, layers=tuple(layers)), pools_prompt=pools_prompt, **rest)
+    asked = prompts.get("default_prompt_name")
+    return Stated(
+        Readout(modes, special=True, layers=tuple(layers)),
+        prompt=str((prompts.get("prompts") or {}).get(asked) or ""),
+        max_length=settings.get("max_seq_length"),
+        pools_prompt=pools_prompt,
+        lower=bool(settings.get("do_lower_case")),
+        subfolder=subfolder,
+    )
 
 
 def _modes(config: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -327,12 +323,8 @@ def _modes(config: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return modes
 
 
-def _default_prompt(prompts: Any, name: Any) -> str:
-    return str((prompts or {}).get(name) or "") if name is not None else ""
-
-
 def _module_files(
-    path: str, find: Callable[[str], Path | None], kind: str, where: str
+    path: str, find: Callable[[str], Path | None], where: str
 ) -> tuple[Any, Callable[[], tuple[nn.Linear, nn.Module]]]:
     """Return a module's settings, and what reads a Dense layer."""
     config = _json(find(f"{where}/config.json")) or {}
