@@ -45,7 +45,8 @@ class Settings(BaseModel):
         if not isinstance(values, dict):
             return values
         for name, value in values.items():
-            if isinstance(value, bool) and name in cls.model_fields and not cls._takes_bool(name):
+            known = cls.model_fields.get(name)
+            if isinstance(value, bool) and known is not None and known.annotation is not bool:
                 raise ValueError(f"{name} is {value}, expected no truth value")
         groups = {n: f.default for n, f in cls.model_fields.items() if isinstance(f.default, Settings)}
         return values | {
@@ -53,10 +54,6 @@ class Settings(BaseModel):
             for name, default in groups.items()
             if isinstance(values.get(name), Mapping)
         }
-
-    @classmethod
-    def _takes_bool(cls, name: str) -> bool:
-        return cls.model_fields[name].annotation is bool
 
     def updated(self, **changes: Any) -> Self:
         """Return a copy with ``changes`` applied and validated."""

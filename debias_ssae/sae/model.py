@@ -65,14 +65,18 @@ class SparseAutoencoder(nn.Module):
 
     def pre_acts(self, x: Tensor) -> Tensor:
         """Return ``(x - b_dec) @ W_enc.T + b_enc`` [n, d_sae]; raises InputError when x is not [n, d_in]."""
-        self._check(x)
+        if x.dim() != 2 or x.shape[1] != self.cfg.d_in:
+            raise InputError(
+                f"This SAE reads rows of width {self.cfg.d_in}, got shape {tuple(x.shape)}: "
+                "give the activations of the hookpoint that it was trained on, as [n, d_in]"
+            )
         return torch.addmm(self.b_enc, x.to(self.W_enc.dtype) - self.b_dec, self.W_enc.T)
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the latents [n, d_sae] of rows ``x`` [n, d_in]."""
         pre = self.pre_acts(x)
         if self.is_elementwise:
-            return self._activate(pre, self.threshold)
+            return self._activate(pre)
         values, indices = pre.topk(self.cfg.k, dim=-1)
         return torch.zeros_like(pre).scatter(-1, indices, values.relu())
 
@@ -91,10 +95,12 @@ class SparseAutoencoder(nn.Module):
         Elementwise architectures give the same activations as before; topk becomes a competition among the
         chosen ones. A sliced matryoshka SAE is a batchtopk one.
         """
-        latents = self._check_latents(latents)
-        n_latents = len(latents)
-        if n_latents == 0:
-            raise InputError("slice needs at least one latent")
+        latents = torch.as_tensor(latents, dtype=torch.long, device=self.W_enc.device)
+        n_latents = len(latents) if latents.dim() == 1 else 0
+        if n_latents == 0 or not 0 <= int(latents.min()) <= int(latents.max()) < self.cfg.d_sae:
+            raise InputError(
+                f"latents must be at least one number from 0 to {self.cfg.d_sae - 1}, in a vector"
+            )
         architecture = "batchtopk" if self.cfg.architecture == "matryoshka" else self.cfg.architecture
         cfg = self.cfg.updated(
             d_sae=n_latents, k=min(self.cfg.k, n_latents), architecture=architecture, widths=()
@@ -116,29 +122,12 @@ class SparseAutoencoder(nn.Module):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def _activate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+    def _activate(self, pre: Tensor) -> Tensor:
         if self.cfg.architecture == "relu":
             return pre.relu()
-        if threshold.dim() == 0 and pre.device.type == "cpu":
-            return torch.nn.functional.threshold(
-                pre, max(0.0, float(threshold)), 0.0
-            )  # one pass instead of two
-        return torch.where(pre > threshold.clamp(min=0), pre, 0.0)
-
-    def _check(self, x: Tensor) -> None:
-        if x.dim() != 2 or x.shape[1] != self.cfg.d_in:
-            raise InputError(
-                f"This SAE reads rows of width {self.cfg.d_in}, got shape {tuple(x.shape)}: "
-                "give the activations of the hookpoint that it was trained on, as [n, d_in]"
-            )
-
-    def _check_latents(self, latents: Tensor) -> Tensor:
-        latents = torch.as_tensor(latents, dtype=torch.long, device=self.W_enc.device)
-        if latents.dim() != 1 or (
-            len(latents) and not 0 <= int(latents.min()) <= int(latents.max()) < self.cfg.d_sae
-        ):
-            raise InputError(f"latents must be a vector of numbers from 0 to {self.cfg.d_sae - 1}")
-        return latents
+        if self.threshold.dim() == 0 and pre.device.type == "cpu":  # one pass instead of two
+            return torch.nn.functional.threshold(pre, max(0.0, float(self.threshold)), 0.0)
+        return torch.where(pre > self.threshold.clamp(min=0), pre, 0.0)
 
 
 def check_memory(cfg: SAEConfig, copies: int = 1) -> None:
