@@ -35,7 +35,7 @@ from torch import Tensor
 
 from debias_ssae.core.config import DebiasConfig, SAEConfig, TrainConfig
 from debias_ssae.sae import SparseAutoencoder, shuffled_batches, train_sae
-from debias_ssae.sae.evaluation import pw_mcc
+from debias_ssae.sae.evaluation.geometry import pw_mcc
 from debias_ssae.sae.training import distinct_directions
 
 RESULTS = Path(__file__).parent / "results" / "dictionary.json"

@@ -25,9 +25,8 @@ from debias_ssae.core.config import EvaluationConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.model.causal import CausalModel, answer_gradients, next_tokens, vocabulary_words
-from debias_ssae.sae import evaluation as measures
-from debias_ssae.sae.evaluation import Record, TokenPass, record, values_of
-from debias_ssae.sae.evaluation.tokens import firing_rates
+from debias_ssae.sae.evaluation import absorption, geometry, probing, tokens
+from debias_ssae.sae.evaluation.records import Record, record, values_of
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.naming import (
     WordedRows,
@@ -63,8 +62,8 @@ class Part(NamedTuple):
 
     texts: list[str]
     rows: Activations
-    run: TokenPass
-    other: TokenPass | None
+    run: tokens.TokenPass
+    other: tokens.TokenPass | None
     """The reference's pass over the same tokens."""
     counts: np.ndarray
     """Tokens of each type [n_vocabulary] in the general texts, or where there are none in these."""
@@ -108,8 +107,8 @@ class Subject:
             rows = harvest(self.model, texts, self.hookpoint, max_length=self.config.max_length)
             if not counts.any():
                 counts = np.bincount(rows.token_ids.numpy(), minlength=len(counts))
-            other = None if self.reference is None else measures.encode_tokens(self.reference, rows.x)
-            made[name] = Part(texts, rows, measures.encode_tokens(self.sae, rows.x), other, counts)
+            other = None if self.reference is None else tokens.encode_tokens(self.reference, rows.x)
+            made[name] = Part(texts, rows, tokens.encode_tokens(self.sae, rows.x), other, counts)
         return made
 
     @cached_property
@@ -161,19 +160,19 @@ def reconstruction_section(s: Subject) -> list[Record]:
     """Fit, sparsity and description length, domain and general texts apart."""
     found: list[Record] = []
     for name, part in s.parts.items():
-        deciles = measures.frequency_deciles(part.ids, part.counts)
+        deciles = tokens.frequency_deciles(part.ids, part.counts)
         records = [
-            *measures.reconstruction(part.run, deciles),
-            *measures.error_by_rank(part.run, part.ids, part.counts),
+            *tokens.reconstruction(part.run, deciles),
+            *tokens.error_by_rank(part.run, part.ids, part.counts),
         ]
-        theirs = [] if part.other is None else measures.reconstruction(part.other, deciles)
+        theirs = [] if part.other is None else tokens.reconstruction(part.other, deciles)
         fvus = [fvu for found in (records, theirs) for fvu in values_of(found, "fvu", decile=None)]
         target = s.config.target_fvu or 1.01 * max(fvus)
-        records += measures.description_length(s.sae, part.rows.x, part.run, target)
+        records += tokens.description_length(s.sae, part.rows.x, part.run, target)
         if part.other is not None and s.reference is not None:
-            theirs += measures.description_length(s.reference, part.rows.x, part.other, target)
+            theirs += tokens.description_length(s.reference, part.rows.x, part.other, target)
         records += [{**r, "of": "reference"} for r in theirs]
-        ids = measures.dense_latents(part.run.latents)
+        ids = tokens.dense_latents(part.run.latents)
         if len(ids):
             worded = find_words(part.texts, part.rows)
             fired = firing(s.sae, part.rows.x, ids.tolist())
@@ -240,12 +239,12 @@ def tail_section(s: Subject) -> list[Record]:
     """Coverage of token types and activation counts; against the reference where there is one."""
     found: list[Record] = []
     for name, part in s.parts.items():
-        records = measures.coverage(part.run.latents, part.ids, part.counts)
+        records = tokens.coverage(part.run.latents, part.ids, part.counts)
         other = None if part.other is None else part.other.latents
         if other is not None:
-            records += [{**r, "of": "reference"} for r in measures.coverage(other, part.ids, part.counts)]
+            records += [{**r, "of": "reference"} for r in tokens.coverage(other, part.ids, part.counts)]
         same = other is not None and other.shape == part.run.latents.shape
-        records += measures.activation_counts(part.run.latents, other if same else None)
+        records += tokens.activation_counts(part.run.latents, other if same else None)
         found += [{"part": name, **r} for r in records]
     return found
 
@@ -253,12 +252,14 @@ def tail_section(s: Subject) -> list[Record]:
 def geometry_section(s: Subject) -> list[Record]:
     """The decoder's cosines, what it shares with the reference, and hedging between two labelled columns."""
     part = s.parts["domain"]
-    W, rates = s.sae.W_dec.detach().float().cpu().numpy(), firing_rates(part.run.latents)
-    found = measures.decoder_cosines(W, rates > 0)
+    W, rates = s.sae.W_dec.detach().float().cpu().numpy(), tokens.firing_rates(part.run.latents)
+    found = geometry.decoder_cosines(W, rates > 0)
     if s.reference is not None and part.other is not None:
         theirs = s.reference.W_dec.detach().float().cpu().numpy()
-        found.append(record("pw_mcc", measures.pw_mcc(W, theirs, (rates, firing_rates(part.other.latents)))))
-        found += measures.stitching(s.sae, s.reference, part.rows.x[:8192])
+        found.append(
+            record("pw_mcc", geometry.pw_mcc(W, theirs, (rates, tokens.firing_rates(part.other.latents))))
+        )
+        found += geometry.stitching(s.sae, s.reference, part.rows.x[:8192])
     two = [(c, v) for c, v in s.labelled().items() if v.nunique() == 2][:2]
     if len(two) == 2:
         X, probes = s.pooled[0], []
@@ -269,7 +270,7 @@ def geometry_section(s: Subject) -> list[Record]:
         names = {"a": two[0][0], "b": two[1][0]}
         found += [
             {**r, **({"concept": names[r["concept"]]} if "concept" in r else {})}
-            for r in measures.hedging(W, *probes)
+            for r in geometry.hedging(W, *probes)
         ]
     return found
 
@@ -285,7 +286,7 @@ def concepts_section(s: Subject) -> list[Record]:
             if min(y.sum(), (known & ~y).sum()) < MIN_LABELLED:
                 continue
             X, latents = s.pooled
-            records = measures.sparse_probing(
+            records = probing.sparse_probing(
                 latents[known], y[known], train[known], X=X[known], random_state=s.seed
             )
             found += [{"column": str(column), "label": str(value), "n": int(y.sum()), **r} for r in records]
@@ -302,7 +303,7 @@ def scr_tpp_section(s: Subject) -> list[Record]:
         y, z = ((v == v.unique()[0]).to_numpy() for _, v in two)
         if min(np.bincount(2 * y + z, minlength=4)) >= MIN_LABELLED:
             X, latents = s.pooled
-            records = measures.scr(X, latents, W, y, z, s.train(), random_state=s.seed)
+            records = probing.scr(X, latents, W, y, z, s.train(), random_state=s.seed)
             found += [{"target": two[0][0], "attribute": two[1][0], **r} for r in records]
     for column, values in columns.items():
         common = values.value_counts()
@@ -311,7 +312,7 @@ def scr_tpp_section(s: Subject) -> list[Record]:
             kept = values.isin(kinds).to_numpy()
             codes = pd.Categorical(values[kept], categories=kinds).codes.astype(np.int64)
             X, latents = s.pooled
-            records = measures.tpp(X[kept], latents[kept], W, codes, s.train()[kept], random_state=s.seed)
+            records = probing.tpp(X[kept], latents[kept], W, codes, s.train()[kept], random_state=s.seed)
             found += [{"column": str(column), **r} for r in records]
     return found
 
@@ -346,7 +347,7 @@ def _letters(s: Subject) -> list[Record]:
     answers = (
         None if s.causal is None else _answers(s, s.causal, words[test], letter[test], words[~test], rng)
     )
-    return measures.absorption_task(
+    return absorption.absorption_task(
         s.sae, (x[~test], Y[~test]), (x[test], Y[test]), list(LETTERS),
         answers=answers, most_ablated=s.config.n_ablated, random_state=s.seed,
     )  # fmt: skip
@@ -392,7 +393,7 @@ def _concept(s: Subject, concept: Concept) -> list[Record]:
     if min(*Y[test].sum(0), *Y[~test].sum(0)) < MIN_LABELLED:
         return []
     x = part.rows.x[rows]
-    return measures.absorption_task(
+    return absorption.absorption_task(
         s.sae, (x[~test], Y[~test]), (x[test], Y[test]), concept.values, random_state=s.seed
     )
 

@@ -253,7 +253,7 @@ def _measure(
     import torch
 
     from debias_ssae.model.store import ActivationStore
-    from debias_ssae.sae.evaluation import encode_tokens, reconstruction
+    from debias_ssae.sae.evaluation.tokens import encode_tokens, reconstruction
 
     store = ActivationStore(activations)
     size = min(8192, rows, store.n_rows)

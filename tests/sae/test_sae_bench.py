@@ -14,8 +14,8 @@ import torch
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import SparseAutoencoder
-from debias_ssae.sae.evaluation import projection_absorption, scr, sparse_probing
-from debias_ssae.sae.evaluation.probing import latent_effects, top_latents, without
+from debias_ssae.sae.evaluation.absorption import projection_absorption
+from debias_ssae.sae.evaluation.probing import latent_effects, scr, sparse_probing, top_latents, without
 
 pytest.importorskip("sae_bench", reason="the package sae-bench is not installed here")
 main = pytest.importorskip("sae_bench.evals.scr_and_tpp.main")

@@ -11,28 +11,25 @@ from scipy.sparse import csr_array
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae import SparseAutoencoder
-from debias_ssae.sae.evaluation import (
+from debias_ssae.sae.evaluation.absorption import (
+    ablation_absorption,
     absorption_task,
+    n_split,
+    projection_absorption,
+)
+from debias_ssae.sae.evaluation.geometry import decoder_cosines, hedging, pw_mcc, stitching
+from debias_ssae.sae.evaluation.probing import scr, sparse_probing, tpp
+from debias_ssae.sae.evaluation.records import values_of
+from debias_ssae.sae.evaluation.tokens import (
     activation_counts,
     coverage,
-    decoder_cosines,
     dense_latents,
     description_length,
     encode_tokens,
     error_by_rank,
     frequency_deciles,
-    hedging,
-    n_split,
-    projection_absorption,
-    pw_mcc,
     reconstruction,
-    scr,
-    sparse_probing,
-    stitching,
-    tpp,
-    values_of,
 )
-from debias_ssae.sae.evaluation.absorption import ablation_absorption
 
 
 def one_hot_sae(rows: np.ndarray, bias: float = 0.0) -> SparseAutoencoder:
