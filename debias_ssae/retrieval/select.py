@@ -35,35 +35,28 @@ class RetrievedTexts:
     """What was read, dropped and chosen; histogram of the scores, ten samples."""
 
 
-class LexicalIndex:
-    """BM25 over ``corpus``; the seeds' mean score is one sparse product, since BM25 adds up over words."""
+def bm25_scores(corpus: Sequence[str], seeds: Sequence[str]) -> NDArray[np.float32]:
+    """Return the mean BM25 score [n_corpus] over ``seeds``: one sparse product, since BM25 adds up over words.
 
-    def __init__(self, corpus: Sequence[str]) -> None:
-        """Index ``corpus``; raises InputError where no text has a word."""
-        import bm25s
-        from scipy.sparse import csc_array
+    Raises InputError where no text of the corpus has a word.
+    """
+    import bm25s
+    from scipy.sparse import csc_array
 
-        tokens = bm25s.tokenize(list(corpus), stopwords="en", show_progress=False)
-        if not any(tokens.ids):
-            raise InputError("The corpus has no words to index")
-        model = bm25s.BM25()
-        model.index(tokens, show_progress=False)
-        self._vocabulary: dict[str, int] = model.vocab_dict
-        kept = model.scores
-        shape = (len(corpus), len(kept["indptr"]) - 1)
-        self._scores = csc_array((kept["data"], kept["indices"], kept["indptr"]), shape=shape)
-
-    def scores(self, seeds: Sequence[str]) -> NDArray[np.float32]:
-        """Return the mean BM25 score [n_corpus] over ``seeds``."""
-        import bm25s
-
-        words = bm25s.tokenize(list(seeds), stopwords="en", show_progress=False, return_ids=False)
-        weights = np.zeros(self._scores.shape[1], np.float32)
-        for seed in words:
-            for word in seed:
-                if word in self._vocabulary:
-                    weights[self._vocabulary[word]] += 1 / len(words)
-        return np.asarray(self._scores @ weights, dtype=np.float32)
+    tokens = bm25s.tokenize(list(corpus), stopwords="en", show_progress=False)
+    if not any(tokens.ids):
+        raise InputError("The corpus has no words to index")
+    model = bm25s.BM25()
+    model.index(tokens, show_progress=False)
+    kept = model.scores
+    shape = (len(corpus), len(kept["indptr"]) - 1)
+    words = bm25s.tokenize(list(seeds), stopwords="en", show_progress=False, return_ids=False)
+    weights = np.zeros(shape[1], np.float32)
+    for word in (word for seed in words for word in seed):
+        if word in model.vocab_dict:
+            weights[model.vocab_dict[word]] += 1 / len(words)
+    scores = csc_array((kept["data"], kept["indices"], kept["indptr"]), shape=shape)
+    return np.asarray(scores @ weights, dtype=np.float32)
 
 
 def retrieve(
@@ -126,7 +119,7 @@ def retrieve(
     lexical = np.zeros(len(corpus), np.float32)
     rules_out = likely is not None and index is None and method == "dense"
     if len(candidates) and (rules_out or method in ("bm25", "hybrid")):
-        lexical[candidates] = LexicalIndex(texts_of(candidates)).scores(used)
+        lexical[candidates] = bm25_scores(texts_of(candidates), used)
     if index is None and method != "bm25":
         best = candidates[np.argsort(-lexical[candidates], kind="stable")][: (likely or 0) * n_texts]
         if len(best) and lexical[best[-1]] > 0:

@@ -390,12 +390,9 @@ def _selected_step(
     widths = nested_widths(knobs.cfg)
     groups = _split(active, values, widths)
     slopes, errors, error = _nested_errors(groups, weights.W_dec, centred, weigh)
-    if len(groups) == 1:
-        to_values = sampled_dot(active, slopes[0], weights.W_dec)
-    else:
-        to_values = torch.empty_like(values)
-        for (part, mask, _), slope in zip(groups, slopes, strict=True):
-            to_values[mask] = sampled_dot(part, slope, weights.W_dec)
+    to_values = torch.empty_like(values)
+    for (part, mask, _), slope in zip(groups, slopes, strict=True):
+        to_values[mask] = sampled_dot(part, slope, weights.W_dec)
     rows, gradient = _sparse_gradient(weights, centred, active, values, to_values, slopes, widths)
     gradient.b_dec += slopes[0].sum(0)
     fired = torch.zeros_like(weights.b_enc, dtype=torch.long)
