@@ -140,8 +140,7 @@ def test_damage_is_named_and_only_that_shard_is_not_done(tmp_path, caplog):
     data = bytearray(victim.read_bytes())
     data[-1] ^= 1
     victim.write_bytes(bytes(data))
-    assert ActivationStore(tmp_path / "s").damaged() == [f"{victim} is damaged (its checksum differs)"]
-    with pytest.raises(InputError, match=r"shard-00002.*only these are redone"):
+    with pytest.raises(InputError, match=r"^[^;]*shard-00002\S* is damaged.*only these are redone"):
         ActivationStore(tmp_path / "s", verify=True)
     assert writer.is_done(0, "0")
     assert not writer.is_done(2, "2")

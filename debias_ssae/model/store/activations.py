@@ -154,8 +154,11 @@ class ActivationStore:
         self.settings: dict[str, Any] = self.manifest.get("settings", {})
         self.records: list[dict[str, Any]] = self.manifest.get("shards", [])
         self._check_manifest()
-        problems = self.damaged(contents=verify)
-        if problems:
+        found = [
+            shard_problem(shard_path(self.directory, i), one, contents=verify)
+            for i, one in enumerate(self.records)
+        ]
+        if problems := [problem for problem in found if problem is not None]:
             raise InputError(f"{'; '.join(problems)}. Run the same harvest again: only these are redone")
 
     def _check_manifest(self) -> None:
@@ -198,14 +201,6 @@ class ActivationStore:
     def d_model(self) -> int:
         """Width of a row."""
         return int(self.settings["d_model"])
-
-    def damaged(self, *, contents: bool = True) -> list[str]:
-        """Return one line for each shard whose file differs from the manifest; without ``contents``, in its size."""
-        found = (
-            shard_problem(shard_path(self.directory, i), one, contents=contents)
-            for i, one in enumerate(self.records)
-        )
-        return [problem for problem in found if problem is not None]
 
     def shard(self, number: int, hookpoint: str | None = None) -> dict[str, Tensor]:
         """Return one shard: x [n, d] float32, text_ids, token_ids [n], offsets [n, 2]."""
