@@ -1,8 +1,9 @@
 """A causal language model with its head: cross-entropy with something spliced in, and gradients of what it
 answers."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,9 +86,8 @@ def wrap_causal(
             f"{type(module).__name__} has no language-modelling head: give a causal language model"
         )
     config = module.config.get_text_config() if hasattr(module.config, "get_text_config") else module.config
-    scale = float(getattr(config, "logit_scale", None) or 1) / float(
-        getattr(config, "logits_scaling", None) or 1
-    )
+    scale = float(getattr(config, "logit_scale", None) or 1)
+    scale /= float(getattr(config, "logits_scaling", None) or 1)
     body = wrap_model(module, tokenizer, name=name)
     if not body.is_causal:
         raise InputError(f"{body.name} is no causal language model: its tokens attend to later ones")
@@ -108,10 +108,9 @@ def wrap_causal(
         )
     if dtype == torch.float32:
         return made
-    body = wrap_model(module, tokenizer, name=name, dtype=dtype)
-    return CausalModel(
-        body, made.weight.to(dtype), None if made.bias is None else made.bias.to(dtype), scale, made.softcap
-    )
+    body, bias = wrap_model(module, tokenizer, name=name, dtype=dtype), made.bias
+    bias = None if bias is None else bias.to(dtype)
+    return replace(made, body=body, weight=made.weight.to(dtype), bias=bias)
 
 
 class NextTokens(NamedTuple):
@@ -266,11 +265,6 @@ def vocabulary_words(tokenizer: Any) -> list[str]:
     for piece in tokenizer.get_vocab():
         word = tokenizer.convert_tokens_to_string([piece])
         word = " " + word if piece[:1] in ("▁", "Ġ") and not word.startswith(" ") else word
-        if (
-            word.strip().isascii()
-            and word.strip().isalpha()
-            and word == word.strip().rjust(len(word))
-            and len(word) - len(word.strip()) < 2
-        ):
+        if re.fullmatch(" ?[A-Za-z]+", word):
             words.add(word)
     return sorted(words)

@@ -44,12 +44,7 @@ class SparseAutoencoder(nn.Module):
         check_memory(cfg)
         self.cfg = cfg
         dtype = torch.float64 if cfg.dtype == "float64" else torch.float32
-        generator = torch.Generator()
-        if random_state is None:
-            generator.seed()
-        else:
-            generator.manual_seed(int(random_state))
-        rows = torch.randn(cfg.d_sae, cfg.d_in, generator=generator, dtype=torch.float64)
+        rows = torch.randn(cfg.d_sae, cfg.d_in, generator=seeded(random_state), dtype=torch.float64)
         rows = (rows / rows.norm(dim=1, keepdim=True)).to(dtype)
         self.W_enc = nn.Parameter(rows.clone())
         self.W_dec = nn.Parameter(rows)
@@ -128,6 +123,15 @@ class SparseAutoencoder(nn.Module):
         if self.threshold.dim() == 0 and pre.device.type == "cpu":  # one pass instead of two
             return torch.nn.functional.threshold(pre, max(0.0, float(self.threshold)), 0.0)
         return torch.where(pre > self.threshold.clamp(min=0), pre, 0.0)
+
+
+def seeded(random_state: int | None) -> torch.Generator:
+    """Return a generator that starts from ``random_state``; None starts it anywhere."""
+    generator = torch.Generator()
+    if random_state is None:
+        generator.seed()
+        return generator
+    return generator.manual_seed(int(random_state))
 
 
 def check_memory(cfg: SAEConfig, copies: int = 1) -> None:

@@ -20,7 +20,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, newest_checkpoint, write_checkpoint
 from debias_ssae.sae.fast import Knobs, Weights, compute_step
 from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_weights, tilted
-from debias_ssae.sae.model import SparseAutoencoder, check_memory, unwritten
+from debias_ssae.sae.model import SparseAutoencoder, check_memory, seeded, unwritten
 
 REVIVAL = 10.0
 """Learning rates by which the threshold of a dead latent falls in a step: jumprelu's log threshold, relu's bias (up).
@@ -32,6 +32,9 @@ DEAD_FIRINGS = 160
 """A latent is dead once the average latent has fired so often since it last did."""
 START_ROWS, MOST_START_ROWS = 4, 65_536
 """Rows a latent from which the first decoder rows are taken, and at most so many."""
+
+NUMBERS = ("scale", "mean_loss", "threshold", "threshold_known")
+"""What of a training a checkpoint holds beside its tensors."""
 
 OnStep = Callable[[int, dict[str, float]], object]
 
@@ -335,12 +338,7 @@ class Training:
         """Return an untrained SAE; its decoder rows are distinct ones of ``rows`` as long as there are any."""
         sae = SparseAutoencoder(self.cfg, random_state=random_state)
         if self.train.start == "rows":
-            generator = torch.Generator()
-            if random_state is None:
-                generator.seed()
-            else:
-                generator.manual_seed(int(random_state))
-            order = torch.randperm(len(rows), generator=generator).to(rows.device)
+            order = torch.randperm(len(rows), generator=seeded(random_state)).to(rows.device)
             found = distinct_directions((rows - self.center)[order], self.cfg.d_sae, self.train.start_cosine)
             with torch.no_grad():
                 for matrix in (sae.W_enc, sae.W_dec):
@@ -461,13 +459,7 @@ class Training:
         tensors = {f"weights.{name}": value for name, value in self.weights.tensors().items()}
         tensors |= {f"optimiser.{name}": value for name, value in self.optimiser.state.items()}
         tensors |= {"silent": self.silent, "center": self.center}
-        numbers = {
-            "scale": self.scale,
-            "mean_loss": self.mean_loss,
-            "threshold": self.threshold,
-            "threshold_known": self.threshold_known,
-        }
-        return tensors, numbers
+        return tensors, {name: getattr(self, name) for name in NUMBERS}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Continue from what ``state`` returned."""
@@ -478,8 +470,8 @@ class Training:
         for name in self.optimiser.state:
             self.optimiser.state[name] = tensors[f"optimiser.{name}"]
         self.silent, self.center = tensors["silent"], tensors["center"]
-        self.scale, self.mean_loss = float(numbers["scale"]), float(numbers["mean_loss"])
-        self.threshold, self.threshold_known = float(numbers["threshold"]), bool(numbers["threshold_known"])
+        for name in NUMBERS:
+            setattr(self, name, numbers[name])
 
 
 def _rise(step: int, fraction: float, train: TrainConfig) -> float:
