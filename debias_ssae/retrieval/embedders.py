@@ -34,6 +34,7 @@ def embed_texts(
     interrupted run goes on and a later one loads. ``embedder`` is a name or a loaded model. Raises InputError for an
     unknown one.
     """
+    from debias_ssae import model as models
     from debias_ssae.model.store import EmbeddingCache
 
     model = load_embedder(embedder, device, dtype) if isinstance(embedder, str) else embedder
@@ -41,8 +42,11 @@ def embed_texts(
     cache = None if cache_dir is None else EmbeddingCache(cache_dir, key)
     out = np.empty((len(texts), model.readout().width(model.d_model)), np.float32)
 
+    limit = min(max_length, model.stated.max_length or max_length)
+
     def embed(some: Sequence[str]) -> NDArray[np.float32]:
-        return _embed_chunk(model, some, max_length, token_budget)
+        vectors = models.embed(model, some, max_length=limit, token_budget=token_budget)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
 
     with tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress) as bar:
         for start in range(0, len(texts), CHUNK_TEXTS):
@@ -63,14 +67,3 @@ def load_embedder(embedder: str, device: str = "auto", dtype: str = "auto") -> "
     except InputError as error:
         raise InputError(f"Cannot load the embedder {embedder!r}: {error}") from error
     return model
-
-
-def _embed_chunk(
-    model: "LanguageModel", texts: Sequence[str], max_length: int, token_budget: int
-) -> NDArray[np.float32]:
-    from debias_ssae.model import embed
-
-    limit = min(max_length, model.stated.max_length or max_length)
-    vectors = embed(model, texts, max_length=limit, token_budget=token_budget)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(length, np.float32(1e-12))

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
+from debias_ssae import model as models
 from debias_ssae.core.errors import InputError
 from debias_ssae.retrieval import embed_texts, embedders, retrieve
 from debias_ssae.retrieval.duplicates import drop_near, fold, new_texts, without
@@ -119,10 +120,8 @@ def test_vectors_are_kept_and_used_again(tmp_path, monkeypatch):
     victim = sorted(tmp_path.rglob("*.safetensors"))[0]
     victim.write_bytes(victim.read_bytes()[:50])
     ran = []
-    inner = embedders._embed_chunk
-    monkeypatch.setattr(
-        embedders, "_embed_chunk", lambda m, texts, *a: ran.append(len(texts)) or inner(m, texts, *a)
-    )
+    inner = models.embed
+    monkeypatch.setattr(models, "embed", lambda m, texts, **o: ran.append(len(texts)) or inner(m, texts, **o))
     again = embed_texts(CORPUS, cache_dir=tmp_path)
     assert len(ran) == 1, "only the texts of the damaged part"
     assert 0 < ran[0] <= 16
