@@ -8,9 +8,8 @@ matter.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +148,8 @@ class ShardWriter:
                     make(n, piece, texts)
             bar.update(len(piece))
             n += 1
-        return None if self.n_missing(n) else self.finish(n)
-
-    def n_missing(self, n_shards: int) -> int:
-        """Return how many of shards 0 to ``n_shards`` - 1 no process has finished yet."""
-        return sum(not self.record_path(number).exists() for number in range(n_shards))
+        finished = all(self.record_path(number).exists() for number in range(n))
+        return self.finish(n) if finished else None
 
     def finish(self, n_shards: int) -> dict[str, Any]:
         """Write the manifest over shards 0 to ``n_shards`` - 1 and return what it says.
@@ -200,10 +196,3 @@ def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Sum every count ("n_...") of the records."""
     keys = sorted({key for record in records for key in record if key.startswith("n_")})
     return {key: sum(int(record.get(key, 0)) for record in records) for key in keys}
-
-
-def chunks(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Cut an iterable into lists of ``size``, the last one shorter."""
-    source = iter(values)
-    while piece := list(islice(source, size)):
-        yield piece

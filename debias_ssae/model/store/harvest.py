@@ -1,7 +1,7 @@
 """A model's activations on a corpus, into a store; interrupted or shared between processes, the same bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.shards import chunks, process_share
+from debias_ssae.core.shards import process_share
 from debias_ssae.model import Activations, LanguageModel, harvest_many
 from debias_ssae.model.harvesting import check_max_length
 from debias_ssae.model.language_model import check_hookpoints
@@ -45,7 +45,8 @@ def harvest_to_store(
     share = process_share(rank, world_size)
     length = check_max_length(model, max_length)
     check_hookpoints(hookpoints, model.hookpoints)
-    pieces = chunks(texts, texts_per_shard)
+    source = iter(texts)
+    pieces = iter(lambda: list(islice(source, texts_per_shard)), [])
     first = next(pieces, None)  # a corpus that cannot be read leaves no folder behind
     if first is None:
         raise InputError("The corpus holds no texts")
