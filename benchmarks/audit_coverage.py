@@ -18,15 +18,9 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from debias_ssae.audit import audit
-from debias_ssae.core.stats import (
-    JointBootstrap,
-    lowest_share,
-    lowest_share_difference,
-    newcombe,
-    paired_difference,
-    rms_gap,
-    wilson,
-)
+from debias_ssae.core.stats.extremes import lowest_share, lowest_share_difference, rms_gap
+from debias_ssae.core.stats.seeds import JointBootstrap
+from debias_ssae.core.stats.shares import newcombe, paired_difference, wilson
 
 RNG = np.random.default_rng
 SIZES_56 = np.round(np.exp(np.linspace(np.log(15), np.log(3000), 56))).astype(int)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.audit import audit
-from debias_ssae.core.stats import count_draws
+from debias_ssae.core.stats.shares import count_draws
 
 
 def _clocks() -> tuple[float, float]:

@@ -23,7 +23,7 @@ from debias_ssae.benchmark.protocol import Split
 from debias_ssae.benchmark.summary import Answers, key_of
 from debias_ssae.core.config import BenchmarkConfig
 from debias_ssae.core.io import write_json, write_text
-from debias_ssae.core.stats import holm
+from debias_ssae.core.stats.shares import holm
 
 SIMPLE = (
     "scrub",

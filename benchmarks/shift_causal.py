@@ -33,7 +33,7 @@ from subdomain import trained
 
 from debias_ssae.core import io
 from debias_ssae.core.config import SAEConfig, TrainConfig
-from debias_ssae.core.stats import wilson
+from debias_ssae.core.stats.shares import wilson
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, LanguageModel, embed, harvest_many, load_model
 from debias_ssae.retrieval import retrieve

@@ -10,7 +10,7 @@ import pandas as pd
 from debias_ssae.audit.measures import Slice, long_table
 from debias_ssae.audit.rates import Array, Codes
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.stats import row_draws
+from debias_ssae.core.stats.shares import row_draws
 
 N_BINS = 15
 MEASURES = ("calibration_error", "brier_score", "score_minus_outcome")

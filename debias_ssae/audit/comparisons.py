@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from debias_ssae.audit.measures import Row, Section
 from debias_ssae.audit.rates import Array, Codes, Counts, Deciding, summary_values
-from debias_ssae.core import stats
+from debias_ssae.core.stats import extremes, shares
 
 COMPARED = (
     "accuracy",
@@ -56,7 +56,7 @@ def comparison_rows(section: Section, measures: list[Row], rng: np.random.Genera
             if unweighted and metric in ("accuracy", "worst_group_accuracy"):
                 low, high, p, method = _closed_form(section, a, b, metric, decides)
             elif metric in _RATES and unweighted and len(section.attribute.groups) <= MOST_GROUPS:
-                gap = stats.widest_gap_difference(*paired_counts(section, a, b, metric, decides))
+                gap = extremes.widest_gap_difference(*paired_counts(section, a, b, metric, decides))
                 low, high, method = float(gap.low), float(gap.high), _DELTA
             elif metric in _RATES or metric == "tpr_gap_rms_corrected":
                 low, high = _joined(single[a, metric], single[b, metric], draws[a][metric], draws[b][metric])
@@ -113,11 +113,11 @@ def _closed_form(
     masks = (right_a & ~right_b, right_b & ~right_a, right_a & right_b, np.ones_like(right_a))
     only_a, only_b, both, n = (np.bincount(cell[mask], minlength=decides.cells.size) for mask in masks)
     if metric == "accuracy":
-        low, high = stats.paired_difference(only_a.sum(), only_b.sum(), n.sum())
-        p = float(stats.sign_test(only_a.sum(), only_b.sum()))
+        low, high = shares.paired_difference(only_a.sum(), only_b.sum(), n.sum())
+        p = float(shares.sign_test(only_a.sum(), only_b.sum()))
         return float(low), float(high), p, "Bonett-Price; McNemar mid-p"
     counted = decides.cells.ravel()  # the others count as without rows
-    found = stats.lowest_share_difference(*(v * counted for v in (only_a, only_b, both, n)))
+    found = extremes.lowest_share_difference(*(v * counted for v in (only_a, only_b, both, n)))
     return float(found.low), float(found.high), float("nan"), _DELTA
 
 
@@ -176,10 +176,10 @@ def _draws(section: Section, decides: Deciding, rng: np.random.Generator) -> dic
 def _drawn_counts(section: Section, where: Codes, n: int, rng: np.random.Generator) -> Iterator[Array]:
     """[n_draws, n] rows, or sums of weights, of each category; ``where`` is each row's."""
     if section.weights is None:
-        for chunk in stats.count_draws(
+        for chunk in shares.count_draws(
             np.bincount(where, minlength=n).astype(float), section.n_bootstrap, rng
         ):
             yield chunk.astype(float)
     else:
-        for times in stats.row_draws(len(where), section.n_bootstrap, rng):
+        for times in shares.row_draws(len(where), section.n_bootstrap, rng):
             yield np.bincount(where, section.weights * times, n)[None].astype(float)

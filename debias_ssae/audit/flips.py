@@ -11,7 +11,7 @@ import pandas as pd
 from debias_ssae.audit.rates import check_lengths
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import as_json
-from debias_ssae.core.stats import wilson
+from debias_ssae.core.stats.shares import wilson
 from debias_ssae.text.checks import column
 from debias_ssae.text.concept import Concept
 

@@ -26,8 +26,8 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError, check_seed, one_line
-from debias_ssae.core.stats import critical_value, mean_of_shares
 from debias_ssae.core.stats.heads import logistic_head
+from debias_ssae.core.stats.shares import critical_value, mean_of_shares
 from debias_ssae.text.checks import column
 
 Probe = Literal["linear", "mlp", "boosted"]

@@ -13,8 +13,8 @@ import pandas as pd
 
 from debias_ssae.audit import rates
 from debias_ssae.audit.rates import Array, Attribute, Codes, Counts, Deciding, Share
-from debias_ssae.core import stats
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.stats import extremes, shares
 
 Row = dict[str, Any]
 Metric = Callable[[Any, Any], float]
@@ -149,13 +149,13 @@ def _row(part: Slice, metric: str, value: float, ends: Sequence[Any], **facts: A
 
 
 def _accuracy(part: Slice, values: dict[str, float]) -> Row:
-    ends = stats.wilson(*(v[0] for v in rates.accuracy(part.counts.pooled()).effective))
+    ends = shares.wilson(*(v[0] for v in rates.accuracy(part.counts.pooled()).effective))
     return _row(part, "accuracy", values["accuracy"], ends, where="all rows", method="Wilson")
 
 
 def _balanced(part: Slice, values: dict[str, float]) -> Row:
     hits, n = (v[0] for v in rates.cell_accuracy(part.counts.pooled()).effective)
-    ends = stats.mean_of_shares(hits[n > 0], n[n > 0])[1:]
+    ends = shares.mean_of_shares(hits[n > 0], n[n > 0])[1:]
     without = int((n == 0).sum())
     note = f"{without} class(es) without rows" if without else ""
     value = values["balanced_accuracy"]
@@ -171,11 +171,11 @@ def _worst_group(part: Slice, values: dict[str, float], missing: list[str]) -> R
     value, overall = values["worst_group_accuracy"], values["accuracy"]
     if np.isnan(value):
         return _row(part, "worst_group_accuracy", value, NOTHING, missing=missing, note="; ".join(notes))
-    found = stats.lowest_share(hits[counted], n[counted])
+    found = extremes.lowest_share(hits[counted], n[counted])
     if counted.sum() > 8:
         notes.append(f"a minimum over {int(counted.sum())} noisy cells reads low; the interval allows for it")
     group, label = np.unravel_index(int(np.nanargmin(np.where(counted, share.value, np.nan))), counted.shape)
-    low, high = (float(v[0]) for v in stats.wilson(*rates.accuracy(part.counts.pooled()).effective))
+    low, high = (float(v[0]) for v in shares.wilson(*rates.accuracy(part.counts.pooled()).effective))
     return _row(
         part,
         "worst_group_accuracy",
@@ -200,8 +200,8 @@ def _gap(
         return _row(part, metric, value, NOTHING, note=note, missing=missing)
     gaps = [float(rates.spread(share.value)) for _, share in family]
     label, share = family[int(np.nanargmax(gaps))]
-    columns = zip(*(stats.widest_gap(*s.effective, families=len(family)) for _, s in family), strict=True)
-    found = stats.Extreme(*(float(np.nanmax(np.array(c, dtype=float))) for c in columns))
+    columns = zip(*(extremes.widest_gap(*s.effective, families=len(family)) for _, s in family), strict=True)
+    found = extremes.Extreme(*(float(np.nanmax(np.array(c, dtype=float))) for c in columns))
     where = _over(part, share.value)
     own = {
         "where": f"{label}: {where}" if label else where,
@@ -242,7 +242,7 @@ def _impact_ratio(part: Slice, values: dict[str, float], family: Family, missing
     if np.isnan(value):
         note = "no group is predicted the label, or fewer than two have rows enough"
         return _row(part, metric, value, NOTHING, note=note, missing=missing)
-    found = [stats.lowest_ratio(*s.effective, families=len(family)) for _, s in family]
+    found = [extremes.lowest_ratio(*s.effective, families=len(family)) for _, s in family]
     # of very many groups the ratio has no interval
     ends = [[float(f[i]) for f in found if not np.isnan(f[i])] for i in (1, 2)]
     low, high = (min(end, default=NAN) for end in ends)
@@ -263,7 +263,7 @@ def _impact_ratio(part: Slice, values: dict[str, float], family: Family, missing
 def _tpr_rms(part: Slice, values: dict[str, float], missing: list[str]) -> list[Row]:
     """As the formula reads, which noise makes positive, and with the noise taken away, which has the interval."""
     share = rates.cell_accuracy(part.counts).where(part.decides.rates["true_positive_rate"])
-    found = stats.rms_gap(*(v.T for v in share.effective))
+    found = extremes.rms_gap(*(v.T for v in share.effective))
     left_out = [str(part.classes[c]) for c in np.flatnonzero((share.n > 0).sum(axis=0) < 2)]
     named = f"{len(part.classes) - len(left_out)} of {len(part.classes)} classes"
     named += f", without {', '.join(left_out)}" if 0 < len(left_out) <= 3 else ""
@@ -322,7 +322,7 @@ def own_metric_rows(
             )
             # draws that do not vary, as those of an error that never occurred, say nothing of the noise
             noise[g] = np.nanstd(draws, ddof=1) or NAN if (~np.isnan(draws)).sum() > 1 else NAN
-    z = stats.critical_value(0.95)
+    z = shares.critical_value(0.95)
     n = np.array([float(len(r)) for r in rows_of])
     low, high = points - z * noise, points + z * noise
     table = long_table(part, name, "", n, points, low, high)
@@ -338,7 +338,7 @@ def own_metric_rows(
     a, b = (i.ravel() for i in np.meshgrid(decides, decides))
     apart, sd = points[a] - points[b], np.hypot(noise[a], noise[b])
     if not np.isnan(sd).any():
-        together = stats.critical_value(0.95, len(decides) * (len(decides) - 1) // 2)
+        together = shares.critical_value(0.95, len(decides) * (len(decides) - 1) // 2)
         ends = max(0.0, float((apart - together * sd)[a != b].max())), float((apart + z * sd)[a != b].max())
     facts = {
         "outcome": outcome_of(*ends, part.tolerance),
@@ -374,9 +374,9 @@ def cell_table(part: Slice) -> pd.DataFrame:
     """One row a cell label x group, empty cells included; how many more rows would make it precise."""
     share = rates.cell_accuracy(part.counts)
     hits, size = share.effective
-    low, high = stats.wilson(hits, size)
+    low, high = shares.wilson(hits, size)
     n_groups, n_classes = share.n.shape
-    needed = stats.rows_needed(np.where(size > 0, share.value, 0.5), part.tolerance / 2)
+    needed = shares.rows_needed(np.where(size > 0, share.value, 0.5), part.tolerance / 2)
     return pd.DataFrame(
         {
             **part.key,
@@ -415,7 +415,7 @@ def group_table(part: Slice) -> pd.DataFrame:
     for (metric, label, share), (_, _, whole) in both:
         joined = Share(*(np.concatenate(pair) for pair in zip(share, whole, strict=True)))
         frames.append(
-            long_table(part, metric, label, joined.n, joined.value, *stats.wilson(*joined.effective))
+            long_table(part, metric, label, joined.n, joined.value, *shares.wilson(*joined.effective))
         )
     return pd.concat(frames, ignore_index=True)
 
@@ -465,7 +465,7 @@ def contrast_table(part: Slice) -> pd.DataFrame:
         rest = k.sum() - k, n.sum() - n
         k, n, rest_k, rest_n = (v[first] for v in (k, n, *rest))
         enough = (n >= part.min_group * (1 - 1e-9)) & (rest_n >= part.min_group * (1 - 1e-9))
-        low, high = stats.newcombe(k, n, rest_k, rest_n)
+        low, high = shares.newcombe(k, n, rest_k, rest_n)
         with np.errstate(invalid="ignore", divide="ignore"):
             difference = np.where((n > 0) & (rest_n > 0), k / n - rest_k / rest_n, np.nan)
         facts = {
@@ -476,11 +476,11 @@ def contrast_table(part: Slice) -> pd.DataFrame:
             "difference": difference,
             "ci_low": low,
             "ci_high": high,
-            "p": np.where(enough, stats.two_share_test(k, n, rest_k, rest_n), np.nan),
+            "p": np.where(enough, shares.two_share_test(k, n, rest_k, rest_n), np.nan),
         }
         frames.append(pd.DataFrame({**part.key, **facts}))
     table = pd.concat(frames, ignore_index=True)
-    table["p_holm"] = stats.holm(table["p"].to_numpy())
+    table["p_holm"] = shares.holm(table["p"].to_numpy())
     return table
 
 

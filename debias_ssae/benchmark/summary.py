@@ -8,7 +8,8 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from debias_ssae.benchmark.tables import HEADS, head_kind
-from debias_ssae.core.stats import JointBootstrap, Moves, critical_value, gap_closed, holm
+from debias_ssae.core.stats.seeds import JointBootstrap, Moves, gap_closed
+from debias_ssae.core.stats.shares import critical_value, holm
 
 KEYS = ("method", "setting", "regime", "representation", "head", "head_model", "C_rule")
 """What makes a row of the summary; with the seed, what tells one head's predictions from another's."""

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import norm
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.stats import holm
+from debias_ssae.core.stats.shares import holm
 from debias_ssae.model import Activations
 from debias_ssae.sae.fast import active_latents
 from debias_ssae.sae.model import SparseAutoencoder

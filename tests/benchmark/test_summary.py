@@ -6,7 +6,7 @@ import pytest
 
 from debias_ssae.benchmark.summary import KEYS, OTHERS, Answers, compare_with_family, summarise
 from debias_ssae.benchmark.tables import HEADS, headline_rows, markdown_table, terminal_rows
-from debias_ssae.core.stats import JointBootstrap, gap_closed
+from debias_ssae.core.stats.seeds import JointBootstrap, gap_closed
 
 N_CELL = 60
 ACCURACY = {"erm": 0.3, "oracle": 0.9, "scrub": 0.75, "leace": 0.4, "inlp": 0.6, "ssae": 0.93, "cheat": 0.99}

@@ -11,26 +11,27 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import accuracy_score
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.stats import (
-    Interval,
-    JointBootstrap,
-    count_draws,
-    critical_value,
-    holm,
+from debias_ssae.core.stats.extremes import (
     lowest_ratio,
     lowest_share,
     lowest_share_difference,
+    rms_gap,
+    widest_gap,
+    widest_gap_difference,
+)
+from debias_ssae.core.stats.seeds import Interval, JointBootstrap
+from debias_ssae.core.stats.shares import (
+    count_draws,
+    critical_value,
+    holm,
     mean_of_shares,
     newcombe,
     paired_difference,
-    rms_gap,
     row_draws,
     rows_needed,
     share_ratio,
     sign_test,
     two_share_test,
-    widest_gap,
-    widest_gap_difference,
     wilson,
 )
 
