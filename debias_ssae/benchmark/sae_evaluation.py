@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render, trusted
 from debias_ssae.audit.plotting import Series, dot_plot
@@ -36,11 +37,10 @@ from debias_ssae.selection.naming import (
     naming_words,
     word_shares,
 )
-from debias_ssae.selection.probing import probe_direction
 from debias_ssae.selection.scores import pooled_latents
 from debias_ssae.text.concept import Concept
 
-VERSION = 1
+VERSION = 2
 """Of what the sections compute; a new number measures anew."""
 TEMPLATE = "{word} has the first letter:"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -266,7 +266,8 @@ def geometry_section(s: Subject) -> list[Record]:
         for _, values in two:
             known = values.notna().to_numpy()
             first = values.dropna().unique()[0]
-            probes.append(probe_direction(X[known], (values[known] == first).to_numpy())[0])
+            probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+            probes.append(probe.fit(X[known], values[known] == first).coef_[0])
         names = {"a": two[0][0], "b": two[1][0]}
         found += [
             {**r, **({"concept": names[r["concept"]]} if "concept" in r else {})}
