@@ -18,6 +18,7 @@ from debias_ssae.model.store import EmbeddingCache
 from debias_ssae.text.checks import check_texts
 
 _LOADED_WITH = ("model", "device", "dtype", "revision", "trust_remote_code")
+_SAVED = ("model", "revision", "layer", "pooling", "dtype", "max_length", "token_budget")
 
 
 class Edit(Protocol):
@@ -149,27 +150,15 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         name, revision = self.model, self.revision
         if isinstance(name, LanguageModel):
             name, revision = self._name_on_disk(name), None
-        return {
-            "model": name,
-            "revision": revision,
-            "layer": self.layer,
-            "pooling": self.pooling,
-            "dtype": self.dtype,
-            "max_length": self.max_length,
-            "token_budget": self.token_budget,
-        }
+        return {one: getattr(self, one) for one in _SAVED} | {"model": name, "revision": revision}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:
         """Rebuild an encoder from :meth:`to_dict`; ``settings`` are the caller's device, cache_dir and trust."""
-        known = {"model", "revision", "layer", "pooling", "dtype", "max_length", "token_budget"}
-        if (
-            not isinstance(values, Mapping)
-            or not set(values) <= known
-            or not isinstance(values.get("model"), str)
-        ):
+        known = isinstance(values, Mapping) and set(values) <= set(_SAVED)
+        if not known or not isinstance(values.get("model"), str):
             raise InputError(
-                f"the encoder's settings are {brief(values)}; expected some of {', '.join(sorted(known))}"
+                f"the encoder's settings are {brief(values)}; expected some of {', '.join(sorted(_SAVED))}"
             )
         return cls(**values, **settings)
 
