@@ -89,50 +89,44 @@ def shuffled_batches(x: Tensor, batch_size: int, random_state: int | None = None
     return ShuffledBatches(x, batch_size, random_state)
 
 
-class CheckedStream(Iterator[Tensor]):
-    """The batches of a stream; a bad one is an InputError."""
+def checked_stream(
+    stream: Any, d_in: int, dtype: torch.dtype, *, n_steps: int, skip: int = 0
+) -> Iterator[Tensor]:
+    """Yield the batches of a stream; a bad one is an InputError, and so is an end.
 
-    def __init__(self, stream: Any, d_in: int, dtype: torch.dtype, *, n_steps: int, skip: int = 0) -> None:
-        """``skip`` batches were used before: passed over with the stream's ``seek``, or one by one."""
-        self.stream, self.d_in, self.dtype, self.n_steps = iter(stream), d_in, dtype, n_steps
-        self.position = 0
-        if skip and hasattr(self.stream, "seek"):
-            self.stream.seek(skip)
-            self.position = skip
-        while self.position < skip:
-            self._next()
-
-    def __next__(self) -> Tensor:
-        x = self._next()
-        number = self.position - 1
-        if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != self.d_in or len(x) == 0:
+    ``skip`` batches were used before: they are passed over with the stream's ``seek``, or one by one.
+    """
+    stream, number = iter(stream), 0
+    if skip and hasattr(stream, "seek"):
+        stream.seek(skip)
+        number = skip
+    while True:
+        try:
+            x = next(stream)
+        except StopIteration:
+            message = (
+                f"The stream ended after {number} batches; n_steps={n_steps} asks for more: "
+                "give an endless stream (shuffled_batches) or lower n_steps"
+            )
+            raise InputError(
+                message if number else "The stream is empty; it must yield tensors of rows"
+            ) from None
+        number += 1
+        if number <= skip:
+            continue
+        if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != d_in or len(x) == 0:
             came = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
             raise InputError(
-                f"Batch {number} of the stream has {came}; expected a tensor [n, {self.d_in}]: "
+                f"Batch {number - 1} of the stream has {came}; expected a tensor [n, {d_in}]: "
                 "take the activations of the hookpoint that d_in was set for"
             )
-        x = x.to(self.dtype)
+        x = x.to(dtype)
         if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
             bad = int((~torch.isfinite(x)).any(1).sum())
             raise InputError(
-                f"Batch {number} of the stream holds NaN or infinity in {bad} of {len(x)} rows: drop them"
+                f"Batch {number - 1} of the stream holds NaN or infinity in {bad} of {len(x)} rows: drop them"
             )
-        return x
-
-    def _next(self) -> Any:
-        try:
-            item = next(self.stream)
-        except StopIteration:
-            if self.position == 0:
-                message = "The stream is empty; it must yield tensors of rows"
-            else:
-                message = (
-                    f"The stream ended after {self.position} batches; n_steps={self.n_steps} asks for more: "
-                    "give an endless stream (shuffled_batches) or lower n_steps"
-                )
-            raise InputError(message) from None
-        self.position += 1
-        return item
+        yield x
 
 
 # ---------------------------------------------------------------- where a training starts
@@ -539,7 +533,7 @@ def train_sae(
     }
     training = Training(cfg, train)
     run = _Run(training, checkpoint_dir, identity, resume=resume)
-    checked = CheckedStream(stream, cfg.d_in, training.dtype, n_steps=train.n_steps, skip=run.done)
+    checked = checked_stream(stream, cfg.d_in, training.dtype, n_steps=train.n_steps, skip=run.done)
     batches = checked if run.done else run.begin(checked, init, random_state)
     return run.train(batches, on_step, progress=progress)
 
@@ -559,7 +553,7 @@ class _Run:
             self._open(self.directory, resume=resume)
 
     def begin(
-        self, stream: CheckedStream, init: SparseAutoencoder | None, random_state: int | None
+        self, stream: Iterator[Tensor], init: SparseAutoencoder | None, random_state: int | None
     ) -> Iterator[Tensor]:
         """Start the training on the stream's first batches; returns the whole stream, those included."""
         train = self.training.train
