@@ -256,17 +256,6 @@ def spread(values: Array) -> Array:
     return np.where((~np.isnan(values)).sum(axis=-1) >= 2, gap, np.nan)
 
 
-def mean_over_pairs(values: Array) -> Array:
-    """Mean over pairs of groups (last axis) of the squared difference; NaN with fewer than two defined."""
-    defined = ~np.isnan(values)
-    m = defined.sum(axis=-1)
-    filled = np.where(defined, values, 0.0)
-    mean = filled.sum(axis=-1) / np.maximum(m, 1)
-    squares = (np.where(defined, values - mean[..., None], 0.0) ** 2).sum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(m >= 2, 2 * squares / (m - 1), np.nan)
-
-
 _max, _min = partial(np.fmax.reduce, axis=-1), partial(np.fmin.reduce, axis=-1)
 """Over the last axis; NaN only where nothing is defined."""
 
@@ -277,6 +266,13 @@ def _mean(values: Array) -> Array:
     return np.where(n > 0, np.nansum(values, axis=-1) / np.maximum(n, 1), np.nan)
 
 
+def mean_over_pairs(values: Array) -> Array:
+    """Mean over pairs of groups (last axis) of the squared difference; NaN with fewer than two defined."""
+    m = (~np.isnan(values)).sum(axis=-1)
+    squares = np.nansum((values - _mean(values)[..., None]) ** 2, axis=-1)
+    return np.where(m >= 2, 2 * squares / np.maximum(m - 1, 1), np.nan)
+
+
 def summary_values(counts: Counts, positive: int, decides: Deciding | None = None) -> dict[str, Array]:
     """Every measure as a number, one each a leading axis; ``decides`` (default: all with rows) counts in gaps."""
     if decides is None:
@@ -284,27 +280,26 @@ def summary_values(counts: Counts, positive: int, decides: Deciding | None = Non
     cells, rates = cell_accuracy(counts).value, one_vs_rest(counts)
     n_classes = counts.sums.shape[-1]
     labels = [positive] if n_classes == 2 else list(range(n_classes))
-    known = {m: np.where(mask, rates[m].value, np.nan) for m, mask in decides.rates.items()}
-
-    def gaps(metric: str, chosen: list[int]) -> Array:
-        return spread(np.moveaxis(known[metric][..., chosen], -1, -2))
-
-    selected = np.moveaxis(known["selection_rate"][..., labels], -1, -2)
+    # [..., n_classes, n_groups]
+    known = {
+        m: np.moveaxis(np.where(mask, rates[m].value, np.nan), -1, -2) for m, mask in decides.rates.items()
+    }
+    gaps = {m: spread(values) for m, values in known.items()}
+    selected = known["selection_rate"][..., labels, :]
     with np.errstate(invalid="ignore", divide="ignore"):
         top = _max(selected)
         ratio = np.where((top > 0) & ((~np.isnan(selected)).sum(-1) >= 2), _min(selected) / top, np.nan)
     worst = np.where(decides.cells, cells, np.nan)
     # undefined where either part is: half of the odds do not make them equal
-    odds = np.maximum(gaps("true_positive_rate", labels), gaps("false_positive_rate", labels))
-    recall = np.moveaxis(known["true_positive_rate"], -1, -2)
+    odds = np.maximum(gaps["true_positive_rate"], gaps["false_positive_rate"])[..., labels]
     return {
         "accuracy": accuracy(counts.pooled()).value[..., 0],
         "balanced_accuracy": _mean(cell_accuracy(counts.pooled()).value[..., 0, :]),
         "worst_group_accuracy": _min(worst.reshape(*worst.shape[:-2], -1)),
         "accuracy_gap": spread(np.where(decides.accuracy, accuracy(counts).value, np.nan)),
-        "tpr_gap_max": _max(gaps("true_positive_rate", list(range(n_classes)))),
-        "tpr_gap_rms": np.sqrt(_mean(mean_over_pairs(recall))),
-        "demographic_parity_difference": _max(gaps("selection_rate", labels)),
+        "tpr_gap_max": _max(gaps["true_positive_rate"]),
+        "tpr_gap_rms": np.sqrt(_mean(mean_over_pairs(known["true_positive_rate"]))),
+        "demographic_parity_difference": _max(gaps["selection_rate"][..., labels]),
         "demographic_parity_ratio": _min(ratio),
         "equalized_odds_difference": _max(odds),
     }
