@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from debias_ssae.cli.options import FILE, FOLDER, needs, shared
+from debias_ssae.cli.options import FILE, FOLDER, needs, read_corpus, shared
 from debias_ssae.core.errors import InputError, MissingExtraError
 
 DATASETS: dict[str, dict[str, Any]] = {
@@ -79,7 +79,6 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     needs(corpus_text="corpus")
     from debias_ssae.benchmark import run_benchmark
     from debias_ssae.core.io import check_writable, file_digest
-    from debias_ssae.text import load_corpus
 
     settings = _settings(dataset, options)
     table, source = _table(dataset, data, options)
@@ -95,7 +94,7 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
         table,
         settings,
         directory,
-        corpus=None if corpus is None else load_corpus(corpus, column=options["corpus_text"]),
+        corpus=read_corpus(options),
         data=source,
         attribute_data=attribute_data,
         cache_dir=options["cache"],

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from debias_ssae.cli.checks import check_columns
-from debias_ssae.cli.options import FILE, FOLDER, needs, read_config, shared
+from debias_ssae.cli.options import FILE, FOLDER, model_options, needs, read_corpus, shared
 from debias_ssae.core.errors import InputError
 
 SHOWN = 10
@@ -44,10 +44,9 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
     was stopped finds its SAE in the cache when it is started again.
     """
     needs(corpus_text="corpus")
+    passed = model_options(options)
     from debias_ssae.core.io import check_writable
-    from debias_ssae.review import discover as run
-    from debias_ssae.selection.choices import Choices, check_nothing_lost
-    from debias_ssae.text import load_corpus, load_table
+    from debias_ssae.text import load_table
 
     prediction, model = options["prediction"], options["model"]
     if prediction is not None and model is not None:
@@ -63,25 +62,24 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
         head = table[prediction].to_numpy()
     elif model is not None:
         head = _load_head(model)
-    described = dict(_split(words) for words in options["class_words"])
-    earlier = None if options["choices"] is None else Choices.load(options["choices"])
     check_writable(out)
+    described = dict(_split(words) for words in options["class_words"])
+    from debias_ssae.review import discover as run  # only now: it imports torch
+    from debias_ssae.selection.choices import Choices, check_nothing_lost
+
+    earlier = None if options["choices"] is None else Choices.load(options["choices"])
     check_nothing_lost(Path(out) / "choices.yaml", earlier or Choices({}, {}))
-    hookpoints = options["hookpoint"].split(",")
-    corpus = options["corpus"]
+    if earlier is not None:
+        passed |= {"sae": dict(earlier.saes), "hookpoint": list(earlier.saes)}
     started = time.monotonic()
     found = run(
         table[text].tolist(),
         None if target is None else table[target].to_numpy(),
-        **{name: options[name] for name in ("encoder", "other_sae", "layer", "pooling", "device")},
-        corpus=None if corpus is None else load_corpus(corpus, column=options["corpus_text"]),
-        sae=options["sae"] if earlier is None else dict(earlier.saes),
+        **passed,
+        corpus=read_corpus(options),
         head=head,
-        hookpoint=hookpoints if earlier is None else list(earlier.saes),
         class_words=described,
-        cache_dir=options["cache"] or "auto",
-        config=read_config(options["config"], options["sets"], options["preset"]),
-        random_state=options["seed"],
+        other_sae=options["other_sae"],
         choices=earlier,
         say=None if options["quiet"] else lambda line: click.echo(line, err=True),
     )

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from debias_ssae.cli import checks
-from debias_ssae.cli.options import FILE, FOLDER, load_debiaser, needs, read_config, shared
+from debias_ssae.cli.options import FILE, FOLDER, load_debiaser, model_options, needs, read_corpus, shared
 from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
 
@@ -68,38 +68,30 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     needs(annotated_sensitive="annotated", annotated_target="annotated", annotated_text="annotated")
     needs(exclude_text="exclude", corpus_text="corpus")
     _check_supervision(sensitive, options)
-    checks.check_encoder(options["encoder"])
-    checks.check_hookpoints(options["hookpoint"].split(","))
-    checks.check_hookpoints([options["layer"]], "--layer")
+    passed = model_options(options)
     from debias_ssae.core.io import check_writable
     from debias_ssae.text import load_corpus, load_table
 
     table = load_table(data, text=text, target=target, sensitive=sensitive)
-    n_latents, corpus = options["n_latents"], options["corpus"]
+    n_latents = options["n_latents"]
     if n_latents != "auto" and not (n_latents.isascii() and n_latents.isdigit()):
         raise InputError(f'--n-latents is {n_latents!r}; expected "auto" or a whole number')
-    config = read_config(options["config"], options["sets"], options["preset"])
     attribute = _attribute(options)
     exclude = options["exclude"]
     excluded = None if exclude is None else load_corpus(exclude, column=options["exclude_text"])
-    corpus_texts = None if corpus is None else load_corpus(corpus, column=options["corpus_text"])
+    corpus = read_corpus(options)
     check_writable(Path(out).absolute().parent)
 
     from debias_ssae.debiaser import SSAEDebiaser, check_out  # only now: it imports torch
 
     check_out(Path(out), overwrite=options["overwrite"])
-    hookpoints = options["hookpoint"].split(",")
-    passed = {name: options[name] for name in ("encoder", "sae", "layer", "pooling", "alpha", "device")}
     debiaser = SSAEDebiaser(
         **passed,
         attribute=attribute,
-        corpus=corpus_texts,
-        hookpoint=hookpoints if len(hookpoints) > 1 else hookpoints[0],
+        corpus=corpus,
         n_latents=n_latents if n_latents == "auto" else int(n_latents),
+        alpha=options["alpha"],
         output_eraser=None if options["output_eraser"] == "none" else options["output_eraser"],
-        cache_dir=options["cache"] or "auto",
-        config=config,
-        random_state=options["seed"],
         verbose=not options["quiet"],
     )
     labels = None if sensitive is None else table[sensitive]

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from debias_ssae.cli.checks import check_encoder, check_hookpoints
 from debias_ssae.core.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -87,21 +88,33 @@ def needs(**needed: str) -> None:
             )
 
 
-def read_config(config: str | None, sets: tuple[str, ...], preset: str = "default") -> Any:
-    """Return a DebiasConfig: the preset, then the file, then ``--set``, setting by setting."""
-    from debias_ssae.core.config import (
-        PRESETS,
-        DebiasConfig,
-        load_config,
-        make_config,
-        merged,
-        parse_overrides,
-    )
+def model_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What fit and discover pass on alike; settings are the preset's, then the file's, then those of ``--set``.
 
-    given, defaults = parse_overrides(sets), PRESETS[preset]
-    if config is not None:
-        return load_config(DebiasConfig, config, given, defaults=defaults)
-    return make_config(DebiasConfig, merged(defaults, given), "--set")
+    Raises InputError for wrong names before torch is imported.
+    """
+    from debias_ssae.core.config import PRESETS, DebiasConfig, load_config, parse_overrides
+
+    given, preset = parse_overrides(options["sets"]), PRESETS[options["preset"]]
+    hookpoints = options["hookpoint"].split(",")
+    check_encoder(options["encoder"])
+    check_hookpoints(hookpoints)
+    check_hookpoints([options["layer"]], "--layer")
+    return {
+        **{name: options[name] for name in ("encoder", "sae", "layer", "pooling", "device")},
+        "hookpoint": hookpoints if len(hookpoints) > 1 else hookpoints[0],
+        "cache_dir": options["cache"] or "auto",
+        "config": load_config(DebiasConfig, options["config"], given, defaults=preset),
+        "random_state": options["seed"],
+    }
+
+
+def read_corpus(options: dict[str, Any]) -> list[str] | None:
+    """The texts of --corpus; None without one."""
+    from debias_ssae.text import load_corpus
+
+    path = options["corpus"]
+    return None if path is None else load_corpus(path, column=options["corpus_text"])
 
 
 def load_debiaser(model: str, *, quiet: bool, **options: Any) -> Any:
