@@ -19,8 +19,8 @@ from debias_ssae.benchmark.tables import (
     headline_lines,
     interval_of,
 )
-from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.core.io import read_json, write_text
+from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import write_text
 
 WORST = "worst_group_accuracy"
 SHOWN = 24
@@ -40,23 +40,6 @@ _QUICK = (
     "its numbers are no measurement."
 )
 Row = Mapping[str, Any]
-
-
-def report_directory(directory: str | Path) -> Path:
-    """Write report.html beside the results.json of a directory.
-
-    Raises InputError where there is none, MissingExtraError without jinja2 and matplotlib.
-    """
-    file = Path(directory) / "results.json"
-    results = read_json(file)
-    try:
-        return write_benchmark_report(results, file.with_name("report.html"))
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{file} holds no results of a benchmark ({one_line(error)}): run the benchmark again"
-        ) from error
 
 
 def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path:

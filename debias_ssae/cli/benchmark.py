@@ -110,7 +110,7 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     from rich.console import Console
     from rich.table import Table
 
-    from debias_ssae.benchmark.page import report_directory
+    from debias_ssae.benchmark.page import write_benchmark_report
     from debias_ssae.benchmark.tables import skipped_lines, terminal_rows
 
     title = "Worst-group accuracy, retrained head"
@@ -124,7 +124,7 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     for line in skipped_lines(results.get("skipped") or ()):
         click.echo(line)
     try:
-        click.echo(f"Report:  {report_directory(out)}")
+        click.echo(f"Report:  {write_benchmark_report(results, out / 'report.html')}")
     except MissingExtraError as error:
         click.echo(f"No report.html: {error}", err=True)
     click.echo(f"Results: {out / 'results.json'}")

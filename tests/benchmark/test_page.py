@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from debias_ssae.benchmark.page import report_directory, verdict_lines, write_benchmark_report
+from debias_ssae.benchmark.page import verdict_lines, write_benchmark_report
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import write_json
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 WORST = {"erm": 0.17, "oracle": 0.87, "scrub": 0.86, "ssae_default": 0.84}
@@ -50,8 +49,7 @@ def results() -> dict[str, Any]:
 
 def test_the_page_says_before_after_and_what_was_removed(tmp_path: Path) -> None:
     pytest.importorskip("jinja2", reason="pages come with the extra report")
-    write_json(tmp_path / "results.json", results())
-    text = report_directory(tmp_path).read_text(encoding="utf-8")
+    text = write_benchmark_report(results(), tmp_path / "r.html").read_text(encoding="utf-8")
     for words in (
         "goes from 0.17 to 0.84 with SSAEDebiaser; a classifier trained on balanced data reaches 0.87.",
         "Before any edit the worst group is right in 17.0% (15.0% to 19.0%)",

@@ -15,7 +15,7 @@ from tiny_benchmark import TINY, sentence
 from debias_ssae.baselines import LEACE, GroupReweighting
 from debias_ssae.benchmark import METHODS, Method, compare, run_benchmark
 from debias_ssae.benchmark import run as module
-from debias_ssae.benchmark.page import report_directory
+from debias_ssae.benchmark.page import write_benchmark_report
 from debias_ssae.benchmark.protocol import prepare
 from debias_ssae.core.config import BenchmarkConfig, DebiasConfig, RetrievalConfig, TrainConfig
 from debias_ssae.core.errors import InputError
@@ -75,7 +75,7 @@ def test_files_and_schema(results: tuple[dict[str, Any], Path], config: Benchmar
     assert "| ssae_default | concept |" in (out / "table.md").read_text()
     assert BenchmarkConfig(**written["config"]) == config
     assert (written["made"]["device"], written["made"]["dtype"]) == ("cpu", "float32")
-    assert "All methods" in report_directory(out).read_text(encoding="utf-8")
+    assert "All methods" in write_benchmark_report(written, out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

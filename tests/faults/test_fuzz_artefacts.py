@@ -2,7 +2,6 @@
 made again.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from test_fuzz import damage, tried
 from test_fuzz_models import attack
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.benchmark.page import report_directory
 from debias_ssae.cli import main
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_json, write_json, write_manifest
+from debias_ssae.core.io import read_json, write_manifest
 from debias_ssae.debiaser.training import learn_ssae
 from debias_ssae.export import export_sentence_transformers, load_exported
 from debias_ssae.model import load_model
@@ -226,17 +224,6 @@ def test_vectors_of_another_key_are_not_taken(tmp_path):
         if not (folders["one"] / path.name).exists():
             path.unlink()
     assert (use("two", 2.0) == 2.0).all()
-
-
-def test_results_that_are_none(tmp_path, amount, counted):
-    results = Path(__file__).parents[2] / "benchmarks" / "results" / "bias_in_bios.json"
-    whole, rng = json.loads(results.read_text()), np.random.default_rng(15)
-    n = amount(10, 300)
-    for _ in range(n):
-        write_json(tmp_path / "results.json", retyped(whole, rng))
-        found = tried(lambda: report_directory(tmp_path))
-        assert isinstance(found, InputError | Path)
-    counted["results"] = counted.get("results", 0) + n
 
 
 def test_a_persons_decisions_are_not_written_over(tmp_path, fitted):
