@@ -3,7 +3,6 @@
 import copy
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from debias_ssae.core.errors import InputError
@@ -12,7 +11,7 @@ from debias_ssae.erase import LinearEraser
 from debias_ssae.model.readout import last_states_module
 
 if TYPE_CHECKING:
-    from debias_ssae.export.modeling_debiased import DebiasedForSequenceClassification, Erasure
+    from debias_ssae.export.modeling_debiased import DebiasedForSequenceClassification
 
 KIND = "debias-ssae classifier 1"
 
@@ -27,6 +26,7 @@ def linear_eraser(debiaser: SSAEDebiaser) -> LinearEraser | None:
     return eraser
 
 
+@torch.no_grad()
 def debiased_classifier(debiaser: SSAEDebiaser) -> "DebiasedForSequenceClassification":
     """Return the classifier that ``debiaser`` was fitted on, with its own head, on debiased states.
 
@@ -57,48 +57,45 @@ def debiased_classifier(debiaser: SSAEDebiaser) -> "DebiasedForSequenceClassific
         )
     plain: Any = copy.deepcopy(model.classifier).float().cpu()
     prefix, names = plain.base_model_prefix, {id(part): name for name, part in model.module.named_modules()}
-    width, edits = model.d_model, []
+    parts: list[tuple[str, bool, dict[str, Any]]] = []
     for hookpoint, eraser in debiaser.edits.items():
-        if not eraser.sae.is_elementwise:
+        sae, target = eraser.sae, model.targets[hookpoint]
+        if not sae.is_elementwise:
             raise InputError(
                 "the latents of a topk SAE compete, so that they cannot be exported alone; use batchtopk"
             )
-        target = model.targets[hookpoint]
-        module = f"{prefix}.{names[id(target.module)]}"
-        if hookpoint == "final":
-            module = last_states_module(plain)
-        shape = {"latents": len(eraser.latents), "rank": 0, "width": width}
-        edits.append({"module": module, "reads_input": target.reads_input, **shape})
-    if output is not None or debiaser.shift_ is not None:
-        shape = {"latents": 0, "rank": 0 if output is None else len(output.read), "width": width}
-        edits.append({"module": last_states_module(plain), "reads_input": False, **shape})
+        bias = sae.b_enc - sae.W_enc @ sae.b_dec
+        arrays = {"encode": sae.W_enc, "bias": bias, "decode": eraser.alpha * sae.W_dec}
+        if sae.cfg.architecture != "relu":
+            arrays["threshold"] = sae.threshold.clamp(min=0).expand(len(bias))
+        is_last = hookpoint == "final"
+        module = last_states_module(plain) if is_last else f"{prefix}.{names[id(target.module)]}"
+        parts.append((module, target.reads_input, arrays))
+    after: dict[str, Any] = {} if debiaser.shift_ is None else {"shift": debiaser.shift_}
+    if output is not None:
+        after |= {"read": output.read, "write": output.write, "center": output.center}
+    if after:
+        parts.append((last_states_module(plain), False, after))
     tokenizer = model.tokenizer
     config = DebiasedConfig(
         plain={name: value for name, value in plain.config.to_dict().items() if name != "dtype"},
-        edits=edits,
+        edits=[
+            {
+                "module": module,
+                "reads_input": reads_input,
+                "latents": len(arrays.get("encode", ())),
+                "rank": len(arrays.get("read", ())),
+                "width": model.d_model,
+            }
+            for module, reads_input, arrays in parts
+        ],
         special_ids=sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}),
         id2label=plain.config.id2label,
         label2id=plain.config.label2id,
         problem_type=plain.config.problem_type,
     )
     made = DebiasedForSequenceClassification(config, plain)
-    erasures: list[Any] = list(made.erasures)
-    for erasure, eraser in zip(erasures, debiaser.edits.values(), strict=False):
-        _fill(erasure, eraser)
-    if output is not None or debiaser.shift_ is not None:
-        arrays = {} if debiaser.shift_ is None else {"shift": debiaser.shift_}
-        if output is not None:
-            arrays |= {"read": output.read, "write": output.write, "center": output.center}
+    for erasure, (*_, arrays) in zip(made.erasures, parts, strict=True):
         for name, array in arrays.items():
-            getattr(erasures[-1], name).copy_(torch.from_numpy(np.asarray(array)))
+            getattr(erasure, name).copy_(torch.as_tensor(array))
     return made.eval()
-
-
-@torch.no_grad()
-def _fill(erasure: "Erasure", eraser: Any) -> None:
-    sae = eraser.sae
-    erasure.encode.copy_(sae.W_enc)
-    erasure.bias.copy_(sae.b_enc - sae.W_enc @ sae.b_dec)
-    if sae.cfg.architecture != "relu":
-        erasure.threshold.copy_(sae.threshold.clamp(min=0).expand(len(erasure.threshold)))
-    erasure.decode.copy_(eraser.alpha * sae.W_dec)
