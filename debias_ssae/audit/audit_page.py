@@ -19,7 +19,6 @@ from debias_ssae.audit.page import (
     number_cell,
     p_cell,
     render,
-    trusted,
 )
 from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.audit.run import AuditReport, records
@@ -123,7 +122,7 @@ def _cell_figure(report: AuditReport, section: str, title: str) -> Figure:
         caption += f" The first {_SERIES} of {len(report.models)} models are drawn."
     if len(worst) > len(order):
         caption += f" The {len(order)} lowest of {len(worst)} are shown."
-    return Figure(trusted(svg), caption)
+    return Figure(svg, caption)
 
 
 def _section(report: AuditReport, index: int, section: str, *, shown: bool) -> Block:
@@ -151,7 +150,7 @@ def _group_figure(report: AuditReport, groups: pd.DataFrame, section: str, index
         part = _of(groups[~groups["overall"]], model=model, metric="accuracy")
         series.append(Series(model, *(part[c].tolist() for c in ("value", "ci_low", "ci_high"))))
     svg = dot_plot(names, series, title=f"Accuracy by group {index + 1}", x_label="accuracy")
-    return [Figure(trusted(svg), f"Accuracy of each group by {section}, with 95% intervals.")]
+    return [Figure(svg, f"Accuracy of each group by {section}, with 95% intervals.")]
 
 
 def _measures(report: AuditReport, section: str) -> Table:
@@ -316,7 +315,7 @@ def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
         if found.get("skipped"):
             text.append(f"Too few rows to probe given the label: {', '.join(found['skipped'])}.")
         title = f"What the representations still tell{f' of {attribute}' if attribute else ''}"
-        figures, tables = [Figure(trusted(svg), caption)], [make_table("Probes", _PROBES, body)]
+        figures, tables = [Figure(svg, caption)], [make_table("Probes", _PROBES, body)]
         yield Block(f"leakage-{number + 1}", title, figures, tables, text)
 
 

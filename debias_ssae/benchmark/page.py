@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render, trusted
+from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render
 from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.audit.verdict import percent
 from debias_ssae.benchmark.summary import REFERENCES
@@ -171,7 +171,7 @@ def _headline(rows: Sequence[Row]) -> Block:
     table = make_table(
         "Worst-group accuracy by head, and what the retrained head has", COLUMNS, body, note=note
     )
-    return Block("headline", "All methods", [Figure(trusted(svg), caption)], [table])
+    return Block("headline", "All methods", [Figure(svg, caption)], [table])
 
 
 def _comparisons(results: Mapping[str, Any]) -> Iterator[Block]:

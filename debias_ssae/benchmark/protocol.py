@@ -233,7 +233,6 @@ def prepare(
     used = np.unique(np.concatenate([rows for split in splits for rows in split]))
     concept = None if config.concept is None else Concept.load(config.concept)
     _check_words(concept, texts, z)
-    activations = config.debias.activations
     pool = None if corpus is None else _sampled(list(corpus), config.n_corpus)
     other = _other_texts(attribute_data, texts)
     told = () if other is None else (other.texts, other.sensitive_features)
@@ -245,9 +244,7 @@ def prepare(
             layer=config.layer,
             pooling=config.pooling,
             device=config.device,
-            dtype=activations.dtype,
-            max_length=activations.max_length,
-            token_budget=activations.token_budget,
+            **config.debias.activations.model_dump(),
         ),
         texts=[texts[i] for i in used],
         text_ids=used,

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render, trusted
+from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render
 from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.core import io
 from debias_ssae.core.config import EvaluationConfig
@@ -522,7 +522,7 @@ def evaluation_page(results: Mapping[str, Any]) -> str:
     for name in dict.fromkeys(r["section"] for r in records):
         mine = [r for r in records if r["section"] == name]
         figures = [
-            Figure(trusted(svg), f"{measure} by {axis}")
+            Figure(svg, f"{measure} by {axis}")
             for section, measure, axis in _PLOTTED
             if section == name and (svg := _plot(mine, measure, axis))
         ]

@@ -78,7 +78,7 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     """
     needs(corpus_text="corpus")
     from debias_ssae.benchmark import run_benchmark
-    from debias_ssae.core.io import check_writable, file_digest
+    from debias_ssae.core.io import file_digest
 
     settings = _settings(dataset, options)
     table, source = _table(dataset, data, options)
@@ -88,7 +88,6 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     if corpus is not None:
         source |= {"corpus": _short(corpus), "corpus_sha256": file_digest(corpus)}
     attribute_data = _attribute_data(options, dataset)
-    check_writable(out)
     directory = Path(out)
     results = run_benchmark(
         table,
