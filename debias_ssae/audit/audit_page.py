@@ -110,10 +110,8 @@ def _cell_figure(report: AuditReport, section: str, title: str) -> Figure:
     cells = _of(report.cells, section=section)
     enough = cells[(cells["n"] > 0) & ~cells["excluded"]]
     worst = enough.groupby(["label", "group"], sort=False)["accuracy"].min().sort_values(kind="stable")
-    order, series = worst.index[:_FIGURE_ROWS], []
-    for model in report.models[:_SERIES]:
-        part = _of(cells, model=model).set_index(["label", "group"]).loc[order]
-        series.append(Series(model, *(part[c].tolist() for c in ("accuracy", "ci_low", "ci_high"))))
+    order = worst.index[:_FIGURE_ROWS]
+    series = _series(report, cells.set_index(["label", "group"]), order, "accuracy")
     svg = dot_plot(
         [f"{a} / {b}" for a, b in order], series, title=f"{title} by {section}", x_label="accuracy"
     )
@@ -123,6 +121,12 @@ def _cell_figure(report: AuditReport, section: str, title: str) -> Figure:
     if len(worst) > len(order):
         caption += f" The {len(order)} lowest of {len(worst)} are shown."
     return Figure(svg, caption)
+
+
+def _series(report: AuditReport, table: pd.DataFrame, order: Any, value: str) -> list[Series]:
+    """The first models' values of the rows ``order``."""
+    parts = {m: _of(table, model=m).loc[order] for m in report.models[:_SERIES]}
+    return [Series(m, *(part[c].tolist() for c in (value, "ci_low", "ci_high"))) for m, part in parts.items()]
 
 
 def _section(report: AuditReport, index: int, section: str, *, shown: bool) -> Block:
@@ -142,13 +146,11 @@ def _section(report: AuditReport, index: int, section: str, *, shown: bool) -> B
 
 
 def _group_figure(report: AuditReport, groups: pd.DataFrame, section: str, index: int) -> list[Figure]:
-    names = list(dict.fromkeys(groups[~groups["overall"]]["group"]))
+    rows = _of(groups[~groups["overall"]], metric="accuracy").set_index("group")
+    names = list(dict.fromkeys(rows.index))
     if len(names) > 2 * _FIGURE_ROWS:
         return []
-    series = []
-    for model in report.models[:_SERIES]:
-        part = _of(groups[~groups["overall"]], model=model, metric="accuracy")
-        series.append(Series(model, *(part[c].tolist() for c in ("value", "ci_low", "ci_high"))))
+    series = _series(report, rows, names, "value")
     svg = dot_plot(names, series, title=f"Accuracy by group {index + 1}", x_label="accuracy")
     return [Figure(svg, f"Accuracy of each group by {section}, with 95% intervals.")]
 

@@ -243,7 +243,7 @@ class Concept:
 
     def find(self, text: str) -> list[Match]:
         """Return the words of ``text`` that show the attribute, left to right, each with its place and value."""
-        return list(self._matcher.find(text)) if self.pairs else []
+        return [match for _, match in self.hits(text) if match is not None]
 
     def _index(self, value: str) -> int:
         if value not in self.values:

@@ -111,10 +111,6 @@ class Matcher:
             rf"(?<!\w)(?<!\bs/)(?<!\(s\)){_trie_pattern(phrases)}(?![\w\u0300-\u036f])", re.IGNORECASE
         )
 
-    def find(self, text: str) -> Iterator[Match]:
-        """Yield the marked words of ``text`` from left to right."""
-        return (match for _, match in self.hits(text) if match is not None)
-
     def hits(self, text: str) -> Iterator[tuple[str, Match | None]]:
         """Yield each listed word or ignored phrase met, in lower case, with its match; None: it is passed over."""
         if not isinstance(text, str):
