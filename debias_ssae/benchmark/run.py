@@ -21,7 +21,7 @@ from debias_ssae.benchmark.protocol import Protocol, Split, prepare
 from debias_ssae.benchmark.summary import Answers, compare_with_family, summarise
 from debias_ssae.benchmark.tables import head_kind, markdown_table
 from debias_ssae.core import io
-from debias_ssae.core.config import BenchmarkConfig, dump_config
+from debias_ssae.core.config import BenchmarkConfig, dump_config, make_config
 from debias_ssae.core.errors import InputError
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.tables import write_table
@@ -103,15 +103,10 @@ def compare(
     *,
     encoder: str | ActivationEncoder = "minilm",
     corpus: Sequence[str] | None = None,
-    seeds: int = 5,
-    n_test: int = 120,
-    n_attribute: int = 120,
-    max_head: int = 2000,
-    setting: str = "confounded",
-    concept: str | None = None,
     cache_dir: str | Path | None = None,
     jobs: int | None = None,
     progress: bool = False,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Compare estimators of your own on your texts, under the benchmark's protocol.
 
@@ -126,10 +121,10 @@ def compare(
     texts, y, sensitive_features : sequences ``(n,)``
     encoder : str or ActivationEncoder
         Gives the plain representations of the rows ``erm`` and ``oracle``, and of the frozen head.
-    seeds, n_test, n_attribute, max_head, setting, concept :
-        As in ``BenchmarkConfig``.
     jobs : int, optional
         Processes; None leaves it to ``joblib.parallel_config``.
+    settings :
+        Those of ``BenchmarkConfig``: seeds, n_test, n_attribute, max_head, setting, ...; ``concept`` is None by default.
 
     Returns
     -------
@@ -137,17 +132,10 @@ def compare(
     accuracy, leakage of the attribute given y, the share of the gap between erm and oracle that is closed, and the
     number of seeds. Logistic heads, C by cross-validation.
 
-    Raises InputError for cells that are too small, and when no method could be run, with the reasons.
+    Raises InputError for unknown settings, for cells that are too small, and when no method could be run, with the reasons.
     """
-    config = BenchmarkConfig(
-        encoder=encoder if isinstance(encoder, str) else str(encoder.model),
-        seeds=seeds,
-        n_test=n_test,
-        n_attribute=n_attribute,
-        max_head=max_head,
-        setting=setting,  # type: ignore[arg-type]
-        concept=concept,
-    )
+    name = encoder if isinstance(encoder, str) else str(encoder.model)
+    config = make_config(BenchmarkConfig, {"concept": None, **settings, "encoder": name}, "compare")
     table = pd.DataFrame({"text": list(texts), "target": list(y), "sensitive": list(sensitive_features)})
     methods = {name: METHODS[name] for name in ("erm", "oracle")}
     methods |= {
