@@ -124,7 +124,7 @@ def compare(
     jobs : int, optional
         Processes; None leaves it to ``joblib.parallel_config``.
     settings :
-        Those of ``BenchmarkConfig``: seeds, n_test, n_attribute, max_head, setting, ...; ``concept`` is None by default.
+        Those of ``BenchmarkConfig``: seeds, n_test, n_attribute, max_head, setting, ...; by default without a concept.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def compare(
     accuracy, leakage of the attribute given y, the share of the gap between erm and oracle that is closed, and the
     number of seeds. Logistic heads, C by cross-validation.
 
-    Raises InputError for unknown settings, for cells that are too small, and when no method could be run, with the reasons.
+    Raises InputError for unknown settings, cells that are too small, and when no method could be run, with the reasons.
     """
     name = encoder if isinstance(encoder, str) else str(encoder.model)
     config = make_config(BenchmarkConfig, {"concept": None, **settings, "encoder": name}, "compare")
