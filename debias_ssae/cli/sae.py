@@ -1,12 +1,12 @@
 """``debias-ssae sae``: train a sparse autoencoder, look into one, convert one."""
 
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 
 from debias_ssae.cli.checks import check_columns
 from debias_ssae.cli.options import needs, shared
@@ -101,9 +101,8 @@ def train(out: Path, **told: Any) -> None:
 @click.option("--activations", type=FOLDER, help="A store: measure FVU, L0 and dead latents on its rows.")
 @click.option("--hookpoint", help="Default: the store's first.")
 @click.option("--rows", default=100_000, type=click.IntRange(min=2), help="How many rows.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int, as_json: bool) -> None:
-    """Say what an SAE is, and with --activations how well it fits them."""
+def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int) -> None:
+    """Say what an SAE is, and with --activations how well it fits them, as YAML."""
     needs(hookpoint="activations", rows="activations")
     from debias_ssae.sae import load_sae
     from debias_ssae.sae.formats import load_metadata
@@ -123,14 +122,7 @@ def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int,
     if activations is not None:
         n_rows, measured = _measure(loaded, activations, hookpoint, rows)
         found[f"on {n_rows} rows of {activations}"] = measured
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-        return
-    for title, values in found.items():
-        if values:
-            click.echo(title)
-            for name, value in _flat(values):
-                click.echo(f"  {name:22s} {value}")
+    click.echo(yaml.safe_dump(found, sort_keys=False))
 
 
 @sae.command("eval")
@@ -262,16 +254,6 @@ def _measure(
     taken = torch.cat(list(islice(batches, n_batches)))
     found = {r["measure"]: r["value"] for r in reconstruction(encode_tokens(loaded, taken))}
     return len(taken), {"fvu": found["fvu"], "l0": found["l0"], "dead_fraction": found["dead_share"]}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield names and values of nested mappings, as they are read: ``train.lr`` and ``0.006``."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif value is not None and value != []:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else shown
 
 
 @sae.command()

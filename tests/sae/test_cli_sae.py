@@ -1,7 +1,6 @@
-import json
-
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from planted_sae import planted_rows, random_sae
 
@@ -58,20 +57,13 @@ def test_train_info_and_convert(tmp_path, store):
     assert about["train"]["tilt"] == 2.5
     assert about["train"]["log_every"] == 5
 
-    shown = call("info", out, "--activations", "acts", "--rows", 1000).output
-    values = dict(line.split(maxsplit=1) for line in shown.splitlines() if line.startswith("  "))
-    assert (values["architecture"], values["train.tilt"], values["hook_name"]) == (
-        "batchtopk",
-        "2.5",
-        "embeddings",
-    )
-    assert f"fingerprint            {trained.fingerprint()}" in shown
-    assert 0 < float(shown.split("on 1000 rows of acts")[1].split("fvu")[1].split()[0]) < 1
-    assert "{" not in shown
+    shown = yaml.safe_load(call("info", out, "--activations", "acts", "--rows", 1000).output)
+    assert shown["configuration"]["d_sae"] == 48
+    assert shown["weights"]["fingerprint"] == trained.fingerprint()
+    assert (shown["made from"]["train"]["tilt"], shown["made from"]["hook_name"]) == (2.5, "embeddings")
+    assert shown["last step of training"]["step"] == 39
+    assert 0 < shown["on 1000 rows of acts"]["fvu"] < 1
     assert "rows of acts" not in call("info", out).output
-    data = json.loads(call("info", out, "--json").output)
-    assert data["configuration"]["d_sae"] == 48
-    assert data["last step of training"]["step"] == 39
 
     x = planted_rows(50)
     for target in ("dictionary_learning", "saelens"):
