@@ -42,8 +42,8 @@ class LogisticHead(CrossValidated, ClassifierMixin, BaseEstimator):
         X, y = read_matrix(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_ = np.unique(y)
-        self.C_ = self._chosen(X, y)
-        self.model_ = fit_head(X, y, C=self.C_)
+        self.model_ = fit_head(X, y, C=self.C, random_state=self.random_state)
+        self.C_ = self.model_[-1].C
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -94,13 +94,13 @@ def load_table(
         raise InputError(f"The text, target and sensitive columns must differ, got {named}")
     if drop_empty:
         table = _with_text(table, text, path)
-    _check_texts(table[text], f"{path}, column {text!r}")
+    _check_texts(table[text].tolist(), f"{path}, column {text!r}")
     if target is not None:
         missing = table[target].isna()
         if missing.any():
             raise InputError(
                 f"{path}, column {target!r}: {int(missing.sum())} of {len(table)} targets are missing, the "
-                f"first in row {_first(missing)}; drop those rows or fill them"
+                f"first in row {missing.to_numpy().argmax()}; drop those rows or fill them"
             )
     for name in filter(None, (target, sensitive)):
         check_labels(table[name], f"{path}, column {name!r}")
@@ -508,22 +508,12 @@ def _with_text(table: pd.DataFrame, text: str, path: str | Path) -> pd.DataFrame
     return table[~empty].reset_index(drop=True)
 
 
-def _check_texts(texts: "pd.Series[Any]", where: str) -> None:
-    strings = texts.map(lambda value: isinstance(value, str))
-    if not strings.all():
-        first = _first(~strings)
-        raise InputError(
-            f"{where}: {int((~strings).sum())} rows are no text; row {first} holds {brief(texts.tolist()[first])}"
-        )
-    blank = ~texts.map(lambda value: bool(value.strip()))
-    if blank.any():
-        raise InputError(
-            f"{where}: {int(blank.sum())} texts are empty, the first in row {_first(blank)}; drop them"
-        )
-
-
-def _first(mask: "pd.Series[bool]") -> int:
-    return int(mask.to_numpy().argmax())
+def _check_texts(texts: list[Any], where: str) -> None:
+    if strange := [i for i, text in enumerate(texts) if not isinstance(text, str)]:
+        told = brief(texts[strange[0]])
+        raise InputError(f"{where}: {len(strange)} rows are no text; row {strange[0]} holds {told}")
+    if blank := [i for i, text in enumerate(texts) if not text.strip()]:
+        raise InputError(f"{where}: {len(blank)} texts are empty, the first in row {blank[0]}; drop them")
 
 
 def _listed(names: Iterable[Any]) -> str:
