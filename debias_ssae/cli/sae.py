@@ -20,6 +20,7 @@ from debias_ssae.core.config import (
     parse_overrides,
 )
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -300,7 +301,10 @@ def _settings(told: dict[str, Any]) -> tuple[dict[str, Any], TrainConfig]:
     train = knobs | parse_overrides(told["others"])
     own = {name: train.pop(name) for name in list(train) if name in SAEConfig.model_fields}
     given, base = {"sae": own, "train": train}, {"sae": {"d_in": 1}}  # the width is known when rows are
-    made = load_config(_Training, told["config"], given, defaults=base)
+    config = told["config"]
+    if config is not None and not isinstance(read_yaml(config) or {}, dict):
+        raise InputError(f"The configuration {config} must hold the groups sae: and train:")
+    made = load_config(_Training, config, given, defaults=base)
     return made.sae.model_dump(exclude_unset=True), made.train
 
 
