@@ -124,6 +124,7 @@ def make_cards(
     worded: naming.WordedRows,
     *,
     labels: np.ndarray | None = None,
+    classes: tuple[str, ...] = (),
     merge: bool = True,
     ticked: Iterable[int] = (),
     class_words: Iterable[str] = (),
@@ -132,8 +133,9 @@ def make_cards(
 ) -> list[Card]:
     """Read the latents ``ids``, best first, with activations ``fired [n_rows, len(ids)]``; best card first.
 
-    ``labels [n_texts]`` index ``scored.groups``. ``others [m, d_in]`` are the decoder rows of another training,
-    ``decoder [d_sae, d_in]`` those of this one. Latents that fire on none of the texts make no card unless ``ticked``.
+    ``labels [n_texts]`` index ``classes``, or else ``scored.groups``. ``others [m, d_in]`` are the decoder rows of
+    another training, ``decoder [d_sae, d_in]`` those of this one. Latents that fire on none of the texts make no card
+    unless ``ticked``.
     """
     removed = set(ticked)
     seen = [i for i, latent in enumerate(ids) if fired[:, i].any() or latent in removed]
@@ -160,7 +162,7 @@ def make_cards(
                 effect=dict(
                     zip(scored.groups, np.nansum(scored.effect[:, latents], axis=1).tolist(), strict=False)
                 ),
-                firing_rate=_rates(active, labels, scored.groups),
+                firing_rate=_rates(active, labels, classes or scored.groups),
                 contexts=naming.find_contexts(worded, strength, n_contexts=N_CONTEXTS),
                 ticked=latents[0] in removed,
                 kind=_kind(words, class_words),

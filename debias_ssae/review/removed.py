@@ -38,23 +38,24 @@ def removed_cards(
         raise InputError(f"there are {len(kept)} texts, but y has {len(y)}; they must agree")
     order = np.sort(np.random.default_rng(random_state).permutation(len(kept))[:max_texts])
     sample = [kept[i] for i in order]
+    codes, names = (None, ()) if y is None else pd.factorize(np.asarray(y)[order])
     cards: list[Card] = []
     for hookpoint, one in debiaser.interventions_.items():
         sae, ids = one.sae, [int(i) for i in one.selection.ids]
         scored = _scored(one.selection.scores, sae.cfg.d_sae, ids)
-        ids += [i for i in _best(scored.score, len(ids) + n_more) if i not in set(ids)][:n_more]
+        best = np.argsort(-scored.score, kind="stable")[: len(ids) + n_more]
+        ids += [int(i) for i in best if scored.score[i] > 0 and i not in set(ids)][:n_more]
         worded = find_words(sample, encoder.rows(sample, hookpoint))
-        found = make_cards(
+        cards += make_cards(
             hookpoint,
             ids,
             scored,
             firing(sae, worded.rows.x, ids),
             worded,
+            labels=codes,
+            classes=tuple(map(str, names)),
             merge=False,
             ticked=one.selection.ids.tolist(),
-        )
-        cards += (
-            found if y is None else [_by_class(card, worded, sae, np.asarray(y)[order]) for card in found]
         )
     return cards
 
@@ -116,17 +117,3 @@ def _scored(scores: LatentScores | None, d_sae: int, ids: list[int]) -> Scored:
     counts = np.maximum((~np.isnan(defined)).sum(axis=0), 1)
     mean = np.nansum(defined, axis=0) / counts
     return Scored(scores.score, np.stack([-mean, mean]), values, toward)
-
-
-def _best(score: np.ndarray, n: int) -> list[int]:
-    order = np.argsort(-score, kind="stable")[:n]
-    return [int(i) for i in order if score[i] > 0]
-
-
-def _by_class(card: Card, worded: Any, sae: Any, y: np.ndarray) -> Card:
-    """The card with its firing rates in each class of ``y``."""
-    fired = firing(sae, worded.rows.x, card.latents).any(axis=1)
-    active = np.bincount(worded.rows.text_ids.numpy()[fired], minlength=worded.rows.n_texts) > 0
-    known = ~pd.isna(y)
-    rates = {str(c): float(active[known & (y == c)].mean()) for c in pd.unique(y[known])}
-    return replace(card, firing_rate=rates)
