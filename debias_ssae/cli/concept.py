@@ -78,8 +78,8 @@ def _report(one: Concept, usage: ConceptUsage) -> list[str]:
     if not usage.n_marked:
         lines.append("No word of it occurs: nothing would be swapped, and a debiaser has nothing to go by.")
         return lines
-    if usage.values_never_met:
-        lines.append(f"values never met: {', '.join(usage.values_never_met)}")
+    if never := [value for value, n in usage.texts_of.items() if not n]:
+        lines.append(f"values never met: {', '.join(never)}")
     if usage.n_without_counterfactual:
         lines.append(
             f"texts without a counterfactual: {share(usage.n_without_counterfactual)}; some word has no counterpart "
@@ -97,7 +97,7 @@ def _report(one: Concept, usage: ConceptUsage) -> list[str]:
     lines += [f"  {word.n:>8}  {word.word} ({word.value})" for word in met[:_N_WORDS]]
     if len(met) > _N_WORDS:
         lines.append(f"  and {len(met) - _N_WORDS} more")
-    ambiguous = sorted((word for word in usage.words if word.ambiguous), key=lambda word: -word.passed_over)
+    ambiguous = sorted((w for w in usage.words if w.n and w.passed_over), key=lambda w: -w.passed_over)
     if ambiguous:
         lines.append("ambiguous words, met as a cue and passed over (capitals, what follows):")
         lines += [f"  {word.word}: {word.n} and {word.passed_over}" for word in ambiguous[:_N_WORDS]]

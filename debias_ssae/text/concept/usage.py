@@ -16,11 +16,6 @@ class WordUsage(NamedTuple):
     n: int
     passed_over: int
 
-    @property
-    def ambiguous(self) -> bool:
-        """Whether the texts hold it in both ways."""
-        return self.n > 0 and self.passed_over > 0
-
 
 class ConceptUsage(NamedTuple):
     """Counts over texts."""
@@ -38,10 +33,6 @@ class ConceptUsage(NamedTuple):
     """Every listed word, most frequent first."""
     swapped: tuple[int, ...]
     """Rows of the first texts that have a counterfactual, one a value as long as there are any."""
-
-    @property
-    def values_never_met(self) -> tuple[str, ...]:
-        return tuple(value for value, n in self.texts_of.items() if not n)
 
 
 def concept_usage(concept: Concept, texts: Sequence[str], *, n_examples: int = 3) -> ConceptUsage:
