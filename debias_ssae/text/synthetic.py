@@ -3,7 +3,6 @@
 import random
 from functools import cache
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import pandas as pd
@@ -49,7 +48,7 @@ def synthetic_biographies(
         which = i % n_professions
         own = which % 2
         gender = GENDERS[own if rng.random() < (1 + correlation) / 2 else 1 - own]
-        rows.append((_biography(rng, which, gender)[0], _profession(which)[1]["name"], gender))
+        rows.append((_biography(rng, which, gender), _profession(which)[1]["name"], gender))
     rng.shuffle(rows)
     return pd.DataFrame(rows, columns=["text", "profession", "gender"])
 
@@ -67,10 +66,10 @@ def synthetic_corpus(n: int, *, random_state: int | None = None) -> list[str]:
     for i in range(n):
         gender = rng.choice(GENDERS)
         if i % 2:
-            texts.append(_biography(rng, rng.randrange(N_PROFESSIONS), gender)[0])
+            texts.append(_biography(rng, rng.randrange(N_PROFESSIONS), gender))
         else:
             slots, frames = _person(rng, gender), words()["general_sentences"]
-            texts.append(" ".join(_fill(rng, rng.choice(frames), slots)[0] for _ in range(2)))
+            texts.append(" ".join(_fill(rng, rng.choice(frames), slots) for _ in range(2)))
     rng.shuffle(texts)
     return texts
 
@@ -81,8 +80,7 @@ def _profession(which: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return field, field[("first", "second")[which % 2]]
 
 
-def _biography(rng: random.Random, which: int, gender: str) -> tuple[str, list[str]]:
-    """Return a text and the words in it that show the gender."""
+def _biography(rng: random.Random, which: int, gender: str) -> str:
     field, profession = _profession(which)
     slots, frame_of = _person(rng, gender), words()
 
@@ -96,13 +94,11 @@ def _biography(rng: random.Random, which: int, gender: str) -> tuple[str, list[s
     if rng.random() < 0.9:
         frames.append(rng.choice(frame_of["indirect_frames"]))
     frames.append(rng.choice(frame_of["closings"]))
-    sentences, cues = [], []
+    sentences = []
     for frame in frames:
         slots |= {"doing": work("doing"), "doing2": work("doing"), "topic": work("topics")}
-        sentence, shown = _fill(rng, frame, slots)
-        sentences.append(sentence)
-        cues += shown
-    return " ".join(filter(None, sentences)), cues
+        sentences.append(_fill(rng, frame, slots))
+    return " ".join(filter(None, sentences))
 
 
 def _person(rng: random.Random, gender: str) -> dict[str, str]:
@@ -110,13 +106,12 @@ def _person(rng: random.Random, gender: str) -> dict[str, str]:
     return {"gender": gender, "first": first, "last": last, "name": f"{first} {last}"}
 
 
-def _fill(rng: random.Random, frame: str, person: dict[str, str]) -> tuple[str, list[str]]:
-    """Fill a frame's slots; return the sentence and the words put in that show the gender."""
+def _fill(rng: random.Random, frame: str, person: dict[str, str]) -> str:
+    """Return the sentence of a frame with its slots filled."""
     known, gender = words(), person["gender"]
-    listed: dict[str, Any] = known["listed"][gender]
     values = dict(person)
     hint, second_hint = rng.sample(known["indirect"][gender], 2)
-    for slot, choices in listed.items():
+    for slot, choices in known["listed"][gender].items():
         values[slot] = choices if isinstance(choices, str) else rng.choice(choices)
     values |= {
         "indirect": hint,
@@ -128,10 +123,4 @@ def _fill(rng: random.Random, frame: str, person: dict[str, str]) -> tuple[str, 
         "thing": rng.choice(known["things"]),
         "weather": rng.choice(known["weathers"]),
     }
-    shown = [slot for _, slot, _, _ in Formatter().parse(frame) if slot]
-    cues = [
-        values["first" if slot == "name" else slot]
-        for slot in shown
-        if slot in {*listed, "name", "first", "indirect", "indirect2"}
-    ]
-    return frame.format_map(values), cues
+    return frame.format_map(values)
