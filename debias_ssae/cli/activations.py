@@ -15,13 +15,12 @@ def activations() -> None:
 
 
 @activations.command()
-@click.option("--encoder", default="minilm", help="minilm, a directory or a hub id.")
+@shared("encoder", "text")
 @click.option(
     "--corpus",
     required=True,
     help="A .txt, csv, jsonl or parquet file, a folder or pattern of such, or a hub data set.",
 )
-@click.option("--text", "column", default="text", help="The column that holds the texts.")
 @click.option("--split", default="train", help="The split of a hub data set.")
 @click.option("--hookpoint", "hookpoints", multiple=True, default=("embeddings",))
 @click.option(
@@ -37,8 +36,7 @@ def activations() -> None:
 )
 @click.option("--texts-per-shard", default=1024, type=click.IntRange(min=1))
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N texts.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code from the model's repository.")
-@shared("device", "quiet")
+@shared("trust", "device", "quiet")
 def harvest(corpus: str, out: Path, **options: Any) -> None:
     """Harvest a corpus; run again to continue after an interruption, or under torchrun to share the work.
 
@@ -51,8 +49,8 @@ def harvest(corpus: str, out: Path, **options: Any) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     told = {name: options.pop(name) for name in ("encoder", "device", "dtype", "trust_remote_code")}
     model = load_model(told.pop("encoder"), **told)
-    read = {name: options.pop(name) for name in ("column", "split", "limit")}
-    texts, quiet = stream_texts(corpus, **read), options.pop("quiet")
+    read = {name: options.pop(name) for name in ("split", "limit")}
+    texts, quiet = stream_texts(corpus, column=options.pop("text"), **read), options.pop("quiet")
     store = harvest_to_store(model, texts, out, progress=not quiet, **options)
     click.echo(f"{out}: {summary(store.manifest['totals'])}" if store else "other processes are at work")
 

@@ -75,12 +75,8 @@ _COLUMNS = {
     metavar="CELL",
     help='A cell "label / group" that may be without rows, or all; repeatable. Gates fail on others.',
 )
-@click.option(
-    "--min-group", default=10, help="Rates over fewer rows are shown, but they decide no gap and no gate."
-)
-@click.option("--tolerance", default=0.1, help="The difference that matters.")
 @click.option("--n-bootstrap", default=1000, help="Bootstrap draws.")
-@shared("seed")
+@shared("min_group", "tolerance", "seed")
 def audit(**options: Any) -> None:
     """Audit predictions: what fails, for whom, how sure we are.
 

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     help="Audit to write (.html, .json, .md); repeatable.",
 )
 @click.option("--save-head", type=FILE, help="Keep the classifier of the last MODEL, as .skops, for predict.")
-@click.option("--min-group", default=10, help="Rates over fewer rows decide no gap.")
-@click.option("--tolerance", default=0.1, help="The difference that matters.")
-@shared("seed", "quiet")
+@shared("min_group", "tolerance", "seed", "quiet")
 def evaluate(models: tuple[str, ...], **options: Any) -> None:
     """Train a classifier on the representations of each MODEL and audit its predictions.
 

@@ -46,6 +46,10 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
     "trust": click.option(
         "--trust-remote-code", is_flag=True, help="Run the language model's own code, if it has any."
     ),
+    "min_group": click.option(
+        "--min-group", default=10, help="Rates over fewer rows are shown, but they decide no gap and no gate."
+    ),
+    "tolerance": click.option("--tolerance", default=0.1, help="The difference that matters."),
     "text": click.option("--text", default="text", help="Column of texts."),
     "corpus": click.option("--corpus", type=click.Path(), help="Texts to retrieve the subdomain from."),
     "corpus_text": click.option("--corpus-text", default="text", help="Column of texts in --corpus."),

@@ -20,20 +20,19 @@ def retrieve() -> None:
 
 @retrieve.command()
 @click.option("--corpus", required=True, help="A .txt, csv, jsonl or parquet file, or a hub data set.")
-@click.option("--text", "column", default="text", help="The column that holds the texts.")
+@shared("text", "quiet")
 @click.option("--out", required=True, type=_FOLDER, help="The index's folder; one that is there grows.")
 @click.option("--embedder", help="A sentence-transformers model [default: minilm, or the index's].")
 @click.option(
     "--max-length", type=click.IntRange(min=3), help="Tokens a text [default: 128, or the index's]."
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-def index(corpus: str, column: str, out: Path, max_length: int | None, **options: Any) -> None:
+def index(corpus: str, text: str, out: Path, max_length: int | None, **options: Any) -> None:
     """Add a corpus to an index on disk; after an interruption, the same command continues."""
     from debias_ssae.core.io import MANIFEST
     from debias_ssae.retrieval import CorpusIndex
     from debias_ssae.text.tables import stream_texts
 
-    texts = stream_texts(corpus, column=column)
+    texts = stream_texts(corpus, column=text)
     first = next(texts, None)  # a corpus that cannot be read leaves no folder behind
     embedder = options["embedder"] or (None if (out / MANIFEST).exists() else "minilm")
     corpus_index = CorpusIndex(out, embedder=embedder, max_length=max_length)

@@ -41,7 +41,6 @@ def sae() -> None:
 @click.option("--activations", type=FOLDER, help="A store made by `debias-ssae activations harvest`.")
 @click.option("--encoder", help="With --corpus: the model (minilm, a directory or a hub id) to harvest.")
 @click.option("--corpus", help="With --encoder: a .txt, csv, jsonl or parquet file, or a hub data set.")
-@click.option("--text", "column", default="text", help="The column that holds the texts.")
 @click.option("--hookpoint", help="Default: the store's first, or embeddings.")
 @click.option("--rows", default=1_000_000, type=click.IntRange(min=1), help="Of the corpus.")
 @click.option("--out", required=True, type=FOLDER, help="Folder of the trained SAE.")
@@ -60,10 +59,10 @@ def sae() -> None:
 @click.option("--init", type=click.Path(path_type=Path), help="An SAE to fine-tune, in any known format.")
 @click.option("--checkpoints", type=FOLDER, help="Folder of checkpoints; default: OUT/checkpoints.")
 @click.option("--resume", is_flag=True, help="Continue from the newest undamaged checkpoint.")
-@shared("seed", "quiet")
+@shared("text", "seed", "quiet")
 def train(out: Path, **told: Any) -> None:
     """Train on a store of activations, or on a corpus."""
-    needs(column="corpus", rows="corpus")
+    needs(text="corpus", rows="corpus")
     from debias_ssae.core.io import check_writable
 
     if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
@@ -133,7 +132,7 @@ def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int)
 )
 @click.option("--hookpoint", default="embeddings", help="Where the SAE reads it.")
 @click.option("--data", required=True, help="Table of texts of the domain: csv, jsonl or parquet.")
-@click.option("--text", default="text", help="Column of texts.")
+@shared("text")
 @click.option(
     "--label", "labels", multiple=True, help="Column of labels to probe; the target first. Repeatable."
 )
@@ -332,7 +331,7 @@ def _from_corpus(told: dict[str, Any], batch_size: int, sae_values: dict[str, An
     # before the work of harvesting
     check_memory(make_config(SAEConfig, {**sae_values, "d_in": model.d_model}, "sae"), copies=6)
     parts, found = [], 0
-    texts = (text for text in stream_texts(corpus, column=told["column"]) if isinstance(text, str))
+    texts = (text for text in stream_texts(corpus, column=told["text"]) if isinstance(text, str))
     for part in stream_rows(model, texts, name, progress=not told["quiet"]):
         parts.append(part)
         found += len(part)
