@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from debias_ssae.audit.leakage import probe_leakage
-from debias_ssae.audit.rates import confusion, summary_values
+from debias_ssae.audit.rates import cell_accuracy, confusion, summary_values
 from debias_ssae.benchmark.methods import (
     Context,
     Method,
@@ -119,12 +119,13 @@ def evaluate(
     used = use(protocol, context, method, number)
     config, is_plain = protocol.config, used.estimator is context.plain
     same = is_plain or used.what == "predict"
+    vectors = np.ascontiguousarray(used.test, np.float32) if used.what == "transform" else None
     facts = {
         **_facts(used.estimator),
         "needs_attribute": needs_attribute(used.estimator),
         "seconds_fit": used.seconds_fit,
         "seconds_transform": used.seconds_transform,
-        "vectors": _digest(used.test) if used.what == "transform" else None,
+        "vectors": None if vectors is None else hashlib.sha256(vectors.tobytes()).hexdigest(),
         **(plain.leakage if same else leakage(used.test, test.y, test.z, seed)),
     }
     for head_kind, representation, y_pred, C, rule in _heads(protocol, plain, head, used, number, is_plain):
@@ -184,13 +185,8 @@ def _heads(
     """
     if used.what == "predict":
         last = last_step(used.estimator)
-        yield (
-            "retrained",
-            "",
-            used.test,
-            getattr(last, "C_", None),
-            "cv" if getattr(last, "C", 0) == "auto" else "own",
-        )
+        rule = "cv" if getattr(last, "C", None) == "auto" else "own"
+        yield "retrained", "", used.test, getattr(last, "C_", None), rule
         return
     model = plain.head
     if not is_plain:
@@ -201,11 +197,6 @@ def _heads(
         shift = (plain.center - X.mean(axis=0, dtype=np.float64)).astype(X.dtype)
         for representation, shown in (("", used.test), (", re-centred", used.test + shift)):
             yield "frozen", representation, plain.head.predict(shown), plain.head[-1].C, "cv"
-
-
-def _digest(X: np.ndarray) -> str:
-    """Names these vectors, to the last bit."""
-    return hashlib.sha256(np.ascontiguousarray(X, np.float32).tobytes()).hexdigest()
 
 
 def _facts(estimator: Any) -> dict[str, Any]:
@@ -242,12 +233,10 @@ def scores(y: np.ndarray, y_pred: np.ndarray, z: np.ndarray, majority: dict[str,
     classes, codes = np.unique(np.concatenate([y, y_pred]), return_inverse=True)
     groups, group_codes = np.unique(z, return_inverse=True)
     counts = confusion(group_codes, codes[: len(y)], codes[len(y) :], (len(groups), len(classes)))
-    sizes = counts.sums.sum(axis=-1)
-    found = summary_values(counts, len(classes) - 1)
-    right = np.diagonal(counts.sums, axis1=-2, axis2=-1)
+    share, found = cell_accuracy(counts), summary_values(counts, len(classes) - 1)
     cells = {
-        f"{classes[c]}, {groups[g]}": {"n": int(sizes[g, c]), "accuracy": float(right[g, c] / sizes[g, c])}
-        for c, g in np.argwhere(sizes.T > 0)
+        f"{classes[c]}, {groups[g]}": {"n": int(share.n[g, c]), "accuracy": float(share.value[g, c])}
+        for c, g in np.argwhere(share.n.T > 0)
     }
     return {
         **{name: float(found[name]) for name in MEASURES},

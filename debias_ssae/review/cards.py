@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics.pairwise import cosine_similarity
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.model import SparseAutoencoder
@@ -128,14 +127,13 @@ def make_cards(
     merge: bool = True,
     ticked: Iterable[int] = (),
     class_words: Iterable[str] = (),
-    others: np.ndarray | None = None,
-    decoder: np.ndarray | None = None,
+    recurrence: np.ndarray | None = None,
 ) -> list[Card]:
     """Read the latents ``ids``, best first, with activations ``fired [n_rows, len(ids)]``; best card first.
 
-    ``labels [n_texts]`` index ``classes``, or else ``scored.groups``. ``others [m, d_in]`` are the decoder rows of
-    another training, ``decoder [d_sae, d_in]`` those of this one. Latents that fire on none of the texts make no card
-    unless ``ticked``.
+    ``labels [n_texts]`` index ``classes``, or else ``scored.groups``. ``recurrence [len(ids)]`` is each latent's
+    largest cosine with those of another training. Latents that fire on none of the texts make no card unless
+    ``ticked``.
     """
     removed = set(ticked)
     seen = [i for i, latent in enumerate(ids) if fired[:, i].any() or latent in removed]
@@ -166,9 +164,7 @@ def make_cards(
                 contexts=naming.find_contexts(worded, strength, n_contexts=N_CONTEXTS),
                 ticked=latents[0] in removed,
                 kind=_kind(words, class_words),
-                recurrence=None
-                if others is None or decoder is None
-                else float(cosine_similarity(decoder[latents], others).max(axis=1).mean()),
+                recurrence=None if recurrence is None else float(recurrence[columns].mean()),
             )
         )
     return sorted(cards, key=lambda card: -card.share)

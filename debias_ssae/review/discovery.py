@@ -307,8 +307,7 @@ class _Study:
                 worded[hookpoint],
                 labels=pd.Index(present).get_indexer(self.y[read]),
                 class_words=[*self.classes, *self.class_words.values()],
-                others=_decoder(self.others.get(hookpoint)),
-                decoder=_decoder(sae),
+                recurrence=recurrence_of(sae, self.others.get(hookpoint), ids),
             )
         cards = sorted(cards, key=lambda card: -card.share)[: config.n_tried]
         steps.begin(f"what if: {len(cards)} cards through the model")
@@ -480,8 +479,14 @@ def _reordered(head: LinearHead, labels: np.ndarray) -> LinearHead:
     return replace(head, weights=head.weights[order], bias=head.bias[order], classes=tuple(labels.tolist()))
 
 
-def _decoder(sae: SparseAutoencoder | None) -> np.ndarray | None:
-    return None if sae is None else sae.W_dec.detach().cpu().numpy()
+def recurrence_of(
+    sae: SparseAutoencoder, other: SparseAutoencoder | None, ids: np.ndarray
+) -> np.ndarray | None:
+    """The largest cosine of each latent with those of another training."""
+    if other is None:
+        return None
+    a, b = (one.W_dec.detach().cpu().numpy() for one in (sae, other))
+    return np.asarray(cosine_similarity(a[ids], b).max(axis=1))
 
 
 def _goes_with(rates: Mapping[str, float]) -> str:

@@ -12,10 +12,13 @@ import pytest
 import torch
 
 from debias_ssae import Concept
+from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations
 from debias_ssae.review import Card, chat_judge, word_list_judge
 from debias_ssae.review.cards import FUNCTION, TARGET, Scored, make_cards
+from debias_ssae.review.discovery import recurrence_of
+from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.naming import (
     LEVELS,
     WordedRows,
@@ -160,8 +163,10 @@ def test_latents_apart_stay_apart() -> None:
 
 
 def test_recurrence_is_the_cosine_with_another_training() -> None:
-    decoder = np.eye(7)
-    found = cards([0] * 7, merge=False, decoder=decoder, others=decoder[[0]] + 0.75 * decoder[[1]])
+    sae, other = (SparseAutoencoder(SAEConfig(d_in=7, d_sae=n, k=1), random_state=0) for n in (7, 1))
+    sae.W_dec.data = torch.eye(7)
+    other.W_dec.data = torch.tensor([[1.0, 0.75, 0, 0, 0, 0, 0]])
+    found = cards([0] * 7, merge=False, recurrence=recurrence_of(sae, other, np.arange(7)))
     assert {c.latents[0]: round(c.recurrence, 3) for c in found if c.recurrence} == {0: 0.8, 1: 0.6}
 
 
