@@ -17,22 +17,20 @@ def check_texts(X: Any, *, name: str = "texts", may_be_empty: bool = False) -> l
     for anything else: one string, bytes, a mapping, a set (its order is not certain), a one-shot iterator, no texts
     (unless ``may_be_empty``), a missing text, a number.
     """
-    kind = type(X).__name__
-    if isinstance(X, str | bytes | bytearray | memoryview):
-        kind = "string" if isinstance(X, str) else kind
-        raise InputError(f"got a single {kind} where {name} were expected; pass a list of strings: [text]")
-    if isinstance(X, Mapping):
-        raise InputError(
-            f"got a mapping ({kind}) where {name} were expected; pass list(x.values()) or one column"
-        )
-    if isinstance(X, Set):
-        raise InputError(f"got a {kind}, which has no order, where {name} were expected; pass a list")
-    if hasattr(X, "__next__"):
-        raise InputError(
-            f"got a one-shot iterator of {name}; pass a list, since texts are read more than once"
-        )
-    if hasattr(X, "column_names") and hasattr(X, "features"):
-        raise InputError(f"got a data set of {name}; pass one column of it: data['text']")
+    kind = "string" if isinstance(X, str) else type(X).__name__
+    for is_wrong, what, cure in (
+        (
+            isinstance(X, str | bytes | bytearray | memoryview),
+            f"a single {kind}",
+            "a list of strings: [text]",
+        ),
+        (isinstance(X, Mapping), f"a mapping ({kind})", "list(x.values()) or one column"),
+        (isinstance(X, Set), f"a {kind}, which has no order,", "a list"),
+        (hasattr(X, "__next__"), "a one-shot iterator", "a list, since texts are read more than once"),
+        (hasattr(X, "column_names") and hasattr(X, "features"), "a data set", "a column of it: data['text']"),
+    ):
+        if is_wrong:
+            raise InputError(f"got {what} where {name} were expected; pass {cure}")
     if len(getattr(X, "shape", ())) == 2:  # pyarrow tables have no ndim
         if X.shape[1] != 1:
             raise InputError(f"got a table of {X.shape[1]} columns where one column of {name} was expected")
