@@ -148,24 +148,24 @@ def _draws(section: Section, decides: Deciding, rng: np.random.Generator) -> dic
 
     Rows that share group, label and every model's prediction are one category, of which only the count is drawn.
     """
-    n, shape = (
-        len(section.classes),
-        (len(section.attribute.groups), len(section.classes), len(section.classes)),
-    )
+    n, n_groups = len(section.classes), len(section.attribute.groups)
     joint = base = section.attribute.codes * n + section.truth
     for codes in section.predicted.values():
         # numbered anew each time, so that many models do not overflow the code
         joint = np.unique(joint * n + codes, return_inverse=True)[1]
     _, first, where = np.unique(joint, return_index=True, return_inverse=True)
-    cells = {m: (base * n + codes)[first] for m, codes in section.predicted.items()}
-    ones, order = np.ones(len(first)), np.arange(len(first))
-    found: dict[str, list[dict[str, Array]]] = {m: [] for m in cells}
+    n_cells, order = n_groups * n * n, np.arange(len(first))
+    # [n_cells, n_categories]: which cell of a model's confusion counts each category belongs to
+    merges = {
+        m: csr_array((np.ones(len(first)), ((base * n + codes)[first], order)), shape=(n_cells, len(first)))
+        for m, codes in section.predicted.items()
+    }
+    found: dict[str, list[dict[str, Array]]] = {m: [] for m in merges}
+    step = max(1, 4_000_000 // n_cells)  # draws that fit in memory
     for counts in _drawn_counts(section, where, len(first), rng):
-        step = max(1, 4_000_000 // int(np.prod(shape)))  # draws that fit in memory
         for part in (counts[i : i + step] for i in range(0, len(counts), step)):
-            for model, cell in cells.items():
-                merge = csr_array((ones, (cell, order)), shape=(int(np.prod(shape)), len(first)))
-                sums = (merge @ part.T).T.reshape(len(part), *shape)
+            for model, merge in merges.items():
+                sums = (merge @ part.T).T.reshape(len(part), n_groups, n, n)
                 found[model].append(summary_values(Counts(sums, sums), section.positive, decides))
     draws = {
         m: {k: np.concatenate([one[k] for one in chunks]) for k in chunks[0]} for m, chunks in found.items()
