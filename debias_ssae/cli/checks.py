@@ -69,10 +69,11 @@ def check_columns(table: "pd.DataFrame", path: Any, option: str, names: Iterable
     demand(f"{option}: {path}", names, list(table.columns))
 
 
-def check_ids(table: "pd.DataFrame", path: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the columns of --id, each once; raises InputError for one that is not there."""
-    check_columns(table, path, "--id", names)
-    return tuple(dict.fromkeys(names))
+def beside_ids(table: "pd.DataFrame", ids: Sequence[str], frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Return ``frame`` after the columns of --id, each once; raises InputError where a name is taken."""
+    if taken := set(ids) & set(frame.columns):
+        raise InputError(f"--id {min(taken)} has the name of a column of the output; rename that column")
+    return table[list(dict.fromkeys(ids))].join(frame.set_axis(table.index))
 
 
 def check_kept(outs: Iterable[str | Path | None], inputs: Iterable[str | Path | None]) -> None:

@@ -206,7 +206,7 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
 
     if whole:
         table = load_table(data, text=text, as_written=ids)
-        ids = checks.check_ids(table, data, ids)
+        checks.check_columns(table, data, "--id", ids)
     from debias_ssae.debiaser import transform_to_shards
 
     quiet = options["quiet"] or not whole  # shards have a bar of their own
@@ -220,8 +220,6 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
         return
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())
     n_dimensions = frame.shape[1]
-    if taken := set(ids) & set(frame.columns):
-        raise InputError(f"--id {min(taken)} has the name of a dimension; rename that column")
-    frame = table[list(ids)].join(frame.set_axis(table.index)) if ids else frame
+    frame = checks.beside_ids(table, ids, frame)
     write_table(frame, goal)
     click.echo(f"{len(frame)} texts, {n_dimensions} columns: {out}")

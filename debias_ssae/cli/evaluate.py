@@ -99,8 +99,9 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
     from debias_ssae.text import load_table, write_table
 
     table = load_table(data, text=text, as_written=ids)
-    ids = checks.check_ids(table, data, ids)
+    checks.check_columns(table, data, "--id", ids)
     import numpy as np
+    import pandas as pd
 
     ((_, transform),) = _transforms((model,), saved["encoder"], quiet=quiet)
     X = transform(table[text].tolist())
@@ -112,12 +113,9 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
         ) from error
     if chances.shape != (len(X), len(classes)) or not np.isfinite(chances).all():
         raise InputError(f"--head {head} is damaged: it gives no probability for each class; evaluate again")
-    frame = table[list(ids)].copy()
-    if taken := set(ids) & {"prediction", *(f"p({label})" for label in classes)}:
-        raise InputError(f"--id {min(taken)} has the name of a column of predictions; rename it")
-    frame["prediction"] = classes[np.argmax(chances, axis=1)]
-    for i, label in enumerate(classes):
-        frame[f"p({label})"] = chances[:, i]
+    frame = pd.DataFrame({f"p({label})": chances[:, i] for i, label in enumerate(classes)})
+    frame.insert(0, "prediction", classes[np.argmax(chances, axis=1)])
+    frame = checks.beside_ids(table, ids, frame)
     write_table(frame, goal)
     click.echo(f"{len(frame)} predictions: {out}")
 
