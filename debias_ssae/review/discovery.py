@@ -21,6 +21,7 @@ from debias_ssae.model.encoder import ActivationEncoder, as_encoder
 from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.review.cards import STANDS_OUT, Card, Judge, Scored, WhatIf, make_cards, to_choices
 from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, slices, spoken
+from debias_ssae.review.page import plot_shares, write_shortcuts
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.classifier import LinearHead, classifier_attribution
@@ -218,14 +219,10 @@ class Shortcuts:
 
     def save(self, directory: str | Path) -> None:
         """Write ``shortcuts.html``, ``choices.yaml`` (nothing ticked but earlier rounds' choices) and the SAEs."""
-        from debias_ssae.review.page import write_shortcuts
-
         write_shortcuts(self, Path(directory))
 
     def plot(self, n: int = 15) -> Any:
         """Return a matplotlib figure of the first cards' shares, coloured by class. Raises MissingExtraError."""
-        from debias_ssae.review.page import plot_shares
-
         return plot_shares(self.cards[:n], self.study.classes)
 
     def __repr__(self) -> str:
