@@ -12,6 +12,7 @@ import click
 
 from debias_ssae.cli.checks import REPORTS, check_columns, check_outs
 from debias_ssae.cli.options import shared
+from debias_ssae.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,6 @@ def audit(**options: Any) -> None:
 
 
 def _read(options: dict[str, Any]) -> "pd.DataFrame":
-    from debias_ssae.core.errors import InputError
     from debias_ssae.text import read_table
 
     table = read_table(options["data"])
@@ -126,9 +126,7 @@ def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
         table[options["target"]],
         {name: table[name] for name in models},
         sensitive_features=table[list(options["sensitive"])],
-        y_score={m: table[s] for m, s in zip(models, options["scores"], strict=True)}
-        if options["scores"]
-        else None,
+        y_score={m: table[s] for m, s in zip(models, options["scores"], strict=False)} or None,
         control_features=table[list(options["control"])] if options["control"] else None,
         sample_weight=table[weight] if weight else None,
         pos_label=_label(table[options["target"]], options["pos_label"]),
@@ -165,7 +163,6 @@ def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
     import numpy as np
 
     from debias_ssae.audit.leakage import probe_leakage
-    from debias_ssae.core.errors import InputError
 
     path = options["representations"]
     try:
