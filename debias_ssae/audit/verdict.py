@@ -19,10 +19,7 @@ MOST_FINDINGS = 5
 _MOST_MODELS = 3
 _RATIO = "demographic_parity_ratio"
 WORDS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
     "worst_group_accuracy": "worst-group accuracy",
-    "accuracy_gap": "accuracy gap",
     "tpr_gap_max": "true positive rate gap",
     "tpr_gap_rms": "TPR gap, RMS",
     "tpr_gap_rms_corrected": "TPR gap, RMS, corrected",
