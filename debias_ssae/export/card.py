@@ -17,7 +17,6 @@ from debias_ssae.core.io import as_json
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.model.readout import Normalize
-from debias_ssae.text.concept import Concept
 
 PACKAGES = ("debias-ssae", "torch", "transformers", "sentence-transformers")
 
@@ -76,11 +75,8 @@ def _attribute(debiaser: SSAEDebiaser) -> str:
     if concept is not None:
         return f"the concept “{plain_markdown(concept.name)}”"
     scores, cards = debiaser.intervention_.selection.scores, _cards(debiaser)
-    said = (
-        []
-        if scores is None
-        else [f"an attribute with the values {', '.join(map(plain_markdown, scores.values))}"]
-    )
+    values = "" if scores is None else ", ".join(map(plain_markdown, scores.values))
+    said = [f"an attribute with the values {values}"] if values else []
     if cards:
         who = "a judge" if any(one["by_judge"] for one in cards) else "a person"
         said.append(f"what {who} ticked ({_ticked(cards)})")
@@ -106,15 +102,16 @@ def _removed(debiaser: SSAEDebiaser) -> dict[str, Any]:
         rows["corpus"] = "the training texts alone, or texts in memory"
     concept = debiaser.concept_
     if concept is not None:
-        rows |= _concept(concept)
+        words = [plain_markdown(word) for word in concept.words]
+        rows["values"] = ", ".join(map(plain_markdown, concept.values))
+        shown = ", ".join(words[:8]) + (", ..." if len(words) > 8 else "")
+        rows["words that describe it"] = f"{len(words)}: {shown}"
     elif scores is not None:
         rows["values"] = ", ".join(plain_markdown(v) for v in scores.values)
     found, cards = [] if scores is None else [scores.method.replace("_", " ")], _cards(debiaser)
     if cards:
         rows["ticked cards"] = _ticked(cards)
-        n, total = (
-            sum(counts) for counts in ([len(c["ticked"]) for c in cards], [c["cards"] for c in cards])
-        )
+        n, total = sum(len(c["ticked"]) for c in cards), sum(c["cards"] for c in cards)
         found.append(f"discover, {n} of {total} cards ticked")
     rows["found by"] = " and ".join(found) or "nothing"
     for hookpoint, part in debiaser.interventions_.items():
@@ -150,15 +147,6 @@ def _internals(debiaser: SSAEDebiaser) -> str:
         sae = f"{part.sae.cfg.architecture}, {part.sae.fingerprint()[:16]}"
         told[hookpoint] = {"SAE": sae, **kept}
     return json.dumps(as_json(told), indent=1, ensure_ascii=False)
-
-
-def _concept(concept: Concept) -> dict[str, Any]:
-    words = list(concept.words)
-    shown = ", ".join(plain_markdown(w) for w in words[:8]) + (", ..." if len(words) > 8 else "")
-    return {
-        "values": ", ".join(map(plain_markdown, concept.values)),
-        "words that describe it": f"{len(words)}: {shown}",
-    }
 
 
 def _table(rows: dict[str, Any]) -> str:
