@@ -87,7 +87,8 @@ def write_graph(graph: DebiasedGraph, file: Path) -> None:
         warnings.simplefilter("ignore")  # of exporters about themselves
         graph.eval()(ids, torch.ones_like(ids))  # what is computed once is computed now
         exporter = logging.getLogger("torch.onnx._internal.exporter._registration")
-        exporter.addFilter(_of_another_package)
+        level = exporter.level
+        exporter.setLevel(logging.ERROR)  # it misses torchvision, of which no graph here has an operator
         try:
             torch.onnx.export(
                 graph,
@@ -105,12 +106,7 @@ def write_graph(graph: DebiasedGraph, file: Path) -> None:
             told, name = one_line(error.__cause__ or error), graph.language_model.name
             raise InputError(f"torch {torch.__version__} cannot write {name} as ONNX: {told}") from error
         finally:
-            exporter.removeFilter(_of_another_package)
-
-
-def _of_another_package(record: logging.LogRecord) -> bool:
-    """False for torch's remark that torchvision, of which no graph here has an operator, is not installed."""
-    return not record.getMessage().startswith("torchvision is not installed")
+            exporter.setLevel(level)
 
 
 class OnnxTransformer(ExportedModule):
