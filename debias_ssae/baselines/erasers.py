@@ -95,7 +95,7 @@ class MeanDifference(LinearErasure):
     """Take the differences inside each class of ``y``, pooled over classes."""
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> erase.LinearEraser:
-        return erase.fit_mean_difference(X, z, _classes(y, self.conditional))
+        return erase.fit_mean_difference(X, z, classes_of(y, self.conditional))
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -114,7 +114,7 @@ class LEACE(LinearErasure):
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> erase.LinearEraser:
         options = {"shrinkage": self.shrinkage, "constrain_trace": self.constrain_trace}
-        return erase.fit_leace(X, z, _classes(y, self.conditional), **options)
+        return erase.fit_leace(X, z, classes_of(y, self.conditional), **options)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -155,10 +155,11 @@ class SPLINCE(LinearErasure):
         return erase.fit_splince(X, z, y, shrinkage=self.shrinkage, tol=self.tol, min_angle=self.min_angle)
 
 
-def _classes(y: np.ndarray | None, conditional: bool) -> np.ndarray | None:
+def classes_of(y: Any, conditional: bool) -> np.ndarray | None:
+    """The classes inside which groups are compared, if they are; raises InputError where they are missing."""
     if conditional and y is None:
         raise InputError("conditional=True compares groups inside each class, so fit needs y")
-    return y if conditional else None
+    return np.asarray(y) if conditional else None
 
 
 @dataclass(eq=False, repr=False)

@@ -14,13 +14,14 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from debias_ssae.baselines.erasers import read_attribute, text_tags
+from debias_ssae.baselines.erasers import classes_of, read_attribute, text_tags
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import fit_leace
 from debias_ssae.model import LanguageModel, embed, harvest
 from debias_ssae.model.encoder import ActivationEncoder, Edit
 from debias_ssae.model.forward import tokenize
 from debias_ssae.model.harvesting import check_max_length
+from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.selection import class_conditional_contrast, encode_attribute
 from debias_ssae.text.checks import check_texts
 from debias_ssae.text.concept import Concept
@@ -88,9 +89,7 @@ class BlockErasure(_EditedEncoder):
         z, _ = read_attribute(sensitive_features, len(texts), "BlockErasure")
         if y is not None and len(y) != len(texts):
             raise InputError(f"y has {len(y)} rows, but there are {len(texts)} texts; they must agree")
-        if self.conditional and y is None:
-            raise InputError("conditional=True compares groups inside each class, so fit needs y")
-        labels = np.asarray(y) if self.conditional else None
+        labels = classes_of(y, self.conditional)
         known = np.flatnonzero(z >= 0)
         found: dict[str, LinearEdit] = {}
         for hookpoint in self._ordered(model):
@@ -107,9 +106,7 @@ class BlockErasure(_EditedEncoder):
         if self.hookpoints is None:
             before = model.hookpoints[: model.hookpoints.index(self.encoder.layer) + 1]
             return [n for n in ("embeddings", *(f"blocks.{i}" for i in range(model.n_blocks))) if n in before]
-        unknown = [name for name in self.hookpoints if name not in model.hookpoints]
-        if unknown:
-            raise InputError(f"Unknown hookpoints {unknown}: this model has {', '.join(model.hookpoints)}")
+        check_hookpoints(self.hookpoints, model.hookpoints)
         return sorted(self.hookpoints, key=model.hookpoints.index)
 
 

@@ -219,7 +219,7 @@ def test_concept_scrubbing_defaults_and_bad_input(encoder: ActivationEncoder) ->
     assert np.isfinite(scrubbed.transform(texts)).all()
     shallow = encoder.copy().set_params(layer="blocks.1")
     assert list(BlockErasure(shallow).fit(texts, sensitive_features=z).edits_)[-1] == "blocks.1"
-    with pytest.raises(InputError, match="Unknown hookpoints"):
+    with pytest.raises(InputError, match="Unknown hookpoint"):
         BlockErasure(encoder, hookpoints=["cellar"]).fit(texts, sensitive_features=z)
     with pytest.raises(InputError, match="must agree"):
         BlockErasure(encoder).fit(texts, y[:-1], sensitive_features=z)
