@@ -59,22 +59,25 @@ def dot_plot(
             values, y, _MARKERS[i % 6], color=colour, markersize=5.5, label=_short(one.name), linestyle="none"
         )
         for j in np.flatnonzero(np.isnan(values) & show_undefined):
-            axes.text(
-                0.0 if limits is None else limits[0],
-                y[j],
-                " undefined",
-                color=_MUTED,
-                fontsize=8.5,
-                va="center",
-            )
+            axes.text(0.0, y[j], " undefined", color=_MUTED, fontsize=8.5, va="center")
     if reference is not None:
         axes.axvline(reference, color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
     axes.set_yticks(positions, [_short(label) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     if limits is not None:
         axes.set_xlim(limits[0] - 0.01, limits[1] + 0.01)
-    axes.set_xlabel(x_label)
-    _legend(axes, series)
+    axes.set_xlabel(x_label, color=_MUTED, fontsize=9.5)
+    if len(series) > 1:
+        axes.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=min(3, len(series)),
+            frameon=False,
+            fontsize=8.5,
+            labelcolor=_INK,
+            handlelength=1.2,
+            columnspacing=1.2,
+        )
     return _svg(figure, title, _spoken(labels, series))
 
 
@@ -85,28 +88,10 @@ def _figure(height: float) -> tuple[Any, Any]:
     axes = figure.add_subplot()
     axes.grid(axis="x", color=_LINE, linewidth=0.8)
     axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(_LINE)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.spines["bottom"].set_color(_LINE)
     axes.tick_params(color=_LINE, labelcolor=_INK, length=0, labelsize=9.5)
-    axes.xaxis.label.set(color=_MUTED, fontsize=9.5)
-    axes.yaxis.label.set(color=_MUTED, fontsize=9.5)
     return figure, axes
-
-
-def _legend(axes: Any, series: Sequence[Series]) -> None:
-    if len(series) > 1:
-        legend = axes.legend(
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
-            ncols=min(3, len(series)),
-            frameon=False,
-            fontsize=8.5,
-            handlelength=1.2,
-            columnspacing=1.2,
-        )
-        for text in legend.get_texts():
-            text.set_color(_INK)
 
 
 def _short(label: str, longest: int = _LONGEST_LABEL) -> str:
@@ -150,6 +135,5 @@ def _svg(figure: Any, title: str, spoken: str) -> str:
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{stem}-\1)", svg)
     svg = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{stem}-\1"', svg)
     label = escape(f"{title}. {spoken}", quote=True)
-    return re.sub(
-        r"<svg [^>]*?(viewBox=\"[^\"]+\")[^>]*>", rf'<svg \1 role="img" aria-label="{stem}">', svg, count=1
-    ).replace(f'aria-label="{stem}"', f'aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink"', 1)
+    head = f'role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return re.sub(r"<svg [^>]*?(viewBox=\"[^\"]+\")[^>]*>", lambda m: f"<svg {m[1]} {head}>", svg, count=1)
