@@ -1,6 +1,5 @@
 """``latents``: look at what a debiaser removes, and change it."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,6 @@ def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: An
         "model": debiaser.text_encoder_.language_model.name,
         "texts": f"{Path(table['data']).name}, {min(len(texts), max_texts):,} of {len(texts):,}",
         "SAE": ", ".join(sae.fingerprint()[:16] for sae in choices.saes.values()),
-        "debias-ssae": version("debias-ssae"),
     }
     check_nothing_lost(file, choices)
     writable_directory(goal.absolute().parent)
