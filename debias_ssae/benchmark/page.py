@@ -15,7 +15,6 @@ from debias_ssae.benchmark.tables import (
     COMPARED,
     HEADS,
     comparison_rows,
-    head_kind,
     headline_lines,
     interval_of,
 )
@@ -92,29 +91,28 @@ def headline(results: Mapping[str, Any]) -> str:
 
 def verdict_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """Before and what balanced data reach, in percent; then what is higher than the debiaser, by kind of head."""
-    rows = [row for _, heads in headline_lines(results.get("summary") or []) for row in heads.values()]
-    by = {(row.get("method"), row.get("regime"), head_kind(row)): row for row in rows}
-    name = next((n for n in ("ssae_default", "ssae") if any(r.get("method") == n for r in rows)), None)
-    before = next((r for r in rows if r.get("method") == "erm"), None)
-    oracle = next((r for r in rows if r.get("method") == "oracle"), None)
-    if before is not None:
-        yield f"Before any edit the worst group is right in {_said(before)} of its texts."
-    if oracle is not None:
-        yield f"A classifier trained on balanced data reaches {_said(oracle)}."
+    lines = headline_lines(results.get("summary") or [])
+    rows = [(head, row) for _, heads in lines for head, row in heads.items()]
+    first = {row["method"]: row for _, row in reversed(rows)}
+    name = next((n for n in ("ssae_default", "ssae") if n in first), None)
+    if "erm" in first:
+        yield f"Before any edit the worst group is right in {_said(first['erm'])} of its texts."
+    if "oracle" in first:
+        yield f"A classifier trained on balanced data reaches {_said(first['oracle'])}."
     if name is None:
         yield "No row of the debiaser is in these results; see the tables."
         return
     for head in HEADS:
-        ours = [row for key, row in by.items() if key[0] == name and key[2] == head]
+        ours = [row for kind, row in rows if kind == head and row["method"] == name]
         if not ours:
             continue
         said = "; ".join(f"{_said(row)} with {row.get('regime')}" for row in ours)
         yield f"{head.capitalize()} head: {name} reaches {said}."
         best = max(interval_of(row, WORST)[0] for row in ours)
         higher = {
-            str(row.get("method"))
-            for key, row in by.items()
-            if key[2] == head and interval_of(row, WORST)[0] > best and not row.get("needs_attribute")
+            row["method"]
+            for kind, row in rows
+            if kind == head and interval_of(row, WORST)[0] > best and not row.get("needs_attribute")
         } - {name, *REFERENCES}
         if higher:
             yield f"{head.capitalize()} head, higher than {name}: {', '.join(sorted(higher))}."
