@@ -26,18 +26,6 @@ SHOWN = 24
 """Methods in the chart, at most, those with the best head first."""
 _NAN = float("nan")
 _NONE = Cell("–", "")
-_LIMITS = (
-    "Worst-group accuracy is the lowest accuracy over the cells label x attribute. It says nothing about groups that "
-    "are not in the data.",
-    "The attribute (in Bias in Bios, a gender taken from the pronouns of the text) is a proxy with two values. It is "
-    "not a person's identity, and equal numbers for two groups can hide harm to people in neither.",
-    "Leakage is what the probes used here reached. A probe that fails does not show that the attribute is gone.",
-    "Intervals cover new test texts and new seeds of the same data set, not other data sets or other attributes.",
-)
-_QUICK = (
-    "This is a quick look: few texts and seeds, a small SAE, a sample of the corpus. It shows the shape of the result; "
-    "its numbers are no measurement."
-)
 Row = Mapping[str, Any]
 
 
@@ -56,7 +44,8 @@ def write_benchmark_report(results: Mapping[str, Any], path: str | Path) -> Path
         "eyebrow": "Quick look, no measurement" if quick else "Benchmark report",
         "lede": _lede(data, rows, seeds),
         "headline": headline(results),
-        "limits": [*([_QUICK] if quick else []), *_LIMITS],
+        "limits": (),
+        "quick": quick,
         "verdict": list(verdict_lines(results)),
         "blocks": [*_removed(results.get("runs") or []), _headline(rows), *_comparisons(results)],
         "skipped": _skipped(results.get("skipped") or []),

@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from debias_ssae.benchmark.evaluation import Plain, plain_of, run_method
 from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
@@ -191,7 +190,7 @@ def measure(
     found = {task: _read(files.get(task)) for task in tasks}
     left = [task for task in tasks if found[task] is None]
     todo = sorted({number for number, _ in left})
-    plains = _parallel(jobs, [delayed(_plain)(protocol, n, dict(methods)) for n in todo], progress, "seed")
+    plains = _parallel(jobs, [delayed(_plain)(protocol, n, dict(methods)) for n in todo], progress)
     plain = dict(zip(todo, plains, strict=True))
     made = _parallel(
         jobs,
@@ -200,39 +199,24 @@ def measure(
             for number, name in left
         ],
         progress,
-        "method",
     )
     found |= dict(zip(left, made, strict=True))
     return [found[number, name] or {} for name in methods for number in numbers]
 
 
-def _parallel(jobs: int | None, calls: list[Any], progress: bool, unit: str) -> list[Any]:
-    """Run the calls, in order. Raises InputError where a process dies, mostly for want of memory."""
+def _parallel(jobs: int | None, calls: list[Any], progress: bool) -> list[Any]:
+    """Run the calls, in order; joblib says how far it is. Raises InputError where a process dies, mostly for want of
+    memory.
+    """
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    pool = Parallel(n_jobs=jobs, max_nbytes=None)
     try:
-        with _bar(pool, len(calls), progress, unit):
-            return list(pool(calls))
+        return list(Parallel(n_jobs=jobs, max_nbytes=None, verbose=10 if progress else 0)(calls))
     except TerminatedWorkerError as error:
         raise InputError(
             "a process of the benchmark died, mostly for want of memory; run the same command again with "
             "fewer --jobs: what was finished is kept"
         ) from error
-
-
-@contextmanager
-def _bar(pool: Any, total: int, progress: bool, unit: str) -> Iterator[None]:
-    """Let a progress bar follow the tasks that ``pool`` completes, whatever its backend."""
-    with tqdm(total=total, disable=not progress or not total, unit=unit, smoothing=0.05) as bar:
-        shown = pool.print_progress
-
-        def follow() -> None:
-            bar.update(pool.n_completed_tasks - bar.n)
-            shown()
-
-        pool.print_progress = follow
-        yield
 
 
 def _plain(protocol: Protocol, number: int, methods: dict[str, Method]) -> Plain:
