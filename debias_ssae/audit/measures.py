@@ -74,6 +74,12 @@ class Slice(Section):
         """Which rates rest on ``min_group`` rows of a known group."""
         return rates.deciding(self.counts, self.attribute.known, self.min_group)
 
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """Every measure as a number."""
+        found = rates.summary_values(self.counts, self.positive, self.decides)
+        return {name: float(value) for name, value in found.items()}
+
     def cell_name(self, group: int, label: int) -> str:
         """How a cell is called in every table: label / group."""
         return f"{self.classes[label]} / {self.attribute.groups[group]}"
@@ -108,26 +114,29 @@ def outcome_of(low: float, high: float, tolerance: float) -> str:
 
 def measure_rows(part: Slice) -> list[Row]:
     """Every measure of a section and a model, in reading order."""
-    values = {k: float(v) for k, v in rates.summary_values(part.counts, part.positive, part.decides).items()}
     every = list(range(len(part.classes)))
     cells, rest = [[c] for c in every], [[o for o in every if o != c] for c in part.labels]
     by_group = rates.accuracy(part.counts).where(part.decides.accuracy)
     recall, chosen = part.family("true_positive_rate", every), part.family("selection_rate", part.labels)
     return [
-        _accuracy(part, values),
-        _balanced(part, values),
-        _worst_group(part, values, part.empty(cells)),
-        _gap(part, "accuracy_gap", values, [("", by_group)], part.empty([every])),
-        _gap(part, "tpr_gap_max", values, recall, part.empty(cells)),
-        *_tpr_rms(part, values, part.empty(cells)),
-        _parity(part, values, chosen, part.empty([every])),
-        _impact_ratio(part, values, chosen, part.empty([every])),
-        _odds(part, values, part.empty([*([c] for c in part.labels), *rest])),
+        _accuracy(part),
+        _balanced(part),
+        _worst_group(part, part.empty(cells)),
+        _gap(part, "accuracy_gap", [("", by_group)], part.empty([every])),
+        _gap(part, "tpr_gap_max", recall, part.empty(cells)),
+        *_tpr_rms(part, part.empty(cells)),
+        _parity(part, chosen, part.empty([every])),
+        _impact_ratio(part, chosen, part.empty([every])),
+        _odds(part, part.empty([*([c] for c in part.labels), *rest])),
     ]
 
 
-def _row(part: Slice, metric: str, value: float, ends: Sequence[Any], **facts: Any) -> Row:
-    """A row of the measures; ``missing``: empty cells that the measure should have been computed from as well."""
+def _row(
+    part: Slice, metric: str, value: float, ends: Sequence[Any], *, judged: bool = False, **facts: Any
+) -> Row:
+    """A row of the measures; ``missing``: empty cells that the measure should have been computed from as well. One that
+    is ``judged`` is a gap, held against the tolerance.
+    """
     missing: list[str] = facts.pop("missing", [])
     low, high = (float(e) for e in ends)
     row = {
@@ -136,8 +145,8 @@ def _row(part: Slice, metric: str, value: float, ends: Sequence[Any], **facts: A
         "value": value,
         "ci_low": low,
         "ci_high": high,
-        "outcome": MEASURED,
-        "excess": NAN,
+        "outcome": outcome_of(low, high, part.tolerance) if judged else MEASURED,
+        "excess": value - part.tolerance if judged else NAN,
         "where": "",
         "method": "",
         **facts,
@@ -148,27 +157,27 @@ def _row(part: Slice, metric: str, value: float, ends: Sequence[Any], **facts: A
     return row | {"note": "; ".join(filter(None, (note, facts.get("note", "")))), "missing": missing}
 
 
-def _accuracy(part: Slice, values: dict[str, float]) -> Row:
+def _accuracy(part: Slice) -> Row:
     ends = shares.wilson(*(v[0] for v in rates.accuracy(part.counts.pooled()).effective))
-    return _row(part, "accuracy", values["accuracy"], ends, where="all rows", method="Wilson")
+    return _row(part, "accuracy", part.values["accuracy"], ends, where="all rows", method="Wilson")
 
 
-def _balanced(part: Slice, values: dict[str, float]) -> Row:
+def _balanced(part: Slice) -> Row:
     hits, n = (v[0] for v in rates.cell_accuracy(part.counts.pooled()).effective)
     ends = shares.mean_of_shares(hits[n > 0], n[n > 0])[1:]
     without = int((n == 0).sum())
     note = f"{without} class(es) without rows" if without else ""
-    value = values["balanced_accuracy"]
+    value = part.values["balanced_accuracy"]
     return _row(part, "balanced_accuracy", value, ends, where="mean over classes", method="MOVER", note=note)
 
 
-def _worst_group(part: Slice, values: dict[str, float], missing: list[str]) -> Row:
+def _worst_group(part: Slice, missing: list[str]) -> Row:
     """Its outcome is of how far the cell lies below the overall accuracy."""
     counted, share = part.decides.cells, rates.cell_accuracy(part.counts)
     hits, n = share.effective
     small = int(((n > 0) & ~counted).sum())
     notes = [f"{small} cell(s) with fewer than {part.min_group} rows are left out"] if small else []
-    value, overall = values["worst_group_accuracy"], values["accuracy"]
+    value, overall = part.values["worst_group_accuracy"], part.values["accuracy"]
     if np.isnan(value):
         return _row(part, "worst_group_accuracy", value, NOTHING, missing=missing, note="; ".join(notes))
     found = extremes.lowest_share(hits[counted], n[counted])
@@ -190,11 +199,9 @@ def _worst_group(part: Slice, values: dict[str, float], missing: list[str]) -> R
     )
 
 
-def _gap(
-    part: Slice, metric: str, values: Mapping[str, float], family: Family, missing: list[str], **facts: Any
-) -> Row:
+def _gap(part: Slice, metric: str, family: Family, missing: list[str], **facts: Any) -> Row:
     """The widest of several gaps between groups, and where it is."""
-    value = values[metric]
+    value = part.values[metric]
     if np.isnan(value):
         note = f"fewer than two groups have {part.min_group} rows to compute it from"
         return _row(part, metric, value, NOTHING, note=note, missing=missing)
@@ -203,13 +210,8 @@ def _gap(
     columns = zip(*(extremes.widest_gap(*s.effective, families=len(family)) for _, s in family), strict=True)
     found = extremes.Extreme(*(float(np.nanmax(np.array(c, dtype=float))) for c in columns))
     where = _over(part, share.value)
-    own = {
-        "where": f"{label}: {where}" if label else where,
-        "outcome": outcome_of(found.low, found.high, part.tolerance),
-        "excess": value - part.tolerance,
-        "method": "simultaneous Newcombe",
-    }
-    return _row(part, metric, value, found[1:], missing=missing, **{**own, **facts})
+    facts |= {"where": f"{label}: {where}" if label else where, "method": "simultaneous Newcombe"}
+    return _row(part, metric, value, found[1:], judged=True, missing=missing, **facts)
 
 
 def _over(part: Slice, values: Array) -> str:
@@ -219,10 +221,10 @@ def _over(part: Slice, values: Array) -> str:
     return "all groups alike" if same else f"{part.attribute.groups[high]} over {part.attribute.groups[low]}"
 
 
-def _parity(part: Slice, values: dict[str, float], family: Family, missing: list[str]) -> Row:
+def _parity(part: Slice, family: Family, missing: list[str]) -> Row:
     """A gap in selection that is no wider than the labels' own, give or take the tolerance, is no failure."""
     metric = "demographic_parity_difference"
-    row = _gap(part, metric, values, family, missing)
+    row = _gap(part, metric, family, missing)
     base = [float(rates.spread(s.value)) for _, s in part.family("base_rate", part.labels)]
     if np.isnan(row["value"]) or np.isnan(base).all():
         return row
@@ -235,10 +237,10 @@ def _parity(part: Slice, values: dict[str, float], family: Family, missing: list
     return row
 
 
-def _impact_ratio(part: Slice, values: dict[str, float], family: Family, missing: list[str]) -> Row:
+def _impact_ratio(part: Slice, family: Family, missing: list[str]) -> Row:
     """The four-fifths rule is a rule for two classes; with more the ratio is shown, not judged."""
     metric = "demographic_parity_ratio"
-    value = values[metric]
+    value = part.values[metric]
     if np.isnan(value):
         note = "no group is predicted the label, or fewer than two have rows enough"
         return _row(part, metric, value, NOTHING, note=note, missing=missing)
@@ -260,7 +262,7 @@ def _impact_ratio(part: Slice, values: dict[str, float], family: Family, missing
     return _row(part, metric, value, (low, high), **facts)
 
 
-def _tpr_rms(part: Slice, values: dict[str, float], missing: list[str]) -> list[Row]:
+def _tpr_rms(part: Slice, missing: list[str]) -> list[Row]:
     """As the formula reads, which noise makes positive, and with the noise taken away, which has the interval."""
     share = rates.cell_accuracy(part.counts).where(part.decides.rates["true_positive_rate"])
     found = extremes.rms_gap(*(v.T for v in share.effective))
@@ -270,14 +272,13 @@ def _tpr_rms(part: Slice, values: dict[str, float], missing: list[str]) -> list[
     low, high, corrected = float(found.low), float(found.high), float(found.corrected)
     note = "noise alone makes it positive; its interval is that of the corrected one"
     facts: Row = {"where": named, "missing": missing, "method": "inverted test, normal noise"}
-    judged = {"outcome": outcome_of(low, high, part.tolerance), "excess": corrected - part.tolerance}
     return [
-        _row(part, "tpr_gap_rms", values["tpr_gap_rms"], NOTHING, note=note, **facts),
-        _row(part, "tpr_gap_rms_corrected", corrected, (low, high), **facts, **judged),
+        _row(part, "tpr_gap_rms", part.values["tpr_gap_rms"], NOTHING, note=note, **facts),
+        _row(part, "tpr_gap_rms_corrected", corrected, (low, high), judged=True, **facts),
     ]
 
 
-def _odds(part: Slice, values: dict[str, float], missing: list[str]) -> Row:
+def _odds(part: Slice, missing: list[str]) -> Row:
     family: Family = []
     for label in part.labels:
         both = part.family("true_positive_rate", [label], "TPR of ")
@@ -286,7 +287,7 @@ def _odds(part: Slice, values: dict[str, float], missing: list[str]) -> Row:
             family += both
     note = "the larger of the TPR and FPR differences"
     note += "" if len(part.classes) == 2 else " over all classes, one against the rest"
-    return _gap(part, "equalized_odds_difference", values, family, missing, note=note)
+    return _gap(part, "equalized_odds_difference", family, missing, note=note)
 
 
 def own_metric_rows(
@@ -326,8 +327,8 @@ def own_metric_rows(
     n = np.array([float(len(r)) for r in rows_of])
     low, high = points - z * noise, points + z * noise
     table = long_table(part, name, "", n, points, low, high)
-    whole = _row(part, name, points[-1], (low[-1], high[-1]), where="all rows")
-    whole["method"] = "bootstrap standard deviation"
+    method = "bootstrap standard deviation"
+    whole = _row(part, name, points[-1], (low[-1], high[-1]), where="all rows", method=method)
     decides = np.flatnonzero(part.decides.accuracy & ~np.isnan(points[:-1]))
     if len(decides) < 2:
         note = f"fewer than two groups of {part.min_group} rows have it defined"
@@ -340,12 +341,8 @@ def own_metric_rows(
     if not np.isnan(sd).any():
         together = shares.critical_value(0.95, len(decides) * (len(decides) - 1) // 2)
         ends = max(0.0, float((apart - together * sd)[a != b].max())), float((apart + z * sd)[a != b].max())
-    facts = {
-        "outcome": outcome_of(*ends, part.tolerance),
-        "excess": gap - part.tolerance,
-        "method": whole["method"],
-    }
-    return table, [whole, _row(part, f"{name}_gap", gap, ends, where=_over(part, chosen), **facts)]
+    facts = {"where": _over(part, chosen), "method": method}
+    return table, [whole, _row(part, f"{name}_gap", gap, ends, judged=True, **facts)]
 
 
 def check_metrics(metrics: Mapping[str, Metric] | None, weighted: bool) -> dict[str, Metric]:
@@ -354,12 +351,10 @@ def check_metrics(metrics: Mapping[str, Metric] | None, weighted: bool) -> dict[
         "tpr_gap_rms_corrected"
     }
     for name, metric in (metrics or {}).items():
-        if not callable(metric) or name in taken or f"{name}_gap" in taken:
-            why = (
-                "is a measure of the audit already; give it another name"
-                if callable(metric)
-                else "cannot be called"
-            )
+        why = "" if callable(metric) else "cannot be called"
+        if not why and (name in taken or f"{name}_gap" in taken):
+            why = "is a measure of the audit already; give it another name"
+        if why:
             raise InputError(
                 f"metrics={{{name!r}: ...}}: {name} {why}; a metric is a function of (y_true, y_pred)"
             )
