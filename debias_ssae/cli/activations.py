@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from debias_ssae.cli.options import shared
+from debias_ssae.text.tables import stream_texts
 
 
 @click.group()
@@ -44,7 +45,6 @@ def harvest(corpus: str, out: Path, **options: Any) -> None:
     """
     from debias_ssae.model import load_model
     from debias_ssae.model.store.harvest import harvest_to_store, summary
-    from debias_ssae.text.tables import stream_texts
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     told = {name: options.pop(name) for name in ("encoder", "device", "dtype", "trust_remote_code")}

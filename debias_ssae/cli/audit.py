@@ -6,18 +6,21 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import numpy as np
+import pandas as pd
 
+from debias_ssae.audit import AuditReport, GateResult, check_gates, flips_of_predictions, parse_thresholds
+from debias_ssae.audit import audit as run_audit
+from debias_ssae.audit.audit_page import audit_html
+from debias_ssae.audit.verdict import audit_json, audit_junit, audit_markdown, audit_text
 from debias_ssae.cli.checks import REPORTS, check_columns, check_outs
 from debias_ssae.cli.options import shared
 from debias_ssae.core.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from debias_ssae.audit import AuditReport, GateResult
+from debias_ssae.core.io import file_digest, write_text
+from debias_ssae.text import read_table
 
 _PATH = click.Path(path_type=Path)
 _COLUMNS = {
@@ -86,8 +89,6 @@ def audit(**options: Any) -> None:
     """
     check_outs(options["outs"], options["data"], options["representations"])
     table = _read(options)
-    from debias_ssae.audit import check_gates, parse_thresholds
-
     under, over = parse_thresholds(options["fail_under"]), parse_thresholds(options["fail_over"])
     report = _audited(table, options)
     allowed = set(options["allow_undefined"])
@@ -97,9 +98,7 @@ def audit(**options: Any) -> None:
         sys.exit(1)
 
 
-def _read(options: dict[str, Any]) -> "pd.DataFrame":
-    from debias_ssae.text import read_table
-
+def _read(options: dict[str, Any]) -> pd.DataFrame:
     table = read_table(options["data"])
     for key, option in _COLUMNS.items():
         given = options[key] or ()
@@ -117,9 +116,7 @@ def _read(options: dict[str, Any]) -> "pd.DataFrame":
     return table
 
 
-def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
-    from debias_ssae.audit import audit as run_audit
-
+def _audited(table: pd.DataFrame, options: dict[str, Any]) -> AuditReport:
     models = list(options["predictions"])
     weight = options["weight"]
     report = run_audit(
@@ -141,16 +138,14 @@ def _audited(table: "pd.DataFrame", options: dict[str, Any]) -> "AuditReport":
     return report.with_extras(**extras)
 
 
-def _label(target: "pd.Series", text: str | None) -> Any:
+def _label(target: pd.Series, text: str | None) -> Any:
     """The label that reads like ``text``: a csv's 1 is a number."""
     if text is None:
         return None
     return next((v for v in target.dropna().unique().tolist() if str(v) == text), text)
 
 
-def _flips(table: "pd.DataFrame", options: dict[str, Any]) -> dict[str, Any]:
-    from debias_ssae.audit import flips_of_predictions
-
+def _flips(table: pd.DataFrame, options: dict[str, Any]) -> dict[str, Any]:
     texts = None
     if options["with_texts"] and options["text"] and options["counterfactual_text"]:
         texts = list(zip(table[options["text"]], table[options["counterfactual_text"]], strict=True))
@@ -159,9 +154,7 @@ def _flips(table: "pd.DataFrame", options: dict[str, Any]) -> dict[str, Any]:
     return {a: flips_of_predictions(table[a], table[b], **kept).to_dict() for a, b in pairs}
 
 
-def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
-    import numpy as np
-
+def _leakage(table: pd.DataFrame, options: dict[str, Any]) -> Any:
     from debias_ssae.audit.leakage import probe_leakage
 
     path = options["representations"]
@@ -179,8 +172,6 @@ def _leakage(table: "pd.DataFrame", options: dict[str, Any]) -> Any:
 
 def provenance(options: dict[str, Any]) -> dict[str, str]:
     """What the numbers come from: files and their sums, seed, command, versions."""
-    from debias_ssae.core.io import file_digest
-
     facts = {"data": str(options["data"]), "sha256_of_the_data": file_digest(options["data"])}
     if options.get("representations"):
         facts["sha256_of_the_representations"] = file_digest(options["representations"])
@@ -192,13 +183,9 @@ def provenance(options: dict[str, Any]) -> dict[str, str]:
 
 
 def write_audit(
-    report: "AuditReport", gates: "list[GateResult]", outs: Sequence[Path], *, summary: bool = False
+    report: AuditReport, gates: list[GateResult], outs: Sequence[Path], *, summary: bool = False
 ) -> None:
     """Write the audit to ``outs`` and say its verdict; without ``outs`` and ``summary`` print all of it."""
-    from debias_ssae.audit.audit_page import audit_html
-    from debias_ssae.audit.verdict import audit_json, audit_junit, audit_markdown, audit_text
-    from debias_ssae.core.io import write_text
-
     kinds = {".html": audit_html, ".json": audit_json, ".md": audit_markdown, ".xml": audit_junit}
     texts = {out: kinds[out.suffix](report, gates) for out in outs}  # all of them before the first is written
     for out, text in texts.items():

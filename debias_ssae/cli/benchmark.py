@@ -9,7 +9,12 @@ from typing import Any
 import click
 
 from debias_ssae.cli.options import FILE, FOLDER, needs, read_corpus, shared
+from debias_ssae.core.config import QUICK, BenchmarkConfig, load_config, merged, parse_overrides
 from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.core.io import file_digest
+from debias_ssae.text import load_bias_in_bios, load_table
+from debias_ssae.text.concept import Concept
+from debias_ssae.text.tables import demand, read_table
 
 DATASETS: dict[str, dict[str, Any]] = {
     "bias-in-bios": {"text": "text", "target": "profession", "sensitive": "gender"},
@@ -78,7 +83,6 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     """
     needs(corpus_text="corpus")
     from debias_ssae.benchmark import run_benchmark
-    from debias_ssae.core.io import file_digest
 
     settings = _settings(dataset, options)
     table, source = _table(dataset, data, options)
@@ -131,8 +135,6 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
 
 def _settings(dataset: str, options: dict[str, Any]) -> Any:
     """The protocol: the data set's needs, then --quick, then the file, then what was given by name."""
-    from debias_ssae.core.config import QUICK, BenchmarkConfig, load_config, merged, parse_overrides
-
     names = ("seeds", "setting", "concept", "encoder", "n_test", "n_attribute", "max_head")
     given = {name: options[name] for name in names if options[name] is not None}
     unsaid = {"seed": 0, "device": "auto"}
@@ -159,9 +161,6 @@ def _no_concept(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Texts with columns text, target and sensitive, and where they are from."""
-    from debias_ssae.core.io import file_digest
-    from debias_ssae.text import load_table
-
     professions = options["professions"] or DATASETS[dataset].get("professions")
     if data is None:
         if dataset != "bias-in-bios":
@@ -184,7 +183,6 @@ def _table(dataset: str, data: str | None, options: dict[str, Any]) -> tuple[Any
 def _check_words(name: str, table: Any, column: str) -> None:
     """Refuse a concept that nobody asked for where its words are of another attribute."""
     from debias_ssae.benchmark.protocol import LEAST_ASSOCIATION, association
-    from debias_ssae.text.concept import Concept
 
     known = table.dropna()
     found = association(Concept.load(name), known["text"].tolist(), known["sensitive"].to_numpy())
@@ -197,8 +195,6 @@ def _check_words(name: str, table: Any, column: str) -> None:
 
 def _attribute_data(options: dict[str, Any], dataset: str) -> Any:
     """Columns text and sensitive of --attribute-data; its columns are found whatever their case."""
-    from debias_ssae.text.tables import demand, read_table
-
     path = options["attribute_data"]
     if path is None:
         return None
@@ -214,8 +210,6 @@ def _attribute_data(options: dict[str, Any], dataset: str) -> Any:
 
 
 def _from_hub(professions: str) -> tuple[Any, dict[str, Any]]:
-    from debias_ssae.text import load_bias_in_bios
-
     names = None if professions == "all" else tuple(professions.split(","))
     if names is not None and len(names) < 2:
         raise InputError(

@@ -2,6 +2,9 @@
 
 import click
 
+from debias_ssae.core.cache import KINDS, MOST_BYTES, entries, user_cache
+from debias_ssae.core.cache import clear as clear_all
+
 
 @click.group()
 def cache() -> None:
@@ -14,8 +17,6 @@ def cache() -> None:
 @cache.command()
 def info() -> None:
     """Print where the cache is, what it holds, and its bound."""
-    from debias_ssae.core.cache import KINDS, MOST_BYTES, entries, user_cache
-
     directory = user_cache()
     if directory is None:
         click.echo("the user's cache is turned off by DEBIAS_SSAE_CACHE")
@@ -30,9 +31,6 @@ def info() -> None:
 @cache.command()
 def clear() -> None:
     """Remove everything that the cache holds; it is made again when it is needed."""
-    from debias_ssae.core.cache import clear as clear_all
-    from debias_ssae.core.cache import user_cache
-
     directory = user_cache()
     click.echo(f"{_size(0 if directory is None else clear_all(directory))} removed")
 

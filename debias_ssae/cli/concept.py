@@ -4,6 +4,7 @@ import click
 
 from debias_ssae.core.io import read_text
 from debias_ssae.text.concept import Concept, ConceptUsage, concept_usage
+from debias_ssae.text.tables import load_corpus
 
 _N_WORDS = 30
 
@@ -51,8 +52,6 @@ def check(
 
     Texts are printed only with --texts.
     """
-    from debias_ssae.text.tables import load_corpus
-
     one = Concept.load(name_or_file, optional=optional)
     texts = load_corpus(data, column=column)[:n_texts]
     usage = concept_usage(one, texts)

@@ -2,7 +2,11 @@
 
 import click
 
+from debias_ssae.cli.benchmark import show
 from debias_ssae.cli.options import FOLDER, shared
+from debias_ssae.core.config import DEMO
+from debias_ssae.core.io import writable_directory
+from debias_ssae.text import synthetic_corpus
 
 N_CORPUS = 4000
 """Unlabelled texts of the pool."""
@@ -22,10 +26,6 @@ def demo(out: str, correlation: float, seeds: int, jobs: int, encoder: str, quie
     """
     from debias_ssae.benchmark import demo_table, run_benchmark
     from debias_ssae.benchmark.page import headline
-    from debias_ssae.cli.benchmark import show
-    from debias_ssae.core.config import DEMO
-    from debias_ssae.core.io import writable_directory
-    from debias_ssae.text import synthetic_corpus
 
     directory = writable_directory(out)
     config = DEMO.updated(seeds=seeds, encoder=encoder)

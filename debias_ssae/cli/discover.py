@@ -9,8 +9,11 @@ import click
 from click.core import ParameterSource
 
 from debias_ssae.cli.checks import check_columns
+from debias_ssae.cli.evaluate import read_skops
 from debias_ssae.cli.options import FILE, FOLDER, model_options, needs, read_corpus, shared
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import check_writable
+from debias_ssae.text import load_table
 
 SHOWN = 10
 
@@ -45,9 +48,6 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
     """
     needs(corpus_text="corpus")
     passed = model_options(options)
-    from debias_ssae.core.io import check_writable
-    from debias_ssae.text import load_table
-
     prediction, model = options["prediction"], options["model"]
     if prediction is not None and model is not None:
         raise InputError("--prediction and --model both name the classifier; give one")
@@ -109,8 +109,6 @@ def _fit_command(choices: Path, data: str, text: str, target: str | None) -> str
 
 def _load_head(path: str) -> Any:
     """A scikit-learn classifier, as skops or as evaluate --save-head wrote it."""
-    from debias_ssae.cli.evaluate import read_skops
-
     saved = read_skops(path, "--model")
     return saved["head"] if isinstance(saved, dict) and "head" in saved else saved
 

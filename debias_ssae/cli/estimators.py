@@ -10,6 +10,9 @@ from debias_ssae.cli import checks
 from debias_ssae.cli.options import FILE, FOLDER, load_debiaser, model_options, needs, read_corpus, shared
 from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import check_writable, read_yaml
+from debias_ssae.text import load_corpus, load_table, write_table
+from debias_ssae.text.concept import Concept
 
 
 @click.command()
@@ -69,9 +72,6 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     needs(exclude_text="exclude", corpus_text="corpus")
     _check_supervision(sensitive, options)
     passed = model_options(options)
-    from debias_ssae.core.io import check_writable
-    from debias_ssae.text import load_corpus, load_table
-
     table = load_table(data, text=text, target=target, sensitive=sensitive)
     n_latents = options["n_latents"]
     if n_latents != "auto" and not (n_latents.isascii() and n_latents.isdigit()):
@@ -135,7 +135,6 @@ def _attribute(options: dict[str, Any]) -> Any:
     """What ``attribute=`` is to be; None where labels come to fit."""
     if options["annotated"]:
         from debias_ssae.selection.attribute import AnnotatedTexts
-        from debias_ssae.text import load_table
 
         text, sensitive, target = (options[f"annotated_{name}"] for name in ("text", "sensitive", "target"))
         table = load_table(options["annotated"], text=text, sensitive=sensitive, target=target)
@@ -147,9 +146,6 @@ def _attribute(options: dict[str, Any]) -> Any:
 
 def _words_or_choices(name: str) -> Any:
     """What a file holds, ticked latents or words; or the shipped words of that name."""
-    from debias_ssae.core.io import read_yaml
-    from debias_ssae.text.concept import Concept
-
     values = read_yaml(name) if Path(name).is_file() else None
     if not isinstance(values, dict) or "parts" not in values:
         return Concept.load(name)
@@ -202,8 +198,6 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
     checks.check_kept([goal], [data])
     checks.check_model(model)
     checks.check_parent(goal, "--out")
-    from debias_ssae.text import load_table, write_table
-
     if whole:
         table = load_table(data, text=text, as_written=ids)
         checks.check_columns(table, data, "--id", ids)

@@ -1,19 +1,20 @@
 """``evaluate`` and ``predict``: a classifier on the representations of one or several models, audited or applied."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import numpy as np
+import pandas as pd
 
+from debias_ssae.audit import AuditReport, audit
 from debias_ssae.cli import checks
 from debias_ssae.cli.audit import provenance, write_audit
 from debias_ssae.cli.options import FILE, load_debiaser, shared
 from debias_ssae.core.errors import InputError, MissingExtraError, one_line, optional_module
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from debias_ssae.audit import AuditReport
+from debias_ssae.core.io import MANIFEST, as_json, file_digest, write_bytes
+from debias_ssae.core.stats import heads
+from debias_ssae.text import load_table, write_table
 
 
 @click.command()
@@ -51,15 +52,11 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
     checks.check_kept([options["save_head"]], [options["train"], options["data"]])
     if options["save_head"]:
         _check_head(options["save_head"])
-    from debias_ssae.text import load_table
-
     train = load_table(options["train"], text=options["text"], target=options["target"])
     test = load_table(options["data"], text=options["text"], target=options["target"])
     checks.check_columns(test, options["data"], "--sensitive", options["sensitive"])
     if both := len(set(train[options["text"]]) & set(test[options["text"]])):
         click.echo(f"Warning: {both} texts of --data are also in --train: the audit will flatter.", err=True)
-
-    from debias_ssae.audit import audit
 
     predicted, head = {}, None
     for model, transform in _transforms(models, options["encoder"], quiet=options["quiet"]):
@@ -96,13 +93,8 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
     checks.check_kept([goal], [data, head])
     checks.check_parent(out, "--out")
     saved = _load_head(head, model)
-    from debias_ssae.text import load_table, write_table
-
     table = load_table(data, text=text, as_written=ids)
     checks.check_columns(table, data, "--id", ids)
-    import numpy as np
-    import pandas as pd
-
     ((_, transform),) = _transforms((model,), saved["encoder"], quiet=quiet)
     X = transform(table[text].tolist())
     try:
@@ -137,12 +129,8 @@ def _transforms(models: tuple[str, ...], encoder: str, *, quiet: bool) -> Any:
         yield model, plain.transform if model == checks.PLAIN else loaded[model].transform
 
 
-def fit_head(X: "np.ndarray", y: Any, seed: int) -> Any:
+def fit_head(X: np.ndarray, y: Any, seed: int) -> Any:
     """The benchmark's head: logistic regression on standardised columns, C by 5-fold accuracy."""
-    import numpy as np
-
-    from debias_ssae.core.stats import heads
-
     labels = np.asarray(y)
     if min(np.unique(labels, return_counts=True)[1]) < 5 or len(np.unique(labels)) < 2:
         raise InputError(
@@ -151,7 +139,7 @@ def fit_head(X: "np.ndarray", y: Any, seed: int) -> Any:
     return heads.fit_head(X, labels, random_state=seed)
 
 
-def before_and_after(report: "AuditReport") -> str:
+def before_and_after(report: AuditReport) -> str:
     """A small table: accuracy and worst group of each model, and what the later ones gain on the first."""
     section = report.sections[-1]
     first, width = report.models[0], max(12, *(len(m) for m in report.models))
@@ -175,8 +163,6 @@ def before_and_after(report: "AuditReport") -> str:
 
 def _name(model: str, models: tuple[str, ...]) -> str:
     """The last part of a path, where that tells it from the others."""
-    from debias_ssae.core.io import as_json
-
     name = Path(model).name
     return str(as_json(name if sum(Path(m).name == name for m in models) == 1 else model))
 
@@ -193,8 +179,6 @@ def _check_head(path: str) -> None:
 
 def _save_head(head: Any, model: str, encoder: str, path: Path) -> None:
     """The head with what it was trained on, so that predict can refuse another model's representations."""
-    from debias_ssae.core.io import write_bytes
-
     content = {"head": head, "of": _fingerprint(model), "encoder": encoder}
     write_bytes(path, optional_module("skops.io", "heads").dumps(content))
 
@@ -233,6 +217,4 @@ def _load_head(path: str, model: str) -> dict[str, Any]:
 
 def _fingerprint(model: str) -> str:
     """Names a model: the hash of its manifest, which holds those of all its files."""
-    from debias_ssae.core.io import MANIFEST, file_digest
-
     return checks.PLAIN if model == checks.PLAIN else file_digest(Path(model) / MANIFEST)

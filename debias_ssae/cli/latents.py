@@ -8,6 +8,8 @@ import click
 from debias_ssae.cli.checks import check_model
 from debias_ssae.cli.options import FILE, FOLDER, needs, shared
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import check_writable, writable_directory, write_text
+from debias_ssae.text import load_table
 
 
 @click.command()
@@ -40,7 +42,6 @@ def latents(model: str, out: str, choices: str | None, **options: Any) -> None:
     """
     check_model(model)
     needs(text="data", target="data", sensitive="data")
-    from debias_ssae.core.io import check_writable
     from debias_ssae.debiaser import SSAEDebiaser
 
     if choices is None and options["data"] is None:
@@ -56,7 +57,6 @@ def latents(model: str, out: str, choices: str | None, **options: Any) -> None:
 
 
 def _show(debiaser: Any, goal: Path, *, n_more: int, max_texts: int, **table: Any) -> None:
-    from debias_ssae.core.io import writable_directory, write_text
     from debias_ssae.review.page import removed_html
     from debias_ssae.review.removed import removed_cards, removed_choices
     from debias_ssae.selection.choices import check_nothing_lost
@@ -96,8 +96,6 @@ def _apply(debiaser: Any, file: str, out: str, *, n_more: int, max_texts: int, *
 
 
 def _read(data: str, text: str, target: str | None, sensitive: str | None) -> tuple[list[str], Any, Any]:
-    from debias_ssae.text import load_table
-
     table = load_table(data, text=text, target=target, sensitive=sensitive)
     y = None if target is None else table[target].to_numpy()
     return table[text].tolist(), y, None if sensitive is None else table[sensitive]

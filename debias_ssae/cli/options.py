@@ -7,7 +7,9 @@ import click
 from click.core import ParameterSource
 
 from debias_ssae.cli.checks import check_encoder, check_hookpoints
+from debias_ssae.core.config import PRESETS, DebiasConfig, load_config, parse_overrides
 from debias_ssae.core.errors import InputError
+from debias_ssae.text import load_corpus
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FILE, FOLDER = click.Path(dir_okay=False), click.Path(file_okay=False)
@@ -97,8 +99,6 @@ def model_options(options: dict[str, Any]) -> dict[str, Any]:
 
     Raises InputError for wrong names before torch is imported.
     """
-    from debias_ssae.core.config import PRESETS, DebiasConfig, load_config, parse_overrides
-
     given, preset = parse_overrides(options["sets"]), PRESETS[options["preset"]]
     hookpoints = options["hookpoint"].split(",")
     check_encoder(options["encoder"])
@@ -115,8 +115,6 @@ def model_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def read_corpus(options: dict[str, Any]) -> list[str] | None:
     """The texts of --corpus; None without one."""
-    from debias_ssae.text import load_corpus
-
     path = options["corpus"]
     return None if path is None else load_corpus(path, column=options["corpus_text"])
 

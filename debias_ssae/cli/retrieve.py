@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd
 
 from debias_ssae.cli.checks import check_kept, check_parent
 from debias_ssae.cli.options import needs, shared
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import MANIFEST, write_json
+from debias_ssae.text import write_table
+from debias_ssae.text.tables import stream_texts
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -28,9 +32,7 @@ def retrieve() -> None:
 )
 def index(corpus: str, text: str, out: Path, max_length: int | None, **options: Any) -> None:
     """Add a corpus to an index on disk; after an interruption, the same command continues."""
-    from debias_ssae.core.io import MANIFEST
     from debias_ssae.retrieval import CorpusIndex
-    from debias_ssae.text.tables import stream_texts
 
     texts = stream_texts(corpus, column=text)
     first = next(texts, None)  # a corpus that cannot be read leaves no folder behind
@@ -82,11 +84,7 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
 @shared("seed", "quiet")
 def select(out: Path, **options: Any) -> None:
     """Write the texts nearest to the seeds, and a report beside them (.json)."""
-    import pandas as pd
-
-    from debias_ssae.core.io import write_json
     from debias_ssae.retrieval import CorpusIndex, retrieve
-    from debias_ssae.text import write_table
 
     needs(hookpoint="sae", encoder="sae")
     if out.suffix != ".parquet":
@@ -135,6 +133,4 @@ def _seeds(query: str | None, seed_texts: str | None, column: str) -> list[str]:
 
 
 def _texts(source: str, column: str) -> list[str]:
-    from debias_ssae.text.tables import stream_texts
-
     return [text or "" for text in stream_texts(source, column=column)]

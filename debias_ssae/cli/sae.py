@@ -20,7 +20,11 @@ from debias_ssae.core.config import (
     parse_overrides,
 )
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import read_yaml
+from debias_ssae.core.io import check_writable, read_yaml
+from debias_ssae.text import load_corpus, load_table
+from debias_ssae.text.checks import table_of
+from debias_ssae.text.concept import Concept
+from debias_ssae.text.tables import stream_texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,8 +67,6 @@ def sae() -> None:
 def train(out: Path, **told: Any) -> None:
     """Train on a store of activations, or on a corpus."""
     needs(text="corpus", rows="corpus")
-    from debias_ssae.core.io import check_writable
-
     if (told["activations"] is None) == (told["encoder"] is None or told["corpus"] is None):
         raise InputError("Give either --activations DIR, or --encoder MODEL and --corpus FILE")
     sae_values, train_values = _settings(told)
@@ -164,10 +166,6 @@ def evaluate(
     PATH is an SAE in any known format. With a causal language model, cross-entropy with the SAE spliced in is
     measured too. The same command, given again, continues where it was stopped.
     """
-    from debias_ssae.text import load_corpus, load_table
-    from debias_ssae.text.checks import table_of
-    from debias_ssae.text.concept import Concept
-
     config = make_config(EvaluationConfig, parse_overrides(options["sets"]), "--set")
     if (options["judge"] is None) != (options["judge_model"] is None):
         raise InputError("--judge and --judge-model go together: give the address and the model's name there")
@@ -325,7 +323,6 @@ def _from_corpus(told: dict[str, Any], batch_size: int, sae_values: dict[str, An
     from debias_ssae.model import load_model, stream_rows
     from debias_ssae.sae import shuffled_batches
     from debias_ssae.sae.model import check_memory
-    from debias_ssae.text.tables import stream_texts
 
     model, name, corpus = load_model(told["encoder"]), told["hookpoint"] or "embeddings", told["corpus"]
     # before the work of harvesting
