@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
+from torch.nn.functional import cross_entropy
 
 from debias_ssae.baselines.erasers import apply_attribute, read_attribute
 from debias_ssae.core.errors import InputError
@@ -187,9 +189,6 @@ class GroupDRO(GroupHead):
     n_steps: int = 500
 
     def _learn(self, X: np.ndarray, y: np.ndarray, cell: np.ndarray) -> None:
-        import torch
-        from torch.nn.functional import cross_entropy
-
         rows = torch.as_tensor(X, dtype=torch.float32)
         labels = torch.as_tensor(y)
         codes, index = np.unique(cell, return_inverse=True)

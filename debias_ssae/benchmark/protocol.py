@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats.contingency import association as cramer
 
 from debias_ssae.core.config import BenchmarkConfig
 from debias_ssae.core.errors import InputError
@@ -296,8 +297,6 @@ def association(concept: Concept, texts: Sequence[str], values: Sequence[Any] | 
 
     At most 2,000 texts are read, the same each time.
     """
-    from scipy.stats.contingency import association as cramer
-
     rows = np.sort(np.random.default_rng(0).permutation(len(texts))[:2_000])
     sides = [_majority([span.value for span in concept.find(texts[i])]) for i in rows]
     counts = pd.crosstab(np.array(sides), np.asarray(values).astype(str)[rows]).to_numpy()

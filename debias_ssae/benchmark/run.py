@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from threadpoolctl import threadpool_limits
 
 from debias_ssae.benchmark.evaluation import Plain, plain_of, run_method
 from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
@@ -208,8 +211,6 @@ def _parallel(jobs: int | None, calls: list[Any], progress: bool) -> list[Any]:
     """Run the calls, in order; joblib says how far it is. Raises InputError where a process dies, mostly for want of
     memory.
     """
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
     try:
         return list(Parallel(n_jobs=jobs, max_nbytes=None, verbose=10 if progress else 0)(calls))
     except TerminatedWorkerError as error:
@@ -251,9 +252,6 @@ def _read(file: Path | None) -> dict[str, Any] | None:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Hold BLAS, OpenMP and torch to one thread, so that results do not depend on where they are made."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
+from scipy.stats import t
 
 from debias_ssae.benchmark.tables import HEADS, head_kind
 from debias_ssae.core.stats.seeds import JointBootstrap, Moves, gap_closed
@@ -128,8 +129,6 @@ def _named(metric: str, moves: Moves) -> dict[str, float]:
 
 
 def _student(metric: str, values: np.ndarray) -> dict[str, float]:
-    from scipy.stats import t
-
     mean = float(values.mean()) if len(values) else float("nan")
     half = float("nan")
     if len(values) > 1:

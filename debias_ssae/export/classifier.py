@@ -1,17 +1,15 @@
 """A fine-tuned classifier with a debiaser's erasers inside, in memory or as a directory for transformers."""
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
+from debias_ssae.export.modeling_debiased import DebiasedConfig, DebiasedForSequenceClassification
 from debias_ssae.model.readout import last_states_module
-
-if TYPE_CHECKING:
-    from debias_ssae.export.modeling_debiased import DebiasedForSequenceClassification
 
 KIND = "debias-ssae classifier 1"
 
@@ -27,7 +25,7 @@ def linear_eraser(debiaser: SSAEDebiaser) -> LinearEraser | None:
 
 
 @torch.no_grad()
-def debiased_classifier(debiaser: SSAEDebiaser) -> "DebiasedForSequenceClassification":
+def debiased_classifier(debiaser: SSAEDebiaser) -> DebiasedForSequenceClassification:
     """Return the classifier that ``debiaser`` was fitted on, with its own head, on debiased states.
 
     It shares its weights with nothing: a copy in float32. The latents are removed from a text's own tokens at their
@@ -38,8 +36,6 @@ def debiased_classifier(debiaser: SSAEDebiaser) -> "DebiasedForSequenceClassific
     in memory), for a debiaser of another layer or pooling than the head reads, and for SAEs whose latents compete
     (topk).
     """
-    from debias_ssae.export.modeling_debiased import DebiasedConfig, DebiasedForSequenceClassification
-
     encoder = debiaser.text_encoder_
     model = encoder.language_model
     if model.classifier is None:

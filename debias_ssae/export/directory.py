@@ -2,19 +2,20 @@
 
 import copy
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 
 from debias_ssae.core import io
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.export import classifier
+from debias_ssae.export import classifier, module, onnx
 from debias_ssae.export.card import model_card
 from debias_ssae.export.classifier import linear_eraser
+from debias_ssae.export.modeling_debiased import DebiasedForSequenceClassification
 from debias_ssae.export.module import OF_THE_LIBRARY
 from debias_ssae.model import LanguageModel, full_precision, quiet_loading
 from debias_ssae.model.harvesting import check_max_length
@@ -66,15 +67,15 @@ def export_onnx(debiaser: SSAEDebiaser, directory: str | Path) -> None:
     Raises InputError as :func:`export_sentence_transformers` does, and for a model that torch cannot export;
     MissingExtraError without the extra ``onnx``.
     """
-    from debias_ssae.export.onnx import DebiasedGraph, write_onnx
-
     plain, encoder, eraser = _language_model(debiaser), debiaser.text_encoder_, linear_eraser(debiaser)
     model = full_precision(plain, trust_remote_code=encoder.trust_remote_code)
 
     def fill(partial: Path) -> None:
-        graph = DebiasedGraph(model, debiaser.edits, encoder.layer, encoder.readout, eraser, debiaser.shift_)
-        module = write_onnx(graph, partial, check_max_length(model, encoder.max_length))
-        _save_with_prompt(module, partial, model.prompt)
+        graph = onnx.DebiasedGraph(
+            model, debiaser.edits, encoder.layer, encoder.readout, eraser, debiaser.shift_
+        )
+        written = onnx.write_onnx(graph, partial, check_max_length(model, encoder.max_length))
+        _save_with_prompt(written, partial, model.prompt)
         exact = copy.copy(debiaser)  # the graph is in float32, whatever the debiaser multiplies in
         exact.encoder_ = encoder.copy().set_params(model=model, dtype="float32", cache_dir=None)
         _check(load_exported(partial).encode(list(PROBES)), exact.transform(list(PROBES)))
@@ -129,8 +130,6 @@ def _export(debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], ta
 
 def _kind(directory: Path) -> str:
     """Which kind of export ``directory`` holds; empty where it holds none."""
-    from debias_ssae.export import module, onnx
-
     for one in (module, onnx, classifier):
         try:
             return io.read_manifest(directory, one.KIND).kind
@@ -147,30 +146,22 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     no such permission, unless the language model has code of its own. Raises InputError for a directory that holds no
     export.
     """
-    from debias_ssae.export import onnx
-    from debias_ssae.export.module import DebiasedTransformer
-
     kind = _kind(Path(directory))
     if kind == classifier.KIND:
-        from debias_ssae.export.modeling_debiased import DebiasedForSequenceClassification
-
         io.read_manifest(directory, kind).check()
         with quiet_loading():
             return DebiasedForSequenceClassification.from_pretrained(str(directory), **options)
-    sentence_transformers: Any = import_module("sentence_transformers")
     if kind == onnx.KIND:
-        module: Any = onnx.OnnxTransformer(directory, options.pop("model_kwargs", None))
+        found: Any = onnx.OnnxTransformer(directory, options.pop("model_kwargs", None))
     else:
-        module = DebiasedTransformer.load(str(directory), trust_remote_code=trust_remote_code)
+        found = module.DebiasedTransformer.load(str(directory), trust_remote_code=trust_remote_code)
     file = Path(directory) / "config_sentence_transformers.json"
     config = io.read_json(file) if file.is_file() else {}
     about = {name: config.get(name) for name in ("prompts", "default_prompt_name")}
-    return sentence_transformers.SentenceTransformer(modules=[module], **{**about, **options})
+    return SentenceTransformer(modules=[found], **{**about, **options})
 
 
 def _write(debiaser: SSAEDebiaser, goal: Path, reference: bool) -> None:
-    from debias_ssae.export.module import DebiasedTransformer, reference_of
-
     encoder = debiaser.text_encoder_
     model = encoder.language_model
     settings = {
@@ -179,18 +170,16 @@ def _write(debiaser: SSAEDebiaser, goal: Path, reference: bool) -> None:
         "max_length": check_max_length(model, encoder.max_length),
         "dtype": encoder.dtype,
         "trust_remote_code": encoder.trust_remote_code,
-        "reference": reference_of(model) if reference else None,
+        "reference": module.reference_of(model) if reference else None,
     }
-    module = DebiasedTransformer(
+    made = module.DebiasedTransformer(
         model, debiaser.edits, settings, output_eraser=linear_eraser(debiaser), shift=debiaser.shift_
     )
-    _save_with_prompt(module, goal, model.prompt, device=str(model.device))
+    _save_with_prompt(made, goal, model.prompt, device=str(model.device))
 
 
 def _save_with_prompt(module: Any, goal: Path, prompt: str, **options: Any) -> None:
     """Write ``module`` as the only one of a SentenceTransformer, which puts ``prompt`` in front of every text."""
-    from sentence_transformers import SentenceTransformer
-
     prompts: dict[str, Any] = {}
     if prompt:
         prompts = {"prompts": {"document": prompt}, "default_prompt_name": "document"}
