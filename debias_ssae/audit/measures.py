@@ -258,7 +258,7 @@ def _impact_ratio(part: Slice, family: Family, missing: list[str]) -> Row:
         if high < FOUR_FIFTHS:
             same = np.nanmin(base) < FOUR_FIFTHS * np.nanmax(base)
             outcome = AS_LABELS if same else BELOW_FIFTHS
-    facts = {"where": where, "outcome": outcome, "method": "simultaneous MOVER-R", "missing": missing}
+    facts: Row = {"where": where, "outcome": outcome, "method": "simultaneous MOVER-R", "missing": missing}
     return _row(part, metric, value, (low, high), **facts)
 
 
