@@ -63,7 +63,9 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
         head = fit_head(transform(train[options["text"]].tolist()), train[options["target"]], options["seed"])
         predicted[_name(model, models)] = head.predict(transform(test[options["text"]].tolist()))
         if options["save_head"] and model == models[-1]:
-            _save_head(head, model, options["encoder"], Path(options["save_head"]))
+            # with what it was trained on, so that predict can refuse another model's representations
+            kept = {"head": head, "of": _fingerprint(model), "encoder": options["encoder"]}
+            write_bytes(options["save_head"], optional_module("skops.io", "heads").dumps(kept))
     report = audit(
         test[options["target"]],
         predicted,
@@ -175,12 +177,6 @@ def _check_head(path: str) -> None:
     checks.check_parent(path, "--save-head")
     if find_spec("skops") is None:  # found without importing it, which takes torch along
         raise MissingExtraError("skops", "heads")
-
-
-def _save_head(head: Any, model: str, encoder: str, path: Path) -> None:
-    """The head with what it was trained on, so that predict can refuse another model's representations."""
-    content = {"head": head, "of": _fingerprint(model), "encoder": encoder}
-    write_bytes(path, optional_module("skops.io", "heads").dumps(content))
 
 
 def read_skops(path: str, option: str) -> Any:
