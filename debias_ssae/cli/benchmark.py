@@ -82,8 +82,6 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
     The settings of --config and --set are those of BenchmarkConfig; --seed is the first of --seeds.
     """
     needs(corpus_text="corpus")
-    from debias_ssae.benchmark import run_benchmark
-
     settings = _settings(dataset, options)
     table, source = _table(dataset, data, options)
     if dataset == "table" and options["concept"] is None and options["config"] is None:
@@ -93,6 +91,8 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
         source |= {"corpus": _short(corpus), "corpus_sha256": file_digest(corpus)}
     attribute_data = _attribute_data(options, dataset)
     directory = Path(out)
+    from debias_ssae.benchmark import run_benchmark  # only now: it imports torch
+
     results = run_benchmark(
         table,
         settings,
