@@ -323,7 +323,7 @@ TABLE: dict[str, list[Bad]] = {
         Bad("an audit of a column that is not there", "one that is listed", "the right name", "audit --data {p}/good.csv --target job --prediction y --sensitive g", "no column 'job'"),
         Bad("a report of an unknown kind", ".html, .json, .md, .xml", "such a name", "audit --data {p}/good.csv --target y --prediction y --sensitive g --out {p}/r.doc", "unknown kind of file"),
         Bad("two million million latents", "at most 16,777,216", "fewer", "sae train --encoder minilm --corpus {p}/good.txt --out {p}/sae --d-sae 2000000000", "16777216"),
-        Bad("training settings that are a list", "sae: and train:", "the two groups", "sae train --encoder minilm --corpus {p}/good.txt --out {p}/sae --config {p}/list.yaml", "expected a mapping"),
+        Bad("training settings that are a list", "sae: and train:", "the two groups", "sae train --encoder minilm --corpus {p}/good.txt --out {p}/sae --config {p}/list.yaml", "sae: and train:"),
         Bad("neither corpus nor index", "one of them", "--corpus or --index", "retrieve select --query nurse --out {p}/s.parquet", "either --corpus or --index"),
         Bad("neither query nor seeds", "one of them", "--query or --seed-texts", "retrieve select --corpus {p}/good.txt --out {p}/s.parquet", "either --query or --seed-texts"),
         Bad("a selection of an unknown kind", ".parquet", "such a name", "retrieve select --corpus {p}/good.txt --query nurse --out {p}/s.csv", "ends in .parquet"),
