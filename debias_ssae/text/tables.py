@@ -64,8 +64,9 @@ def _in_pieces(
     """Yield numbered rows in pieces; ``columns`` makes columns of some of them, ``word`` says what is numbered."""
     rest = iter(numbered)
     while part := list(islice(rest, _PIECE_ROWS)):
-        places = [number for number, _ in part]
-        yield Piece(columns([row for _, row in part]), _placed(file, places, word), as_written)
+        places, rows = map(list, zip(*part, strict=True))
+        del part  # it would be held while the piece is worked on
+        yield Piece(columns(rows), _placed(file, places, word), as_written)
 
 
 def load_table(

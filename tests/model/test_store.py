@@ -16,7 +16,6 @@ from safetensors.numpy import save as save_file
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import read_json, read_or_make, write_bytes, write_json, write_manifest
-from debias_ssae.core.shards import chunks
 from debias_ssae.model.store import ActivationStore, EmbeddingCache, StoreWriter
 from debias_ssae.model.store.activations import FORMAT, shard_path
 from debias_ssae.text.checks import texts_sha256
@@ -284,9 +283,7 @@ def test_a_file_size_limit_is_told_and_resumes(tmp_path):
     assert not writer.is_done(1, "b")
 
 
-def test_chunks_and_text_ids():
-    assert list(chunks("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
-    assert list(chunks([], 2)) == []
+def test_the_key_of_texts_tells_where_one_ends():
     assert texts_sha256(["ab", "c"]) != texts_sha256(["a", "bc"])
     assert texts_sha256(["\ud800", None]) != texts_sha256([None, None])
 
