@@ -56,7 +56,7 @@ class LogisticHead(CrossValidated, ClassifierMixin, BaseEstimator):
 
 
 class _Head(ClassifierMixin, BaseEstimator):
-    """What the heads told of groups share: what is read of rows, classes and attribute, and one scaler."""
+    """What the heads with supervision of groups share: reading samples, classes and attribute, and one scaler."""
 
     needs_attribute_at_predict = False
 
