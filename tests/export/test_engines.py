@@ -46,9 +46,10 @@ def check(folder: Path, fitted: SSAEDebiaser) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_ray(folder: Path, fitted: SSAEDebiaser) -> None:
+def test_ray(folder: Path, fitted: SSAEDebiaser, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="needs the extra engines")
     pytest.importorskip("ray.data")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else its workers starve on a busy machine
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         run("ray", folder)
