@@ -1,7 +1,7 @@
 """The libraries that benchmarks/sae_training.py measures beside ours, each driven by its own training step.
 
-Every engine is a function ``(rows, settings) -> step`` where ``step(batch)`` trains on one batch, and a function
-that turns the trained state into reconstructions. What a library's loop does around its step beside logging
+Every engine is a function ``(rows, settings) -> Engine`` whose ``step(batch)`` trains on one batch, and which reads the
+trained state: reconstructions, latents and decoder rows. What a library's loop does around its step beside logging
 (clipping, decoder norms, firing statistics) is part of the step.
 """
 
@@ -33,6 +33,7 @@ class Settings:
     lr: float | None = None
     """None is the library's default."""
     device: str = "cpu"
+    seed: int = 0
 
 
 @dataclass
@@ -41,6 +42,10 @@ class Engine:
 
     step: Callable[[Tensor], Any]
     reconstruct: Callable[[Tensor], Tensor]
+    encode: Callable[[Tensor], Tensor]
+    """Rows to latents [n, d_sae]."""
+    decoder: Callable[[], Tensor]
+    """Decoder rows [d_sae, d_in]."""
 
 
 def saelens(architecture: str) -> Callable[[Tensor, Settings], Engine]:
@@ -55,6 +60,7 @@ def saelens(architecture: str) -> Callable[[Tensor, Settings], Engine]:
         extra: dict[str, Any] = {"k": s.k} if "topk" in name else {}
         if architecture == "matryoshka":
             extra["matryoshka_widths"] = [s.d_sae // 4, s.d_sae // 2, s.d_sae]
+        torch.manual_seed(s.seed)
         sae = sae_class(config_class(d_in=s.d_in, d_sae=s.d_sae, device=s.device, **extra)).to(s.device)
         with torch.no_grad():
             sae.b_dec.copy_(rows.mean(0))
@@ -78,7 +84,7 @@ def saelens(architecture: str) -> Callable[[Tensor, Settings], Engine]:
             with torch.no_grad():
                 return sae.decode(sae.encode(x))
 
-        return Engine(step, reconstruct)
+        return Engine(step, reconstruct, sae.encode, lambda: sae.W_dec)
 
     return build
 
@@ -104,7 +110,7 @@ def dictionary_learning(architecture: str) -> Callable[[Tensor, Settings], Engin
             "lm_name": "minilm",
             "device": s.device,
             "warmup_steps": s.n_steps // 20,
-            "seed": 0,
+            "seed": s.seed,
         }
         if s.n_steps >= 100:
             arguments["decay_start"] = s.n_steps - s.n_steps // 5
@@ -125,7 +131,12 @@ def dictionary_learning(architecture: str) -> Callable[[Tensor, Settings], Engin
             with torch.no_grad():
                 return trainer.ae(x / factor) * factor
 
-        return Engine(lambda batch: trainer.update(next(count), batch / factor), reconstruct)
+        return Engine(
+            lambda batch: trainer.update(next(count), batch / factor),
+            reconstruct,
+            lambda x: trainer.ae.encode(x / factor),
+            lambda: trainer.ae.decoder.weight.T,
+        )
 
     return build
 
@@ -134,6 +145,7 @@ def sparsify(rows: Tensor, s: Settings) -> Engine:
     """sparsify's SparseCoder in the loop of its trainer: fvu loss, Adam, decoder norm, firing mask."""
     coder = importlib.import_module("sparsify.sparse_coder")
     config = importlib.import_module("sparsify.config")
+    torch.manual_seed(s.seed)
     sae = coder.SparseCoder(s.d_in, config.SparseCoderConfig(num_latents=s.d_sae, k=s.k), device=s.device)
     rate = s.lr if s.lr is not None else 2e-4 / (s.d_sae / 2**14) ** 0.5
     optimiser = torch.optim.Adam(sae.parameters(), lr=rate)
@@ -161,7 +173,11 @@ def sparsify(rows: Tensor, s: Settings) -> Engine:
         with torch.no_grad():
             return sae(x).sae_out
 
-    return Engine(step, reconstruct)
+    def encode(x: Tensor) -> Tensor:
+        out = sae.encode(x)
+        return torch.zeros(len(x), s.d_sae).scatter(1, out.top_indices, out.top_acts)
+
+    return Engine(step, reconstruct, encode, lambda: sae.W_dec)
 
 
 PEERS: dict[str, tuple[str, dict[str, Callable[[Tensor, Settings], Engine]]]] = {

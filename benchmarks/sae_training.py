@@ -27,11 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sae_peers import PEERS, PIP, Settings, present
+from numpy.typing import NDArray
+from sae_peers import PEERS, PIP, Engine, Settings, present
 from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.sae import SparseAutoencoder, shuffled_batches, train_sae
+from debias_ssae.sae.evaluation.geometry import pw_mcc
 
 RESULTS = Path(__file__).parent / "results"
 OURS = "debias_ssae"
@@ -242,40 +244,64 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
-def final_fvu(
-    rows: Tensor, settings: Settings, n_steps: int, rates: list[float | None], libraries: list[str]
-) -> dict[str, Any]:
-    """Return the FVU on held-out rows after equal steps on equal batches, by library and learning rate."""
-    test, train = rows[:20_000], rows[20_000:]
-    variance = float((test - test.mean(0)).square().sum())
-    found: dict[str, Any] = {}
-    for dtype in ("float32", "bfloat16") if OURS in libraries else ():
+def trained(rows: Tensor, settings: Settings, library: str, dtype: str) -> Engine:
+    """A TopK SAE of one library, trained for ``settings.n_steps``; batches come in the order of its seed."""
+    stream = shuffled_batches(rows, settings.batch_size, settings.seed)
+    if library == OURS:
         cfg = SAEConfig(d_in=settings.d_in, d_sae=settings.d_sae, k=settings.k, architecture="topk")
-        knobs = TrainConfig(n_steps=n_steps, batch_size=settings.batch_size, matmul_dtype=dtype)
-        sae = train_sae(shuffled_batches(train, settings.batch_size, 0), cfg, knobs, random_state=0).sae
-        with torch.no_grad():
-            error = float((test - sae(test).x_hat).square().sum())
-            dead = float((sae.encode(test) > 0).any(0).logical_not().double().mean())
-        found[f"{OURS} topk {dtype} lr default"] = error / variance
-        found[f"{OURS} topk {dtype} dead share"] = dead
-        print(f"  {OURS} topk {dtype}: FVU {error / variance:.4f}, dead {dead:.4f}", flush=True)
-    for library, (module, builders) in PEERS.items():
-        if library not in libraries or present(module) is not None:
+        knobs = TrainConfig(n_steps=settings.n_steps, batch_size=settings.batch_size, matmul_dtype=dtype)
+        if settings.lr is not None:
+            knobs = knobs.model_copy(update={"lr": settings.lr})
+        sae = train_sae(stream, cfg, knobs, random_state=settings.seed).sae
+        return Engine(lambda batch: None, lambda x: sae(x).x_hat, sae.encode, lambda: sae.W_dec)
+    engine = PEERS[library][1]["topk"](rows[: 4 * settings.batch_size], settings)
+    for _ in range(settings.n_steps):
+        engine.step(next(stream))
+    return engine
+
+
+@torch.no_grad()
+def quality(engine: Engine, test: Tensor) -> tuple[dict[str, float], NDArray[Any], NDArray[Any]]:
+    """FVU, L0 and share of dead latents on held-out rows; decoder rows and firing rates."""
+    fires, error = torch.zeros(len(engine.decoder())), 0.0
+    for part in test.split(2048):
+        fires += (engine.encode(part) > 0).sum(0)
+        error += float((part - engine.reconstruct(part)).double().square().sum())
+    found = {
+        "fvu": error / float((test - test.mean(0)).double().square().sum()),
+        "l0": float(fires.sum()) / len(test),
+        "dead_share": float((fires == 0).double().mean()),
+    }
+    return found, engine.decoder().detach().float().numpy(), (fires / len(test)).numpy()
+
+
+def final_quality(
+    rows: Tensor, settings: Settings, rates: list[float | None], libraries: list[str], seeds: list[int]
+) -> dict[str, Any]:
+    """Return each library's FVU on held-out rows after equal steps, and PW-MCC between two trainings of it.
+
+    Two trainings differ in their start and in the order of the rows; the 4,096 most active latents are matched.
+    """
+    test, train = rows[:20_000], rows[20_000:]
+    found: dict[str, Any] = {}
+    kinds = [(OURS, dtype) for dtype in ("float32", "bfloat16")] + [(name, "float32") for name in PEERS]
+    for library, dtype in kinds:
+        if library not in libraries or (library != OURS and present(PEERS[library][0]) is not None):
             continue
-        for rate in rates:
-            own = Settings(**{**vars(settings), "n_steps": n_steps, "lr": rate})
-            stream = shuffled_batches(train, settings.batch_size, 0)
-            engine = builders["topk"](train[: 4 * settings.batch_size], own)
-            for _ in range(n_steps):
-                engine.step(next(stream))
-            share = float((test - engine.reconstruct(test)).square().sum()) / variance
-            found[f"{library} topk lr {rate or 'default'}"] = share
-            print(f"  {library} topk lr {rate or 'default'}: FVU {share:.4f}", flush=True)
+        for rate in [None] if library == OURS else rates:
+            own = [Settings(**vars(settings) | {"lr": rate, "seed": seed}) for seed in seeds]
+            runs = [quality(trained(train, one, library, dtype), test) for one in own]
+            name = f"{library} topk {dtype} lr {rate or 'default'}"
+            found[name] = {key: [run[0][key] for run in runs] for key in runs[0][0]}
+            if len(runs) > 1:
+                (_, a, rate_a), (_, b, rate_b) = runs[:2]
+                found[name]["pw_mcc"] = pw_mcc(a, b, (rate_a, rate_b))
+            print(f"  {name}: {found[name]}", flush=True)
     return found
 
 
-def real_rows(n_rows: int) -> tuple[Tensor, str]:
-    """Return rows of MiniLM after its fourth block on general_corpus, or random ones, and what they are."""
+def real_rows(n_rows: int, hookpoint: str) -> tuple[Tensor, str]:
+    """Return rows of MiniLM at the hookpoint on general_corpus, or random ones, and what they are."""
     kept = os.environ.get("SAE_TRAINING_ROWS")
     if kept:
         return torch.load(kept, weights_only=True)[:n_rows].float(), f"rows of {Path(kept).name}"
@@ -289,12 +315,12 @@ def real_rows(n_rows: int) -> tuple[Tensor, str]:
     texts = load_corpus(Path(folder) / "general_corpus" / "data.parquet")
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
     parts, found = [], 0
-    for part in stream_rows(load_model("minilm"), [texts[i] for i in order], "blocks.3"):
+    for part in stream_rows(load_model("minilm"), [texts[i] for i in order], hookpoint):
         parts.append(part)
         found += len(part)
         if found >= n_rows:
             break
-    return torch.cat(parts)[:n_rows], "MiniLM blocks.3 on general_corpus"
+    return torch.cat(parts)[:n_rows], f"MiniLM {hookpoint} on general_corpus"
 
 
 def machine() -> dict[str, Any]:
@@ -335,7 +361,7 @@ def measure(arguments: argparse.Namespace, parts: list[str], path: Path) -> dict
         settings = Settings(2048, 65_536, 64, 8192, n_steps=5, device="cuda")
         rows, source = torch.randn(8 * settings.batch_size, settings.d_in, device="cuda"), "random normal"
     else:
-        rows, source = real_rows(32_768 if arguments.quick else 250_000)
+        rows, source = real_rows(32_768 if arguments.quick else 250_000, arguments.hookpoint)
     batches = [part.clone() for part in rows[: 16 * settings.batch_size].split(settings.batch_size)]
     result |= {"machine": machine(), "rows": source, "settings": vars(settings), "absent": {}}
     engines = all_engines(settings, batches, quick=arguments.quick, absent=result["absent"])
@@ -362,9 +388,10 @@ def measure(arguments: argparse.Namespace, parts: list[str], path: Path) -> dict
     if "memory" in parts:
         keep("peak_mib", peak_memory(settings, [name for name in engines if name.endswith(" topk")]))
     if "fvu" in parts:
-        print(f"final FVU after {arguments.fvu_steps} steps, topk")
+        print(f"FVU after {arguments.fvu_steps} steps, topk")
         rates = [None if rate == "default" else float(rate) for rate in arguments.fvu_rates.split(",")]
-        found = final_fvu(rows, settings, arguments.fvu_steps, rates, arguments.fvu_of.split(","))
+        own = Settings(**vars(settings) | {"n_steps": arguments.fvu_steps})
+        found = final_quality(rows, own, rates, arguments.fvu_of.split(","), list(range(arguments.fvu_seeds)))
         before = result.get("final_fvu", {})
         if (
             before.get("measured", {}).get("steps") == arguments.fvu_steps
@@ -387,6 +414,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="default 3 with --quick, else 5")
     parser.add_argument("--fvu-steps", type=int, default=400)
     parser.add_argument("--fvu-rates", default="default,2e-3", help="learning rates of the peers")
+    parser.add_argument("--fvu-seeds", type=int, default=1, help="2 or more: PW-MCC between the first two")
+    parser.add_argument("--hookpoint", default="blocks.3", help="of MiniLM, whose rows are trained on")
     parser.add_argument("--fvu-of", default=",".join([OURS, *PEERS]), help="libraries")
     parser.add_argument("--d-sae", type=int, default=3072)
     parser.add_argument("--k", type=int, default=32)
