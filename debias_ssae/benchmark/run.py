@@ -16,6 +16,7 @@ import torch
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from debias_ssae.benchmark.evaluation import Plain, plain_of, run_method
 from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
@@ -193,7 +194,9 @@ def measure(
     found = {task: _read(files.get(task)) for task in tasks}
     left = [task for task in tasks if found[task] is None]
     todo = sorted({number for number, _ in left})
-    plains = _parallel(jobs, [delayed(_plain)(protocol, n, dict(methods)) for n in todo], progress)
+    plains = _parallel(
+        jobs, [delayed(_plain)(protocol, n, dict(methods)) for n in todo], "seeds prepared" if progress else None
+    )
     plain = dict(zip(todo, plains, strict=True))
     made = _parallel(
         jobs,
@@ -201,18 +204,24 @@ def measure(
             delayed(_task)(protocol, plain[number], number, name, methods[name], files.get((number, name)))
             for number, name in left
         ],
-        progress,
+        "methods measured" if progress else None,
     )
     found |= dict(zip(left, made, strict=True))
     return [found[number, name] or {} for name in methods for number in numbers]
 
 
-def _parallel(jobs: int | None, calls: list[Any], progress: bool) -> list[Any]:
-    """Run the calls, in order; joblib says how far it is. Raises InputError where a process dies, mostly for want of
-    memory.
+def _parallel(jobs: int | None, calls: list[Any], done: str | None) -> list[Any]:
+    """Run the calls and return what they give, in order; a bar counts what is ``done``, none where that is None.
+
+    Raises InputError where a process dies, mostly for want of memory.
     """
+    options: dict[str, Any] = {"n_jobs": jobs, "max_nbytes": None}
     try:
-        return list(Parallel(n_jobs=jobs, max_nbytes=None, verbose=10 if progress else 0)(calls))
+        parallel = Parallel(**options, return_as="generator")
+    except ValueError:  # some backends, such as Ray's, hand over their results at the end
+        parallel = Parallel(**options)
+    try:
+        return list(tqdm(parallel(calls), total=len(calls), desc=done, disable=done is None))
     except TerminatedWorkerError as error:
         raise InputError(
             "a process of the benchmark died, mostly for want of memory; run the same command again with "
