@@ -195,7 +195,9 @@ def measure(
     left = [task for task in tasks if found[task] is None]
     todo = sorted({number for number, _ in left})
     plains = _parallel(
-        jobs, [delayed(_plain)(protocol, n, dict(methods)) for n in todo], "seeds prepared" if progress else None
+        jobs,
+        [delayed(_plain)(protocol, n, dict(methods)) for n in todo],
+        "seeds prepared" if progress else None,
     )
     plain = dict(zip(todo, plains, strict=True))
     made = _parallel(

@@ -28,6 +28,9 @@ FEW_PLACES = 5
 """In fewer places there is no phrase."""
 BESIDE = 4
 """Tokens on either side that count as beside: a phrase has commas and particles between its words."""
+SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*")
+REMAINS = 0.5
+"""A sentence of which less than this share of its characters is left says nothing by itself."""
 
 
 class Piece(NamedTuple):
@@ -149,7 +152,7 @@ def find_phrase(worded: WordedRows, fired: np.ndarray) -> str:
 
 def cut_out(worded: WordedRows, fired: np.ndarray) -> list[str]:
     """Return the texts without the words on which ``fired [n_rows]`` is above 0, and without what stands between two
-    such words that are within BESIDE tokens of each other.
+    such words that are within BESIDE tokens of each other. A sentence of which little REMAINS goes as a whole.
     """
     owners, before = worded.rows.text_ids.numpy(), None
     kept = [np.ones(len(text), dtype=bool) for text in worded.texts]
@@ -159,10 +162,14 @@ def cut_out(worded: WordedRows, fired: np.ndarray) -> list[str]:
             start = worded.spans[before, 0]
         kept[owners[row]][start:end] = False
         before = row
-    return [
-        "".join(itertools.compress(text, mask)).strip() if not mask.all() else text
-        for text, mask in zip(worded.texts, kept, strict=True)
-    ]
+    texts = list(worded.texts)
+    for i in np.unique(owners[fired > 0]).tolist():
+        for sentence in SENTENCE.finditer(texts[i]):
+            inside = slice(*sentence.span())
+            if kept[i][inside].mean() < REMAINS:
+                kept[i][inside] = False
+        texts[i] = "".join(itertools.compress(texts[i], kept[i])).strip()
+    return texts
 
 
 def find_contexts(

@@ -32,14 +32,24 @@ def test_latents_that_say_the_same_share_one_name() -> None:
 
 
 def test_words_on_which_latents_fire_are_cut_out_with_what_stands_close_between_them() -> None:
-    texts = ["now based in Denver, Colorado.", "in Denver one two three four five six Denver", "nothing here"]
+    texts = [
+        "After years in the army I am now based in Denver, Colorado, for work.",
+        "in Denver one two three four five six Denver",
+        "nothing here",
+        "I work. She is based in Denver, Colorado. I rest.",
+    ]
     spans = [[(m.start(), m.end()) for m in re.finditer(r"\w+|[^\w\s]", text)] for text in texts]
-    owners = torch.arange(3).repeat_interleave(torch.tensor([len(found) for found in spans]))
+    owners = torch.arange(4).repeat_interleave(torch.tensor([len(found) for found in spans]))
     offsets = torch.tensor([span for found in spans for span in found])
     n = len(offsets)
-    rows = Activations(torch.zeros(n, 1), owners, torch.zeros(n, dtype=torch.long), offsets, 3)
+    rows = Activations(torch.zeros(n, 1), owners, torch.zeros(n, dtype=torch.long), offsets, 4)
     words = [texts[owner][start:end] for owner, (start, end) in zip(owners, offsets, strict=True)]
     fired = np.isin(words, ["based", "Denver", "Colorado"]).astype(float)
     left = cut_out(find_words(texts, rows), fired)
-    assert left == ["now .", "in  one two three four five six", texts[2]]
+    assert left[:3] == [
+        "After years in the army I am now , for work.",
+        "in  one two three four five six",
+        texts[2],
+    ]
+    assert left[3] == "I work. I rest."  # of a sentence of which little is left nothing stays
     assert cut_out(find_words(texts, rows), np.zeros(n)) == texts
