@@ -33,12 +33,12 @@ faults: $(VENV)/.test
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# the lowest versions that pyproject.toml allows
+# the lowest versions that pyproject.toml allows; they warn of what newer versions of other packages deprecate
 test-lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet uv
 	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct -e '.[test]'
-	$(VENV)-lowest/bin/python -m pytest -m "not slow and not browser and not interop"
+	$(VENV)-lowest/bin/python -m pytest -W default -m "not slow and not browser and not interop"
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/sae_training.py --quick

@@ -1,6 +1,6 @@
 """Absorption, splitting and hedging on a causal language model: TopK beside Matryoshka, wide beside narrow.
 
-python benchmarks/absorption.py --data DATA --encoder MODEL --out results/absorption [--only topk-8192-8 ...] [--seed 0]
+python benchmarks/absorption.py --data DATA --encoder MODEL --out results/absorption [--only topk-8192-8 ...] [--ablate]
 
 SAEs of the same rows, steps and rates differ in architecture, width and k alone. Each goes through the sections
 `absorption` (first letters of the model's own words, and gender), `geometry` (hedging of profession and gender) and
@@ -71,6 +71,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=list(SAES), default=list(SAES))
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--ablate", action="store_true", help="Also the paper's ablation rule, which takes most of the time."
+    )
     args = parser.parse_args()
     out = io.writable_directory(args.out)
     causal = load_causal(args.encoder)
@@ -86,7 +89,7 @@ def main() -> None:
             cfg = SAEConfig(d_in=rows.x.shape[1], **SAES[name])
             sae = trained(rows.x, cfg, TRAIN, seed, None, out / "saes" / f"{name}-{seed}")
             subject = Subject(
-                sae, model, hookpoint, texts["domain"], labels=labels, causal=causal,
+                sae, model, hookpoint, texts["domain"], labels=labels, causal=causal if args.ablate else None,
                 concept=Concept.load("gender"), config=CONFIG, seed=seed,
             )  # fmt: skip
             records = evaluate_sae(subject, out / f"{name}-{seed}", sections=list(KEPT))

@@ -24,6 +24,25 @@ def training() -> str:
     return "\n".join(lines)
 
 
+def shape() -> str:
+    """The default's shape: rows a CPU-second, and what two short trainings reach, by tool."""
+    rates = read("sae_training_quick_8192_4")["one_thread_cpu"]["rows_per_second"]
+    reached = read("sae_training_8192_4")["final_fvu"]
+    tools = {f"{OURS}, products in bfloat16": (f"{OURS} topk bfloat16", f"{OURS} topk bfloat16 lr default")}
+    tools[f"{OURS}, float32"] = (f"{OURS} topk", f"{OURS} topk float32 lr default")
+    for tool in ("SAELens", "dictionary_learning", "sparsify"):
+        best = min(
+            (k for k in reached if k.startswith(f"{tool} ")), key=lambda name: sum(reached[name]["fvu"])
+        )
+        tools[f"{tool}, learning rate {best.rpartition(' ')[2]}"] = (f"{tool} topk", best)
+    lines = ["| TopK | rows a CPU-second | FVU | dead latents | PW-MCC |", "|---|---|---|---|---|"]
+    for tool, (rate, quality) in tools.items():
+        one = reached[quality]
+        fvu, dead = (sum(one[name]) / len(one[name]) for name in ("fvu", "dead_share"))
+        lines.append(f"| {tool} | {rates[rate]:,} | {fvu:.3f} | {dead:.0%} | {one['pw_mcc']:.2f} |")
+    return "\n".join(lines)
+
+
 def harvesting() -> str:
     """Tokens a CPU-second, by tool."""
     methods = read("harvest")["threads_1"]["methods"]
@@ -42,6 +61,35 @@ def eraser() -> str:
         size = f"{one['bytes_on_disk'] / 1e6:.1f} MB"
         lines.append(f"| {dtype} | {one['ratio']:.3f} | {low:.3f} to {high:.3f} | {size} |")
     return "\n".join(lines)
+
+
+def serving() -> str:
+    """Plain and debiased throughput, by library."""
+    measured = read("serve")
+    lines = [
+        "| library | plain, texts a CPU-second | debiased | cost | 95% interval | largest difference to transform |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, tool in (("sentence_transformers", "sentence-transformers"), ("onnxruntime", "onnxruntime")):
+        one = measured[name]
+        plain, debiased = (one[f"{kind}_texts_a_cpu_second"] for kind in ("plain", "debiased"))
+        low, high = one["ratio_ci"]
+        lines.append(
+            f"| {tool} | {plain:.0f} | {debiased:.0f} | {one['ratio']:.3f} | {low:.3f} to {high:.3f} "
+            f"| {one['largest_difference']:.0e} |"
+        )
+    return "\n".join(lines)
+
+
+def scaling() -> str:
+    """What a text costs in shards, and the peak of memory, by the number of texts."""
+    measured = read("transform_scale")
+    lines = ["| texts | ms a text | peak memory, MB |", "|---|---|---|"]
+    for run in measured["runs"]:
+        lines.append(f"| {run['n_texts']:,} | {run['cpu_ms_a_text']:.3f} | {run['peak_mb']:.0f} |")
+    more = measured["extrapolated"]
+    cost = 1000 * more["cpu_seconds"] / more["n_texts"]
+    return "\n".join([*lines, f"| {more['n_texts']:,}, extrapolated | {cost:.3f} | |"])
 
 
 def fitting() -> str:
@@ -76,7 +124,7 @@ def read(name: str) -> dict:
 
 def filled(page: str) -> str:
     """Return ``page`` with each table between its two marks made anew."""
-    for make in (fitting, training, harvesting, eraser):
+    for make in (fitting, training, shape, harvesting, eraser, serving, scaling):
         name = make.__name__
         begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
         before, _, rest = page.partition(begin)
