@@ -28,6 +28,9 @@ SAME_STEM = 4
 """Words with a class's name in common have at least so many first letters in common."""
 STANDS_OUT = 0.05
 """A hinted card stands out where it carries at least this share of the decision."""
+LARGE_SHARE = 0.15
+"""A card that is linked to a class and carries this share of the decision is worth a look, whatever its words are.
+Without a shortcut, cards that are not of the target's own words carried at most 0.07 (docs/discover.md)."""
 LEAST_CHANGE = 0.01
 """A card without which fewer of the predictions change hardly matters by itself."""
 N_CONTEXTS = 5
@@ -86,8 +89,8 @@ class Card:
 
     @property
     def stands_out(self) -> bool:
-        """Whether it carries a hint and much of the decision, and is neither of function words nor of the target's."""
-        return bool(self.hints) and not self.kind and self.share >= STANDS_OUT
+        """Whether it carries a hint and much of the decision."""
+        return bool(self.hints) and self.share >= STANDS_OUT
 
     @property
     def link(self) -> tuple[str, str]:

@@ -19,7 +19,16 @@ from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
 from debias_ssae.model.encoder import ActivationEncoder, as_encoder
 from debias_ssae.model.language_model import check_hookpoints
-from debias_ssae.review.cards import STANDS_OUT, Card, Judge, Scored, WhatIf, make_cards, to_choices
+from debias_ssae.review.cards import (
+    LARGE_SHARE,
+    STANDS_OUT,
+    Card,
+    Judge,
+    Scored,
+    WhatIf,
+    make_cards,
+    to_choices,
+)
 from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, slices, spoken
 from debias_ssae.review.page import plot_shares, write_shortcuts
 from debias_ssae.sae.model import SparseAutoencoder
@@ -212,10 +221,20 @@ class Shortcuts:
     @property
     def verdict(self) -> str:
         """What to look at first, in one sentence."""
-        names = ", ".join(card.name for card in self.stands_out[:5])
-        if names:
-            return f"Look first at: {names}."
-        return f"Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision."
+        if self.stands_out:
+            return f"Look first at: {', '.join(card.name for card in self.stands_out[:5])}."
+        hinted = [card for card in self.cards if card.hints]
+        together = sum(card.share for card in hinted)
+        if together >= LARGE_SHARE:
+            names = ", ".join(card.name for card in hinted[:10])
+            return (
+                f"No card stands out by itself, but the {len(hinted)} that carry a hint hold {together:.0%} of the "
+                f"decision together: {names}."
+            )
+        return (
+            f"Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision. Something spread "
+            "over very many words, or that is no word, such as the length of the texts, need not show here."
+        )
 
     def save(self, directory: str | Path) -> None:
         """Write ``shortcuts.html``, ``choices.yaml`` (nothing ticked but earlier rounds' choices) and the SAEs."""

@@ -8,9 +8,10 @@ from sklearn.cluster import KMeans
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from debias_ssae.core.stats.heads import logistic_head, quiet
-from debias_ssae.review.cards import TARGET, Card
+from debias_ssae.review.cards import LARGE_SHARE, TARGET, Card
 from debias_ssae.selection.naming import naming_words
 
+LARGE = f"it carries {LARGE_SHARE:.0%} of the decision or more by itself"
 LEADS = "it carries more of the decision than any card of the target's own words"
 HARD = "its link with the class is gone in the examples that the head finds hard"
 SLICES = "its link with the class turns round between parts of the data"
@@ -74,16 +75,18 @@ def hinted(
 
     ``active [n_cards, n]`` and ``active_hard`` say in which texts each card fires, ``y`` and ``y_hard`` are class
     codes, ``parts [n]`` the slices, ``relation [n_cards]`` the cosine of a card's words with the nearest class's
-    description; None without descriptions. Cards of function words and of the target's own carry none, nor do those
-    with less than LEAST_SHARE of the decision.
+    description; None without descriptions. Cards of the target's own words carry none, nor do those with less than
+    LEAST_SHARE of the decision; cards of function words may be large, and carry no other.
     """
     found = []
     own = max((card.share for card in cards if card.kind == TARGET), default=float("inf"))
     for i, card in enumerate(cards):
-        hints = [LEADS] if card.share > own else []
+        hints = [LARGE] if card.share >= LARGE_SHARE and card.toward and card.kind != TARGET else []
         if card.kind or card.share < LEAST_SHARE:
-            found.append(replace(card, hints=()))
+            found.append(replace(card, hints=tuple(hints)))
             continue
+        if card.share > own:
+            hints.append(LEADS)
         if card.toward:
             toward = list(classes).index(card.toward)
             overall, hard = link(active[i], y, toward), link(active_hard[i], y_hard, toward)

@@ -135,7 +135,7 @@ def _groups(cards: Sequence[Card]) -> list[str]:
     small = [card.what_if is not None and card.what_if.changed < LEAST_CHANGE for card in cards]
     tells = not all(s for s, card in zip(small, cards, strict=True) if not card.kind)
     return [
-        card.kind or (_SMALL if tells and s and not (card.ticked or card.stands_out) else "")
+        "" if card.stands_out else card.kind or (_SMALL if tells and s and not card.ticked else "")
         for s, card in zip(small, cards, strict=True)
     ]
 

@@ -56,7 +56,7 @@ def test_page_choices_and_the_next_round(folder: Path, small_encoder: Path) -> N
     assert sum(line[:6].strip().endswith("%") for line in lines) == 6
     assert "[1/6] sparse autoencoder" in output
     found = folder / "found"
-    assert lines[-3].startswith(("Look first at: ", "Nothing stands out"))
+    assert lines[-3].startswith(("Look first at: ", "No card stands out", "Nothing stands out"))
     assert f"open {found / 'shortcuts.html'}" in lines[-2]
     following = (
         f"fit --attribute {found / 'choices.yaml'} --data {folder / 'train.csv'} --text bio --target job"

@@ -21,6 +21,7 @@ from debias_ssae.review import Shortcuts, word_list_judge
 from debias_ssae.review.cards import FUNCTION, TARGET
 from debias_ssae.review.hints import (
     HARD,
+    LARGE,
     LEADS,
     LEAST_SHARE,
     SLICES,
@@ -259,7 +260,7 @@ def test_unusable_input(found: Shortcuts, change: dict[str, Any], message: str) 
 
 
 def test_hints_follow_their_definitions(found: Shortcuts) -> None:
-    card = replace(found.cards[0], toward="nurse")
+    card = replace(found.cards[0], toward="nurse", share=0.08)
     y = np.repeat([0, 1], 40)
     parts = np.tile([0, 1], 40)
     steady = y == 0
@@ -277,12 +278,30 @@ def test_hints_follow_their_definitions(found: Shortcuts) -> None:
         active_hard=np.stack([~steady] * 3), y_hard=y, relation=np.zeros(3),
     )  # fmt: skip
     assert not any(c.hints for c in cards)
-    rivals = [replace(card, kind=TARGET, share=0.1), replace(card, share=0.2), replace(card, share=0.09)]
+    rivals = [replace(card, kind=TARGET, share=0.1), replace(card, share=0.12), replace(card, share=0.09)]
     cards = hinted(
         rivals, ("nurse", "surgeon"), active=np.stack([steady] * 3), y=y, parts=parts,
         active_hard=np.stack([steady] * 3), y_hard=y, relation=None,
     )  # fmt: skip
     assert [c.hints for c in cards] == [(), (LEADS,), ()]
+    large = [replace(card, share=0.4, kind=kind) for kind in ("", FUNCTION, TARGET)]
+    cards = hinted(
+        [*large, replace(card, share=0.4, toward="")], ("nurse", "surgeon"), active=np.stack([steady] * 4), y=y,
+        parts=parts, active_hard=np.stack([steady] * 4), y_hard=y, relation=None,
+    )  # fmt: skip
+    assert [LARGE in c.hints for c in cards] == [True, True, False, False]
+    assert [c.stands_out for c in cards] == [True, True, False, False]
+
+
+def test_verdict_adds_up_what_carries_a_hint(found: Shortcuts) -> None:
+    card = replace(found.cards[0], hints=(HARD,), kind="", share=0.04)
+    for cards, begins in (
+        ([replace(card, share=0.3)], "Look first at"),
+        ([card] * 4, "No card stands out by itself, but the 4 that carry a hint hold 16% of the decision"),
+        ([card] * 3, "Nothing stands out"),
+        ([replace(card, hints=())] * 9, "Nothing stands out"),
+    ):
+        assert replace(found, cards=cards).verdict.startswith(begins)
 
 
 def test_hard_examples_are_the_errors() -> None:
