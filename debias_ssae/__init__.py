@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # public name -> module; imported on first use, so that ``import debias_ssae`` stays light
 _PUBLIC = {
     "ActivationEncoder": "model.encoder",
+    "AnnotatedTexts": "selection.attribute",
     "AuditReport": "audit",
     "Choices": "selection.choices",
     "Concept": "text.concept",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from debias_ssae.sae.formats import load_sae as load_sae
     from debias_ssae.sae.model import SparseAutoencoder as SparseAutoencoder
     from debias_ssae.sae.training import train_sae as train_sae
+    from debias_ssae.selection.attribute import AnnotatedTexts as AnnotatedTexts
     from debias_ssae.selection.choices import Choices as Choices
     from debias_ssae.text.concept import Concept as Concept
 

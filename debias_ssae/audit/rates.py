@@ -77,6 +77,13 @@ def _plain(values: Any) -> list[Any]:
 
 
 def _check_classes(classes: list[Any], levels: Mapping[str, Any]) -> None:
+    spelled: dict[str, str] = {}
+    for label in filter(lambda one: isinstance(one, str), classes):
+        if (other := spelled.setdefault(label.strip().casefold(), label)) != label:
+            raise InputError(
+                f"The labels {other!r} and {label!r} differ by spaces or capital letters alone; spell them alike in "
+                "y_true and y_pred"
+            )
     fractional = [c for c in classes if isinstance(c, float) and not float(c).is_integer()]
     if len(classes) > MAX_CLASSES or (fractional and len(classes) > 20):
         raise InputError(

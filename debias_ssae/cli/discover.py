@@ -22,7 +22,8 @@ SHOWN = 10
 @shared("data", "text")
 @click.option("--target", help="Column of the target.")
 @click.option(
-    "--prediction", help="Instead of --model: column of the classifier's predicted classes or scores."
+    "--prediction",
+    help="Instead of --model: column of the classifier's predicted classes, or, beside --target, scores.",
 )
 @click.option("--model", type=FILE, help="Your classifier of the representations, as .skops.")
 @shared("corpus", "corpus_text", "encoder", "hookpoint", "layer", "pooling")

@@ -33,6 +33,10 @@ def optional_module(name: str, extra: str) -> Any:
         raise MissingExtraError(name.partition(".")[0], extra) from error
 
 
+class FewWordsWarning(UserWarning):
+    """Hardly any text holds a word of the concept."""
+
+
 class NothingRemovedWarning(UserWarning):
     """The debiaser was fitted without a way to find the attribute, so transform returns its input unchanged."""
 

@@ -163,6 +163,7 @@ def _picked(
         "picked": str(tried[picked]),
         "default": str(tried[0]),
         "n": len(cells),
+        "of_pairs": len(codes) > n,
         "better_by": float(score[0, picked] - score[0, 0]),
         "standard_error": error,
         "candidates": {

@@ -1,6 +1,7 @@
 """What the constructor's parameters and the arguments of ``fit`` stand for, read and checked before any training."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -14,7 +15,7 @@ from sklearn.utils import column_or_1d
 from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, load_config, make_config
 from debias_ssae.core.device import pick_device
-from debias_ssae.core.errors import InputError, check_seed
+from debias_ssae.core.errors import FewWordsWarning, InputError, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
 from debias_ssae.debiaser.matrix import MATRIX, MatrixEncoder
 from debias_ssae.debiaser.output import (
@@ -43,6 +44,7 @@ from debias_ssae.selection.attribute import (
 from debias_ssae.selection.select import Linear
 from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_texts, column, table_of
+from debias_ssae.text.concept import Concept
 
 if TYPE_CHECKING:
     from debias_ssae.debiaser.estimator import SSAEDebiaser
@@ -72,7 +74,7 @@ def read_fit(
         if isinstance(one, AnnotatedTexts):
             one.check(config.selection.min_cell)
         elif isinstance(one, Words) and one.concept.pairs:
-            one.concept.check_occurs(X)
+            _check_words(one.concept, X, config.selection.min_cell)
     encoder = make_encoder(debiaser, config)
     data = FitData(
         X,
@@ -157,6 +159,18 @@ def _resolved(attribute: Any, X: list[str], y: np.ndarray | None, z: Any, exclud
         for one in members(attribute)
     )
     return Several(found) if isinstance(attribute, Several) else found[0]
+
+
+def _check_words(concept: Concept, texts: list[str], enough: int) -> None:
+    """Warn where so few texts hold words of the concept that what differs between them may be anything."""
+    n = concept.check_occurs(texts, enough)
+    if n < enough and n < len(texts) / 2:
+        warnings.warn(
+            f"only {n} of {len(texts)} texts have a counterfactual by the concept {concept.name!r}, so the latents "
+            "that are found may stand for something else; `debias-ssae concept check` says which words occur",
+            FewWordsWarning,
+            stacklevel=4,
+        )
 
 
 def _without(

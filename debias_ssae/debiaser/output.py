@@ -168,22 +168,24 @@ def fit_output(
     edits: Mapping[str, LatentEraser],
     data: FitData,
     samples: Samples | None = None,
-) -> tuple[OutputEraser | None, Samples | None]:
-    """Fit the output eraser that ``output_kind`` named; also return what the attribute can be measured on.
+) -> tuple[OutputEraser | None, dict[str, Samples]]:
+    """Fit the output eraser that ``output_kind`` named; also return what each attribute can be measured on, by name.
 
     ``samples`` stand in for those of a single attribute where they are at hand. Raises InputError where the eraser
     has nothing to learn from.
     """
     if samples is not None and isinstance(kind, str | None):
-        return (None if kind is None else fit_eraser(kind, samples)), samples
+        return (None if kind is None else fit_eraser(kind, samples)), {"attribute": samples}
     if kind is not None and not isinstance(kind, str):
         return _fit_transformer(kind, attribute, encoder, edits, data)
     found: list[LinearEraser] = []
-    evidence: Samples | None = None
-    for one in members(attribute):
+    evidence: dict[str, Samples] = {}
+    for number, one in enumerate(members(attribute), 1):
         own = _auto(one) if kind == "auto" else kind
         samples = _samples(own, one, encoder, edits, data)
-        evidence = evidence or samples
+        if samples is not None:
+            name = one.concept.name if isinstance(one, Words) else f"attribute {number}"
+            evidence[name if len(members(attribute)) > 1 else "attribute"] = samples
         if own is not None and samples is not None:
             found.append(fit_eraser(own, samples))
         if own == "displacement":
@@ -325,7 +327,7 @@ def _labelled_samples(
 
 def _fit_transformer(
     transformer: Any, attribute: Any, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
-) -> tuple[Transformer, Samples]:
+) -> tuple[Transformer, dict[str, Samples]]:
     """Fit a copy of the user's transformer on edited representations, with labels where there are any."""
     fitted: Transformer = clone(transformer)
     labels = [one for one in (labels_for_output(a, data) for a in members(attribute)) if one is not None]
@@ -335,7 +337,7 @@ def _fit_transformer(
     else:
         samples = Samples.drawn(encoder, edits, data)
         fitted.fit(samples.edited)
-    return fitted, samples
+    return fitted, {"attribute": samples}
 
 
 def check_output(asked: Any) -> None:

@@ -193,7 +193,7 @@ def fit_after_edit(
     shift = None
     stays = has_center(kind) and not is_of_other_texts(spec.attribute, data)
     if data.config.recenter and edits and not stays:
-        drawn = evidence if kind == "displacement" else None
+        drawn = next(iter(evidence.values())) if kind == "displacement" else None
         sample = drawn or Samples.drawn(spec.encoder, edits, data)
         if isinstance(sample.X, list):
             sample = sample.at(np.arange(min(len(sample.X), SHIFTED_BY)))
@@ -203,7 +203,9 @@ def fit_after_edit(
     name = kind if isinstance(kind, str | None) else type(kind).__name__
     fitted = Fitted(interventions, eraser, name, shift)
     return (
-        replace(fitted, measured=measure(seen or evidence, fitted)) if edits or eraser is not None else fitted
+        replace(fitted, measured=measure(evidence if seen is None else {"attribute": seen}, fitted))
+        if edits or eraser is not None
+        else fitted
     )
 
 

@@ -31,30 +31,40 @@ FEWEST = 20
 """Fewer samples of a value say nothing."""
 
 
-def measure(samples: Samples | None, fitted: "Fitted") -> dict[str, Any]:
-    """Return how well probes read the attribute and the target, before and after: balanced accuracy, 5 folds.
+def measure(samples: Mapping[str, Samples], fitted: "Fitted") -> dict[str, Any]:
+    """Return how well probes read each attribute and the target, before and after: balanced accuracy, 5 folds.
 
-    An output eraser of the package's is fitted anew on each fold's training part: on what it was fitted on, nothing is
-    left to read, whatever it leaves elsewhere.
+    ``samples`` are those of each attribute, by its name; the target is read in the first. An output eraser of the
+    package's is fitted anew on each fold's training part: on what it was fitted on, nothing is left to read, whatever
+    it leaves elsewhere.
     """
-    if samples is None or len(samples.X) < 2 * FEWEST:
-        return {}
-    seen = _some(samples)
-    found: dict[str, Any] = {"n": len(seen.X)}
-    for name, labels in (("attribute", seen.z), ("target", seen.y)):
-        if labels is None:
+    found: dict[str, Any] = {}
+    for name, all_of_it in samples.items():
+        if len(all_of_it.X) < 2 * FEWEST:
             continue
-        known = np.flatnonzero([value == value and value is not None for value in labels])
-        codes, sizes = np.unique(labels[known], return_inverse=True, return_counts=True)[1:]
-        if len(sizes) < 2 or sizes.min() < FEWEST:
-            continue
-        part = seen.at(known)
-        found[name] = {
-            "before": _read(part, codes, partial(_before, part)),
-            "after": _read(part, codes, partial(_after, part, fitted)),
-            "chance": 1 / len(sizes),
-        }
+        seen = _some(all_of_it)
+        if (read := _both(seen, seen.z, fitted)) is not None:
+            found[name] = read
+        if "target" not in found and (read := _both(seen, seen.y, fitted)) is not None:
+            found["target"] = read
     return found
+
+
+def _both(seen: Samples, labels: np.ndarray | None, fitted: "Fitted") -> dict[str, Any] | None:
+    """How well ``labels`` are read before and after; None where too few are known."""
+    if labels is None:
+        return None
+    known = np.flatnonzero([value == value and value is not None for value in labels])
+    codes, sizes = np.unique(labels[known], return_inverse=True, return_counts=True)[1:]
+    if len(sizes) < 2 or sizes.min() < FEWEST:
+        return None
+    part = seen.at(known)
+    return {
+        "before": _read(part, codes, partial(_before, part)),
+        "after": _read(part, codes, partial(_after, part, fitted)),
+        "chance": 1 / len(sizes),
+        "n": len(seen.X),
+    }
 
 
 def _before(samples: Samples, train: np.ndarray) -> np.ndarray:
@@ -107,18 +117,17 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
         )
     kind = report.get("output_eraser")
     if kind:
-        lines.append(f"Output eraser: {kind.replace('_', ' ')}.")
+        said_of = "one for each attribute" if kind == "auto" else kind.replace("_", " ")
+        lines.append(f"Output eraser: {said_of}.")
     if choice := report.get("choice"):
         lines.append(_chosen(choice))
-    measured = report.get("measured", {})
-    for name in ("attribute", "target"):
-        if name in measured:
-            one = measured[name]
-            lines.append(
-                f"A linear probe reads the {name} with balanced accuracy {one['before']:.2f} before and "
-                f"{one['after']:.2f} after (chance {one['chance']:.2f}; {measured['n']} training samples, 5 folds)."
-                + (_cost(one["before"] - one["after"]) if name == "target" else "")
-            )
+    for name, one in sorted(report.get("measured", {}).items(), key=lambda item: item[0] == "target"):
+        what = f"the {name}" if name in ("attribute", "target") else name
+        lines.append(
+            f"A linear probe reads {what} with balanced accuracy {one['before']:.2f} before and {one['after']:.2f} "
+            f"after (chance {one['chance']:.2f}; {one['n']} training samples, 5 folds)."
+            + (_cost(one["before"] - one["after"]) if name == "target" else "")
+        )
     if "seconds" in report:
         lines.append(f"Fitted in {duration(report['seconds'])}.")
     return lines
@@ -139,14 +148,15 @@ def _chosen(choice: Mapping[str, Any]) -> str:
         return f"{one['worst_group_retrained']:.2f} retrained, {one['worst_group_frozen']:.2f} frozen"
 
     picked, default = choice["picked"], choice["default"]
+    on = "swapped pairs of the listed words" if choice.get("of_pairs") else "the training data"
     if picked == default:
         return (
-            f"{len(choice['candidates'])} ways were tried on the training data; no other is clearly better than "
+            f"{len(choice['candidates'])} ways were tried on {on}; no other is clearly better than "
             f"{default} (worst group {scored(default)})."
         )
     start = "Here latents do not help" if picked.endswith("alone") and picked != "latents alone" else "Picked"
     return (
-        f"{start}: on the training data {picked} is clearly better (worst group {scored(picked)}) than {default} "
+        f"{start}: on {on} {picked} is clearly better (worst group {scored(picked)}) than {default} "
         f"({scored(default)})."
     )
 

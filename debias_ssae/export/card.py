@@ -18,6 +18,16 @@ from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.erase import LinearEraser
 from debias_ssae.model.readout import Normalize
 
+_HOW = {
+    True: "the latents of a sparse autoencoder that carry it are taken out of the activations inside the model, and "
+    "the forward pass goes on.",
+    False: "its directions are projected out of the model's vector. No latent is removed inside the model.",
+}
+_MEANS = {
+    True: "the chosen latents no longer write into the model",
+    False: "the chosen directions no longer show in the vector",
+}
+"""What is done, by whether latents are removed."""
 PACKAGES = ("debias-ssae", "torch", "transformers", "sentence-transformers")
 
 
@@ -41,6 +51,8 @@ def model_card(debiaser: SSAEDebiaser, name: str, target: str = "sentence-transf
         name=name,
         base=base,
         attribute=_attribute(debiaser),
+        how=_HOW[bool(debiaser.edits)],
+        means=_MEANS[bool(debiaser.edits)],
         chosen_on="the texts that discover read"
         if _cards(debiaser)
         else "the texts that the debiaser was fitted on",

@@ -249,6 +249,11 @@ def _hooks(
                 whole = value.view(*batch.real.shape, value.shape[-1]) if value.dim() == 2 else value
                 t = batch.real.shape[1]
                 hidden = whole[:, :t]
+                if hidden.shape[:2] != batch.real.shape:
+                    raise InputError(
+                        f"{name} of {model.name} gives states of shape {tuple(value.shape)}, not texts x tokens x "
+                        f"width for {tuple(batch.real.shape)} texts and tokens; this architecture is not read"
+                    )
                 if hidden.shape[-1] != model.d_model:
                     raise InputError(
                         f"{name} of {model.name} gives rows of width {hidden.shape[-1]}, not {model.d_model}; "

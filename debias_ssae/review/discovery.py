@@ -38,6 +38,8 @@ from debias_ssae.selection.naming import WordedRows, find_words, firing
 from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_labels, check_texts
 
+FEWEST = 4
+"""Texts of a class: a quarter is read, and the head learns from the others."""
 SAE_COST = 100.0
 """About the processor seconds of one SAE; only how it compares with ``_costs`` counts."""
 
@@ -72,7 +74,7 @@ def discover(
     ----------
     texts : ``(n,)``
     y : ``(n,)``, optional
-        The target. Without it, ``head`` must hold predicted classes, which take its place.
+        The target. Without it, ``head`` must hold predicted classes, which take its place; scores do not name classes.
     encoder : "minilm", directory, hub id or ActivationEncoder
     corpus : path or texts, optional
         Texts from which further training texts of the SSAE are retrieved; without it, it learns from ``texts`` alone.
@@ -104,6 +106,11 @@ def discover(
     listed, random_state = check_texts(texts), check_seed(random_state)
     if y is None and head is not None and not hasattr(head, "predict"):
         y = head
+        if (scores := np.asarray(head)).ndim != 1 or (scores.dtype.kind == "f" and (scores % 1 != 0).any()):
+            raise InputError(
+                "the predictions are scores, which do not say what the classes are; give the target as well "
+                "(y, --target)"
+            )
     if y is None:
         raise InputError("y is missing; give the target, or the classifier's predicted classes as head=")
     labels = np.asarray(y)
@@ -115,6 +122,13 @@ def discover(
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"a classifier needs two classes, but y holds only {classes.tolist()}")
+    sizes = np.bincount(codes)
+    if sizes.min() < FEWEST:
+        rare = brief([str(classes[c]) for c in np.flatnonzero(sizes < FEWEST)])
+        raise InputError(
+            f"y holds {len(classes)} classes, of which {rare} have fewer than {FEWEST} texts; leave these texts out, "
+            "or give classes in place of numbers"
+        )
     if head is not None and not hasattr(head, "predict") and np.shape(head)[:1] != (len(listed),):
         raise InputError(
             f"head is a {type(head).__name__}; expected a fitted scikit-learn classifier, or an array of its "

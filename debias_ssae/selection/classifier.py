@@ -106,8 +106,11 @@ class LinearHead:
         classes = np.asarray(estimator.classes_)
         try:
             predicted = np.asarray(estimator.predict(X))
-        except ValueError as error:
-            raise InputError(f"the head does not take these representations: {error}") from error
+        except (ValueError, AttributeError, TypeError) as error:  # a pipeline that starts from texts, say
+            raise InputError(
+                f"the head does not take these representations: {error}; of a classifier of something else give its "
+                "predictions"
+            ) from error
         if not hasattr(estimator, "decision_function"):
             if hasattr(estimator, "predict_proba"):
                 return cls.distil(X, estimator.predict_proba(X), classes)

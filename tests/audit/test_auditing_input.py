@@ -23,6 +23,7 @@ Y, P, G = [1, 0, 1, 0], [1, 0, 0, 0], ["f", "f", "m", "m"]
         ({"y_true": [1, 0, np.nan, 0]}, "y_true has 1 missing"),
         ({"y_pred": [1, 0, None, 0]}, "missing"),
         ({"y_pred": ["1", "0", "0", "0"]}, "shares no value"),
+        ({"y_true": ["no ", "yes", "yes", "no "], "y_pred": ["no", "yes", "yes", "no"]}, "spaces or capital"),
         ({"y_pred": {}}, "no predictions"),
         ({"y_true": pd.DataFrame({"a": Y, "b": Y})}, "one column"),
         ({"y_true": [], "y_pred": [], "sensitive_features": []}, "no row"),

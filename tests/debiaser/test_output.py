@@ -10,6 +10,8 @@ import torch
 from debias_ssae.core.config import DebiasConfig, SAEConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser.output import Samples, fit_eraser, fit_output
+from debias_ssae.debiaser.pipeline import Fitted
+from debias_ssae.debiaser.summary import measure, sentences
 from debias_ssae.erase import LatentEraser, LinearEraser, fit_displacement, fit_mean_difference, joined
 from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
@@ -17,6 +19,22 @@ from debias_ssae.selection.attribute import AnnotatedTexts, FitData
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(200, 6)).astype(np.float32)
+
+
+def test_each_of_several_attributes_is_measured_and_named() -> None:
+    z, y = np.tile([0, 1], 100), np.repeat([0, 1], 100)
+    samples = {}
+    for name, signal in (("gender", 3.0), ("religion", 0.0)):
+        one = samples[name] = Samples(Halves(), {}, list(map(str, range(200))), z, y)
+        one.__dict__["plain"] = one.__dict__["edited"] = X + signal * z[:, None] * np.eye(6)[0]
+    measured = measure(samples, Fitted({}, None, None, None))
+    assert list(measured) == ["gender", "target", "religion"]
+    assert measured["gender"]["before"] > 0.85 > 0.65 > measured["religion"]["before"]
+    said = sentences({"output_eraser": "auto", "measured": measured})
+    assert said[0] == "Output eraser: one for each attribute."
+    assert [line.split(" with")[0] for line in said[1:]] == [
+        f"A linear probe reads {what}" for what in ("gender", "religion", "the target")
+    ]
 
 
 class Halves:
@@ -127,7 +145,7 @@ def test_displacement_takes_out_the_words_between_those_that_the_edit_removes() 
         sae.b_dec.zero_()
     edits = {"embeddings": LatentEraser.from_sae(sae, [0])}
     own = [
-        " ".join(rng.permutation(["a", "b", "c", "d", *rng.choice(["a", "b", "c", "d"], 3)]))
+        " ".join(rng.permutation(["a", "b", "c", "d", *rng.choice(["a", "b", "c", "d"], 15)]))
         for _ in range(80)
     ]
     texts = [f"{text} denver in denver" if i % 2 else text for i, text in enumerate(own)]

@@ -12,8 +12,9 @@ from small_debiaser import CONFIG
 
 from debias_ssae import Concept, SSAEDebiaser
 from debias_ssae.baselines import TokenMask
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import FewWordsWarning, InputError
 from debias_ssae.debiaser import training
+from debias_ssae.debiaser.inputs import read_fit
 from debias_ssae.debiaser.output import FROM_LABELS
 from debias_ssae.model.encoder import ActivationEncoder
 
@@ -76,6 +77,13 @@ def test_refused_before_training(
         debiaser.fit(texts, np.arange(len(texts)) % 2, sensitive_features=z)
     with pytest.raises(NotFittedError):
         debiaser.transform(texts)
+
+
+def test_words_that_hardly_occur_are_said(small_encoder: Path, concept: Concept) -> None:
+    debiaser = SSAEDebiaser(str(small_encoder), attribute=concept, config=CONFIG)
+    texts = [f"works in the city for {i} years" for i in range(99)] + ["she works"]
+    with pytest.warns(FewWordsWarning, match="only 1 of 100 texts"):
+        read_fit(debiaser, texts, None, None, None)
 
 
 @pytest.mark.parametrize(

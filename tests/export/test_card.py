@@ -31,6 +31,11 @@ def test_labels_corpus_leace_and_review(small_encoder: Path, texts: list[str]) -
         "| reviewed by a person | yes, 2026-01-02 |",
     ):
         assert said in card, said
+    assert "the chosen latents no longer write" in card
+    debiaser.set_params(corpus=None)
+    without = model_card(debiaser.with_latents({"embeddings": []}, texts, sensitive_features=z), "name")
+    assert "No latent is removed inside the model" in without
+    assert "the chosen latents no longer write" not in without
     assert "base_model" not in card
     assert "somebody" not in card
 

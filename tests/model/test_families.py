@@ -270,6 +270,14 @@ def test_a_model_that_pads_behind_the_batch_is_read_and_edited_all_the_same():
     np.testing.assert_allclose(embed(model, texts, edits={"blocks.0": lambda x: x}), plain, atol=1e-5)
 
 
+def test_states_with_tokens_first_are_refused():
+    import transformers as tf
+
+    config = tf.XLNetConfig(vocab_size=64, d_model=D_MODEL, n_layer=2, n_head=4, d_inner=64)
+    with pytest.raises(InputError, match="not texts x tokens x width"):
+        harvest(wrap_model(tf.XLNetModel(config), small_tokenizer()), TEXTS, "blocks.0")
+
+
 def test_an_output_of_another_width_is_refused():
     model = small_model("opt")
     model.module.decoder.project_out = torch.nn.Linear(D_MODEL, D_MODEL // 2)

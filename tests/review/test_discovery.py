@@ -237,6 +237,10 @@ def test_choices_with_their_sae_travel(found: Shortcuts, tmp_path: Path) -> None
     ("change", "message"),
     [
         ({"y": None}, "y is missing"),
+        ({"y": None, "head": np.linspace(0, 1, len(TEXTS))}, "scores, which do not say"),
+        ({"y": None, "head": np.full((len(TEXTS), 2), 0.5)}, "scores, which do not say"),
+        ({"y": np.array(["dentist", *Y[1:]])}, "dentist.* have fewer than 4 texts"),
+        ({"y": np.linspace(0, 1, len(TEXTS))}, "give classes in place of numbers"),
         ({"y": Y[:3]}, "y has shape"),
         ({"y": np.array([None, *Y[1:]], dtype=object)}, "1 missing values"),
         ({"y": np.full(len(TEXTS), "nurse")}, "two classes"),

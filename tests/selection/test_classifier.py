@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -199,3 +200,8 @@ def test_unusable_outputs(outputs: np.ndarray, message: str) -> None:
         LinearHead.distil(x, outputs, np.unique(y))
     with pytest.raises(InputError, match="expected a fitted"):
         LinearHead.read(object(), x)
+    of_texts = make_pipeline(CountVectorizer(), LogisticRegression()).fit(
+        ["she works", "he works"] * 9, [0, 1] * 9
+    )
+    with pytest.raises(InputError, match="give its predictions"):
+        LinearHead.read(of_texts, x)

@@ -480,6 +480,8 @@ def test_a_gap_leaves_a_text_without_that_counterfactual() -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match="fill the gaps"):
         alone.check_occurs(["halal"])
+    texts = ["the church", "nothing", "a mosque", "the temple"]
+    assert [concept.check_occurs(texts, enough) for enough in (1, 2, 9)] == [1, 2, 3]
 
 
 def test_only_restricts_the_cues_of_a_row() -> None:

@@ -1,6 +1,7 @@
 """The ``Concept``: made from the shipped lists, a file or a few words; swaps, counterfactuals and scrubs texts."""
 
 import hashlib
+import itertools
 import json
 import random
 import zlib
@@ -311,10 +312,11 @@ class Concept:
             pairs.append(make_pair(index, text, found, values, a_an=self.a_an))
         return pairs
 
-    def check_occurs(self, texts: Sequence[str]) -> None:
-        """Raise InputError where none of ``texts`` has a counterfactual."""
-        if any(self.counterfactual(text) is not None for text in texts):
-            return
+    def check_occurs(self, texts: Sequence[str], enough: int = 1) -> int:
+        """Return how many of ``texts`` have a counterfactual, at most ``enough``. Raises InputError where none has."""
+        having = (text for text in texts if self.counterfactual(text) is not None)
+        if n := sum(1 for _ in itertools.islice(having, enough)):
+            return n
         fault, cure = "holds a word of", "give a concept whose words occur in the texts"
         if any(self.find(text) for text in texts):
             fault, cure = "has a counterfactual by", "fill the gaps of its table"
