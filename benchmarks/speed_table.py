@@ -31,9 +31,10 @@ def shape() -> str:
     tools = {f"{OURS}, products in bfloat16": (f"{OURS} topk bfloat16", f"{OURS} topk bfloat16 lr default")}
     tools[f"{OURS}, float32"] = (f"{OURS} topk", f"{OURS} topk float32 lr default")
     for tool in ("SAELens", "dictionary_learning", "sparsify"):
-        best = min(
-            (k for k in reached if k.startswith(f"{tool} ")), key=lambda name: sum(reached[name]["fvu"])
-        )
+        tried = [name for name in reached if name.startswith(f"{tool} ")]
+        if not tried:
+            continue
+        best = min(tried, key=lambda name: sum(reached[name]["fvu"]))
         tools[f"{tool}, learning rate {best.rpartition(' ')[2]}"] = (f"{tool} topk", best)
     lines = ["| TopK | rows a CPU-second | FVU | dead latents | PW-MCC |", "|---|---|---|---|---|"]
     for tool, (rate, quality) in tools.items():

@@ -186,9 +186,8 @@ def test_junit_counts_failures() -> None:
     assert root.attrib["tests"] == "4"
     assert int(root.attrib["failures"]) == len(root.findall(".//failure")) == 2
     assert verdict(report).text in (root.findtext("system-out") or "")
-    assert ET.fromstring(
-        audit_junit(audit([1, 0], [1, 0], sensitive_features=["\x00", "b"], n_bootstrap=5), [])
-    )
+    odd = audit([1, 0], [1, 0], sensitive_features=["\x00", "b"], n_bootstrap=5)
+    assert len(ET.fromstring(audit_junit(odd, []))) > 0  # it can be read
 
 
 def _unfair(n: int = 3000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
