@@ -66,7 +66,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         difference (these three in the plain model), LEACE of what is left after the edit, the directions in which the
         edit moved the texts (and in which they move without the words that it acts on), none, or a transformer of your
         own. "auto" compares those that ``attribute`` allows, after the edit and without it, by cross-validation on the
-        training data, and keeps the edit unless something else is clearly better (``report_["choice"]``). Any other
+        training data, and keeps the edit unless something else is clearly better (``report_["choice"]``); of a
+        fine-tuned classifier it is none, since its output's direction is that of the classes too. Any other
         value is used as given; with ``n_latents=0`` without an edit.
     cache_dir : path, "auto" or None, default="auto"
         Keeps embeddings and SAEs between fits. "auto" is the user's cache (``debias-ssae cache info``), which holds

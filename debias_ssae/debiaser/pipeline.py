@@ -109,9 +109,17 @@ def fit(spec: Spec, data: FitData) -> Fitted:
         eraser = LatentEraser.from_sae(sae, selection.ids, alpha=spec.alpha)
         interventions[hookpoint] = Intervention(eraser, sae, selection, record)
     data.steps.begin("what follows the edit: texts through the model, plain and edited")
+    if spec.output_eraser == "auto" and _keeps_its_head(spec.encoder):
+        # fine-tuning has made the shortcut's direction in the output that of the classes: it must stay
+        spec = replace(spec, output_eraser=None)
     if spec.output_eraser != "auto" or spec.alpha == 0 or data.n_latents == 0:
         return fit_after_edit(spec, interventions, data)
     return _fit_the_best(spec, interventions, data)
+
+
+def _keeps_its_head(encoder: ActivationEncoder | MatrixEncoder) -> bool:
+    """Whether the encoder is a fine-tuned classifier, whose own head reads the representation."""
+    return not isinstance(encoder, MatrixEncoder) and encoder.language_model.classifier is not None
 
 
 def costs(spec: Spec, data: FitData) -> list[float]:

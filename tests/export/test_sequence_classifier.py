@@ -102,6 +102,8 @@ def both(
     module = tf.AutoModelForSequenceClassification.from_pretrained(path)
     encoder = ActivationEncoder.from_model(module, tf.AutoTokenizer.from_pretrained(path), dtype="float32")
     debiaser = SSAEDebiaser(encoder, attribute=concept, n_latents=4, config=CONFIG, random_state=0).fit(texts)
+    assert debiaser.output_kind_ is None, "its head was made on the shortcut's direction"
+    assert debiaser.shift_ is not None
     debiaser.save(folder / "model")
     arguments = ["export", str(folder / "model"), "--to", "transformers", str(folder / "out")]
     result = CliRunner().invoke(main, arguments)
