@@ -184,8 +184,15 @@ def fit_output(
         own = _auto(one) if kind == "auto" else kind
         samples = _samples(own, one, encoder, edits, data)
         if samples is not None:
-            name = one.concept.name if isinstance(one, Words) else f"attribute {number}"
-            evidence[name if len(members(attribute)) > 1 else "attribute"] = samples
+            several = len(members(attribute)) > 1
+            name = one.concept.name if several and isinstance(one, Words) else "attribute"
+            if several and name in (
+                *evidence,
+                "attribute",
+                "target",
+            ):  # "target" names what is measured beside them
+                name = f"{name} {number}"
+            evidence[name] = samples
         if own is not None and samples is not None:
             found.append(fit_eraser(own, samples))
         if own == "displacement":
