@@ -79,7 +79,7 @@ def choose(
     _ = seen.edited
     y, z = (np.unique(np.asarray(values), return_inverse=True)[1] for values in (seen.y, seen.z))
     cells = y * (int(z.max()) + 1) + z
-    groups = np.arange(len(y)) if seen.groups is None else seen.groups
+    groups = seen.together
     shortcuts = list(_shortcuts(y, z))
     if not shortcuts or len(np.unique(groups)) < 2 * FOLDS:
         return None
@@ -99,7 +99,7 @@ def choose(
                 after = fit_head(x[rows], y[rows], C=FIXED_C)
                 right[i, 2 * s, held] = after.predict(x[held]) == y[held]
                 right[i, 2 * s + 1, held] = before.predict(x[held]) == y[held]
-    picked, report = _picked(tried, right, cells, groups, rng)
+    picked, report = _picked(tried, right, cells, groups, rng, of_pairs=seen.groups is not None)
     return Choice(picked, seen, report)
 
 
@@ -146,6 +146,8 @@ def _picked(
     cells: np.ndarray,
     groups: np.ndarray,
     rng: np.random.Generator,
+    *,
+    of_pairs: bool,
 ) -> tuple[Candidate, dict[str, Any]]:
     """Apply the rule to answers ``right`` [candidate, head, sample]: retrained and frozen heads take turns."""
     codes = np.unique(groups, return_inverse=True)[1]
@@ -155,7 +157,11 @@ def _picked(
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)[:, codes]
     worst = _worst(right, member, np.vstack([np.ones(len(cells)), drawn]))
     score = worst.mean(axis=2)
-    best = int(score[0].argmax())
+    retrained = worst[0, :, 0::2].mean(axis=1)
+    # both versions of a pair become one under the eraser that was fitted on such pairs, so a frozen head, which was
+    # not trained on them, finds it perfect
+    may = [one.edit or not of_pairs or now > retrained[0] for one, now in zip(tried, retrained, strict=True)]
+    best = int(np.where(may, score[0], -np.inf).argmax())
     difference = score[:, best] - score[:, 0]
     error = float(difference[1:].std())
     picked = best if difference[0] > error else 0
@@ -163,12 +169,12 @@ def _picked(
         "picked": str(tried[picked]),
         "default": str(tried[0]),
         "n": len(cells),
-        "of_pairs": len(codes) > n,
+        "of_pairs": of_pairs,
         "better_by": float(score[0, picked] - score[0, 0]),
         "standard_error": error,
         "candidates": {
             str(one): {
-                "worst_group_retrained": float(worst[0, i, 0::2].mean()),
+                "worst_group_retrained": float(retrained[i]),
                 "worst_group_frozen": float(worst[0, i, 1::2].mean()),
             }
             for i, one in enumerate(tried)

@@ -24,7 +24,7 @@ from debias_ssae.erase import (
 )
 from debias_ssae.selection.attribute import AnnotatedTexts, Encoder, FitData, Nothing, Words, members
 from debias_ssae.selection.naming import cut_out, find_words, firing
-from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
+from debias_ssae.selection.scores import copies, encode_labels, rows_of_every_cell
 from debias_ssae.selection.select import Linear
 from debias_ssae.text.concept import Concept
 
@@ -110,6 +110,15 @@ class Samples:
         kept = Samples(self.encoder, self.edits, X, z, y, groups)
         kept.__dict__.update({k: vars(self)[k][rows] for k in ("plain", "edited") if k in vars(self)})
         return kept
+
+    @property
+    def together(self) -> np.ndarray:
+        """Number of what must stay in one fold ``[n]``: copies of a sample, and the versions of a pair."""
+        alike = copies(self.plain)
+        if self.groups is None:
+            return alike
+        first, pair = np.unique(self.groups, return_index=True, return_inverse=True)[1:]
+        return np.asarray(alike[first][pair])
 
     @cached_property
     def plain(self) -> np.ndarray:

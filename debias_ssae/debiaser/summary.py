@@ -90,12 +90,11 @@ def _some(samples: Samples) -> Samples:
 
 
 def _read(samples: Samples, codes: np.ndarray, of_fold: Callable[[np.ndarray], np.ndarray]) -> float:
-    groups = np.arange(len(codes)) if samples.groups is None else samples.groups
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
     predicted = np.empty_like(codes)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for train, test in folds.split(codes, codes, groups):
+        for train, test in folds.split(codes, codes, samples.together):
             X = of_fold(train)
             probe = make_pipeline(
                 StandardScaler(), LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")

@@ -70,6 +70,15 @@ def pooled_latents(sae: SparseAutoencoder, activations: Activations) -> tuple[np
     return pooled.numpy(), (fired / max(len(activations.x), 1)).float().numpy()
 
 
+def copies(X: np.ndarray) -> np.ndarray:
+    """Return for each row of ``X [n, d]`` the number of the first that equals it ``[n]``.
+
+    Copies of a text must share a fold: a probe would know them by heart.
+    """
+    first, inverse = np.unique(X, axis=0, return_index=True, return_inverse=True)[1:]
+    return np.asarray(first[inverse.ravel()])
+
+
 def encode_attribute(
     sensitive_features: Any, n: int, *, among: np.ndarray | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from debias_ssae.selection.propagation import propagate
 from debias_ssae.selection.scores import (
     LatentScores,
     class_conditional_contrast,
+    copies,
     encode_labels,
     pooled_latents,
 )
@@ -352,7 +353,7 @@ def select_from_labels(
     chosen = scores.top(CONSIDERED)
     beyond_chance = scores.p_value[chosen] <= config.chance
     chosen = chosen[beyond_chance] if beyond_chance.any() else chosen[:1]
-    options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state}
+    options: dict[str, Any] = {"min_cell": config.min_cell, "random_state": random_state, "groups": copies(X)}
     try:
         score = removal_score(X, latents, W_dec, codes, y, output_eraser=output_eraser, **options)
     except InputError as error:

@@ -57,6 +57,43 @@ def test_an_edit_that_helps_stays_and_is_the_default() -> None:
     )
 
 
+def test_copies_change_nothing() -> None:
+    once, thrice = samples("good"), samples("good").at(np.tile(np.arange(400), 3))
+    assert len(np.unique(thrice.together)) == 400
+    assert [t.tolist() for t in (once.together, thrice.together[400:800])] == [list(range(400))] * 2
+    rows = np.r_[0:200, 0:200]
+    pairs = Samples(NoModel(), {}, list(rows), groups=np.tile(np.arange(200), 2))  # type: ignore[arg-type]
+    pairs.__dict__["plain"] = np.r_[once.plain[:100], once.plain[:100], once.plain[200:]]
+    assert pairs.together.tolist() == [*range(100), *range(100)] * 2, (
+        "pairs whose first versions are equal go together"
+    )
+    assert choose(
+        thrice, candidates("mean_difference", edits=True), recenter=True, random_state=0
+    ).picked.edit  # type: ignore[union-attr]
+
+
+def test_of_pairs_an_eraser_alone_must_help_a_new_head_too() -> None:
+    """Under the eraser fitted on pairs both versions become one, so that a frozen head is no evidence for it."""
+    made = samples("good")
+    order = np.argsort(made.z, kind="stable")  # the first half holds one version, the second half the other
+    made = made.at(order)
+    n = len(order) // 2
+    pairs = Samples(made.encoder, made.edits, made.X, made.z, made.y, np.tile(np.arange(n), 2))
+    plain = made.plain.copy()
+    plain[n:] = plain[:n] + (made.plain[n:] - made.plain[:n]).mean(axis=0)
+    edited = plain.copy()
+    edited[n:] = edited[:n]
+    edited[:, 1] += 3  # which a new head does not mind
+    pairs.__dict__.update(plain=plain, edited=edited)
+    choice = choose(pairs, candidates("counterfactual", edits=True), recenter=False, random_state=0)
+    assert choice is not None
+    tried = choice.report["candidates"]
+    alone, default = tried["counterfactual alone"], tried["latents, then counterfactual"]
+    assert alone["worst_group_frozen"] > default["worst_group_frozen"] + 0.1
+    assert alone["worst_group_retrained"] == default["worst_group_retrained"]
+    assert choice.picked.edit
+
+
 def test_the_names_of_classes_do_not_matter() -> None:
     assert picked(samples("bad")).report == picked(samples("bad", y=np.repeat(["b", "q"], 200))).report
 
