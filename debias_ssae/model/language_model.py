@@ -9,6 +9,7 @@ import copy
 import hashlib
 import inspect
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -44,6 +45,7 @@ from debias_ssae.model.readout import (
 
 _TOLERANCE = 1e-3
 """Most that padding may change a state in the probe, of its norm; kernels differ by 1e-5 in float32."""
+logger = logging.getLogger(__name__)
 _LENGTHS = (9, 4)
 """Tokens of the two sequences of the probe."""
 _LOCKS: WeakKeyDictionary[Any, AbstractContextManager[bool]] = WeakKeyDictionary()
@@ -336,6 +338,9 @@ def _wrap(
     module.eval()
     name = name or str(getattr(config, "name_or_path", "") or type(module).__name__)
     probe = _Probe(name, module, blocks, tokenizer)
+    if dtype == torch.bfloat16 and not probe.runs_low():
+        logger.info("%s does not run in bfloat16; it runs in float32", name)
+        dtype = torch.float32
     if dtype == torch.bfloat16:
         lower_weights(module)
     made = LanguageModel(
@@ -532,6 +537,14 @@ class _Probe:
         self.is_causal = self._difference(bare, alone) <= tolerance / 10
         self.targets = self._targets(alone[0].shape[-1])
         self.calls.clear()
+
+    def runs_low(self) -> bool:
+        """Whether the model runs, with finite numbers, where products are in bfloat16."""
+        with lock_of(self.module), torch.no_grad(), torch.autocast(self.ids.device.type, torch.bfloat16):
+            try:
+                return bool(self._run(slice(0, 2), max(_LENGTHS), masked=True).isfinite().all())
+            except InputError:
+                return False
 
     def _run(self, rows: slice, length: int, *, masked: bool, record: bool = False) -> Tensor:
         """Return the last hidden states, with a mask or without."""

@@ -76,12 +76,13 @@ def hinted(
     ``active [n_cards, n]`` and ``active_hard`` say in which texts each card fires, ``y`` and ``y_hard`` are class
     codes, ``parts [n]`` the slices, ``relation [n_cards]`` the cosine of a card's words with the nearest class's
     description; None without descriptions. Cards of the target's own words carry none, nor do those with less than
-    LEAST_SHARE of the decision; cards of function words may be large, and carry no other.
+    LEAST_SHARE of the decision; cards of function words may be large where a class goes with them, and carry no other.
     """
     found = []
     own = max((card.share for card in cards if card.kind == TARGET), default=float("inf"))
     for i, card in enumerate(cards):
-        hints = [LARGE] if card.share >= LARGE_SHARE and card.toward and card.kind != TARGET else []
+        is_large = card.share >= LARGE_SHARE and card.kind != TARGET and (card.toward or not card.kind)
+        hints = [LARGE] if is_large else []
         if card.kind or card.share < LEAST_SHARE:
             found.append(replace(card, hints=tuple(hints)))
             continue

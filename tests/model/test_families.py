@@ -112,6 +112,22 @@ def test_a_head_is_left_out_and_bf16_stays_close():
     assert not (low == embed(full, TEXTS)).all()
 
 
+def test_a_model_that_does_not_run_in_bfloat16_runs_in_float32():
+    model = small_model("bert")
+    attention = model.blocks[0].attention.self
+
+    def fail(module, args, output):
+        # as DeBERTa: a float32 constant that bfloat16 cannot hold
+        states = output[0]
+        if torch.is_autocast_enabled("cpu"):
+            states.to(torch.bfloat16).masked_fill(states == 0, torch.finfo(torch.float32).min)
+
+    attention.register_forward_hook(fail)
+    low = wrap_model(model.module, model.tokenizer, dtype=torch.bfloat16)
+    assert low.dtype == torch.float32
+    assert np.array_equal(embed(low, TEXTS), embed(model, TEXTS))
+
+
 @pytest.mark.parametrize("n", [2, 3])  # two, as many as there are sublayers in one of its blocks
 def test_encoder_of_an_encoder_decoder_model(n):
     import transformers as tf
