@@ -63,8 +63,8 @@ def check_gates(
                 empty = [] if allow_undefined is True else [c for c in lacking if c not in allowed]
                 value = float(row["value"])
                 excused = allow_undefined is True or bool(row["missing"] and not empty)
-                passed, reason = _judged(value, str(row["note"]), empty, kind, threshold, excused)
-                reason += f" ({row['where']})" if row["where"] and not np.isnan(value) else ""
+                where = f" in {row['where']}" if row["where"] and not np.isnan(value) else ""
+                passed, reason = _judged(value, where, str(row["note"]), empty, kind, threshold, excused)
                 reason += _by_estimate(value, float(row["ci_low"]), float(row["ci_high"]), threshold)
                 results.append(
                     GateResult(
@@ -75,17 +75,17 @@ def check_gates(
 
 
 def _judged(
-    value: float, note: str, empty: Sequence[str], kind: str, threshold: float, excused: bool
+    value: float, where: str, note: str, empty: Sequence[str], kind: str, threshold: float, excused: bool
 ) -> tuple[bool, str]:
     beyond = value < threshold if kind == "fail_under" else value > threshold
     if np.isnan(value):
         return excused, f"undefined: {note or 'no rows to compute it from'}"
     if beyond:
-        return False, f"{value:.4f} is {'under' if kind == 'fail_under' else 'over'} {threshold:g}"
+        return False, f"{value:.4f}{where} is {'under' if kind == 'fail_under' else 'over'} {threshold:g}"
     if empty:
         named = "; ".join(empty[:3]) + (f" and {len(empty) - 3} more" if len(empty) > 3 else "")
-        return False, f"{value:.4f} would pass, but it is incomplete: no rows in {named}"
-    return True, f"{value:.4f}" + (f"; {note}" if "left out" in note or "without rows" in note else "")
+        return False, f"{value:.4f}{where} would pass, but it is incomplete: no rows in {named}"
+    return True, f"{value:.4f}{where}" + (f"; {note}" if "left out" in note or "without rows" in note else "")
 
 
 def _by_estimate(value: float, low: float, high: float, threshold: float) -> str:

@@ -12,11 +12,12 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring  # nosec
 
 from debias_ssae.audit import measures
 from debias_ssae.audit.gates import GateResult
+from debias_ssae.audit.rates import UNKNOWN
 from debias_ssae.audit.run import AuditReport, records
 from debias_ssae.core.io import as_json
 
 MOST_FINDINGS = 5
-_MOST_MODELS = 3
+_MOST_MODELS = _MOST_CELLS = 3
 _RATIO = "demographic_parity_ratio"
 WORDS = {
     "worst_group_accuracy": "worst-group accuracy",
@@ -105,8 +106,10 @@ def verdict(report: AuditReport) -> Finding:
     ]
     tolerance = 100 * report.settings["tolerance"]
     kinds = {m: {kind_of(r["outcome"]) for r in rows if r["model"] == m} for m in report.models}
+    few = {m: _left_out(report, m) for m in report.models}
     states = {
-        m: next((k for k in ("bad", "warn", "good") if k in found), "warn") for m, found in kinds.items()
+        m: next((k for k in ("bad", "warn", "good") if k in found and not (k == "good" and few[m])), "warn")
+        for m, found in kinds.items()
     }
     failing = [r for r in rows if kind_of(r["outcome"]) == "bad"]
     kind = "bad" if failing else "warn" if "warn" in states.values() else "good"
@@ -115,10 +118,13 @@ def verdict(report: AuditReport) -> Finding:
         return Finding("warn", _TAGS["warn"], "Nothing could be measured: every gap is undefined.")
     if len(report.models) == 1:
         same = [r for r in rows if kind_of(r["outcome"]) == kind]
+        left_out = few[report.models[0]]
         if kind == "bad":
             cells = [r for r in failing if r["metric"] == "worst_group_accuracy"]
             worst = max(cells, key=_harm, default=worst)  # the plainest of what fails
             text = f"By {worst['section']}, {_said(worst, report)}; {tolerance:g} points are tolerated."
+        elif kind == "warn" and not same:
+            text = f"No gap that could be measured is wider than {tolerance:g} points, but {left_out}."
         elif kind == "warn":
             text = (
                 f"{len(same)} of {len(rows)} gaps rest on too few rows to tell whether they exceed {tolerance:g}"
@@ -153,7 +159,8 @@ def _of_models(
     """A sentence for each of two models: which cell fails, and what the other model gets there."""
     failing, tolerance = "", 100 * report.settings["tolerance"]
     for model in sorted(states, key=lambda m: states[m] != "bad"):
-        mine = [r for r in rows if r["model"] == model and kind_of(r["outcome"]) == states[model]]
+        own = [r for r in rows if r["model"] == model]
+        mine = [r for r in own if kind_of(r["outcome"]) == states[model]] or own
         cells = [r for r in mine if r["metric"] == "worst_group_accuracy"]
         worst = max(cells or mine, key=_harm, default=None)
         if worst is None:
@@ -175,6 +182,8 @@ def _of_models(
             text, more = f"{model} gets {percent(cell['accuracy'])} right {place}", cell["more_rows_needed"]
             if states[model] == "good":
                 yield f"{text} and holds: no gap is wider than {tolerance:g} points."
+            elif left_out := _left_out(report, model):
+                yield f"{text}, but {left_out}."
             elif more:
                 yield (
                     f"{text}. The {cell['n']:,.0f} rows of that cell are too few to call it within tolerance; about"
@@ -182,6 +191,22 @@ def _of_models(
                 )
             else:
                 yield f"{text}; {report.n_rows:,} rows are too few to call every gap within tolerance."
+
+
+def _left_out(report: AuditReport, model: str) -> str:
+    """Which cells hold too few rows to be judged, the worst first, as a clause; "" where none does."""
+    table = report.cells[(report.cells["model"] == model) & (report.cells["group"] != UNKNOWN)]
+    rows = table[table["n"] < report.settings["min_group"]].sort_values("accuracy").to_dict("records")
+    said = [
+        f"{r['label']} / {r['group']} ({r['n']:g} row{'s' * (r['n'] != 1)}, {percent(r['accuracy'])} right)"
+        if r["n"]
+        else f"{r['label']} / {r['group']} (no rows)"
+        for r in rows
+    ]
+    if not said:
+        return ""
+    more = f" and {len(said) - _MOST_CELLS} more" if len(said) > _MOST_CELLS else ""
+    return f"too few rows were there to judge {', '.join(said[:_MOST_CELLS])}{more}"
 
 
 def _change(report: AuditReport, section: str) -> str:
@@ -292,8 +317,8 @@ def _short(row: Mapping[str, Any], report: AuditReport) -> str:
         overall = report.measure("accuracy", model=row["model"], section=row["section"])
         below = 100 * (overall - row["value"])
         return (
-            f"{where}, right in {percent(row['value'])} of its rows ({_interval(row)}), {below:.1f} points below the"
-            f" overall accuracy of {percent(overall)}"
+            f"{where}, right in {percent(row['value'])} of its rows ({_interval(row)}), {abs(below):.1f} points"
+            f" {'below' if below >= 0 else 'above'} the overall accuracy of {percent(overall)}"
         )
     if metric == _RATIO:
         return f"{row['value']:.2f} ({where}; 95% interval {row['ci_low']:.2f} to {row['ci_high']:.2f})"
