@@ -309,5 +309,6 @@ def test_nothing_holds_where_cells_have_too_few_rows() -> None:
     two = audit(y, {"plain": predicted, "debiased": y}, sensitive_features={"trip": z})
     assert {b.outcome for b in verdict(two).badges} == {"Too few to say"}
     assert "bad / home (8 rows, 25.0% right)" in verdict(two).text
+    z[0] = "work"
     clear = audit(np.repeat(y, 10), np.repeat(y, 10), sensitive_features={"trip": np.repeat(z, 10)})
     assert verdict(clear).tag == "Holds"
