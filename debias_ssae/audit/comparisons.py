@@ -15,7 +15,6 @@ COMPARED = (
     "balanced_accuracy",
     "worst_group_accuracy",
     "tpr_gap_max",
-    "tpr_gap_rms_corrected",
     "demographic_parity_difference",
     "equalized_odds_difference",
 )
@@ -34,11 +33,11 @@ def comparison_rows(section: Section, measures: list[Row], rng: np.random.Genera
 
     ``measures`` are the section's rows of all models.
 
-    Accuracy and worst-group accuracy have intervals of their own (Bonett and Price; directional delta). Gaps
-    are biased under resampling, so theirs joins the two models' intervals (MOVER, Zou 2008), with the
-    correlation that a bootstrap of the same rows shows. Balanced accuracy, and weighted accuracies, are
-    bootstrapped: the union of the percentile and the reflected interval. Weighted rows are bootstrapped one
-    by one, and the method says so.
+    Accuracy, worst-group accuracy and gaps have intervals of their own (Bonett and Price; directional delta). Gaps
+    are biased under resampling, so with weights or too many groups theirs joins the two models' intervals (MOVER,
+    Zou 2008), with the correlation that a bootstrap of the same rows shows. Balanced accuracy, and weighted
+    accuracies, are bootstrapped: the union of the percentile and the reflected interval. Weighted rows are
+    bootstrapped one by one, and the method says so.
     """
     if len(section.predicted) < 2:
         return []
@@ -58,7 +57,7 @@ def comparison_rows(section: Section, measures: list[Row], rng: np.random.Genera
             elif metric in _RATES and unweighted and len(section.attribute.groups) <= MOST_GROUPS:
                 gap = extremes.widest_gap_difference(*paired_counts(section, a, b, metric, decides))
                 low, high, method = float(gap.low), float(gap.high), _DELTA
-            elif metric in _RATES or metric == "tpr_gap_rms_corrected":
+            elif metric in _RATES:
                 low, high = _joined(single[a, metric], single[b, metric], draws[a][metric], draws[b][metric])
                 method = f"MOVER, correlation from a {kind}"
             else:
@@ -167,10 +166,9 @@ def _draws(section: Section, decides: Deciding, rng: np.random.Generator) -> dic
             for model, merge in merges.items():
                 sums = (merge @ part.T).T.reshape(len(part), n_groups, n, n)
                 found[model].append(summary_values(Counts(sums, sums), section.positive, decides))
-    draws = {
+    return {
         m: {k: np.concatenate([one[k] for one in chunks]) for k in chunks[0]} for m, chunks in found.items()
     }
-    return {m: {**values, "tpr_gap_rms_corrected": values["tpr_gap_rms"]} for m, values in draws.items()}
 
 
 def _drawn_counts(section: Section, where: Codes, n: int, rng: np.random.Generator) -> Iterator[Array]:

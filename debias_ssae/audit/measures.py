@@ -124,7 +124,7 @@ def measure_rows(part: Slice) -> list[Row]:
         _worst_group(part, part.empty(cells)),
         _gap(part, "accuracy_gap", [("", by_group)], part.empty([every])),
         _gap(part, "tpr_gap_max", recall, part.empty(cells)),
-        *_tpr_rms(part, part.empty(cells)),
+        _tpr_rms(part, part.empty(cells)),
         _parity(part, chosen, part.empty([every])),
         _impact_ratio(part, chosen, part.empty([every])),
         _odds(part, part.empty([*([c] for c in part.labels), *rest])),
@@ -262,20 +262,16 @@ def _impact_ratio(part: Slice, family: Family, missing: list[str]) -> Row:
     return _row(part, metric, value, (low, high), **facts)
 
 
-def _tpr_rms(part: Slice, missing: list[str]) -> list[Row]:
-    """As the formula reads, which noise makes positive, and with the noise taken away, which has the interval."""
-    share = rates.cell_accuracy(part.counts).where(part.decides.rates["true_positive_rate"])
-    found = extremes.rms_gap(*(v.T for v in share.effective))
-    left_out = [str(part.classes[c]) for c in np.flatnonzero((share.n > 0).sum(axis=0) < 2)]
+def _tpr_rms(part: Slice, missing: list[str]) -> Row:
+    """As the formula reads, which noise makes positive: it has no interval and is not judged."""
+    n = rates.cell_accuracy(part.counts).where(part.decides.rates["true_positive_rate"]).n
+    left_out = [str(part.classes[c]) for c in np.flatnonzero((n > 0).sum(axis=0) < 2)]
     named = f"{len(part.classes) - len(left_out)} of {len(part.classes)} classes"
     named += f", without {', '.join(left_out)}" if 0 < len(left_out) <= 3 else ""
-    low, high, corrected = float(found.low), float(found.high), float(found.corrected)
-    note = "noise alone makes it positive; its interval is that of the corrected one"
-    facts: Row = {"where": named, "missing": missing, "method": "inverted test, normal noise"}
-    return [
-        _row(part, "tpr_gap_rms", part.values["tpr_gap_rms"], NOTHING, note=note, **facts),
-        _row(part, "tpr_gap_rms_corrected", corrected, (low, high), judged=True, **facts),
-    ]
+    note = "noise alone makes it positive, so it has no interval"
+    return _row(
+        part, "tpr_gap_rms", part.values["tpr_gap_rms"], NOTHING, where=named, missing=missing, note=note
+    )
 
 
 def _odds(part: Slice, missing: list[str]) -> Row:
@@ -347,9 +343,7 @@ def own_metric_rows(
 
 def check_metrics(metrics: Mapping[str, Metric] | None, weighted: bool) -> dict[str, Metric]:
     """The caller's metrics; raises InputError on a name that is taken, on what cannot be called, on weights."""
-    taken = set(rates.summary_values(Counts(np.ones((2, 2, 2)), np.ones((2, 2, 2))), 1)) | {
-        "tpr_gap_rms_corrected"
-    }
+    taken = set(rates.summary_values(Counts(np.ones((2, 2, 2)), np.ones((2, 2, 2))), 1))
     for name, metric in (metrics or {}).items():
         why = "" if callable(metric) else "cannot be called"
         if not why and (name in taken or f"{name}_gap" in taken):

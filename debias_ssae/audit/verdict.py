@@ -23,7 +23,6 @@ WORDS = {
     "worst_group_accuracy": "worst-group accuracy",
     "tpr_gap_max": "true positive rate gap",
     "tpr_gap_rms": "TPR gap, RMS",
-    "tpr_gap_rms_corrected": "TPR gap, RMS, corrected",
     "demographic_parity_difference": "selection rate gap",
     "demographic_parity_ratio": "selection rate ratio",
     "equalized_odds_difference": "equalised odds gap",
@@ -265,7 +264,7 @@ def _judged(row: Mapping[str, Any], report: AuditReport) -> bool:
         return where.startswith("FPR") and len(report.classes) > 2
     if metric == _RATIO:
         return row["outcome"] in (measures.BELOW_FIFTHS, measures.TOO_FEW, measures.ABOVE_FIFTHS)
-    return not math.isnan(row["excess"]) and metric != "tpr_gap_rms_corrected"
+    return not math.isnan(row["excess"])
 
 
 def _harm(row: Mapping[str, Any]) -> float:
@@ -384,13 +383,12 @@ def value_text(row: Mapping[str, Any]) -> str:
 def shown_measures(report: AuditReport, section: str) -> dict[str, list[dict[str, Any]]]:
     """The measures of a section that are worth a reader's time, by metric: a row a model.
 
-    The RMS gap is shown without its noise, and of many classes the ratio of selection rates is not: the rarest
-    class decides it.
+    Of many classes the ratio of selection rates is not: the rarest class decides it.
     """
-    left_out = {"tpr_gap_rms"} | ({"demographic_parity_ratio"} if len(report.classes) > 2 else set())
+    left_out = _RATIO if len(report.classes) > 2 else ""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in records(report.measures):
-        if row["section"] == section and row["metric"] not in left_out:
+        if row["section"] == section and row["metric"] != left_out:
             groups.setdefault(row["metric"], []).append(row)
     return groups
 

@@ -15,7 +15,6 @@ from debias_ssae.core.stats.extremes import (
     lowest_ratio,
     lowest_share,
     lowest_share_difference,
-    rms_gap,
     widest_gap,
     widest_gap_difference,
 )
@@ -76,7 +75,6 @@ def test_empty_samples_are_undefined_everywhere() -> None:
     assert np.isnan(two_share_test(0, 0, 3, 5))
     assert np.isnan(lowest_share([0, 0], [0, 0]).value)
     assert np.isnan(widest_gap([3, 0], [5, 0]).high)
-    assert np.isnan(rms_gap([[1, 0]], [[2, 0]]).low)
     assert np.isnan(lowest_share_difference([0], [0], [0], [0]).value)
 
 
@@ -150,28 +148,6 @@ def test_many_groups_use_bounds_that_hold_the_pairwise_ones() -> None:
     assert groups.low <= pairs.low
     assert groups.high >= pairs.high
     assert np.isnan(lowest_ratio(np.append(k, [0] * 20), np.append(n, [0] * 20)).low)
-
-
-def test_rms_gap_is_de_arteagas_formula() -> None:
-    hits, n = np.array([[80, 60], [30, 50]]), np.array([[100, 100], [100, 100]])
-    found = rms_gap(hits, n)
-    assert np.isclose(found.value, np.sqrt((0.2**2 + 0.2**2) / 2))
-    assert found.low < found.corrected < found.value
-    assert found.low < 0.2 < found.high
-
-
-def test_rms_gap_leaves_out_empty_cells_not_classes() -> None:
-    full = rms_gap([[80, 60, 0], [30, 50, 0]], [[100, 100, 0], [100, 100, 0]])
-    assert np.isclose(full.value, rms_gap([[80, 60], [30, 50]], [[100, 100], [100, 100]]).value)
-    assert np.isclose(rms_gap([[80, 60], [3, 0]], [[100, 100], [5, 0]]).value, 0.2)
-
-
-def test_no_gap_reads_as_noise() -> None:
-    hits = np.full((10, 2), 80)
-    found = rms_gap(hits, np.full((10, 2), 100))
-    assert found.value == 0
-    assert found.low == 0
-    assert found.corrected == 0
 
 
 def test_count_draws_are_bootstrap_resamples() -> None:
