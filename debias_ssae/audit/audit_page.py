@@ -308,12 +308,6 @@ def _leakage(leakage: Mapping[str, Any] | None) -> Iterator[Block]:
             given = "yes" if r["given_y"] else "no"
             body.append([r["probe"], given, value, number_cell(r["shuffled"]), count_cell(r["n"])])
         text = [*found["claims"]]
-        if code := found.get("code"):
-            text.append(
-                f"Online code of the attribute: {code['bits']:,.0f} bits with a linear probe,"
-                f" {code['shuffled_bits']:,.0f} when the attribute is shuffled, {code['uniform_bits']:,.0f} without any"
-                f" model (compression {code['compression']:.2f})."
-            )
         if found.get("skipped"):
             text.append(f"Too few rows to probe given the label: {', '.join(found['skipped'])}.")
         title = f"What the representations still tell{f' of {attribute}' if attribute else ''}"

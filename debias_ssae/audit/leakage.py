@@ -8,7 +8,6 @@ these.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -38,8 +37,6 @@ _SEEN_ROWS = 40_000
 """Rows that the network sees in all, but each 8 to 100 times: a number rather than early stopping, for a tenth of few
 rows is too little to stop on."""
 _LARGE = 1 << 22  # numbers in the representations from which threads pay
-# shares of the rows after which the online code retrains its probe (Voita and Titov 2020, section 2.2)
-_MDL_STEPS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 
 Rows = NDArray[np.int64]
 
@@ -62,25 +59,10 @@ class ProbeResult:
 
 
 @dataclass(frozen=True)
-class CodeLength:
-    """Online (prequential) description length of the attribute given the representation, in bits."""
-
-    bits: float
-    shuffled_bits: float
-    uniform_bits: float
-
-    @property
-    def compression(self) -> float:
-        """How many times shorter than the code of the shuffled attribute; 1 means nothing was found."""
-        return self.shuffled_bits / self.bits if self.bits > 0 else float("inf")
-
-
-@dataclass(frozen=True)
 class LeakageReport:
     """Results of all probes. ``skipped`` names the classes too small to be probed given y."""
 
     results: tuple[ProbeResult, ...]
-    code: CodeLength | None
     values: tuple[str, ...]
     n_missing: int
     skipped: tuple[str, ...]
@@ -107,7 +89,6 @@ class LeakageReport:
         """Plain data for JSON."""
         return {
             "results": [dict(vars(r)) for r in self.results],
-            "code": None if self.code is None else {**vars(self.code), "compression": self.code.compression},
             "values": list(self.values),
             "n_missing": self.n_missing,
             "skipped": list(self.skipped),
@@ -122,7 +103,6 @@ def probe_leakage(
     *,
     probes: Sequence[Probe] = PROBES,
     n_folds: int = 5,
-    mdl: bool = True,
     min_cell: int = 20,
     max_rows: int = 20_000,
     confidence: float = 0.95,
@@ -158,13 +138,7 @@ def probe_leakage(
             value, low, high = mean_of_shares(*found, z=z_critical)
             shuffled, n = mean_of_shares(*control)[0], int(found[1].sum())
             results.append(ProbeResult(probe, given_y, value, low, high, shuffled, 1 / len(names), n))
-        code = None
-        if mdl:
-            order = rng.permutation(len(codes))
-            x, sent = rows[order], codes[order]
-            bits, shuffled = (_online_bits(x, z, len(names)) for z in (sent, rng.permutation(sent)))
-            code = CodeLength(bits, shuffled, len(codes) * float(np.log2(len(names))))
-    return LeakageReport(tuple(results), code, tuple(map(str, names)), n_missing, skipped)
+    return LeakageReport(tuple(results), tuple(map(str, names)), n_missing, skipped)
 
 
 def _checked(
@@ -294,37 +268,3 @@ def _quiet_fit(model: Any, x: NDArray[np.float32], z: Rows, **fit_params: Any) -
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", message="Features .* are constant|invalid value encountered in")
         return model.fit(x, z, **fit_params)
-
-
-def _coder(x: NDArray[np.float32], z: Rows) -> Any:
-    """A linear probe of the rows sent so far; C by the code length of their last fifth."""
-    C, cut = 1e-2, len(z) * 4 // 5
-    if len(z) >= 40 and len(np.unique(z[:cut])) == len(np.unique(z)):
-        models = [_quiet_fit(logistic_head(c), x[:cut], z[:cut]) for c in _LINEAR_C]
-        rows, held = np.arange(len(z) - cut), x[cut:]
-        # classes are sorted, so a value's place is where it would be inserted
-        p = [m.predict_proba(held)[rows, np.searchsorted(m.classes_, z[cut:])] for m in models]
-        C = _LINEAR_C[int(np.argmax([np.log(np.maximum(one, 1e-9)).sum() for one in p]))]
-    return _quiet_fit(logistic_head(C), x, z)
-
-
-def _online_bits(x: NDArray[np.float32], z: Rows, n_values: int) -> float:
-    """Bits to send z when each block is coded by a linear probe fitted on the blocks before (Voita, Titov
-    2020, eq. 3).
-    """
-    ends = sorted(
-        {max(2 * n_values, round(len(z) * share)) for share in _MDL_STEPS if len(z) * share >= 1} | {len(z)}
-    )
-    ends = [e for e in ends if e <= len(z)]
-    bits = ends[0] * float(np.log2(n_values))
-    for start, end in pairwise(ends):
-        counts = np.bincount(z[:start], minlength=n_values).astype(float)
-        if (counts > 0).sum() < 2:
-            p = np.broadcast_to((counts + 1) / (counts + 1).sum(), (end - start, n_values))
-        else:
-            model = _coder(x[:start], z[:start])
-            p = np.full((end - start, n_values), 0.0)
-            p[:, model.classes_] = model.predict_proba(x[start:end])
-            p = 0.999 * p + 0.001 / n_values  # one confident mistake must not cost infinitely many bits
-        bits -= float(np.log2(p[np.arange(end - start), z[start:end]]).sum())
-    return bits

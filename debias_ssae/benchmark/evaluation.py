@@ -252,8 +252,6 @@ def leakage(X: np.ndarray, y: np.ndarray, z: np.ndarray, random_state: int) -> d
     Cross-fitted on the test texts, which no method has seen: on the group-annotated set, where many are fitted, an
     eraser leaves nothing to find whatever it leaves elsewhere.
     """
-    report = probe_leakage(
-        X, z, y, probes=("linear",), n_folds=LEAKAGE_FOLDS, mdl=False, random_state=random_state
-    )
+    report = probe_leakage(X, z, y, probes=("linear",), n_folds=LEAKAGE_FOLDS, random_state=random_state)
     found = {result.given_y: result.balanced_accuracy for result in report.results}
     return {name: found.get(given) for name, given in zip(LEAKAGE, (False, True), strict=True)}

@@ -20,7 +20,7 @@ def _data(strength: float, n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize("probe", PROBES)
 def test_each_probe_finds_a_strong_attribute(probe: Probe) -> None:
     x, z, y = _data(4.0)
-    report = probe_leakage(x, z, y, probes=(probe,), n_folds=3, mdl=False, random_state=0)
+    report = probe_leakage(x, z, y, probes=(probe,), n_folds=3, random_state=0)
     for given_y in (False, True):
         found = report.strongest(given_y=given_y)
         assert found.balanced_accuracy > 0.85
@@ -30,7 +30,7 @@ def test_each_probe_finds_a_strong_attribute(probe: Probe) -> None:
 
 def test_what_only_the_label_tells_is_gone_given_the_label() -> None:
     x, z, y = _data(0.0, n=1500)
-    report = probe_leakage(x, z, y, probes=("linear",), mdl=False, random_state=0)
+    report = probe_leakage(x, z, y, probes=("linear",), random_state=0)
     assert report.strongest().ci_low > 0.6
     assert report.strongest(given_y=True).ci_low < 0.5 < report.strongest(given_y=True).ci_high + 0.02
 
@@ -39,26 +39,16 @@ def test_only_a_nonlinear_probe_reads_an_exclusive_or() -> None:
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2, (600, 2))
     x = (bits + rng.normal(scale=0.2, size=bits.shape)).astype(np.float32)
-    report = probe_leakage(x, bits[:, 0] ^ bits[:, 1], n_folds=3, mdl=False, random_state=0)
+    report = probe_leakage(x, bits[:, 0] ^ bits[:, 1], n_folds=3, random_state=0)
     scores = {r.probe: r.balanced_accuracy for r in report.results}
     assert scores["linear"] < 0.6
     assert scores["boosted"] > 0.9
     assert report.strongest().probe != "linear"
 
 
-def test_code_length_shrinks_with_the_attribute() -> None:
-    for strength, low, high in ((5.0, 1.8, 20.0), (0.0, 0.9, 1.1)):
-        x, z, _ = _data(strength)
-        x[:, 0] = 0
-        code = probe_leakage(x, z, probes=("linear",), n_folds=2, random_state=0).code
-        assert code is not None
-        assert low < code.compression < high
-        assert code.uniform_bits == pytest.approx(400)
-
-
 def test_the_claim_never_says_removed() -> None:
     x, z, y = _data(0.0)
-    claim = probe_leakage(x, z, y, probes=("linear",), mdl=False, random_state=0).claim(given_y=True)
+    claim = probe_leakage(x, z, y, probes=("linear",), random_state=0).claim(given_y=True)
     assert claim.startswith("The strongest of our probes")
     assert "+/-" in claim
     assert "removed" not in claim
@@ -85,7 +75,7 @@ def test_same_seed_same_numbers_and_rows_are_capped() -> None:
         probe_leakage(x, z, probes=("linear", "mlp"), n_folds=2, random_state=3) for _ in range(2)
     )
     assert first == second
-    capped = probe_leakage(x, z, probes=("linear",), n_folds=2, max_rows=100, mdl=False, random_state=0)
+    capped = probe_leakage(x, z, probes=("linear",), n_folds=2, max_rows=100, random_state=0)
     assert capped.strongest().n == 100
 
 
@@ -108,6 +98,6 @@ def test_bad_input_is_one_clear_line(arguments: dict, message: str) -> None:
 
 def test_given_y_needs_y() -> None:
     x, z, _ = _data(1.0, n=60)
-    report = probe_leakage(x, z, probes=("linear",), n_folds=2, mdl=False, random_state=0)
+    report = probe_leakage(x, z, probes=("linear",), n_folds=2, random_state=0)
     with pytest.raises(InputError, match="pass y"):
         report.claim(given_y=True)

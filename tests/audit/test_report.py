@@ -14,7 +14,7 @@ import pytest
 
 from debias_ssae.audit import AuditReport, audit, check_gates
 from debias_ssae.audit.audit_page import audit_html, write_audit_report
-from debias_ssae.audit.leakage import CodeLength, LeakageReport, ProbeResult
+from debias_ssae.audit.leakage import LeakageReport, ProbeResult
 from debias_ssae.audit.page import count_cell, number_cell, p_cell
 from debias_ssae.audit.verdict import (
     audit_json,
@@ -61,7 +61,7 @@ class _Page(HTMLParser):
 
 def _leakage() -> LeakageReport:
     results = tuple(ProbeResult("linear", g, 0.7, 0.65, 0.75, 0.5, 0.5, 400) for g in (False, True))
-    return LeakageReport(results, CodeLength(300.0, 410.0, 400.0), ("f", "m"), 3, ("rare",))
+    return LeakageReport(results, ("f", "m"), 3, ("rare",))
 
 
 def _report(classes: int = 2, **extras: Any) -> AuditReport:

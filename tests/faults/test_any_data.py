@@ -154,8 +154,8 @@ USES: dict[str, Callable[[Any], Any]] = {
     "audit's weight": lambda column: audit(Y, G, sensitive_features=NAMES, sample_weight=column, n_bootstrap=20),
     "audit's score": lambda column: audit(Y, G, sensitive_features=NAMES, y_score=column, n_bootstrap=20),
     "audit's control": lambda column: audit(Y, G, sensitive_features=NAMES, control_features=column, n_bootstrap=20),
-    "leakage": lambda column: probe_leakage(X, column, Y, probes=("linear",), mdl=False, random_state=0),
-    "leakage's y": lambda column: probe_leakage(X, NAMES, column, probes=("linear",), mdl=False, random_state=0),
+    "leakage": lambda column: probe_leakage(X, column, Y, probes=("linear",), random_state=0),
+    "leakage's y": lambda column: probe_leakage(X, NAMES, column, probes=("linear",), random_state=0),
     "named columns": lambda column: named_columns(column, "sensitive_features"),
     "LEACE": eraser(LEACE),
     "mean difference": eraser(MeanDifference),
@@ -280,7 +280,7 @@ FITS: dict[str, Callable[[Any], Any]] = {
     "INLP": lambda M: INLP().fit(M, Y, sensitive_features=NAMES).transform(M),
     "SPLINCE": lambda M: SPLINCE().fit(M, Y, sensitive_features=NAMES).transform(M),
     "head": lambda M: LogisticHead(C=1.0).fit(M, Y).predict(M),
-    "leakage": lambda M: probe_leakage(M, NAMES, Y, probes=("linear",), mdl=False, random_state=0),
+    "leakage": lambda M: probe_leakage(M, NAMES, Y, probes=("linear",), random_state=0),
 }  # fmt: skip
 FITTED = SSAEDebiaser(config=CONFIG, random_state=0, n_latents=2).fit(X, Y, sensitive_features=NAMES)
 
