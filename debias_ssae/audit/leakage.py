@@ -33,6 +33,7 @@ Probe = Literal["linear", "mlp", "boosted"]
 PROBES: tuple[Probe, ...] = ("linear", "mlp", "boosted")
 _LINEAR_C = (1e-3, 1e-2, 1e-1, 1.0)
 _BOOSTED_COLUMNS = 64
+_MIN_CELL = 20  # rows of an attribute value in a class that is probed
 _SEEN_ROWS = 40_000
 """Rows that the network sees in all, but each 8 to 100 times: a number rather than early stopping, for a tenth of few
 rows is too little to stop on."""
@@ -103,15 +104,13 @@ def probe_leakage(
     *,
     probes: Sequence[Probe] = PROBES,
     n_folds: int = 5,
-    min_cell: int = 20,
     max_rows: int = 20_000,
-    confidence: float = 0.95,
     random_state: int | None = None,
     progress: bool = False,
 ) -> LeakageReport:
     """Probe representations ``X`` [n, d] for the attribute ``z`` [n], cross-fitted in ``n_folds`` folds.
 
-    It probes all rows and, given ``y`` [n], the rows of each class that has ``min_cell`` rows of each attribute value
+    It probes all rows and, given ``y`` [n], the rows of each class that has 20 rows of each attribute value
     (``skipped`` names the others), because the label alone may tell the attribute, and that part does not come from
     the representation. Each probe is fitted with balanced weights, its regularisation chosen inside the
     training folds, and once more on shuffled attributes. Intervals hold together over the probes. Rows beyond
@@ -127,8 +126,8 @@ def probe_leakage(
     counted = dict(zip(names.tolist(), np.bincount(codes).tolist(), strict=True))
     if len(names) < 2 or min(counted.values()) < n_folds:
         raise InputError(f"z needs two values or more with at least {n_folds} rows each, got {counted}")
-    parts, skipped = _parts(codes, labels, len(names), max(min_cell, n_folds))
-    z_critical = critical_value(confidence, len(probes))
+    parts, skipped = _parts(codes, labels, len(names), max(_MIN_CELL, n_folds))
+    z_critical = critical_value(0.95, len(probes))
     jobs = [(probe, given_y) for given_y in (False, True) for probe in probes if parts[given_y]]
     results = []
     # many small products: one thread is several times faster than a contended pool

@@ -381,22 +381,6 @@ def cell_table(part: Slice) -> pd.DataFrame:
     )
 
 
-def confusion_table(part: Slice) -> pd.DataFrame:
-    """Rows by group, label and prediction; combinations that do not occur are left out (they count 0)."""
-    filled = np.argwhere(part.counts.sums > 0)
-    groups = np.array(part.attribute.groups, dtype=object)
-    labels = np.array([str(c) for c in part.classes], dtype=object)
-    return pd.DataFrame(
-        {
-            **part.key,
-            "group": groups[filled[:, 0]],
-            "label": labels[filled[:, 1]],
-            "prediction": labels[filled[:, 2]],
-            "n": part.counts.sums[tuple(filled.T)],
-        }
-    )
-
-
 def group_table(part: Slice) -> pd.DataFrame:
     """One row a group x metric (x class), with a Wilson interval; then the same over all rows."""
     frames = []

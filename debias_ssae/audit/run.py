@@ -16,7 +16,6 @@ from debias_ssae.audit.measures import (
     Section,
     cell_table,
     check_metrics,
-    confusion_table,
     contrast_table,
     group_table,
     measure_rows,
@@ -28,7 +27,7 @@ from debias_ssae.core.io import as_json
 
 LARGEST_CROSSING = 5000
 MIN_GROUP = 10
-TABLES = ("measures", "by_group", "cells", "contrasts", "comparisons", "undefined", "missing", "confusion")
+TABLES = ("measures", "by_group", "cells", "contrasts", "comparisons", "undefined", "missing")
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class AuditReport:
     ``by_group``: one row a section x model x group x metric (x class). ``cells``: one row a section x model x
     label x group. ``contrasts``: each group against the rest, signed, tests Holm-corrected. ``comparisons``:
     models in pairs. ``undefined``: every number that cannot be computed or decides nothing, with the reason.
-    ``missing``: cells without rows that a measure should have been computed from as well. ``confusion``: rows
-    by section, model, group, label and prediction.
+    ``missing``: cells without rows that a measure should have been computed from as well.
     """
 
     n_rows: int
@@ -54,7 +52,6 @@ class AuditReport:
     comparisons: pd.DataFrame
     undefined: pd.DataFrame
     missing: pd.DataFrame
-    confusion: pd.DataFrame
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
@@ -102,7 +99,7 @@ class AuditReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain, flat data for JSON: undefined numbers are None."""
         return {
-            "schema": "debias-ssae/audit/2",
+            "schema": "debias-ssae/audit/3",
             "n_rows": self.n_rows,
             "classes": [str(c) for c in self.classes],
             "models": list(self.models),
@@ -167,7 +164,7 @@ def audit(
     scores = scores_of(y_score, tuple(predicted), len(truth), classes, positive)
     weights = rates.weights_of(sample_weight, len(truth))
     own = check_metrics(metrics, weights is not None)
-    tables: dict[str, list[pd.DataFrame]] = {"by_group": [], "cells": [], "contrasts": [], "confusion": []}
+    tables: dict[str, list[pd.DataFrame]] = {"by_group": [], "cells": [], "contrasts": []}
     summary: list[Row] = []
     undefined: list[Row] = []
     comparisons: list[Row] = []
@@ -194,7 +191,6 @@ def audit(
             tables["by_group"].append(group_table(part))
             tables["cells"].append(cell_table(part))
             tables["contrasts"].append(contrast_table(part))
-            tables["confusion"].append(confusion_table(part))
             if part.model in scores:
                 tables["by_group"].append(calibration_table(part, rng))
             for called, metric in own.items():

@@ -159,7 +159,7 @@ def test_many_classes_groups_and_rows_fit_on_a_page() -> None:
 def test_json_is_flat_and_strict() -> None:
     report = _report(**EXTRAS)
     found = json.loads(audit_json(report, check_gates(report, fail_over={"tpr_gap_max": 0})))
-    assert found["schema"] == "debias-ssae/audit/2"
+    assert found["schema"] == "debias-ssae/audit/3"
     assert {type(v) for row in found["measures"] for v in row.values()} <= {str, float, int, bool, type(None)}
     assert any(cell["accuracy"] is None for cell in found["cells"])
     assert found["gates"][0]["passed"] is False

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 from sklearn.metrics import accuracy_score
 
-from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.extremes import (
     lowest_ratio,
     lowest_share,
@@ -46,7 +45,7 @@ def test_wilson_is_scipys(k: int, n: int) -> None:
 @given(COUNTS, st.floats(0.5, 0.999))
 def test_wilson_holds_its_share_and_stays_in_range(counts: tuple[int, int], confidence: float) -> None:
     k, n = counts
-    low, high = wilson(k, n, confidence=confidence)
+    low, high = wilson(k, n, z=critical_value(confidence))
     assert 0 <= low <= k / n <= high <= 1
 
 
@@ -116,14 +115,10 @@ def test_rows_needed_is_the_smallest_size_that_is_precise(p: float) -> None:
     n = int(rows_needed(p, 0.05))
     widths = [float(np.diff(wilson(p * m, m))[0]) for m in (n, n - 1)]
     assert widths[0] <= 0.1 + 1e-9 < widths[1]
-    with pytest.raises(InputError, match="half_width"):
-        rows_needed(p, 0.7)
 
 
-def test_confidence_out_of_range_is_refused() -> None:
+def test_one_comparison_is_the_normal_quantile() -> None:
     assert np.isclose(critical_value(0.95), norm.ppf(0.975))
-    with pytest.raises(InputError, match="between 0 and 1"):
-        critical_value(95)
 
 
 def test_one_cell_is_a_plain_wilson_interval() -> None:
@@ -244,26 +239,13 @@ def test_paired_differences_do_not_carry_shared_noise() -> None:
     assert same == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("text_ids", "cells", "message"),
-    [
-        ([[0, 1], [0, 1]], [[1, 0]], "one array a seed"),
-        ([[0]], [[1, 0]], "equally long"),
-        ([], [], "at least one seed"),
-    ],
-)
-def test_draws_of_what_does_not_fit_are_refused(text_ids: list, cells: list, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        JointBootstrap(text_ids, cells)
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
 def test_a_model_against_itself_differs_by_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n = rng.integers(1, 60, 5)
     both = rng.binomial(n, 0.7)
-    found = lowest_share_difference(np.zeros(5), np.zeros(5), both, n, n_draws=200)
+    found = lowest_share_difference(np.zeros(5), np.zeros(5), both, n)
     assert found.value == 0
     assert found.low <= 0 <= found.high
 

@@ -28,6 +28,8 @@ class Extreme(NamedTuple):
 MAX_GROUPS_IN_PAIRS = 250
 TAILS = [0.025, 0.975]
 """Of a 95% interval."""
+N_DRAWS = 2000
+"""Of normal noise, in the difference of two models."""
 
 
 def lowest_share(hits: ArrayLike, n: ArrayLike) -> Extreme:
@@ -129,9 +131,7 @@ def _over(counts: Any) -> Array:
     return values[where].reshape(np.shape(counts))[..., None]
 
 
-def lowest_share_difference(
-    only_a: ArrayLike, only_b: ArrayLike, both: ArrayLike, n: ArrayLike, *, n_draws: int = 2000
-) -> Extreme:
+def lowest_share_difference(only_a: ArrayLike, only_b: ArrayLike, both: ArrayLike, n: ArrayLike) -> Extreme:
     """``min over cells of a's share - min over cells of b's share``, from paired counts [..., n_cells].
 
     ``only_a``: rows right in a alone, ``both``: right in both. A minimum has no derivative where cells tie,
@@ -142,15 +142,13 @@ def lowest_share_difference(
     counts = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in (only_a, only_b, both, n)))
     lead = counts[0].shape[:-1]
     flat = [c.reshape(-1, c.shape[-1]) for c in counts]
-    z = np.random.default_rng(0).standard_normal((2, n_draws, flat[0].shape[-1]))
+    z = np.random.default_rng(0).standard_normal((2, N_DRAWS, flat[0].shape[-1]))
     found = [_lowest_difference(*one, z=z) for one in zip(*flat, strict=True)]
     value, low, high = np.array(found).T.reshape(3, *lead)
     return Extreme(value, low, high)
 
 
-def widest_gap_difference(
-    only_a: ArrayLike, only_b: ArrayLike, both: ArrayLike, n: ArrayLike, *, n_draws: int = 2000
-) -> Extreme:
+def widest_gap_difference(only_a: ArrayLike, only_b: ArrayLike, both: ArrayLike, n: ArrayLike) -> Extreme:
     """``a's widest gap - b's``, each over families and pairs of groups, from paired counts [n_families,
     n_groups].
 
@@ -162,7 +160,7 @@ def widest_gap_difference(
     if not len(first):
         return Extreme(*_NOTHING)
     flat = [c.ravel() for c in counts]
-    z = np.random.default_rng(0).standard_normal((2, n_draws, flat[0].size))
+    z = np.random.default_rng(0).standard_normal((2, N_DRAWS, flat[0].size))
     noise = _paired_noise(flat[0], flat[1], flat[2], flat[3], z)
     sides = []
     for k, e in zip((flat[0] + flat[2], flat[1] + flat[2]), noise, strict=True):

@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.shares import Array, Mask, wilson
 
 Statistic = Literal["worst_cell", "mean", "balanced"]
@@ -88,8 +87,8 @@ class Moves(NamedTuple):
 class JointBootstrap:
     """Draws of texts, each with all the seeds that tested it, kept for any number of methods.
 
-    ``text_ids[s]`` and ``cells[s]`` describe the test examples of seed s; a text is drawn inside its cell (the
-    first, where it has several). Raises InputError when the lists do not fit together.
+    ``text_ids[s]`` and ``cells[s]`` [n] describe the test examples of seed s; a text is drawn inside its cell (the
+    first, where it has several).
     """
 
     def __init__(
@@ -100,10 +99,11 @@ class JointBootstrap:
         n_draws: int = 1000,
         random_state: int | None = 0,
     ) -> None:
-        given = _fitting(text_ids=text_ids, cells=cells)
-        self._cells = given["cells"]
+        self._cells = [np.asarray(c) for c in cells]
         ends = np.cumsum([len(c) for c in self._cells])[:-1]
-        distinct, texts = np.unique(np.concatenate(given["text_ids"]), return_inverse=True)
+        distinct, texts = np.unique(
+            np.concatenate([np.asarray(ids) for ids in text_ids]), return_inverse=True
+        )
         codes = np.unique(np.concatenate(self._cells), return_inverse=True)[1]
         strata = np.zeros(len(distinct), dtype=np.int64)
         strata[texts[::-1]] = codes[::-1]
@@ -129,8 +129,6 @@ class JointBootstrap:
         """
         grouped = [np.asarray(g) for g in (self._cells if groups is None else groups)]
         names, codes = np.unique(np.concatenate(grouped), return_inverse=True)
-        if len(values) != len(self._weights):
-            raise InputError(f"values of {len(values)} seeds, but the bootstrap has {len(self._weights)}")
         ends = np.cumsum([len(g) for g in grouped])[:-1]
         columns = [np.asarray(value, dtype=float) for value in values]
         seeds = zip(columns, np.split(codes, ends), self._weights, strict=True)
@@ -152,19 +150,6 @@ def gap_closed(method: Moves, base: Moves, best: Moves) -> Moves | None:
     share = float(method.point.mean() - base.point.mean()) / gap
     rest = method.minus(base).minus(best.minus(base), share).over(gap)
     return Moves(rest.point + share, rest.moved)
-
-
-def _fitting(**lists: Sequence[ArrayLike]) -> dict[str, list[NDArray[np.generic]]]:
-    """The lists as arrays; raises InputError unless each has one flat array a seed, equally long."""
-    given = {name: [np.asarray(a) for a in arrays] for name, arrays in lists.items()}
-    if len({len(v) for v in given.values()}) != 1 or not next(iter(given.values())):
-        counts = ", ".join(f"{name}: {len(v)}" for name, v in given.items())
-        raise InputError(f"Every list needs one array a seed, and at least one seed; got {counts}")
-    for seed, arrays in enumerate(zip(*given.values(), strict=True)):
-        if len({a.shape for a in arrays}) != 1 or arrays[0].ndim != 1 or not len(arrays[0]):
-            shapes = ", ".join(f"{name}: {a.shape}" for name, a in zip(given, arrays, strict=True))
-            raise InputError(f"Arrays of seed {seed} must be flat, equally long and not empty; got {shapes}")
-    return given
 
 
 def _seed_moves(

@@ -8,33 +8,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr, chdtrc, ndtr, ndtri
 
-from debias_ssae.core.errors import InputError
-
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _CHUNK = 8_000_000  # numbers held at once
 
 
 def critical_value(confidence: float, n_comparisons: int = 1) -> float:
-    """Two-sided standard normal quantile (1.96 at 0.95) that holds ``n_comparisons`` intervals at once (Sidak 1967).
-
-    Raises InputError when ``confidence`` is not strictly between 0 and 1.
-    """
-    if not 0.0 < confidence < 1.0:
-        raise InputError(f"confidence must lie strictly between 0 and 1, got {confidence!r}")
+    """Two-sided standard normal quantile (1.96 at 0.95) that holds ``n_comparisons`` intervals at once (Sidak 1967)."""
     # expm1/log1p keep the digits that 1 - 0.95**(1/20000) would lose
     error = -math.expm1(math.log1p(-(1.0 - confidence) / 2) / max(1, n_comparisons))
     return float(-ndtri(error))
 
 
-def wilson(successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95, z: Any = None) -> tuple[Any, Any]:
+def wilson(successes: ArrayLike, n: ArrayLike, *, z: Any = None) -> tuple[Any, Any]:
     """Score interval of a share (Wilson 1927): arrays ``low, high`` in [0, 1]; NaN where ``n`` is 0.
 
-    ``successes`` and ``n`` broadcast and may be fractional (an effective sample size). ``z`` replaces
-    ``confidence``.
+    ``successes`` and ``n`` broadcast and may be fractional (an effective sample size). ``z`` is the critical value, by
+    default that of 95%.
     """
     k, size = np.asarray(successes, dtype=float), np.asarray(n, dtype=float)
-    z = critical_value(confidence) if z is None else z
+    z = critical_value(0.95) if z is None else z
     with np.errstate(invalid="ignore", divide="ignore"):
         share = k / size
         shrink = 1.0 + z * z / size
@@ -124,8 +117,6 @@ def rows_needed(share: ArrayLike, half_width: float) -> NDArray[np.int64]:
 
     From half_width**2 = z**2 * (p(1-p)/n + z**2/4n**2) / (1 + z**2/n)**2, solved for n.
     """
-    if not 0.0 < half_width < 0.5:
-        raise InputError(f"half_width must lie strictly between 0 and 0.5, got {half_width!r}")
     p = np.asarray(share, dtype=float)
     z2 = critical_value(0.95) ** 2
     h2 = half_width * half_width
