@@ -39,17 +39,17 @@ def _checked(values: Any, name: str, n_rows: int, classes: tuple[Any, ...], posi
     try:
         scores = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
-        raise InputError(f"y_score {name!r} must be numbers: {error}") from error
+        raise InputError(f"y_score of {name!r} must be numbers: {error}") from error
     if scores.ndim == 2 and scores.shape[1] == 2 and len(classes) == 2:
         scores = scores[:, positive]
     expected = (n_rows,) if len(classes) == 2 else (n_rows, len(classes))
     if scores.shape != expected:
         raise InputError(
-            f"y_score {name!r} has shape {np.shape(values)}; expected {expected}, one probability a row"
+            f"y_score of {name!r} has shape {np.shape(values)}; expected {expected}, one probability a row"
             f"{' and class' if len(classes) > 2 else f' (of {classes[positive]!r})'}"
         )
     if not ((scores >= 0) & (scores <= 1)).all():
-        raise InputError(f"y_score {name!r} must be probabilities between 0 and 1, without missing values")
+        raise InputError(f"y_score of {name!r} must be probabilities between 0 and 1, without missing values")
     return scores
 
 

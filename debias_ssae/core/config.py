@@ -191,7 +191,7 @@ class SelectionConfig(Settings):
     """Which latents are removed."""
 
     most_latents: int = Field(default=20, ge=1)
-    """Most latents that n_latents="auto" removes; in the concept regime for each value beyond the first."""
+    """Most latents that n_latents="auto" removes."""
     carried: float = Field(default=0.95, gt=0, le=1)
     """Concept regime: share of what all latents of the concept carry that the smallest sufficient set carries."""
     purity: float = Field(default=0.7, ge=0, le=1)

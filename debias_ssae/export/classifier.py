@@ -41,7 +41,7 @@ def debiased_classifier(debiaser: SSAEDebiaser) -> DebiasedForSequenceClassifica
     if model.classifier is None:
         raise InputError(
             f"{model.name} has no head of its own; give encoder= the directory of a fine-tuned classifier, or "
-            "ActivationEncoder.from_model(classifier, tokenizer)"
+            "ActivationEncoder.from_model(classifier, tokenizer); of an encoder-decoder the head is not kept"
         )
     if encoder.layer != "final":
         raise InputError(f"the debiaser returns layer {encoder.layer!r}, but the head reads the last one")

@@ -424,17 +424,13 @@ def quiet_loading() -> Iterator[None]:
 
 def _longest(module: nn.Module, config: Any, tokenizer: Any) -> int:
     limits = [10**6, int(getattr(tokenizer, "model_max_length", None) or 10**6)]
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if positions and positions > 0:
-        limits.append(int(positions))
+    for said in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        positions = getattr(config, said, None)
+        limits += [int(positions)] if positions and positions > 0 else []
     for name, layer in module.named_modules():
         # some families (RoBERTa, MPNet) count positions from behind the padding index
-        if (
-            isinstance(layer, nn.Embedding)
-            and "position_embeddings" in name
-            and layer.padding_idx is not None
-        ):
-            limits.append(layer.num_embeddings - layer.padding_idx - 1)
+        if "position_embeddings" in name and getattr(layer, "padding_idx", None) is not None:
+            limits.append(len(layer.weight) - int(layer.padding_idx) - 1)  # type: ignore[arg-type]
     return min(limits)
 
 

@@ -164,11 +164,16 @@ def _pool(states: Tensor, mask: Tensor, mode: str) -> Tensor:
 
 
 def first_of(output: Any) -> Any:
-    """Return the hidden states in what a module returns."""
+    """Return the hidden states in what a module returns. Raises InputError where there are none."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, tuple | list):
         return output[0]
+    if "last_hidden_state" not in output:
+        raise InputError(
+            f"a module of the model returns {brief(sorted(output))}, where hidden states (a tensor, a tuple, or "
+            "last_hidden_state) were expected; models of this family cannot be hooked"
+        )
     return output["last_hidden_state"]
 
 
@@ -220,9 +225,11 @@ def head_readout(classifier: Any) -> Readout:
     try:
         with torch.enable_grad():
             logits = classifier(input_ids=ids).logits
-            (gradient,) = torch.autograd.grad(logits.square().sum(), read[0])
+            (gradient,) = torch.autograd.grad(logits.square().sum(), read[0], allow_unused=True)
     finally:
         handle.remove()
+    if gradient is None:  # the head reads something else
+        return Readout(("mean",), special=True)
     used = gradient[0].abs().amax(1).nonzero().flatten().tolist()
     modes = {(0,): "cls", (ids.shape[1] - 1,): "last"}
     return Readout((modes.get(tuple(used), "mean"),), special=True)

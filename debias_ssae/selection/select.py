@@ -279,19 +279,19 @@ def select_from_pairs(
     scores = _pure(scores, purity, config.purity, report)
     if n_latents == "auto":
         chosen = scores.top(CONSIDERED)
-        chosen = chosen[: _carrying(scores.score[chosen], config, len(scores.values))]
+        chosen = chosen[: _carrying(scores.score[chosen], config)]
     else:
         chosen = scores.top(int(n_latents))
     report["purity"] = [round(float(share), 3) for share in purity[chosen]]
     return Selection(scores, chosen, report)
 
 
-def _carrying(score: np.ndarray, config: SelectionConfig, n_values: int) -> int:
+def _carrying(score: np.ndarray, config: SelectionConfig) -> int:
     """How many of the latents with ``score [m]``, best first, carry ``carried`` of what all of them carry."""
     if not len(score):
         return 0
     n = int(np.searchsorted(np.cumsum(score), config.carried * score.sum())) + 1
-    return min(n, config.most_latents * (n_values - 1))
+    return min(n, config.most_latents)
 
 
 def _purity(sae: SparseAutoencoder, pairs: CounterfactualPairs, latents_a: np.ndarray) -> np.ndarray:

@@ -5,11 +5,12 @@ import pytest
 import torch
 from small_models import D_MODEL, FAMILIES, N_BLOCKS, sentences, small_model, small_tokenizer
 from torch import nn
-from transformers import LongformerConfig, LongformerModel
+from transformers import IBertConfig, IBertModel, LongformerConfig, LongformerModel, MptConfig, MptModel
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import embed, harvest, harvest_many, wrap_model
 from debias_ssae.model.language_model import find_blocks
+from debias_ssae.model.readout import first_of
 
 TEXTS = sentences(12)
 
@@ -299,3 +300,19 @@ def test_an_output_of_another_width_is_refused():
     model.module.decoder.project_out = torch.nn.Linear(D_MODEL, D_MODEL // 2)
     with pytest.raises(InputError, match="another hookpoint"):
         embed(model, ["he works"])
+
+
+def test_a_module_that_returns_no_states_is_said():
+    with pytest.raises(InputError, match=r"returns .'context_layer'.*cannot be hooked"):
+        first_of({"context_layer": torch.zeros(1)})
+
+
+def test_positions_that_a_family_states_in_its_own_way():
+    """MPT calls them max_seq_len; I-BERT's table of positions is no nn.Embedding."""
+    config = MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=64, max_seq_len=24)
+    assert wrap_model(MptModel(config), small_tokenizer()).max_length == 24
+    config = IBertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, vocab_size=64,
+        max_position_embeddings=40, pad_token_id=1,
+    )  # fmt: skip
+    assert wrap_model(IBertModel(config), small_tokenizer()).max_length == 38

@@ -11,7 +11,7 @@ from debias_ssae.core.config import SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import fit_mean_difference
 from debias_ssae.selection import removal_score, smallest_sufficient
-from debias_ssae.selection.select import _carrying, _spectrum
+from debias_ssae.selection.select import _spectrum
 
 D_SAE, D_IN = 256, 48
 MANY = SelectionConfig(most_latents=512)
@@ -201,8 +201,3 @@ def test_what_a_linear_eraser_takes_needs_no_latents() -> None:
     assert alone(np.arange(8)).mean() > 0.3 > 0.05 > followed(np.arange(8)).mean()
     assert smallest_sufficient(np.arange(D_SAE - 1), followed, MANY).n == 1
     assert 48 <= smallest_sufficient(np.arange(D_SAE - 1), alone, MANY).n <= 64
-
-
-def test_words_of_more_values_may_take_more_latents() -> None:
-    score, config = np.ones(100), SelectionConfig(most_latents=10)
-    assert [_carrying(score, config, n_values) for n_values in (2, 3, 7, 12)] == [10, 20, 60, 95]
