@@ -6,7 +6,6 @@ from debias_ssae.benchmark.methods import Method as Method
 from debias_ssae.benchmark.protocol import Protocol as Protocol
 from debias_ssae.benchmark.protocol import Split as Split
 from debias_ssae.benchmark.protocol import Supervision as Supervision
-from debias_ssae.benchmark.protocol import demo_table as demo_table
 from debias_ssae.benchmark.protocol import make_split as make_split
 from debias_ssae.benchmark.protocol import prepare as prepare
 from debias_ssae.benchmark.run import compare as compare

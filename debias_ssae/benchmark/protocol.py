@@ -19,7 +19,6 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.selection.attribute import AnnotatedTexts
-from debias_ssae.text import synthetic_biographies
 from debias_ssae.text.checks import texts_sha256
 from debias_ssae.text.concept import Concept
 
@@ -316,28 +315,3 @@ def _check_words(concept: Concept | None, texts: Sequence[str], z: np.ndarray) -
             "given words learn of another attribute",
             concept.name,
         )
-
-
-def demo_table(config: BenchmarkConfig, correlation: float) -> tuple[pd.DataFrame, list[Split]]:
-    """Return synthetic biographies (columns text, target, sensitive) and a split for each seed.
-
-    The head's set has ``config.max_head`` texts of each profession at ``correlation``, the other two
-    ``n_attribute`` and ``n_test`` of each profession and gender.
-    """
-    tables = []
-    for seed in range(config.seeds):
-        head = synthetic_biographies(6 * config.max_head, correlation=correlation, random_state=2 * seed)
-        n_cell = config.n_attribute + config.n_test
-        balanced = synthetic_biographies(6 * 4 * n_cell, correlation=0.0, random_state=2 * seed + 1)
-        place = balanced.groupby(["profession", "gender"]).cumcount()
-        balanced = balanced[place < n_cell]
-        part = np.where(place[balanced.index] < config.n_attribute, "attribute", "test")
-        tables += [head.assign(seed=seed, part="head"), balanced.assign(seed=seed, part=part)]
-    table = pd.concat(tables, ignore_index=True)
-    table = table.rename(columns={"profession": "target", "gender": "sensitive"})
-    parts = ("head", "attribute", "test")
-    splits = [
-        Split(*(np.flatnonzero((table["seed"] == s) & (table["part"] == part)) for part in parts))
-        for s in range(config.seeds)
-    ]
-    return table, splits
