@@ -6,15 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from debias_ssae.audit.flips import FlipReport as FlipReport
 from debias_ssae.audit.flips import counterfactual_flips as counterfactual_flips
 from debias_ssae.audit.flips import flips_of_predictions as flips_of_predictions
 from debias_ssae.audit.gates import GateResult as GateResult
 from debias_ssae.audit.gates import check_gates as check_gates
 from debias_ssae.audit.gates import parse_thresholds as parse_thresholds
-from debias_ssae.audit.rates import cell_accuracy, label_codes, weights_of
-from debias_ssae.audit.rates import confusion as confusion
-from debias_ssae.audit.rates import summary_values as summary_values
+from debias_ssae.audit.rates import cell_accuracy, confusion, label_codes, weights_of
 from debias_ssae.audit.run import AuditReport as AuditReport
 from debias_ssae.audit.run import audit as audit
 from debias_ssae.audit.run import crossed_attributes

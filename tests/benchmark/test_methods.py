@@ -9,10 +9,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from tiny_benchmark import TINY, sentence, tiny_split, tiny_table
 
-from debias_ssae.benchmark import METHODS, Split
+from debias_ssae.benchmark import METHODS
 from debias_ssae.benchmark.evaluation import Plain, Used, context_of, plain_of, run_method, use
 from debias_ssae.benchmark.methods import family, needs_attribute, transform_with
-from debias_ssae.benchmark.protocol import Protocol
+from debias_ssae.benchmark.protocol import Protocol, Split
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
 

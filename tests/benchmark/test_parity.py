@@ -10,7 +10,9 @@ import pytest
 from tiny_benchmark import TINY, tiny_split, tiny_table
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.benchmark import Split, make_split, one_thread, run_benchmark
+from debias_ssae.benchmark import run_benchmark
+from debias_ssae.benchmark.protocol import Split, make_split
+from debias_ssae.benchmark.run import one_thread
 from debias_ssae.core.config import BenchmarkConfig, DebiasConfig, RetrievalConfig, TrainConfig
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.selection.attribute import AnnotatedTexts
