@@ -102,7 +102,7 @@ def section(name: str, results: dict) -> Iterator[str]:
         yield from ("", "`ssae_default` minus the other, worst-group accuracy, p after Holm:", "")
         yield "| supervision | head | against | difference | p | smallest detectable |"
         yield "|---|---|---|---|---|---|"
-        for head, regime, other, difference, p, _, smallest in comparison_rows(records):
+        for head, regime, other, difference, p, smallest in comparison_rows(records):
             yield f"| {_told(regime, results)} | {head} | {other} | {difference} | {p} | {smallest} |"
     yield from ("", fill(_source(results), 120, break_long_words=False, break_on_hyphens=False), "")
 

@@ -79,6 +79,16 @@ class Block(NamedTuple):
     cards: Sequence[Card] = ()
 
 
+def with_interval(
+    value: float, low: float = math.nan, high: float = math.nan, *, form: str = ".3f", missing: str = "–"
+) -> str:
+    """A number with its interval, where it has one, as text; ``missing`` where it is NaN."""
+    if math.isnan(value):
+        return missing
+    ends = "" if math.isnan(low + high) else f" ({low:{form}} to {high:{form}})"
+    return f"{value:{form}}{ends}"
+
+
 def number_cell(
     value: float | None, low: float | None = None, high: float | None = None, *, signed: bool = False
 ) -> Cell:

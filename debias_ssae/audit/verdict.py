@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring  # nosec
 
 from debias_ssae.audit import measures
 from debias_ssae.audit.gates import GateResult
+from debias_ssae.audit.page import with_interval
 from debias_ssae.audit.rates import UNKNOWN
 from debias_ssae.audit.run import AuditReport, records
 from debias_ssae.core.io import as_json
@@ -374,10 +375,7 @@ def audit_json(report: AuditReport, gates: Sequence[GateResult] = ()) -> str:
 
 def value_text(row: Mapping[str, Any]) -> str:
     """A measure's value and interval."""
-    if math.isnan(row["value"]):
-        return "undefined"
-    interval = "" if math.isnan(row["ci_low"]) else f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
-    return f"{row['value']:.3f}{interval}"
+    return with_interval(row["value"], row["ci_low"], row["ci_high"], missing="undefined")
 
 
 def shown_measures(report: AuditReport, section: str) -> dict[str, list[dict[str, Any]]]:

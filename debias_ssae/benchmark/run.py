@@ -86,8 +86,7 @@ def run_benchmark(
         **_provenance(protocol, data, command, records, started),
         "runs": runs,
         "summary": summary,
-        "comparisons": compare_with_family(summary, answers),
-        "comparisons_of_default": compare_with_family(summary, answers, of="ssae_default"),
+        "comparisons_of_default": compare_with_family(summary, answers),
         "skipped": _skipped(records),
     }
     results = io.as_json(results)

@@ -539,7 +539,7 @@ def evaluation_page(results: Mapping[str, Any]) -> str:
         "title": "Evaluation of a sparse autoencoder", "eyebrow": "SAE evaluation",
         "lede": f"{results['about'].get('sae', 'An SAE')} at {results['about'].get('hookpoint', '?')}",
         "limits": ["One SAE and one draw of texts: differences between SAEs need several training seeds."],
-        "verdict": [], "blocks": blocks, "skipped": None,
+        "blocks": blocks, "skipped": None,
         "provenance": {key: str(value) for key, value in results["about"].items()},
         "config": json.dumps(results["config"], indent=2),
     }  # fmt: skip

@@ -68,8 +68,6 @@ class Answers:
         return self._bootstraps[names]
 
 
-REFERENCES = ("oracle", "oracle_large")
-"""Rows that are no methods: never ranked."""
 _FACTS = ("C", "d_sae", "n_latents", "seconds_fit", "seconds_transform")
 _NOT_METRICS = {*KEYS, *_FACTS, "hookpoint", "seed", "worst_group", "needs_attribute", "vectors", "removed"}
 
@@ -141,29 +139,24 @@ def _mean(values: pd.Series) -> float | None:
 
 
 OTHERS = ("scrub", "token_mask", "counterfactual_subspace", "best linear eraser", "gsae")
-"""What the ssae is compared with; fixed before the first run."""
+"""What the debiaser is compared with; fixed before the first run."""
 LINEAR_ERASERS = ("mean_diff", "leace", "leace_conditional", "leace_in_model", "inlp", "splince")
 """Among which the best is chosen, by the mean worst-group accuracy that is then compared: to our loss."""
-MARGIN = 0.03
-"""Non-inferior: the interval's lower end lies above minus this."""
 _POWER = critical_value(0.6)  # the normal quantile of 80%
 
 
-def compare_with_family(
-    summary: Sequence[dict[str, Any]], answers: Answers, *, of: str = "ssae"
-) -> list[dict[str, Any]]:
-    """Return a record for each regime of the method ``of``, head kind and member of the family that was run.
+def compare_with_family(summary: Sequence[dict[str, Any]], answers: Answers) -> list[dict[str, Any]]:
+    """Return a record for each regime of ``ssae_default``, head kind and member of the family that was run.
 
-    A member is taken in that method's own regime where it has one, else in the regime that it has. Difference in
-    worst-group accuracy, ssae minus other, with a 95% interval, p value, Holm's p over the members of that regime and
-    head, whether ssae is non-inferior at ``MARGIN``, and the smallest difference that this test would find with 80%
-    power.
+    A member is taken in that regime where it has a row of it, else in the regime that it has. Difference in worst-group
+    accuracy, the debiaser minus the other, with a 95% interval, p value, Holm's p over the members of that regime and
+    head, and the smallest difference that this test would find with 80% power.
     """
     records = []
-    for regime in dict.fromkeys(row["regime"] for row in summary if row["method"] == of):
+    for regime in dict.fromkeys(row["regime"] for row in summary if row["method"] == "ssae_default"):
         for head in HEADS:
             alike = [row for row in summary if head_kind(row) == head]
-            ours = [row for row in alike if (row["method"], row["regime"]) == (of, regime)]
+            ours = [row for row in alike if (row["method"], row["regime"]) == ("ssae_default", regime)]
             if ours:
                 records += _family(ours[0], alike, answers)
     return records
@@ -204,7 +197,6 @@ def _record(name: str, ours: dict[str, Any], other: dict[str, Any], answers: Ans
         "ci_low": low,
         "ci_high": high,
         "p_value": difference.p_value(),
-        "non_inferior": low > -MARGIN,
         "smallest_detectable": half * (1 + _POWER / critical_value(0.95)),
         "n_seeds": ours["n_seeds"],
     }

@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from debias_ssae.audit.page import with_interval
+
+WORST = "worst_group_accuracy"
 HEADS = ("retrained", "frozen", "frozen, re-centred")
 COLUMNS = (
     "method",
@@ -38,32 +41,49 @@ def headline_lines(
     yield from lines.items()
 
 
-def headline_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    """Yield the cells of COLUMNS; worst-group accuracy with its interval for each head, then what the
-    retrained head has."""
-    most = _most_seeds(summary)
+def headline_numbers(
+    summary: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[str, str, list[tuple[float, float, float]]]]:
+    """Yield method, regime and the numbers of COLUMNS with their intervals: worst-group accuracy of each head, then
+    what the retrained head has.
+
+    A dagger marks a method that needs the attribute when used; one that lacks seeds says so.
+    """
+    most = max((row.get("n_seeds") or 0 for row in summary), default=0)
     for (method, regime), heads in headline_lines(summary):
         shown = heads.get("retrained") or next(iter(heads.values()))
-        yield [
-            _marked(method, shown, most),
+        fewer = f" ({shown['n_seeds']} of {most} seeds)" if (shown.get("n_seeds") or most) < most else ""
+        name = method + (" †" if shown.get("needs_attribute") else "") + fewer
+        yield (
+            name,
             regime,
-            *(_with_interval(heads.get(head)) for head in HEADS),
-            *(_number(shown.get(name)) for name in ("balanced_accuracy", "leakage_given_y", "gap_closed")),
-        ]
+            [
+                *(interval_of(heads.get(head), WORST) for head in HEADS),
+                *(
+                    interval_of(shown, metric)
+                    for metric in ("balanced_accuracy", "leakage_given_y", "gap_closed")
+                ),
+            ],
+        )
+
+
+def headline_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Yield the cells of COLUMNS as text, the accuracies of the worst group with their intervals."""
+    for method, regime, numbers in headline_numbers(summary):
+        rest = (with_interval(value) for value, *_ in numbers[len(HEADS) :])
+        yield [method, regime, *(with_interval(*one) for one in numbers[: len(HEADS)]), *rest]
 
 
 def terminal_rows(summary: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
     """Yield method, supervision, "before -> after" and the interval of the worst-group accuracy of a retrained head;
     at most 78 columns wide together.
     """
-    lines, most = list(headline_lines(summary)), _most_seeds(summary)
-    ends = [heads["retrained"] for (method, _), heads in lines if method == "erm" and "retrained" in heads]
-    before = _number(ends[0].get("worst_group_accuracy")) if ends else "–"
-    for (method, regime), heads in lines:
-        row = heads.get("retrained") or next(iter(heads.values()))
-        if method != "erm":
-            value, _, interval = _with_interval(row).partition(" (")
-            yield _marked(method, row, most), regime, f"{before} -> {value}", interval.rstrip(")") or "–"
+    rows = list(headline_rows(summary))
+    before = next((row[2].partition(" (")[0] for row in rows if row[0].split()[0] == "erm"), "–")
+    for method, regime, *heads in rows:
+        if method.split()[0] != "erm":
+            value, _, interval = next((cell for cell in heads if cell != "–"), "–").partition(" (")
+            yield method, regime, f"{before} -> {value}", interval.rstrip(")") or "–"
 
 
 def skipped_lines(notes: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -74,16 +94,6 @@ def skipped_lines(notes: Sequence[Mapping[str, str]]) -> Iterator[str]:
         by_reason.setdefault(note["reason"], []).append(name)
     for reason, names in by_reason.items():
         yield f"not run: {', '.join(names)}: {reason}"
-
-
-def _most_seeds(summary: Sequence[Mapping[str, Any]]) -> int:
-    return max((row.get("n_seeds") or 0 for row in summary), default=0)
-
-
-def _marked(method: str, row: Mapping[str, Any], most: int) -> str:
-    """The method with a dagger where it needs the attribute when used, and what seeds it lacks."""
-    fewer = f" ({row['n_seeds']} of {most} seeds)" if (row.get("n_seeds") or most) < most else ""
-    return method + (" †" if row.get("needs_attribute") else "") + fewer
 
 
 def interval_of(row: Mapping[str, Any] | None, metric: str) -> tuple[float, float, float]:
@@ -102,23 +112,14 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     lines += _markdown(COLUMNS, rows)
     if any("†" in row[0] for row in rows):
         lines += ["", "† needs the attribute of each text when used; never ranked."]
-    for of, key in (("ssae", "comparisons"), ("ssae_default", "comparisons_of_default")):
-        if results.get(key):
-            lines += ["", f"{of} minus the other, worst-group accuracy:", ""]
-            lines += _markdown(COMPARED, comparison_rows(results[key]))
+    if results.get("comparisons_of_default"):
+        lines += ["", "ssae_default minus the other, worst-group accuracy:", ""]
+        lines += _markdown(COMPARED, comparison_rows(results["comparisons_of_default"]))
     lines += ["", *(f"- {line}" for line in skipped_lines(results.get("skipped") or ()))]
     return "\n".join(lines).rstrip() + "\n"
 
 
-COMPARED = (
-    "head",
-    "regime",
-    "against",
-    "difference",
-    "p (Holm)",
-    "non-inferior at 0.03",
-    "smallest detectable",
-)
+COMPARED = ("head", "regime", "against", "difference", "p (Holm)", "smallest detectable")
 
 
 def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
@@ -127,21 +128,11 @@ def comparison_rows(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[list[s
         name = one["against"] if one["against"] == one["method"] else f"{one['against']}: {one['method']}"
         if one["method_regime"] != one["regime"]:
             name += f" ({one['method_regime']})"
-        difference = f"{one['difference']:+z.3f} ({one['ci_low']:+z.3f} to {one['ci_high']:+z.3f})"
+        difference = with_interval(one["difference"], one["ci_low"], one["ci_high"], form="+z.3f")
         p = "< 0.01" if one["p_holm"] < 0.01 else f"{one['p_holm']:.2f}"
-        yes = "yes" if one["non_inferior"] else "no"
-        yield [one["head"], one["regime"], name, difference, p, yes, f"{one['smallest_detectable']:.3f}"]
+        yield [one["head"], one["regime"], name, difference, p, f"{one['smallest_detectable']:.3f}"]
 
 
 def _markdown(columns: Sequence[str], rows: Any) -> list[str]:
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     return lines + [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _with_interval(row: Mapping[str, Any] | None) -> str:
-    value, low, high = interval_of(row, "worst_group_accuracy")
-    return _number(value) + ("" if math.isnan(value + low + high) else f" ({low:.3f} to {high:.3f})")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}"

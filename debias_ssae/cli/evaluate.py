@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from debias_ssae.audit import AuditReport, audit
+from debias_ssae.audit.page import with_interval
+from debias_ssae.audit.verdict import value_text
 from debias_ssae.cli import checks
 from debias_ssae.cli.audit import provenance, write_audit
 from debias_ssae.cli.options import FILE, load_debiaser, shared
@@ -154,12 +156,12 @@ def before_and_after(report: AuditReport) -> str:
     for model in report.models:
         worst = report.measure_row("worst_group_accuracy", model=model, section=section)
         line = f"{model:{width}}  {report.measure('accuracy', model=model, section=section):8.3f}  "
-        line += f"{worst['value']:.3f} ({worst['ci_low']:.3f} to {worst['ci_high']:.3f}), {worst['where']}"
+        line += f"{value_text(worst)}, {worst['where']}"
         lines.append(line)
         if model in gains:
-            row = gains[model]
-            ends = f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}"
-            lines.append(f"{'':{width}}  {'':8}  {row['difference']:+.3f} ({ends}) compared with {first}")
+            gain = (gains[model][name] for name in ("difference", "ci_low", "ci_high"))
+            told = with_interval(*gain, form="+z.3f")
+            lines.append(f"{'':{width}}  {'':8}  {told} compared with {first}")
     return "\n".join(lines)
 
 

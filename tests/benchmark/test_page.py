@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from debias_ssae.benchmark.page import verdict_lines, write_benchmark_report
+from debias_ssae.benchmark.page import write_benchmark_report
 from debias_ssae.core.errors import InputError
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -52,10 +52,7 @@ def test_the_page_says_before_after_and_what_was_removed(tmp_path: Path) -> None
     text = write_benchmark_report(results(), tmp_path / "r.html").read_text(encoding="utf-8")
     for words in (
         "goes from 0.17 to 0.84 with SSAEDebiaser; a classifier trained on balanced data reaches 0.87.",
-        "Before any edit the worst group is right in 17.0% (15.0% to 19.0%)",
-        "trained on balanced data reaches 87.0%",
-        "ssae_default reaches 84.0% (82.0% to 86.0%) with concept",
-        "higher than ssae_default: scrub",
+        "0.820 to 0.860",
         "concept: 12 latents: she",
         "1,234 texts",
     ):
@@ -69,9 +66,6 @@ def test_the_page_says_before_after_and_what_was_removed(tmp_path: Path) -> None
     assert text.count("<svg") == 1, "one chart"
 
 
-def test_without_the_debiaser_the_page_says_so(tmp_path: Path) -> None:
-    found = results()
-    found["summary"] = [row for row in found["summary"] if row["method"] != "ssae_default"]
-    assert "No row of the debiaser is in these results; see the tables." in list(verdict_lines(found))
+def test_results_without_a_summary_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no summary"):
         write_benchmark_report({}, tmp_path / "r.html")

@@ -62,7 +62,8 @@ def test_files_and_schema(results: tuple[dict[str, Any], Path], config: Benchmar
     found, out = results
     written = json.loads((out / "results.json").read_text())
     assert same(written) == same(found)
-    assert {"config", "versions", "data", "concept", "made", "runs", "summary", "comparisons"} <= set(written)
+    parts = {"config", "versions", "data", "concept", "made", "runs", "summary", "comparisons_of_default"}
+    assert parts <= set(written)
     assert {run["method"] for run in written["runs"]} == {*NAMES} - {"reweighting"}
     assert [(n["method"], n["regime"]) for n in written["skipped"]] == [("reweighting", "")]
     assert written["made"]["command"] == "debias-ssae benchmark"
