@@ -39,8 +39,6 @@ _MOST_NAMES = 40
 _FIGURE_ROWS = 12
 _SERIES = 6
 """Models in a figure: so many colours there are."""
-_BESIDE = 3
-"""So many models stand beside each other in a row; more stand below each other."""
 _PROBES = ("probe", "given the label", "balanced accuracy", "shuffled control", "rows")
 _NAN = float("nan")
 _NONE = Cell("–", "")
@@ -158,15 +156,7 @@ def _group_figure(report: AuditReport, groups: pd.DataFrame, section: str, index
 def _measures(report: AuditReport, section: str) -> Table:
     """A row a measure, the models beside each other, and with two their difference."""
     measures = shown_measures(report, section)
-    caption = f"Measures by {section}"
     rows: list[list[Cell | str]] = []
-    if len(report.models) > _BESIDE:
-        for metric, models in measures.items():
-            for r in models:
-                outcome = Cell(r["outcome"], kind=kind_of(r["outcome"]))
-                told = [Cell(r[name], wrap=True) for name in ("where", "note")]
-                rows.append([words(metric), r["model"], _value(r), outcome, *told])
-        return make_table(caption, ("measure", "model", "value", "outcome", "where", "note"), rows)
     compared = _of(report.comparisons, section=section)
     differences = {r["metric"]: r for r in records(compared)} if len(report.models) == 2 else {}
     names = ["measure"]
@@ -176,7 +166,8 @@ def _measures(report: AuditReport, section: str) -> Table:
         row: list[Cell | str] = [words(metric)]
         for r in models:
             said = "" if r["outcome"] == MEASURED else r["outcome"]
-            row += [_value(r), Cell(said, note=r["where"], wrap=True, kind=kind_of(said))]
+            value = number_cell(r["value"], r["ci_low"], r["ci_high"])
+            row += [value, Cell(said, note=r["where"], wrap=True, kind=kind_of(said))]
         if differences:
             row.append(_difference(differences[metric]) if metric in differences else _NONE)
         rows.append(row)
@@ -185,11 +176,8 @@ def _measures(report: AuditReport, section: str) -> Table:
     if differences:
         note = f"Difference: {report.models[1]} minus {report.models[0]}, on the same rows. {note}"
     names += ["difference"] if differences else []
-    return make_table(caption, names, rows, note=note + ("." if note and not note.endswith(". ") else ""))
-
-
-def _value(row: Mapping[str, Any]) -> Cell:
-    return number_cell(row["value"], row["ci_low"], row["ci_high"])
+    end = "." if note and not note.endswith(". ") else ""
+    return make_table(f"Measures by {section}", names, rows, note=note + end)
 
 
 def _difference(row: Mapping[str, Any]) -> Cell:
