@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
 
-from debias_ssae.benchmark.tables import COLUMNS, comparison_rows, headline_lines, headline_rows
+from debias_ssae.benchmark.summary import COLUMNS, comparison_rows, headline_lines, headline_rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -13,14 +13,15 @@ from debias_ssae.audit.page import (
     Card,
     Cell,
     Figure,
+    Series,
     Table,
     count_cell,
+    dot_plot,
     make_table,
     number_cell,
     p_cell,
     render,
 )
-from debias_ssae.audit.plotting import Series, dot_plot
 from debias_ssae.audit.run import AuditReport, records
 from debias_ssae.audit.verdict import (
     MOST_FINDINGS,

@@ -6,9 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render
-from debias_ssae.audit.plotting import Series, dot_plot
-from debias_ssae.benchmark.tables import (
+from debias_ssae.audit.page import (
+    Block,
+    Cell,
+    Figure,
+    Series,
+    Table,
+    dot_plot,
+    make_table,
+    number_cell,
+    render,
+)
+from debias_ssae.benchmark.summary import (
     COLUMNS,
     COMPARED,
     HEADS,

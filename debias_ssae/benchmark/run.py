@@ -21,8 +21,7 @@ from tqdm import tqdm
 from debias_ssae.benchmark.evaluation import Plain, plain_of, run_method
 from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
 from debias_ssae.benchmark.protocol import Protocol, Split, prepare
-from debias_ssae.benchmark.summary import Answers, compare_with_family, summarise
-from debias_ssae.benchmark.tables import head_kind, markdown_table
+from debias_ssae.benchmark.summary import Answers, compare_with_family, head_kind, markdown_table, summarise
 from debias_ssae.core import io
 from debias_ssae.core.config import BenchmarkConfig, dump_config, make_config
 from debias_ssae.core.errors import InputError

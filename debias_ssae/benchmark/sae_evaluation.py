@@ -19,8 +19,17 @@ import pandas as pd
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from debias_ssae.audit.page import Block, Cell, Figure, Table, make_table, number_cell, render
-from debias_ssae.audit.plotting import Series, dot_plot
+from debias_ssae.audit.page import (
+    Block,
+    Cell,
+    Figure,
+    Series,
+    Table,
+    dot_plot,
+    make_table,
+    number_cell,
+    render,
+)
 from debias_ssae.core import io
 from debias_ssae.core.config import EvaluationConfig
 from debias_ssae.core.errors import InputError

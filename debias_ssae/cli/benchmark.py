@@ -114,7 +114,7 @@ def show(results: dict[str, Any], out: Path, names: Mapping[str, str] | None = N
     from rich.table import Table
 
     from debias_ssae.benchmark.page import write_benchmark_report
-    from debias_ssae.benchmark.tables import skipped_lines, terminal_rows
+    from debias_ssae.benchmark.summary import skipped_lines, terminal_rows
 
     title = "Worst-group accuracy, retrained head"
     table = Table(title=f"QUICK LOOK, no measurement. {title}" if results.get("quick") else title)

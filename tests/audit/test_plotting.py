@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from debias_ssae.audit.plotting import Series, dot_plot
+from debias_ssae.audit.page import Series, dot_plot
 from debias_ssae.core.errors import MissingExtraError
 
 NAN = float("nan")

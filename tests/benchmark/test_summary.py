@@ -4,8 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from debias_ssae.benchmark.summary import KEYS, OTHERS, Answers, compare_with_family, summarise
-from debias_ssae.benchmark.tables import HEADS, headline_rows, markdown_table, terminal_rows
+from debias_ssae.benchmark.summary import (
+    HEADS,
+    KEYS,
+    OTHERS,
+    Answers,
+    compare_with_family,
+    headline_rows,
+    markdown_table,
+    summarise,
+    terminal_rows,
+)
 from debias_ssae.core.stats.seeds import JointBootstrap, gap_closed
 
 N_CELL = 60
