@@ -49,7 +49,6 @@ def run_benchmark(
     cache_dir: str | Path | None = None,
     splits: Sequence[Split] | None = None,
     attribute_data: pd.DataFrame | None = None,
-    methods: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     command: str | None = None,
     progress: bool = False,
@@ -58,15 +57,14 @@ def run_benchmark(
 
     ``corpus`` is the pool for retrieval and the general SAE, ``data`` describes where the table came from
     (path, sha256). ``splits`` are row numbers of the table, one a seed; by default the protocol's are drawn.
-    ``attribute_data`` (text, sensitive) serves the regime labelled_gap. ``methods``, as ``compare`` takes them, stand
-    in place of ``config.methods``. ``jobs``: processes over seeds and methods, one thread each; None leaves it to
-    ``joblib.parallel_config``. Finished (seed, method) records are kept under ``cache_dir``, by default OUT/cache, and
-    not made again with the same settings and data. ``made`` in the results holds what differs between two runs of the
-    same seed: date, seconds, the command given.
+    ``attribute_data`` (text, sensitive) serves the regime labelled_gap. ``jobs``: processes over seeds and methods,
+    one thread each; None leaves it to ``joblib.parallel_config``. Finished (seed, method) records are kept under
+    ``cache_dir``, by default OUT/cache, and not made again with the same settings and data. ``made`` in the results
+    holds what differs between two runs of the same seed: date, seconds, the command given.
     Raises InputError for unknown methods, cells that are too small, or a directory that cannot be written.
     """
     started = time.monotonic()
-    chosen = methods_of(config) if methods is None else {k: as_method(v) for k, v in methods.items()}
+    methods = methods_of(config)
     io.check_writable(out)
     out = Path(out)
     protocol = prepare(
@@ -78,7 +76,7 @@ def run_benchmark(
         cache_dir=cache_dir or out / "cache",
     )
     io.writable_directory(out)
-    records = measure(protocol, chosen, jobs=jobs, keep=methods is None, progress=progress)
+    records = measure(protocol, methods, jobs=jobs, progress=progress)
     runs, predictions, answers = _joined(protocol, records)
     summary = summarise(runs, answers)
     results = {
