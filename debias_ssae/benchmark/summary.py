@@ -30,15 +30,13 @@ COLUMNS = (
     "gap closed",
 )
 STATISTICS = {"accuracy": "mean", "balanced_accuracy": "balanced", "worst_group_accuracy": "worst_cell"}
-N_DRAWS = 1000
 
 
 class Answers:
     """The predictions of a run, one bootstrap for all rows: a text is drawn with all its seeds and methods."""
 
-    def __init__(self, predictions: pd.DataFrame, *, n_draws: int = N_DRAWS) -> None:
+    def __init__(self, predictions: pd.DataFrame) -> None:
         """Take the content of predictions.parquet."""
-        self.n_draws = n_draws
         known = predictions.fillna(dict.fromkeys(KEYS, ""))
         ordered = known.sort_values(["seed", "text_id"], kind="stable")
         self._rows: dict[tuple[Any, ...], pd.DataFrame] = dict(
@@ -78,7 +76,7 @@ class Answers:
                 (part["y"].astype(str) + "\0" + part["z"].astype(str)).to_numpy() for part in seeds.values()
             ]
             ids = [part["text_id"].to_numpy() for part in seeds.values()]
-            bootstrap = JointBootstrap(ids, cells, n_draws=self.n_draws)
+            bootstrap = JointBootstrap(ids, cells)
             self._bootstraps[names] = bootstrap, [part["y"].to_numpy() for part in seeds.values()]
         return self._bootstraps[names]
 

@@ -70,7 +70,7 @@ def made(accuracy: dict[str, float], n_seeds: int = 3) -> tuple[list[dict], pd.D
 @pytest.fixture(scope="module")
 def found() -> tuple[list[dict], Answers, list[dict]]:
     rows, predictions = made(ACCURACY)
-    answers = Answers(predictions, n_draws=200)
+    answers = Answers(predictions)
     return rows, answers, summarise(rows, answers)
 
 
@@ -125,7 +125,7 @@ def test_gap_closed_is_zero_for_erm_and_one_for_the_oracle(found) -> None:  # ty
 
 def test_without_an_oracle_there_is_no_gap() -> None:
     rows, predictions = made({"erm": 0.3, "ssae_default": 0.8}, n_seeds=2)
-    summary = summarise(rows, Answers(predictions, n_draws=50))
+    summary = summarise(rows, Answers(predictions))
     assert all(row["gap_closed"] is None for row in summary)
 
 
@@ -149,7 +149,7 @@ def test_the_family_names_the_best_linear_eraser_and_corrects(found) -> None:  #
 
 def test_a_better_method_is_shown_to_be() -> None:
     rows, predictions = made({"erm": 0.3, "oracle": 0.9, "ssae_default": 0.4, "scrub": 0.8})
-    answers = Answers(predictions, n_draws=200)
+    answers = Answers(predictions)
     record = next(
         r for r in compare_with_family(summarise(rows, answers), answers) if r["against"] == "scrub"
     )
