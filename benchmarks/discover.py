@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from debias_ssae import ActivationEncoder, Choices, Concept, SSAEDebiaser, discover
 from debias_ssae.baselines import ConceptBottleneck, hospital_words
 from debias_ssae.benchmark.protocol import drop_duplicates, make_split
-from debias_ssae.core.config import SAEConfig
+from debias_ssae.core.config import BenchmarkConfig, SAEConfig
 from debias_ssae.core.stats.seeds import JointBootstrap, Moves, gap_closed
 from debias_ssae.model import harvest
 from debias_ssae.review import Card, Shortcuts, word_list_judge
@@ -312,7 +312,7 @@ def named(arguments: argparse.Namespace, results: Results, seed: int) -> None:
     )
     texts, y, z = table["text"].tolist(), table[target].to_numpy(str), table[attribute].to_numpy(str)
     sizes = {k: about[k] for k in ("n_test", "n_attribute", "max_head") if k in about}
-    split = make_split(y, z, random_state=seed, **sizes)
+    split = make_split(y, z, BenchmarkConfig(**sizes), seed)
     encoder = ActivationEncoder("minilm", cache_dir=arguments.cache, max_length=about.get("max_length"))
     cells = np.char.add(y, z)
 

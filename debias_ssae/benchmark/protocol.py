@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 LEAST_HEAD = 5
 """Texts of a class that train the head, at least: as many as there are folds to choose its C in."""
-Setting = Literal["confounded", "natural"]
 
 
 class Split(NamedTuple):
@@ -49,25 +48,16 @@ def majority_values(y: np.ndarray, z: np.ndarray) -> dict[str, str]:
     return {str(c): str(g) for c, g in share.idxmax(axis=1).items()}
 
 
-def make_split(
-    y: np.ndarray,
-    z: np.ndarray,
-    *,
-    setting: Setting = "confounded",
-    n_test: int = 120,
-    n_attribute: int = 120,
-    max_head: int = 2000,
-    random_state: int = 0,
-) -> Split:
+def make_split(y: np.ndarray, z: np.ndarray, config: BenchmarkConfig, random_state: int) -> Split:
     """Draw the three sets; ``n_test`` and ``n_attribute`` texts from every cell, ``max_head`` from a head's cell.
 
     In setting "natural" the head's set is a plain sample of the rest, as large as the confounded one.
     Raises InputError for a cell that is too small, naming it, for a class with too few texts left for the head, and,
     in setting "confounded", when all classes share their majority value: then nothing is confounded.
     """
-    rng = np.random.default_rng(random_state)
+    rng, n_test, n_attribute = np.random.default_rng(random_state), config.n_test, config.n_attribute
     majority = majority_values(y, z)
-    if setting == "confounded" and len(set(majority.values())) < 2:
+    if config.setting == "confounded" and len(set(majority.values())) < 2:
         raise InputError(
             f"every class has the same majority attribute value {next(iter(majority.values()))!r}"
         )
@@ -85,9 +75,9 @@ def make_split(
             attribute.append(rows[n_test : n_test + n_attribute])
             rest.append(rows[n_test + n_attribute :])
             if majority[c] == g:
-                head.append(rest[-1][:max_head])
+                head.append(rest[-1][: config.max_head])
     chosen = np.concatenate(head)
-    if setting == "natural":
+    if config.setting == "natural":
         chosen = rng.permutation(np.concatenate(rest))[: len(chosen)]
     for c in np.unique(y):
         n = int((y[chosen] == c).sum())
@@ -96,7 +86,7 @@ def make_split(
                 f"{n} texts of class {c} are left to train the head, fewer than {LEAST_HEAD}; lower --n-test and "
                 "--n-attribute, or leave out the class"
             )
-    unused = np.concatenate([np.setdiff1d(rows, chosen)[:max_head] for rows in rest])
+    unused = np.concatenate([np.setdiff1d(rows, chosen)[: config.max_head] for rows in rest])
     parts = (chosen, np.concatenate(attribute), np.concatenate(test), unused)
     return Split(*(np.sort(part) for part in parts))
 
@@ -227,9 +217,8 @@ def prepare(
     y, z = (table[name].astype(str).to_numpy(dtype=str) for name in ("target", "sensitive"))
     texts = table["text"].tolist()
     if splits is None:
-        sizes = {"n_test": config.n_test, "n_attribute": config.n_attribute, "max_head": config.max_head}
         numbers = range(config.seed, config.seed + config.seeds)
-        splits = [make_split(y, z, setting=config.setting, **sizes, random_state=n) for n in numbers]
+        splits = [make_split(y, z, config, n) for n in numbers]
     used = np.unique(np.concatenate([rows for split in splits for rows in split]))
     concept = None if config.concept is None else Concept.load(config.concept)
     _check_words(concept, texts, z)

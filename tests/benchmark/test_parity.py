@@ -54,7 +54,7 @@ def case(
         ),
     )
     y, z = (table[name].to_numpy(str) for name in ("target", "sensitive"))
-    split = make_split(y, z, n_test=20, n_attribute=25, max_head=45, random_state=0)
+    split = make_split(y, z, BenchmarkConfig(n_test=20, n_attribute=25, max_head=45), 0)
     wiki = pd.read_parquet(data_dir / "wiki_bios" / "data.parquet").sample(120, random_state=0)
     other = pd.DataFrame({"text": wiki["text"], "sensitive": wiki["gender"]}).dropna()
     corpus = pd.read_parquet(data_dir / "general_corpus" / "data.parquet", columns=["text"]).text.head(300)
