@@ -116,6 +116,20 @@ def writable_directory(path: str | Path) -> Path:
     return path
 
 
+def check_folder(path: str | Path, kind: str, is_one: Callable[[set[str]], bool]) -> None:
+    """Raise InputError where ``path`` is a file or a folder of something that is no ``kind``, such as "debiaser".
+
+    ``is_one`` judges the names in a folder that is not empty; hidden ones, which other processes are writing, are
+    left out.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; give a folder")
+    held = {one.name for one in path.iterdir() if one.name[0] != "."} if path.is_dir() else set()
+    if held and not is_one(held):
+        raise InputError(f"{path} holds something that is no {kind}; give another folder")
+
+
 def replace_directory(path: str | Path, fill: Callable[[Path], None]) -> None:
     """Have ``fill`` write into a new folder beside ``path``, which then takes the place of ``path`` as a whole.
 
@@ -245,8 +259,8 @@ def _sync(path: Path) -> None:
 
 
 def as_json(values: Any) -> Any:
-    """Return ``values`` as JSON can hold them: undefined and infinite numbers None, NumPy's plain, others strings; half
-    surrogate pairs become ``?``.
+    """Return ``values`` as JSON can hold them: undefined and infinite numbers None, NumPy's plain, settings as their
+    fields, others strings; half surrogate pairs become ``?``.
     """
     if values is None or isinstance(values, bool | int):
         return values
@@ -258,6 +272,8 @@ def as_json(values: Any) -> Any:
         return [as_json(value) for value in values]
     if hasattr(values, "tolist"):
         return as_json(values.tolist())
+    if hasattr(values, "model_dump"):
+        return as_json(values.model_dump(mode="json"))
     return str(values).encode("utf-8", "replace").decode("utf-8")
 
 
@@ -565,6 +581,34 @@ def sealed_arrays(path: Path) -> "tuple[dict[str, np.ndarray], dict[str, Any]]":
     return arrays, about if isinstance(about, dict) else {}
 
 
+def kept(
+    file: Path | None, make: "Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]"
+) -> "tuple[Mapping[str, np.ndarray], Mapping[str, Any]]":
+    """Return the arrays of ``file`` and what is said of them (:func:`sealed_arrays`).
+
+    Where there are none, or damaged ones, ``make`` makes them and they are written there; of processes that want the
+    same file, one makes it. With None nothing is kept.
+    """
+    if file is None:
+        return make()
+
+    def read() -> "tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None":
+        with suppress(InputError):
+            found = sealed_arrays(file)
+            with suppress(OSError):
+                os.utime(file)  # the user's cache removes what was not used for longest
+            return found
+        return None
+
+    def write() -> "tuple[Mapping[str, np.ndarray], Mapping[str, Any]]":
+        arrays, about = make()
+        writable_directory(file.parent)
+        write_arrays(file, arrays, about)
+        return arrays, as_json(about)
+
+    return read_or_make(file.parent / ".locks" / file.stem, read, write)
+
+
 def _arrays_digest(arrays: "Mapping[str, np.ndarray]", about: str) -> str:
     digest = hashlib.sha256(about.encode())
     for name in sorted(arrays):
@@ -708,6 +752,11 @@ def read_manifest(directory: str | Path, kind: str) -> Manifest:
     return Manifest(directory, kind, about, files)
 
 
-def seal(body: Mapping[str, Any]) -> str:
+def fingerprint(*values: Any) -> str:
+    """Return a sha256 of ``values`` as :func:`as_json` writes them: what follows from them alone can be kept by it."""
+    return seal(values)
+
+
+def seal(body: Any) -> str:
     """Return the checksum of JSON values that is kept beside them."""
     return hashlib.sha256(json.dumps(as_json(body), sort_keys=True).encode()).hexdigest()

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save
 
 from debias_ssae.core import io
+from debias_ssae.core.config import TrainConfig
 from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import (
     mapped_tensors,
@@ -361,3 +362,39 @@ def test_one_writer_at_a_time(tmp_path):
         other.kill()
     with io.only_writer(tmp_path / "d"):
         pass
+
+
+def test_what_is_kept_is_made_once_and_again_when_it_is_damaged(tmp_path):
+    file, made = tmp_path / "kept" / "numbers.safetensors", []
+
+    def make():
+        made.append(1)
+        return {"x": np.arange(3)}, {"share": np.float64(0.5), "none": float("nan")}
+
+    for n in (1, 1, 2):
+        if n == 2:
+            file.write_bytes(file.read_bytes()[:-1])
+        arrays, about = io.kept(file, make)
+        assert len(made) == n
+        assert list(arrays["x"]) == [0, 1, 2]
+        assert about == {"share": 0.5, "none": None}
+    assert io.kept(None, make)[0].keys() == {"x"}
+    assert len(made) == 3
+
+
+def test_fingerprints_differ_where_values_do():
+    same = io.fingerprint("a", TrainConfig(lr=0.5), (1, 2)), io.fingerprint("a", TrainConfig(lr=0.5), [1, 2])
+    others = [("b", TrainConfig(lr=0.5), (1, 2)), ("a", TrainConfig(lr=0.25), (1, 2)), ("a", (1, 2))]
+    assert len({*same, *(io.fingerprint(*other) for other in others)}) == 4
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / ".hidden").touch()
+    for path in (tmp_path, tmp_path / "not there"):
+        io.check_folder(path, "store", lambda held: False)
+    (tmp_path / "notes.txt").touch()
+    io.check_folder(tmp_path, "store", lambda held: held == {"notes.txt"})
+    with pytest.raises(InputError, match="no store; give another"):
+        io.check_folder(tmp_path, "store", lambda held: False)
+    with pytest.raises(InputError, match="is a file"):
+        io.check_folder(tmp_path / "notes.txt", "store", lambda held: True)
