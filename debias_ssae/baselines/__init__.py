@@ -14,8 +14,6 @@ from debias_ssae.baselines.heads import LastLayerRetraining as LastLayerRetraini
 from debias_ssae.baselines.heads import LogisticHead as LogisticHead
 from debias_ssae.baselines.heads import ParityThresholds as ParityThresholds
 from debias_ssae.baselines.heads import ReducedHead as ReducedHead
-from debias_ssae.baselines.in_model import BlockErasure as BlockErasure
-from debias_ssae.baselines.in_model import NeuronAblation as NeuronAblation
 from debias_ssae.baselines.in_model import TokenMask as TokenMask
 from debias_ssae.baselines.text import HOSPITAL_WORDS as HOSPITAL_WORDS
 from debias_ssae.baselines.text import AugmentedHead as AugmentedHead

@@ -136,12 +136,6 @@ def latent_skyline(c: Context) -> SSAEDebiaser:
     return general_sae(c, attribute=type(annotated)(annotated.texts, annotated.sensitive_features))
 
 
-def neuron_skyline(c: Context) -> baselines.NeuronAblation:
-    """As large a share of the model's neurons as ``ssae`` removes of its latents."""
-    n = max(1, round(c.encoder.language_model.d_model * c.config.n_latents / width(c)))
-    return baselines.NeuronAblation(c.encoder, hookpoint=c.config.hookpoint, n_neurons=n)
-
-
 def concept_bottleneck(c: Context) -> Any:
     """Similarities to a few words about the task."""
     words = c.config.bottleneck_words or baselines.hospital_words(c.classes)
@@ -223,7 +217,6 @@ METHODS: dict[str, Method] = {
         _WORDS,
     ),
     **{name: _linear(make) for name, make in _LINEAR.items()},
-    "leace_in_model": Method(lambda c: baselines.BlockErasure(c.encoder), ("labelled",), "annotated"),
     "correlation_removal": _linear(baselines.CorrelationRemoval, "labelled"),
     "counterfactual_subspace": Method(subspace, _WORDS),
     "counterfactual_direction": Method(partial(subspace, n_components=1), _WORDS),
@@ -236,7 +229,6 @@ METHODS: dict[str, Method] = {
     "exponentiated_gradient": _head(baselines.ReducedHead, "labelled", "labelled_head", grouped=True),
     "threshold_optimizer": _head(baselines.ParityThresholds, "labelled", "labelled_head", grouped=True),
     "concept_bottleneck": Method(concept_bottleneck, ("none",)),
-    "neuron_skyline": Method(neuron_skyline, ("labelled",), "annotated"),
     "latent_skyline": Method(latent_skyline, ("labelled",)),
     "gsae": Method(general_sae, _FAMILIES),
     "ssae_erm": Method(partial(tuned, tilt=0.0), _FAMILIES),

@@ -153,7 +153,7 @@ def _mean(values: pd.Series) -> float | None:
 
 OTHERS = ("scrub", "token_mask", "counterfactual_subspace", "best linear eraser", "gsae")
 """What the debiaser is compared with; fixed before the first run."""
-LINEAR_ERASERS = ("mean_diff", "leace", "leace_conditional", "leace_in_model", "inlp", "splince")
+LINEAR_ERASERS = ("mean_diff", "leace", "leace_conditional", "inlp", "splince")
 """Among which the best is chosen, by the mean worst-group accuracy that is then compared: to our loss."""
 _POWER = critical_value(0.6)  # the normal quantile of 80%
 

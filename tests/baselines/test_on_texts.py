@@ -1,4 +1,4 @@
-"""Methods that start from texts: scrubbing, augmentation, token mask, counterfactual subspace, concept scrubbing."""
+"""Methods that start from texts: scrubbing, augmentation, token mask, counterfactual subspace."""
 
 from typing import Any
 
@@ -12,19 +12,15 @@ from sklearn.utils import get_tags
 from debias_ssae.baselines import (
     HOSPITAL_WORDS,
     AugmentedHead,
-    BlockErasure,
     ConceptBottleneck,
     CounterfactualSubspace,
     LogisticHead,
-    NeuronAblation,
     TextScrubber,
     TokenMask,
     augment_with_counterfactuals,
 )
-from debias_ssae.baselines.in_model import LinearEdit
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import fit_counterfactual, sufficient_components
-from debias_ssae.model import harvest
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text import synthetic_biographies
 from debias_ssae.text.concept import Concept
@@ -186,47 +182,6 @@ def test_counterfactual_subspace_from_texts(encoder: ActivationEncoder) -> None:
         CounterfactualSubspace(encoder).fit(SHORT[2:3])
 
 
-def test_concept_scrubbing_makes_token_means_equal_at_every_edited_hookpoint(
-    encoder: ActivationEncoder,
-) -> None:
-    model = encoder.language_model
-    table = synthetic_biographies(30, correlation=0.0, n_professions=2, random_state=0)
-    texts, z = table["text"].tolist(), table["gender"].to_numpy(dtype=object)
-    z[0] = None
-    hookpoints = ["blocks.1", "embeddings"]
-    edits = BlockErasure(encoder, hookpoints=hookpoints).fit(texts, sensitive_features=z).edits_
-    assert list(edits) == ["embeddings", "blocks.1"]
-
-    def gap(hookpoint: str, **kwargs: Any) -> float:
-        rows = harvest(model, texts[1:], hookpoint, **kwargs)
-        owner = z[1:][rows.text_ids.numpy()]
-        x = rows.x.double().numpy()
-        return float(np.abs(x[owner == "male"].mean(axis=0) - x[owner == "female"].mean(axis=0)).max())
-
-    assert gap("blocks.1") > 0.01
-    assert gap("embeddings", edits={"embeddings": edits["embeddings"]}) < 1e-4
-    assert gap("blocks.1", edits=edits) < 1e-4
-    assert edits["embeddings"].fingerprint != edits["blocks.1"].fingerprint
-    again = BlockErasure(encoder, hookpoints=hookpoints[1:]).fit(texts, sensitive_features=z)
-    assert again.edits_["embeddings"].fingerprint == edits["embeddings"].fingerprint
-
-
-def test_concept_scrubbing_defaults_and_bad_input(encoder: ActivationEncoder) -> None:
-    texts, z, y = SHORT[:2] * 4, [0, 1] * 4, [0, 0, 1, 1] * 2
-    scrubbed = BlockErasure(encoder, conditional=True).fit(texts, y, sensitive_features=z)
-    n_blocks = encoder.language_model.n_blocks
-    assert list(scrubbed.edits_) == ["embeddings", *(f"blocks.{i}" for i in range(n_blocks))]
-    assert np.isfinite(scrubbed.transform(texts)).all()
-    shallow = encoder.copy().set_params(layer="blocks.1")
-    assert list(BlockErasure(shallow).fit(texts, sensitive_features=z).edits_)[-1] == "blocks.1"
-    with pytest.raises(InputError, match="Unknown hookpoint"):
-        BlockErasure(encoder, hookpoints=["cellar"]).fit(texts, sensitive_features=z)
-    with pytest.raises(InputError, match="must agree"):
-        BlockErasure(encoder).fit(texts, y[:-1], sensitive_features=z)
-    with pytest.raises(InputError, match="needs y"):
-        BlockErasure(encoder, conditional=True).fit(texts, sensitive_features=z)
-
-
 def test_bottleneck_gives_one_cosine_a_word(encoder: ActivationEncoder) -> None:
     texts = ["A surgical technique for transplants.", "Home care and medication."]
     X = encoder.encode([*texts, *SHORT])
@@ -238,29 +193,3 @@ def test_bottleneck_gives_one_cosine_a_word(encoder: ActivationEncoder) -> None:
     assert len(bottleneck.get_feature_names_out()) == 20
     with pytest.raises(InputError, match="columns"):
         ConceptBottleneck(encoder).fit(X[:, :5])
-
-
-def test_a_neuron_edit_sets_its_neurons_and_leaves_the_rest() -> None:
-    x = torch.arange(12.0).reshape(3, 4)
-    only = torch.eye(4)[[1, 3]]
-    edit = LinearEdit(only, only, torch.tensor([7.0, -1.0, 7.0, -2.0]))
-    y = edit(x)
-    assert (y[:, 1] == -1).all()
-    assert (y[:, 3] == -2).all()
-    assert torch.equal(y[:, [0, 2]], x[:, [0, 2]])
-    assert x[0, 1] == 1, "the input is left alone"
-    assert edit.fingerprint != LinearEdit(only, only, torch.zeros(4)).fingerprint
-
-
-def test_the_neurons_that_tell_the_attribute_are_chosen(encoder: ActivationEncoder) -> None:
-    texts = [f"{who} works in the city {word}" for who in ("she", "he") for word in ["and", "of", "with"] * 3]
-    z = ["F"] * 9 + ["M"] * 9
-    edit = NeuronAblation(encoder, n_neurons=4).fit(texts, sensitive_features=z).edits_["embeddings"]
-    rows = harvest(encoder.language_model, texts)
-    pooled = rows.pool().numpy()
-    gap = np.abs(pooled[:9].mean(axis=0) - pooled[9:].mean(axis=0)) / np.maximum(pooled.std(axis=0), 1e-12)
-    neurons = edit.read.argmax(dim=1).tolist()
-    assert gap[neurons].mean() > gap.mean()
-    assert torch.allclose(edit(rows.x)[:, neurons], rows.x.mean(0)[neurons], atol=1e-5)
-    with pytest.raises(InputError, match="n_neurons is 999"):
-        NeuronAblation(encoder, n_neurons=999).fit(texts, sensitive_features=z)
