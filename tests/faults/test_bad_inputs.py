@@ -209,7 +209,6 @@ TABLE: dict[str, list[Bad]] = {
         Bad("times beyond what Python holds", "dates", "leave the column out", table("far.parquet"), "column 't' holds times"),
         Bad("an attribute without any value", "a value in some rows", "the right column", table("noattribute.csv", sensitive="g"), "every value of the attribute is missing"),
         Bad("an unknown profession", "one of the 28", "a name that is listed", lambda p: load_bias_in_bios(["king"]), "Unknown professions"),
-        Bad("an unknown split", "train, test or dev", "one of them", lambda p: load_bias_in_bios(split="all"), "Unknown split"),
         Bad("no biographies at all", "at least one", "a larger number", lambda p: synthetic_biographies(0), "at least 1"),
         Bad("a name that is no file here and no data set of the hub", "either", "the right name", lambda p: list(stream_texts("nobody/nothing")), "no file or folder here"),
     ],

@@ -20,32 +20,27 @@ def fake_split(n: int = 60) -> pd.DataFrame:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    asked: list[tuple[str, str]] = []
-
-    def download(split: str, revision: str) -> pd.DataFrame:
-        asked.append((split, revision))
-        return fake_split()
-
-    monkeypatch.setattr(bias_in_bios, "_download", download)
-    monkeypatch.setitem(bias_in_bios.SPLIT_SIZES, "dev", 60)
-    return asked
+def hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bias_in_bios, "_download", fake_split)
+    monkeypatch.setattr(bias_in_bios, "N_ROWS", 60)
 
 
-def test_a_pair_of_professions_and_all(hub: list[tuple[str, str]]) -> None:
-    pair = load_bias_in_bios(("professor", "nurse"), split="dev", revision="abc")
-    assert hub == [("dev", "abc")]
+@pytest.mark.usefixtures("hub")
+def test_a_pair_of_professions_and_all() -> None:
+    pair = load_bias_in_bios(("professor", "nurse"))
     assert pair.to_dict("list") == {
         "text": ["text 13", "text 21", "text 41", "text 49"],
         "profession": ["nurse", "professor", "nurse", "professor"],
         "gender": ["female", "female", "female", "female"],
     }
-    assert load_bias_in_bios(None, split="dev")["profession"].nunique() == 28
+    assert load_bias_in_bios(None)["profession"].nunique() == 28
 
 
-def test_other_data_under_the_same_name_is_refused(hub: list[tuple[str, str]]) -> None:
-    with pytest.raises(InputError, match=r"60 rows \(expected 99069\)"):
-        load_bias_in_bios(split="test")
+@pytest.mark.usefixtures("hub")
+def test_other_data_under_the_same_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bias_in_bios, "N_ROWS", 61)
+    with pytest.raises(InputError, match=r"60 rows \(expected 61\)"):
+        load_bias_in_bios()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +48,6 @@ def test_other_data_under_the_same_name_is_refused(hub: list[tuple[str, str]]) -
     [
         ({"professions": ("professor", "wizard")}, "Unknown professions \\['wizard'\\]"),
         ({"professions": ()}, "Unknown professions"),
-        ({"split": "validation"}, "train, test, dev"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
@@ -83,6 +77,6 @@ def test_a_download_becomes_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
         return datasets.Dataset.from_pandas(fake_split())
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setitem(bias_in_bios.SPLIT_SIZES, "dev", 60)
-    assert len(load_bias_in_bios(None, split="dev", revision="r")) == 60
-    assert asked == {"name": "LabHC/bias_in_bios", "split": "dev", "revision": "r"}
+    monkeypatch.setattr(bias_in_bios, "N_ROWS", 60)
+    assert len(load_bias_in_bios(None)) == 60
+    assert asked == {"name": "LabHC/bias_in_bios", "split": "train", "revision": bias_in_bios.REVISION}

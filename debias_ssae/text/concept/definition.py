@@ -194,24 +194,13 @@ class Concept:
         rest = tuple(row for row in self.optional if row.section not in sections)
         return replace(self, pairs=self.pairs + chosen, optional=rest, name="+".join([self.name, *sections]))
 
-    def subset(self, *sections: str, words: Iterable[str] | None = None) -> Self:
-        """Return a concept with these sections' rows only, or only with what the rows say in ``words``.
-
-        ``subset("pronouns")``; ``subset(words=["he", "she"])``, which keeps neutral words and rules, unlike
-        ``from_words``. Raises InputError where nothing is left or a section is unknown.
-        """
-        wanted = None if words is None else set(_strings(words, "words"))
+    def subset(self, *sections: str) -> Self:
+        """Return a concept with these sections' rows only: ``subset("pronouns")``. Unknown ones raise InputError."""
         strange = sorted(set(sections) - set(self.sections))
         if strange:
             raise InputError(f"Concept {self.name!r} has no section {strange}; it has {list(self.sections)}")
-        inside = (row for row in self.pairs if not sections or row.section in sections)
-        rows = [row if wanted is None else _only(row, wanted) for row in inside]
-        if not any(rows):
-            raise InputError(f"Concept {self.name!r} has no pair made of {sorted(wanted or ())}")
-        label = "+".join(sections) if wanted is None else ",".join(sorted(wanted))
-        return replace(
-            self, pairs=tuple(row for row in rows if row), optional=(), name=f"{self.name}:{label}"
-        )
+        rows = tuple(row for row in self.pairs if row.section in sections)
+        return replace(self, pairs=rows, optional=(), name=f"{self.name}:{'+'.join(sections)}")
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -340,7 +329,7 @@ def _listed(values: Any, name: str) -> list[Any]:
     """The members of a list; raises InputError for a string, which would become letters, and for a set where order
     counts.
     """
-    unordered = isinstance(values, Set) and name not in ("ignore", "not_possessed", "persons", "words")
+    unordered = isinstance(values, Set) and name not in ("ignore", "not_possessed", "persons")
     if isinstance(values, str | Mapping) or unordered or not isinstance(values, Iterable):
         raise InputError(f"{name!r} must be a list, got {brief(values)}")
     return list(values)
@@ -359,12 +348,6 @@ def _strings(values: Any, name: str) -> list[str]:
 
 def _is_clean(word: str) -> bool:
     return bool(word) and " ".join(word.split()) == word
-
-
-def _only(row: WordRow, wanted: set[str]) -> WordRow | None:
-    """The row without other words; None where no two are left."""
-    words = tuple(word if word in wanted else "" for word in row.words)
-    return row._replace(words=words) if sum(map(bool, words)) > 1 else None
 
 
 def _check(concept: Concept) -> None:

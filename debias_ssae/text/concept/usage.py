@@ -7,6 +7,9 @@ from typing import NamedTuple
 from debias_ssae.text.concept.definition import Concept
 from debias_ssae.text.concept.matching import plain
 
+N_EXAMPLES = 3
+"""Texts whose counterfactuals are shown."""
+
 
 class WordUsage(NamedTuple):
     """How often a listed word was met: as a cue of its value, and passed over (capitals, a rule of context)."""
@@ -35,7 +38,7 @@ class ConceptUsage(NamedTuple):
     """Rows of the first texts that have a counterfactual, one a value as long as there are any."""
 
 
-def concept_usage(concept: Concept, texts: Sequence[str], *, n_examples: int = 3) -> ConceptUsage:
+def concept_usage(concept: Concept, texts: Sequence[str]) -> ConceptUsage:
     """Count what ``concept`` finds in ``texts``; nothing of the texts themselves is kept."""
     met: Counter[tuple[str, int]] = Counter()
     passed: Counter[str] = Counter()
@@ -55,14 +58,14 @@ def concept_usage(concept: Concept, texts: Sequence[str], *, n_examples: int = 3
         mixed += len(values) > 1
         if concept.counterfactual(text) is None:
             without += 1
-        elif len(examples.setdefault(found[0][1], [])) < n_examples:
+        elif len(examples.setdefault(found[0][1], [])) < N_EXAMPLES:
             examples[found[0][1]].append(at)
     words = [
         WordUsage(word, value, met[plain(word).lower(), i], passed[plain(word).lower()])
         for i, value in enumerate(concept.values)
         for word in concept.words_of(value)
     ]
-    rounds = [rows[k] for k in range(n_examples) for rows in examples.values() if k < len(rows)]
+    rounds = [rows[k] for k in range(N_EXAMPLES) for rows in examples.values() if k < len(rows)]
     return ConceptUsage(
         n_texts=len(texts),
         n_marked=marked,
@@ -70,5 +73,5 @@ def concept_usage(concept: Concept, texts: Sequence[str], *, n_examples: int = 3
         n_without_counterfactual=without,
         texts_of={value: texts_of[i] for i, value in enumerate(concept.values)},
         words=tuple(sorted(words, key=lambda word: -word.n)),
-        swapped=tuple(rounds[:n_examples]),
+        swapped=tuple(rounds[:N_EXAMPLES]),
     )
