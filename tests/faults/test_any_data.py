@@ -37,7 +37,7 @@ from debias_ssae.baselines import (
 )
 from debias_ssae.core.errors import InputError
 from debias_ssae.selection.attribute import AnnotatedTexts
-from debias_ssae.text import check_texts, named_columns
+from debias_ssae.text.checks import check_texts, named_columns
 
 __all__ = ["concept", "fitted", "small_encoder", "texts"]
 

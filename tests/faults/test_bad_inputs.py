@@ -32,15 +32,9 @@ from debias_ssae.core.io import read_arrays, read_json, read_manifest, write_byt
 from debias_ssae.model.store import ActivationStore, EmbeddingCache
 from debias_ssae.retrieval import CorpusIndex, embed_texts, retrieve
 from debias_ssae.sae.formats import load_sae
-from debias_ssae.text import (
-    check_texts,
-    load_bias_in_bios,
-    load_corpus,
-    load_table,
-    named_columns,
-    stream_texts,
-    synthetic_biographies,
-)
+from debias_ssae.text import load_bias_in_bios, load_corpus, load_table, synthetic_biographies
+from debias_ssae.text.checks import check_texts, named_columns
+from debias_ssae.text.tables import stream_texts
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

@@ -27,7 +27,8 @@ from debias_ssae.core.io import (
     write_json,
     write_manifest,
 )
-from debias_ssae.text import load_corpus, load_table, stream_texts
+from debias_ssae.text import load_corpus, load_table
+from debias_ssae.text.tables import stream_texts
 
 TEXTS = ["he operates", "she cares", 'a "quoted", text', "two\nlines", "é 漢字", "=1+1", "007"]
 TABLE = pd.DataFrame({"text": TEXTS, "y": [0, 1] * 3 + [0], "g": ["m", None, "f", "m", "f", "m", "f"]})

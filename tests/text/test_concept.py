@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from debias_ssae.cli import main
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import parse_yaml
-from debias_ssae.text.concept import Concept, CounterfactualPair, WordRow, concept_usage
+from debias_ssae.text.concept import Concept, WordRow, concept_usage
+from debias_ssae.text.concept.matching import CounterfactualPair
 
 GENDER = Concept.load("gender")
 RELIGION = Concept.load("religion")

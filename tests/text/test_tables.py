@@ -16,7 +16,8 @@ import pytest
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import file_digest
-from debias_ssae.text import load_corpus, load_table, stream_texts, write_table
+from debias_ssae.text import load_corpus, load_table, write_table
+from debias_ssae.text.tables import stream_texts
 
 TABLE = pd.DataFrame({"text": ["one", "two\nlines", "drei, „vier“"], "y": [1, 0, 1], "g": ["m", None, "f"]})
 
