@@ -1,4 +1,4 @@
-"""The one reader of texts and tables: files, folders, patterns, addresses and hub data sets, piece by piece.
+"""The one reader of texts and tables: files, folders, patterns and hub data sets, piece by piece.
 
 Every source becomes pieces of rows in which nothing was guessed: cells of csv are the strings that the file holds
 (a column becomes numbers only where each of its cells is written as a number is), and rows of another length than
@@ -30,7 +30,6 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt")
 """Kinds of file; all but parquet also with .gz."""
 _MISSING = ("NA", "NaN", "nan", "<NA>")
 """What a cell of a csv file without a value holds ; None and null may be values (of a religion)."""
-_REMOTE = re.compile(r"[a-z][a-z0-9+]*://")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,2})?")
@@ -151,8 +150,8 @@ def stream_texts(
     """Yield the texts of ``source``: a .txt file (one text a line), a table, many files, or a hub data set.
 
     Many files are a folder of one kind of them (.txt files of a folder with tables are passed over), or a pattern
-    (``part-*.parquet``), in the order of their names; a file may also be an address (``https://...``). No more than
-    a piece of a file is in memory. A missing value is yielded as None.
+    (``part-*.parquet``), in the order of their names. No more than a piece of a file is in memory. A missing value is
+    yielded as None.
 
     ``limit`` takes the first texts only. Raises InputError for an unreadable source, a missing column and a value
     that is no text.
@@ -260,7 +259,7 @@ def _pieces(source: str, wanted: Sequence[str] | None, split: str) -> Iterator[P
 def _files(source: str) -> list[str] | None:
     """Return the files that ``source`` stands for; None is a hub data set."""
     path = Path(source)
-    if _REMOTE.match(source) or path.is_file():
+    if path.is_file():
         return [source]
     if path.is_dir():
         there = sorted(str(p) for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -316,10 +315,8 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _opened(file: str) -> Iterator[Any]:
-    """Open a file, packed or not, here or at an address, for bytes."""
-    import fsspec
-
-    with fsspec.open(file, "rb") if _REMOTE.match(file) else Path(file).open("rb") as raw:
+    """Open a file, packed or not, for bytes."""
+    with Path(file).open("rb") as raw:
         if not file.lower().endswith(".gz"):
             yield raw
             return
