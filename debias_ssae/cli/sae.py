@@ -1,7 +1,6 @@
 """``debias-ssae sae``: train a sparse autoencoder, look into one, convert one."""
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ from debias_ssae.text.tables import stream_texts
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from debias_ssae.sae import SparseAutoencoder
 
 Source = tuple[int, "Iterator[Tensor]", dict[str, Any]]
 """Width of a row, the batches, and where they come from."""
@@ -100,12 +98,8 @@ def train(out: Path, **told: Any) -> None:
 
 @sae.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--activations", type=FOLDER, help="A store: measure FVU, L0 and dead latents on its rows.")
-@click.option("--hookpoint", help="Default: the store's first.")
-@click.option("--rows", default=100_000, type=click.IntRange(min=2), help="How many rows.")
-def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int) -> None:
-    """Say what an SAE is, and with --activations how well it fits them, as YAML."""
-    needs(hookpoint="activations", rows="activations")
+def info(path: Path) -> None:
+    """Say what an SAE is and how it was made, as YAML."""
     from debias_ssae.sae import load_sae
     from debias_ssae.sae.formats import load_metadata
 
@@ -121,9 +115,6 @@ def info(path: Path, activations: Path | None, hookpoint: str | None, rows: int)
         "made from": about,
         "last step of training": last if isinstance(last, dict) else {},
     }
-    if activations is not None:
-        n_rows, measured = _measure(loaded, activations, hookpoint, rows)
-        found[f"on {n_rows} rows of {activations}"] = measured
     click.echo(yaml.safe_dump(found, sort_keys=False))
 
 
@@ -235,23 +226,6 @@ _HEADLINES = {
     "fvu", "l0", "dead_share", "bits_per_token", "perplexity", "loss_recovered_zero", "coverage_rarest_30", "pw_mcc",
     "absorption_rate", "full_absorption",
 }  # fmt: skip
-
-
-def _measure(
-    loaded: "SparseAutoencoder", activations: Path, hookpoint: str | None, rows: int
-) -> tuple[int, dict[str, float]]:
-    import torch
-
-    from debias_ssae.model.store import ActivationStore
-    from debias_ssae.sae.evaluation.tokens import encode_tokens, reconstruction
-
-    store = ActivationStore(activations)
-    size = min(8192, rows, store.n_rows)
-    batches = store.shuffled(hookpoint, batch_size=size, n_epochs=1, random_state=0)
-    n_batches = max(1, min(rows, store.n_rows) // size)
-    taken = torch.cat(list(islice(batches, n_batches)))
-    found = {r["measure"]: r["value"] for r in reconstruction(encode_tokens(loaded, taken))}
-    return len(taken), {"fvu": found["fvu"], "l0": found["l0"], "dead_fraction": found["dead_share"]}
 
 
 @sae.command()
