@@ -182,31 +182,6 @@ class Several:
         return Selection(found[0].scores, ids, report)
 
 
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Latents that a person ticked, with the SAEs that they belong to."""
-
-    choices: Choices
-
-    @property
-    def saes(self) -> Mapping[str, SparseAutoencoder]:
-        """The SAEs by hookpoint; none is trained."""
-        return self.choices.saes
-
-    def select(self, model: Encoder, hookpoint: str, sae: SparseAutoencoder, data: FitData) -> Selection:
-        """Select what was ticked at ``hookpoint``; the report has the ticked cards' names, and each latent's."""
-        ids = np.asarray(self.choices.ids.get(hookpoint, ()), dtype=np.int64)
-        cards = self.choices.cards.get(hookpoint, ())
-        named = {i: card.name for card in cards if card.tick for i in card.ids}
-        report = {
-            "cards": len(cards),
-            "ticked": [card.name for card in cards if card.tick],
-            "by_judge": self.choices.by_judge,
-            "names": [named[i] for i in ids.tolist()],
-        }
-        return Selection(None, ids, report)
-
-
 @dataclass(frozen=True)
 class Nothing:
     """Nothing is known, so nothing is removed."""
@@ -218,7 +193,7 @@ class Nothing:
 
 def as_attribute(given: Any) -> Any:
     """Return what ``attribute=given`` stands for; None stays None. Raises InputError for anything else."""
-    if given is None or isinstance(given, AnnotatedTexts | Words | Several | Chosen | Nothing):
+    if given is None or isinstance(given, AnnotatedTexts | Words | Several | Choices | Nothing):
         return given
     if isinstance(given, str | Path):
         return Words(Concept.load(given))
@@ -226,8 +201,6 @@ def as_attribute(given: Any) -> Any:
         return Words(given)
     if isinstance(given, list | tuple):
         return _several(given)
-    if isinstance(given, Choices):
-        return Chosen(given)
     if callable(getattr(given, "select", None)):
         return given
     raise InputError(

@@ -14,6 +14,7 @@ from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import read_yaml, write_text
 from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
+from debias_ssae.selection.select import Selection
 from debias_ssae.text.concept import Concept
 
 FORMAT = 2
@@ -98,9 +99,17 @@ class Choices:
         """Names of the ticked cards."""
         return [card.name for cards in self.cards.values() for card in cards if card.tick]
 
-    def select(self, model: Any, hookpoint: str, sae: SparseAutoencoder, data: Any) -> np.ndarray:
-        """Return the ids ticked at ``hookpoint``: choices are what is known of an attribute (``SSAEDebiaser``)."""
-        return self.ids.get(hookpoint, np.array([], dtype=int))
+    def select(self, model: Any, hookpoint: str, sae: SparseAutoencoder, data: Any) -> Selection:
+        """Select what is ticked at ``hookpoint``; the report has the ticked cards' names, and each latent's."""
+        ids, cards = self.ids.get(hookpoint, np.array([], dtype=np.int64)), self.cards.get(hookpoint, ())
+        named = {i: card.name for card in cards if card.tick for i in card.ids}
+        report = {
+            "cards": len(cards),
+            "ticked": [card.name for card in cards if card.tick],
+            "by_judge": self.by_judge,
+            "names": [named[i] for i in ids.tolist()],
+        }
+        return Selection(None, ids, report)
 
     def __or__(self, later: "Choices") -> "Choices":
         """Both choices; where the later one names a latent again, it counts. Raises InputError for other SAEs."""

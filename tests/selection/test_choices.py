@@ -41,8 +41,8 @@ def test_what_is_written_is_read_again(choices: Choices, file: Path) -> None:
 def test_ids_are_those_ticked_in_order_and_once(choices: Choices) -> None:
     assert {h: ids.tolist() for h, ids in choices.ids.items()} == {"embeddings": [3, 1, 7]}
     assert choices.names == ["she · her", "he"]
-    assert choices.select(None, "embeddings", SAE, None).tolist() == [3, 1, 7]
-    assert choices.select(None, "blocks.1", SAE, None).tolist() == []
+    assert choices.select(None, "embeddings", SAE, None).ids.tolist() == [3, 1, 7]
+    assert choices.select(None, "blocks.1", SAE, None).ids.tolist() == []
 
 
 def test_ticks_by_hand_count(file: Path) -> None:
