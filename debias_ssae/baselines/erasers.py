@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from debias_ssae import erase
 from debias_ssae.core.errors import InputError
 from debias_ssae.model.encoder import ActivationEncoder
-from debias_ssae.selection import encode_attribute, names_of
+from debias_ssae.selection.scores import encode_attribute, names_of
 from debias_ssae.text.checks import check_texts, read_matrix
 from debias_ssae.text.concept import Concept
 

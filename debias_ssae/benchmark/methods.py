@@ -4,7 +4,7 @@
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -20,12 +20,13 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection import matched_random_latents
 from debias_ssae.selection.attribute import FitData, as_attribute
 from debias_ssae.selection.select import Selection
 
 NARROW = 8
 """How many times narrower the narrow SAEs are, and how many times fewer of their latents are removed."""
+NEAREST = 10
+"""A control is drawn among this many times as many that are most alike."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,37 @@ class Method:
     """The head's texts with their classes, or the texts whose attribute the regime tells."""
     is_reference: bool = False
     """Run whatever regimes are asked for."""
+
+
+def matched_random_latents(
+    chosen: Sequence[int] | np.ndarray,
+    firing_rate: np.ndarray,
+    mass: np.ndarray,
+    *,
+    random_state: int | None = None,
+) -> np.ndarray:
+    """Return as many latents as ``chosen``, disjoint from them, matched in firing rate and mean activation.
+
+    Each chosen latent, in random order, takes one of its NEAREST free neighbours in standardised
+    (log firing rate, log mass). Arrays are ``[d_sae]``. Raises InputError when fewer latents are free than chosen.
+    """
+    wanted = np.asarray(chosen, dtype=int)
+    rng = np.random.default_rng(random_state)
+    place = np.column_stack([np.log(firing_rate + 1e-6), np.log(mass + 1e-9)])
+    place = (place - place.mean(axis=0)) / np.maximum(place.std(axis=0), 1e-12)
+    free = np.setdiff1d(np.arange(len(firing_rate)), wanted)
+    if len(free) < len(wanted):
+        raise InputError(
+            f"{len(wanted)} of {len(firing_rate)} latents are chosen: too few are left for a control"
+        )
+    picked = []
+    for latent in rng.permutation(wanted):
+        distance = np.square(place[free] - place[latent]).sum(axis=1)
+        near = np.argsort(distance, kind="stable")[: min(NEAREST, len(free))]
+        taken = rng.choice(near)
+        picked.append(int(free[taken]))
+        free = np.delete(free, taken)
+    return np.array(picked, dtype=int)
 
 
 @dataclass(frozen=True)

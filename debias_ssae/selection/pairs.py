@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from debias_ssae.core.config import ActivationConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
@@ -20,30 +20,6 @@ from debias_ssae.text.concept import Concept
 Spans = Sequence[tuple[int, int]]
 WORDS = 1024
 """Swapped words encoded at a time; bounds the dense latents."""
-
-
-def counterfactual_contrast(
-    model: LanguageModel,
-    sae: SparseAutoencoder,
-    texts: Sequence[str],
-    concept: Concept,
-    *,
-    hookpoint: str = "embeddings",
-    max_texts: int = 2000,
-    random_state: int | None = None,
-    progress: bool = False,
-) -> LatentScores:
-    """Score latents by the signed change between counterfactual pairs, in context.
-
-    For each swapped word, the difference of the latents' mean over its tokens: value b minus value a. The score
-    is the absolute mean over all swapped words of at most ``max_texts`` texts, so a latent that responds to
-    whichever word happens to stand there cancels out. Of more than two values, each is set against the values that
-    stood in its place (the mean change towards it), and the largest over values counts, as with labels.
-
-    Raises InputError when no text holds a word of the concept.
-    """
-    options: dict[str, Any] = {"max_texts": max_texts, "random_state": random_state, "progress": progress}
-    return harvest_pairs(model, texts, concept, hookpoint, **options).contrast(sae)
 
 
 def harvest_pairs(
@@ -71,18 +47,14 @@ def harvest_pairs(
         _word_of_row(b, [t.spans_b for t in counterfactuals]),
     )
     return PairActivations(
-        source=order[[t.index for t in counterfactuals]],
         texts=[t.text_a for t in counterfactuals],
         a=a,
         b=b,
-        words=SwappedWords(
-            _Words.of(a, word_a),
-            _Words.of(b, word_b),
-            np.array([t.values for t in counterfactuals for _ in t.spans_a]).reshape(-1, 2),
-        ),
+        words_a=_Words.of(a, word_a),
+        words_b=_Words.of(b, word_b),
+        versions=np.array([t.values for t in counterfactuals for _ in t.spans_a]).reshape(-1, 2),
         listed=word_a >= 0,
         values=concept.values,
-        versions=np.array([t.values for t in counterfactuals]),
     )
 
 
@@ -98,10 +70,6 @@ class _Words(NamedTuple):
         at = np.flatnonzero(word >= 0)
         return cls(rows.x[torch.from_numpy(at)], word[at])
 
-    def means(self, n_words: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean row of each word ``[n_words, d]``, and which of them have rows."""
-        return _grouped(self.x, self.word, n_words)
-
     def latent_means(self, sae: SparseAutoencoder, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean latents of the words ``first`` to ``stop``, and which of them have rows."""
         low, high = np.searchsorted(self.word, (first, stop))
@@ -112,69 +80,35 @@ class _Words(NamedTuple):
         return _grouped(latents, self.word[low:high] - first, stop - first)
 
 
-class SwappedWords(NamedTuple):
-    """The rows of swapped words in both versions."""
+class Others(NamedTuple):
+    """Tokens outside the list, of which only those count at which the listed words' probe fires."""
 
-    a: _Words
-    b: _Words
+    probe: TokenProbe
+    firing: Tensor
+    """Rows ``[m, d]`` of those that are whole words: a piece of *meniscus* does not speak of men."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairActivations:
+    """The rows of texts in both versions, the swapped words among them, and what else stands there."""
+
+    texts: Sequence[str]
+    """Version a."""
+    a: Activations
+    b: Activations
+    words_a: _Words
+    words_b: _Words
     versions: np.ndarray
-    """Indices of the two values that each word shows, in a and in b ``[n_words, 2]``."""
+    """Indices of the two values that each swapped word shows, in a and in b ``[n_words, 2]``."""
+    listed: np.ndarray
+    """Which rows of version a belong to a word of the list."""
+    values: tuple[str, ...]
 
     @property
     def n_words(self) -> int:
         return len(self.versions)
 
-    def change(self, sae: SparseAutoencoder, towards: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Mean change of ``sae``'s latents ``[d_sae]`` towards one value, over the words that show it in one version,
-        and its z statistic; of two values the second, so b - a.
-
-        Raises InputError where every word was cut off.
-        """
-        self.check()
-        total, squares, n = np.zeros(sae.cfg.d_sae), np.zeros(sae.cfg.d_sae), 0
-        sign = (self.versions[:, 1] == towards).astype(float) - (self.versions[:, 0] == towards)
-        for first in range(0, self.n_words, WORDS):
-            stop = min(first + WORDS, self.n_words)
-            (mean_a, in_a), (mean_b, in_b) = (
-                side.latent_means(sae, first, stop) for side in (self.a, self.b)
-            )
-            # a word that the length limit cuts off in one version has no pair
-            used = np.flatnonzero(in_a & in_b & (sign[first:stop] != 0))
-            change = (mean_b - mean_a)[used] * sign[first:stop][used, None]
-            total, squares, n = total + change.sum(axis=0), squares + (change**2).sum(axis=0), n + len(change)
-        mean = total / max(n, 1)
-        spread = np.sqrt(np.maximum(squares / max(n, 1) - mean**2, 0))
-        return mean, np.divide(mean * np.sqrt(n), spread, out=np.zeros_like(mean), where=spread > 0)
-
-    def check(self) -> None:
-        """Raise InputError where no word has rows in both versions."""
-        if not len(self.means()[0]):
-            raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
-
-    def means(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean rows of each swapped word in both versions ``[m, d]``; words without a row in one are left out."""
-        (a, in_a), (b, in_b) = self.a.means(self.n_words), self.b.means(self.n_words)
-        both = in_a & in_b
-        return a[both], b[both]
-
-
-class PairActivations(NamedTuple):
-    """The rows of texts in both versions."""
-
-    source: np.ndarray
-    """Which of the texts given each counterfactual is."""
-    texts: Sequence[str]
-    """Version a."""
-    a: Activations
-    b: Activations
-    words: SwappedWords
-    listed: np.ndarray
-    """Which rows of version a belong to a word of the list."""
-    values: tuple[str, ...]
-    versions: np.ndarray
-    """Indices of the two values that each text shows, in a and in b ``[n, 2]``."""
-
-    def others(self) -> Tensor:
+    def unlisted(self) -> Tensor:
         """Rows of the tokens outside the list ``[k, d]``, in version a."""
         return self.a.x[torch.from_numpy(~self.listed)]
 
@@ -184,15 +118,59 @@ class PairActivations(NamedTuple):
         low, high = whole_word(self.texts[int(self.a.text_ids[row])], start, end)
         return low >= start and high <= end
 
+    @cached_property
+    def others(self) -> Others | None:
+        """None where there are no others, no word in both versions, or more than two values: its probe has two ends."""
+        rows, (words_a, words_b) = self.unlisted(), self.means()
+        if len(self.values) > 2 or len(rows) < 2 or not len(words_a):
+            return None
+        probe = fit_token_probe(words_a, words_b, rows.numpy())
+        at = np.flatnonzero(~self.listed)[probe.fires(probe.project(rows.numpy()))]
+        whole = at[[self.is_whole_word(row) for row in at.tolist()]] if len(at) else at
+        return Others(probe, self.a.x[torch.from_numpy(whole)])
+
+    def change(self, sae: SparseAutoencoder, towards: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Mean change of ``sae``'s latents ``[d_sae]`` towards one value, over the words that show it in one version,
+        and its z statistic; of two values the second, so b - a.
+
+        Raises InputError where every word was cut off.
+        """
+        if not len(self.means()[0]):
+            raise InputError("every swapped word lies beyond the model's length limit; raise max_length")
+        total, squares, n = np.zeros(sae.cfg.d_sae), np.zeros(sae.cfg.d_sae), 0
+        sign = (self.versions[:, 1] == towards).astype(float) - (self.versions[:, 0] == towards)
+        for first in range(0, self.n_words, WORDS):
+            stop = min(first + WORDS, self.n_words)
+            (mean_a, in_a), (mean_b, in_b) = (
+                side.latent_means(sae, first, stop) for side in (self.words_a, self.words_b)
+            )
+            # a word that the length limit cuts off in one version has no pair
+            used = np.flatnonzero(in_a & in_b & (sign[first:stop] != 0))
+            change = (mean_b - mean_a)[used] * sign[first:stop][used, None]
+            total, squares, n = total + change.sum(axis=0), squares + (change**2).sum(axis=0), n + len(change)
+        mean = total / max(n, 1)
+        spread = np.sqrt(np.maximum(squares / max(n, 1) - mean**2, 0))
+        return mean, np.divide(mean * np.sqrt(n), spread, out=np.zeros_like(mean), where=spread > 0)
+
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean rows of each swapped word in both versions ``[m, d]``; words without a row in one are left out."""
+        (a, in_a), (b, in_b) = (_grouped(*side, self.n_words) for side in (self.words_a, self.words_b))
+        return a[in_a & in_b], b[in_a & in_b]
+
     def contrast(
         self, sae: SparseAutoencoder, pooled: tuple[np.ndarray, np.ndarray] | None = None
     ) -> LatentScores:
-        """The counterfactual contrast of ``sae``'s latents; ``pooled``: ``pooled_latents(sae, self.a)``, where it is
-        known. Raises InputError where every word was cut off.
+        """Score ``sae``'s latents by the signed change between the versions, in context.
+
+        For each swapped word, the difference of the latents' mean over its tokens: value b minus value a. The score
+        is the absolute mean over all swapped words, so a latent that responds to whichever word happens to stand there
+        cancels out. Of more than two values, each is set against the values that stood in its place (the mean change
+        towards it), and the largest over values counts, as with labels. ``pooled``: ``pooled_latents(sae, self.a)``,
+        where it is known. Raises InputError where every word was cut off.
         """
         towards = [1] if len(self.values) == 2 else range(len(self.values))
         means, zs = (
-            np.stack(rows) for rows in zip(*(self.words.change(sae, value) for value in towards), strict=True)
+            np.stack(rows) for rows in zip(*(self.change(sae, value) for value in towards), strict=True)
         )
         at = (np.abs(means).argmax(axis=0), np.arange(means.shape[1]))
         mean, z = means[at], zs[at]
@@ -228,56 +206,3 @@ def _word_of_row(rows: Activations, spans: Sequence[Spans]) -> np.ndarray:
             touched = (here[:, 0] < end) & (here[:, 1] > begin)
             word[starts[i] : starts[i + 1]][touched] = first[i] + j
     return word
-
-
-class Others(NamedTuple):
-    """Tokens outside the list, of which only those count at which the listed words' probe fires."""
-
-    probe: TokenProbe
-    firing: Tensor
-    """Rows ``[m, d]`` of those that are whole words: a piece of *meniscus* does not speak of men."""
-
-
-@dataclass(frozen=True)
-class CounterfactualPairs:
-    """Texts in both versions, and what else stands in them."""
-
-    counterfactuals: PairActivations
-    others: Others | None
-    """None where there are no others, no word in both versions, or more than two values: its probe has two ends."""
-
-
-def read_counterfactual_pairs(
-    model: LanguageModel,
-    texts: Sequence[str],
-    concept: Concept,
-    config: SelectionConfig,
-    *,
-    hookpoint: str = "embeddings",
-    random_state: int | None = None,
-    progress: bool = False,
-    activations: ActivationConfig | None = None,
-) -> CounterfactualPairs:
-    """Run at most ``config.max_texts`` of the texts in both versions, up to ``hookpoint``.
-
-    Raises InputError where no text holds a word of the concept.
-    """
-    model.check_spans()
-    options: dict[str, Any] = {
-        "max_texts": config.max_texts,
-        "random_state": random_state,
-        "progress": progress,
-        **(activations or ActivationConfig()).limits,
-    }
-    counterfactuals = harvest_pairs(model, texts, concept, hookpoint, **options)
-    return CounterfactualPairs(counterfactuals, _others(counterfactuals))
-
-
-def _others(counterfactuals: PairActivations) -> Others | None:
-    rows, (words_a, words_b) = counterfactuals.others(), counterfactuals.words.means()
-    if len(counterfactuals.values) > 2 or len(rows) < 2 or not len(words_a):
-        return None
-    probe = fit_token_probe(words_a, words_b, rows.numpy())
-    at = np.flatnonzero(~counterfactuals.listed)[probe.fires(probe.project(rows.numpy()))]
-    whole = at[[counterfactuals.is_whole_word(row) for row in at.tolist()]] if len(at) else at
-    return Others(probe, counterfactuals.a.x[torch.from_numpy(whole)])

@@ -13,7 +13,7 @@ from debias_ssae.core.config import ActivationConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.pairs import CounterfactualPairs, read_counterfactual_pairs
+from debias_ssae.selection.pairs import PairActivations, harvest_pairs
 from debias_ssae.selection.propagation import propagate
 from debias_ssae.selection.scores import (
     LatentScores,
@@ -242,39 +242,25 @@ def select_from_concept(
 ) -> Selection:
     """Select what changes when the concept's words are swapped in ``texts``; no attribute labels.
 
-    A concept without words to swap has seed texts, which are a small labelled set. ``activations`` says where texts are
-    cut; the rest is as in ``select_from_pairs``. Raises InputError where no text holds a word of the concept.
+    At most ``config.max_texts`` of the texts are run in both versions. The steps are: the counterfactual contrast;
+    propagation to tokens outside the list; the choice of latents that fire mostly on the concept's tokens, until they
+    carry ``config.carried``. A concept without words to swap has seed texts, which are a small labelled set.
+    ``activations`` says where texts are cut. Raises InputError where no text holds a word of the concept, and where
+    every word was cut off.
     """
-    activations = activations or ActivationConfig()
+    limits = (activations or ActivationConfig()).limits
     if not concept.pairs:
         seed_texts, labels = concept.labelled_seed_texts()
-        rows = harvest(model, seed_texts, hookpoint, **activations.limits)
+        rows = harvest(model, seed_texts, hookpoint, **limits)
         return _from_seed_texts(sae, rows, labels, config, n_latents)
-    options: dict[str, Any] = {"hookpoint": hookpoint, "random_state": random_state, "progress": progress}
-    pairs = read_counterfactual_pairs(model, texts, concept, config, activations=activations, **options)
-    return select_from_pairs(sae, pairs, config, n_latents=n_latents)
-
-
-def select_from_pairs(
-    sae: SparseAutoencoder,
-    pairs: CounterfactualPairs,
-    config: SelectionConfig,
-    *,
-    n_latents: int | str = "auto",
-) -> Selection:
-    """Select from what was read of the texts, which serves every SAE of that hookpoint.
-
-    The steps are: the counterfactual contrast; propagation to tokens outside the list; the choice of latents that fire
-    mostly on the concept's tokens, until they carry ``config.carried``. Raises InputError if every word of the concept
-    was cut off.
-    """
+    model.check_spans()
+    options: dict[str, Any] = {"random_state": random_state, "progress": progress, **limits}
+    pairs = harvest_pairs(model, texts, concept, hookpoint, max_texts=config.max_texts, **options)
     report: dict[str, Any] = {}
-    counterfactuals, others = pairs.counterfactuals, pairs.others
-    latents_a, firing_rate = pooled_latents(sae, counterfactuals.a)
-    scores = counterfactuals.contrast(sae, (latents_a, firing_rate))
+    latents_a, firing_rate = pooled_latents(sae, pairs.a)
+    scores, others = pairs.contrast(sae, (latents_a, firing_rate)), pairs.others
     if config.propagate and others is not None:
-        n_listed = counterfactuals.words.n_words
-        scores = propagate(scores, n_listed, _blocks(sae, others.firing), others.probe)
+        scores = propagate(scores, pairs.n_words, _blocks(sae, others.firing), others.probe)
     purity = _purity(sae, pairs, latents_a)
     scores = _pure(scores, purity, config.purity, report)
     if n_latents == "auto":
@@ -294,13 +280,12 @@ def _carrying(score: np.ndarray, config: SelectionConfig) -> int:
     return min(n, config.most_latents)
 
 
-def _purity(sae: SparseAutoencoder, pairs: CounterfactualPairs, latents_a: np.ndarray) -> np.ndarray:
+def _purity(sae: SparseAutoencoder, pairs: PairActivations, latents_a: np.ndarray) -> np.ndarray:
     """Share of each latent's activation mass over both versions that lies on the concept's tokens ``[d_sae]``: on
     swapped words, and on other words at which the listed words' probe fires.
     """
-    rows, words = pairs.counterfactuals.a, pairs.counterfactuals.words
-    sizes = torch.bincount(rows.text_ids, minlength=rows.n_texts).numpy()
-    in_a, in_b = _mass(sae, words.a.x), _mass(sae, words.b.x)
+    sizes = torch.bincount(pairs.a.text_ids, minlength=pairs.a.n_texts).numpy()
+    in_a, in_b = _mass(sae, pairs.words_a.x), _mass(sae, pairs.words_b.x)
     found = np.zeros(sae.cfg.d_sae) if pairs.others is None else _mass(sae, pairs.others.firing)
     elsewhere = np.maximum(sizes @ latents_a.astype(np.float64) - in_a - found, 0)
     # what is not swapped stands in both versions

@@ -10,8 +10,7 @@ from threadpoolctl import threadpool_limits
 from debias_ssae.core.config import SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import fit_mean_difference
-from debias_ssae.selection import removal_score, smallest_sufficient
-from debias_ssae.selection.select import _spectrum
+from debias_ssae.selection.select import _spectrum, removal_score, smallest_sufficient
 
 D_SAE, D_IN = 256, 48
 MANY = SelectionConfig(most_latents=512)

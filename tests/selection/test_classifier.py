@@ -14,8 +14,8 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import LanguageModel, embed, harvest
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection import pooled_latents
 from debias_ssae.selection.classifier import LinearHead, classifier_attribution, integrated_gradients
+from debias_ssae.selection.scores import pooled_latents
 from tests.model.small_models import D_MODEL, small_model
 
 TEXTS = ["she works in the city .", "he was born in a clinic", "the nurse and the surgeon", "Dr of 2 !"]

@@ -9,7 +9,8 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.sae.training import shuffled_batches, train_sae
-from debias_ssae.selection import counterfactual_contrast, pooled_latents
+from debias_ssae.selection.pairs import harvest_pairs
+from debias_ssae.selection.scores import pooled_latents
 from debias_ssae.selection.select import select_from_concept
 from debias_ssae.text import synthetic_biographies
 from debias_ssae.text.concept import Concept, WordRow
@@ -38,7 +39,7 @@ def test_scores_equal_a_direct_computation(minilm: LanguageModel, sae: SparseAut
             f = [sae.encode(r.x).numpy() for r in rows]
         changes += [f[1][w] - f[0][w] for w in words]
     expected = np.mean(changes, axis=0)
-    scores = counterfactual_contrast(minilm, sae, texts, concept)
+    scores = harvest_pairs(minilm, texts, concept).contrast(sae)
     assert np.allclose(scores.effect[0], expected, atol=1e-4)
     assert np.allclose(scores.score, np.abs(expected), atol=1e-4)
     assert scores.values == ("male", "female")
@@ -47,14 +48,14 @@ def test_scores_equal_a_direct_computation(minilm: LanguageModel, sae: SparseAut
 def test_reversing_the_concept_reverses_the_signs(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
     he_she = Concept.from_words(["he", "she"], values=("m", "f"))
     she_he = Concept.from_words(["she", "he"], values=("f", "m"))
-    a, b = (counterfactual_contrast(minilm, sae, TEXTS, c, random_state=0) for c in (he_she, she_he))
+    a, b = (harvest_pairs(minilm, TEXTS, c, random_state=0).contrast(sae) for c in (he_she, she_he))
     assert np.allclose(a.score, b.score, atol=1e-5)
     assert np.allclose(a.effect, -b.effect, atol=1e-5)
 
 
 def test_top_latents_answer_to_gender_more_than_others(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
     gender = Concept.load("gender")
-    scores = counterfactual_contrast(minilm, sae, TEXTS, gender, random_state=0)
+    scores = harvest_pairs(minilm, TEXTS, gender, random_state=0).contrast(sae)
     latents, _ = pooled_latents(sae, harvest(minilm, TEXTS))
     female = np.array([" she " in f" {text.lower()} " or " her " in text.lower() for text in TEXTS])
     gap = np.abs(latents[female].mean(0) - latents[~female].mean(0))
@@ -63,9 +64,9 @@ def test_top_latents_answer_to_gender_more_than_others(minilm: LanguageModel, sa
     assert np.allclose(scores.firing_rate, pooled_latents(sae, harvest(minilm, wording_a))[1], atol=1e-3)
 
 
-def test_a_concept_that_does_not_occur(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
+def test_a_concept_that_does_not_occur(minilm: LanguageModel) -> None:
     with pytest.raises(InputError, match="none of the 1 texts"):
-        counterfactual_contrast(minilm, sae, ["nothing here"], Concept.from_words(["king", "queen"]))
+        harvest_pairs(minilm, ["nothing here"], Concept.from_words(["king", "queen"]))
 
 
 def test_pooled_latents_are_means_over_a_text(minilm: LanguageModel, sae: SparseAutoencoder) -> None:
@@ -94,7 +95,7 @@ FAITHFUL = [
 def test_of_many_values_the_largest_change_towards_one_counts(
     minilm: LanguageModel, sae: SparseAutoencoder
 ) -> None:
-    scores = counterfactual_contrast(minilm, sae, FAITHFUL, FAITHS, random_state=0)
+    scores = harvest_pairs(minilm, FAITHFUL, FAITHS, random_state=0).contrast(sae)
     rng = np.random.default_rng(0)
     pairs = FAITHS.counterfactual_pairs([FAITHFUL[i] for i in rng.permutation(len(FAITHFUL))])
     towards: list[list[np.ndarray]] = [[], [], []]
@@ -123,7 +124,7 @@ def test_a_concept_of_two_values_written_as_a_table_scores_alike(
 ) -> None:
     pair = Concept.from_words(["he", "she"], values=("m", "f"))
     table = Concept(pairs=(WordRow(("he", "she")),), values=("m", "f"))
-    a, b = (counterfactual_contrast(minilm, sae, TEXTS, c, random_state=0) for c in (pair, table))
+    a, b = (harvest_pairs(minilm, TEXTS, c, random_state=0).contrast(sae) for c in (pair, table))
     assert np.array_equal(a.score, b.score)
     assert np.array_equal(a.effect, b.effect)
 

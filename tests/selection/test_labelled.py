@@ -6,16 +6,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from debias_ssae.benchmark.methods import matched_random_latents
 from debias_ssae.core.config import SAEConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection import (
-    class_conditional_contrast,
-    encode_attribute,
-    encode_labels,
-    matched_random_latents,
-)
+from debias_ssae.selection.scores import class_conditional_contrast, encode_attribute, encode_labels
 from debias_ssae.selection.select import select_from_labels
 
 D = 40

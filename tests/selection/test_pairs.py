@@ -1,16 +1,15 @@
-"""What is read of a concept's pairs once serves every SAE of the hookpoint."""
+"""What is read of a concept's pairs, and what is selected from it."""
 
 import numpy as np
 import pytest
 import torch
 
-from debias_ssae.core.config import ActivationConfig, SAEConfig, SelectionConfig, TrainConfig
+from debias_ssae.core.config import ActivationConfig, SAEConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.model import LanguageModel, harvest
+from debias_ssae.model import LanguageModel
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.sae.training import shuffled_batches, train_sae
-from debias_ssae.selection.pairs import CounterfactualPairs, read_counterfactual_pairs
-from debias_ssae.selection.select import select_from_concept, select_from_pairs
+from debias_ssae.selection.pairs import PairActivations, harvest_pairs
+from debias_ssae.selection.select import select_from_concept
 from debias_ssae.text import synthetic_biographies
 from debias_ssae.text.concept import Concept
 
@@ -20,40 +19,17 @@ GENDER, CONFIG = Concept.load("gender"), SelectionConfig(max_texts=200)
 
 
 @pytest.fixture(scope="module")
-def saes(minilm: LanguageModel) -> list[SparseAutoencoder]:
-    x = harvest(minilm, TEXTS).x
-    config, train = SAEConfig(d_in=x.shape[1], d_sae=128, k=8), TrainConfig(n_steps=40, batch_size=256)
-    return [
-        train_sae(shuffled_batches(x, 256, seed), config, train, random_state=seed).sae for seed in (0, 1)
-    ]
+def pairs(minilm: LanguageModel) -> PairActivations:
+    return harvest_pairs(minilm, TEXTS, GENDER, max_texts=200, random_state=0)
 
 
-@pytest.fixture(scope="module")
-def pairs(minilm: LanguageModel) -> CounterfactualPairs:
-    return read_counterfactual_pairs(minilm, TEXTS, GENDER, CONFIG, random_state=0)
-
-
-def test_every_sae_finds_what_it_finds_alone(
-    minilm: LanguageModel, saes: list[SparseAutoencoder], pairs: CounterfactualPairs
-) -> None:
-    found = []
-    for sae in saes:
-        alone = select_from_concept(minilm, sae, TEXTS, GENDER, CONFIG, random_state=0)
-        after = select_from_pairs(sae, pairs, CONFIG)
-        assert len(alone.ids)
-        assert alone.ids.tolist() == after.ids.tolist()
-        assert alone.report == after.report
-        found.append(alone.ids.tolist())
-    assert found[0] != found[1]
-
-
-def test_the_tokens_kept_are_those_at_which_the_probe_fires(pairs: CounterfactualPairs) -> None:
+def test_the_tokens_kept_are_those_at_which_the_probe_fires(pairs: PairActivations) -> None:
     assert pairs.others is not None
     probe, firing = pairs.others
-    rows = pairs.counterfactuals.others()
+    rows = pairs.unlisted()
     fires = probe.fires(probe.project(rows.numpy()))
-    at = np.flatnonzero(~pairs.counterfactuals.listed)
-    fires &= [pairs.counterfactuals.is_whole_word(row) for row in at.tolist()]
+    at = np.flatnonzero(~pairs.listed)
+    fires &= [pairs.is_whole_word(row) for row in at.tolist()]
     assert torch.equal(firing, rows[torch.from_numpy(fires)])
     assert len(rows) > fires.sum() > 0
 
@@ -61,31 +37,26 @@ def test_the_tokens_kept_are_those_at_which_the_probe_fires(pairs: Counterfactua
 def test_a_piece_of_a_word_is_no_word(minilm: LanguageModel) -> None:
     """The tokenizer cuts *meniscus* into *men* and *##iscus*: neither speaks of men."""
     texts = ["She mended a meniscus, and many men cheered."]
-    read = read_counterfactual_pairs(minilm, texts, Concept.from_words([("he", "she")]), CONFIG)
-    rows, text = read.counterfactuals.a, read.counterfactuals.texts[0]
+    read = harvest_pairs(minilm, texts, Concept.from_words([("he", "she")]))
+    rows, text = read.a, read.texts[0]
     words = [
-        text[start:end]
-        for row, (start, end) in enumerate(rows.offsets.tolist())
-        if read.counterfactuals.is_whole_word(row)
+        text[start:end] for row, (start, end) in enumerate(rows.offsets.tolist()) if read.is_whole_word(row)
     ]
     assert {"men", "many", "cheered"} <= set(words)
     assert not {"iscus", "meniscus"} & set(words)
     assert words.count("men") == 1
 
 
-def test_words_that_are_all_cut_off_are_said_to_be(
-    minilm: LanguageModel, saes: list[SparseAutoencoder]
-) -> None:
+def test_words_that_are_all_cut_off_are_said_to_be(minilm: LanguageModel) -> None:
     late = [f"{'word ' * 40}{pronoun} sang." for pronoun in ("he", "she")]
     limits = ActivationConfig(max_length=16)
-    assert read_counterfactual_pairs(minilm, late, GENDER, CONFIG, activations=limits).others is None
+    sae = SparseAutoencoder(SAEConfig(d_in=minilm.d_model, d_sae=64, k=4), random_state=0)
+    assert harvest_pairs(minilm, late, GENDER, **limits.limits).others is None
     with pytest.raises(InputError, match="raise max_length"):
-        select_from_concept(minilm, saes[0], late, GENDER, CONFIG, activations=limits)
+        select_from_concept(minilm, sae, late, GENDER, CONFIG, activations=limits)
 
 
-def test_latents_that_fire_elsewhere_are_left_out(
-    pairs: CounterfactualPairs, saes: list[SparseAutoencoder]
-) -> None:
+def test_latents_that_fire_elsewhere_are_left_out(minilm: LanguageModel, pairs: PairActivations) -> None:
     """Of two latents along the words' probe, one fires beyond its limit and one on every token."""
     assert pairs.others is not None
     probe = pairs.others.probe
@@ -96,10 +67,12 @@ def test_latents_that_fire_elsewhere_are_left_out(
         sae.b_dec.zero_()
         sae.W_enc.copy_(torch.stack([direction, 10 * direction]))
         sae.W_dec.copy_(sae.W_enc)
-        everywhere = float((pairs.counterfactuals.a.x @ direction).min())
+        everywhere = float((pairs.a.x @ direction).min())
         sae.b_enc.copy_(torch.tensor([10 - everywhere, -10 * beyond]))
     bare = CONFIG.updated(propagate=False)
-    chosen = select_from_pairs(sae, pairs, bare)
+    chosen = select_from_concept(minilm, sae, TEXTS, GENDER, bare, random_state=0)
     assert chosen.ids.tolist() == [1], chosen.report
     assert (chosen.report["impure"], chosen.report["purity"]) == (1, [1.0])
-    assert sorted(select_from_pairs(sae, pairs, bare.updated(purity=0.0)).ids.tolist()) == [0, 1]
+    bare = bare.updated(purity=0.0)
+    chosen = select_from_concept(minilm, sae, TEXTS, GENDER, bare, random_state=0)
+    assert sorted(chosen.ids.tolist()) == [0, 1]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.selection import LatentScores, propagate
-from debias_ssae.selection.propagation import TokenProbe, fit_token_probe
+from debias_ssae.selection.propagation import TokenProbe, fit_token_probe, propagate
+from debias_ssae.selection.scores import LatentScores
 
 D_IN, D_SAE, N_LISTED = 8, 30, 600
 PROBE = TokenProbe(np.eye(D_IN)[0], np.zeros(D_IN), (-0.5, 0.5))
