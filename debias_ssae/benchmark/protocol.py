@@ -1,9 +1,7 @@
 """Who trains the head, who describes the attribute, who is tested, and which supervision a method gets."""
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -16,6 +14,7 @@ from scipy.stats.contingency import association as cramer
 
 from debias_ssae.core.config import BenchmarkConfig
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import fingerprint
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.retrieval.duplicates import fold
 from debias_ssae.selection.attribute import AnnotatedTexts
@@ -187,15 +186,13 @@ class Protocol:
         """Names settings, data and versions; runs that differ in how many seeds and in which methods share it."""
         settings = self.config.model_dump(mode="json", exclude={"seeds", "seed", "methods", "regimes"})
         concept = None if self.concept is None else self.concept.to_dict()
-        made_with = [version("debias-ssae"), self.encoder.language_model.fingerprint]
-        said = json.dumps([self.data_key, settings, made_with, concept])
-        return hashlib.sha256(said.encode()).hexdigest()[:24]
+        made_with = version("debias-ssae"), self.encoder.language_model.fingerprint
+        return fingerprint(self.data_key, settings, made_with, concept)[:24]
 
     def seed_key(self, number: int) -> str:
         """Names one seed of such runs."""
-        rows = b"".join(self.text_ids[part].tobytes() + b"|" for part in self.splits[number])
-        said = [self.fingerprint, self.config.seed + number, hashlib.sha256(rows).hexdigest()]
-        return f"{self.config.seed + number}-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]}"
+        seed, rows = self.config.seed + number, [self.text_ids[part] for part in self.splits[number]]
+        return f"{seed}-{fingerprint(self.fingerprint, seed, rows)[:20]}"
 
 
 def prepare(
@@ -242,16 +239,14 @@ def prepare(
         majority=majority_values(y, z),
         splits=[Split(*(np.searchsorted(used, rows) for rows in split)) for split in splits],
         n_texts=len(texts),
-        data_key=_digest(texts, y, z, pool or (), *told),
+        data_key=fingerprint(
+            *(texts_sha256(map(str, column)) for column in (texts, y, z, pool or (), *told))
+        ),
         corpus=pool,
         concept=concept,
         other_texts=other,
         cache_dir=None if cache_dir is None else str(cache_dir),
     )
-
-
-def _digest(*columns: Iterable[Any]) -> str:
-    return hashlib.sha256(" ".join(texts_sha256(map(str, column)) for column in columns).encode()).hexdigest()
 
 
 def _sampled(corpus: list[str], n: int | None) -> list[str]:

@@ -1,12 +1,10 @@
 """The benchmark: every method on every seed, resumable, to results.json, predictions.parquet and table.md."""
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -244,7 +242,7 @@ def _task(
 
 
 def _record_file(protocol: Protocol, number: int, name: str) -> Path:
-    regimes = sha256(json.dumps(protocol.regimes).encode()).hexdigest()[:8]
+    regimes = io.fingerprint(protocol.regimes)[:8]
     folder = Path(str(protocol.cache_dir)) / "records"
     return folder / f"{name}-{protocol.seed_key(number)}-{regimes}.safetensors"
 

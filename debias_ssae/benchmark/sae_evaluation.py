@@ -4,7 +4,6 @@ Each section is written to OUT/parts under a name that holds what it was made fr
 a changed setting is measured anew.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -143,17 +142,12 @@ class Subject:
 
     def key(self, section: str) -> str:
         """Hexadecimal id of what a section is made from."""
-        texts = hashlib.sha256(
-            "\0".join([*self.texts, "", *self.general]).encode("utf-8", "replace")
-        ).hexdigest()
         labels = "" if self.labels is None else self.labels.to_json()
-        about = [
-            VERSION, section, self.sae.fingerprint(), self.model.fingerprint, self.hookpoint, texts, labels,
-            self.reference and self.reference.fingerprint(), self.causal is not None,
-            self.concept and self.concept.sha256, self.judge is not None,
-            self.config.model_dump(mode="json"), self.seed,
-        ]  # fmt: skip
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        return io.fingerprint(
+            VERSION, section, self.sae.fingerprint(), self.model.fingerprint, self.hookpoint, self.texts, self.general,
+            labels, self.reference and self.reference.fingerprint(), self.causal is not None,
+            self.concept and self.concept.sha256, self.judge is not None, self.config, self.seed,
+        )[:16]  # fmt: skip
 
 
 def _whole_texts(texts: Sequence[str], subject: Subject) -> np.ndarray:
