@@ -73,7 +73,7 @@ def choose(
     # each text goes through the model once: the eraser that is fitted in the end needs these as well
     _ = (samples.plain, samples.edited) if tried[0].kind in FROM_LABELS else samples.plain
     # both versions of a pair have one target
-    seen = _some(samples.at(np.flatnonzero(~pd.isna(samples.y))), rng)
+    seen = samples.at(np.flatnonzero(~pd.isna(samples.y))).some(TRIED_ON, rng)
     if len(seen.X) < 2 * FOLDS:
         return None
     _ = seen.edited
@@ -101,16 +101,6 @@ def choose(
                 right[i, 2 * s + 1, held] = before.predict(x[held]) == y[held]
     picked, report = _picked(tried, right, cells, groups, rng, of_pairs=seen.groups is not None)
     return Choice(picked, seen, report)
-
-
-def _some(samples: Samples, rng: np.random.Generator) -> Samples:
-    """At most TRIED_ON of the samples, pairs whole and in order."""
-    n = len(samples.X)
-    if n <= TRIED_ON:
-        return samples
-    if samples.groups is None:
-        return samples.at(np.sort(rng.permutation(n)[:TRIED_ON]))
-    return samples.at(np.flatnonzero(samples.groups < TRIED_ON // 2))
 
 
 def _shortcuts(y: np.ndarray, z: np.ndarray) -> Iterator[np.ndarray]:

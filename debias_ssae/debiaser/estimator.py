@@ -16,11 +16,11 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from debias_ssae.core.cache import trim
-from debias_ssae.core.config import DebiasConfig
+from debias_ssae.core.config import DebiasConfig, load_config
 from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError, NothingRemovedWarning
 from debias_ssae.debiaser import persistence
-from debias_ssae.debiaser.inputs import read_fit, settings_of
+from debias_ssae.debiaser.inputs import read_fit
 from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.debiaser.output import FROM_LABELS, FROM_WORDS, KINDS, OutputEraser, apply_output
 from debias_ssae.debiaser.pipeline import Intervention, edits_of, fit, fit_after_edit
@@ -286,7 +286,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ):
             return new
         stays = self.output_kind_ in FROM_WORDS or (
-            self.output_kind_ is None and not settings_of(self.config).recenter
+            self.output_kind_ is None and not load_config(DebiasConfig, self.config).recenter
         )
         if not (stays and bool(self.edits) == bool(new.edits)):
             new._fit_after_edit(X, y, sensitive_features)

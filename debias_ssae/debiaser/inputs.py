@@ -58,7 +58,7 @@ def read_fit(
 ) -> tuple[Spec, FitData]:
     """Return what ``fit`` is to do, and with what. Raises InputError, with the cure, for anything unusable."""
     check_params(debiaser)
-    config, attribute = settings_of(debiaser.config), as_attribute(debiaser.attribute)
+    config, attribute = load_config(DebiasConfig, debiaser.config), as_attribute(debiaser.attribute)
     if y is not None:
         column(y, "y")
         y = column_or_1d(y)
@@ -272,21 +272,6 @@ def _reaches(encoder: ActivationEncoder, hookpoint: str, text: str) -> bool:
         for edits in ({}, {hookpoint: torch.neg})
     )
     return not text.strip() or not np.array_equal(plain, edited)
-
-
-def settings_of(config: Any) -> DebiasConfig:
-    """The settings that ``config=`` gives: an object, a mapping or a YAML file; without it the defaults."""
-    if config is None:
-        return DebiasConfig()
-    if isinstance(config, str | Path):
-        return load_config(DebiasConfig, config)
-    if isinstance(config, Mapping):
-        return make_config(DebiasConfig, config, "config")
-    if not isinstance(config, DebiasConfig):
-        raise InputError(
-            f"config is {type(config).__name__}; expected a DebiasConfig, a mapping or a YAML file"
-        )
-    return config
 
 
 def with_limits(config: DebiasConfig, encoder: ActivationEncoder) -> DebiasConfig:

@@ -26,6 +26,7 @@ from debias_ssae.selection.attribute import AnnotatedTexts, Encoder, FitData, No
 from debias_ssae.selection.naming import cut_out, find_words, firing
 from debias_ssae.selection.scores import copies, encode_labels, rows_of_every_cell
 from debias_ssae.selection.select import Linear
+from debias_ssae.text.checks import take
 from debias_ssae.text.concept import Concept
 
 FROM_LABELS: dict[str, Linear] = {"mean_difference": fit_mean_difference, "leace": fit_leace}
@@ -79,7 +80,7 @@ class Samples:
         if not isinstance(data.X, list):
             return cls(encoder, edits, data.X)
         order = np.random.default_rng(data.random_state).permutation(n)[:limit]
-        return cls(encoder, edits, [data.X[i] for i in order], y=None if data.y is None else data.y[order])
+        return cls(encoder, edits, take(data.X, order), y=None if data.y is None else data.y[order])
 
     @classmethod
     def pairs(
@@ -105,9 +106,8 @@ class Samples:
 
     def at(self, rows: np.ndarray) -> "Samples":
         """These samples alone, with the representations that are known already."""
-        X = [self.X[i] for i in rows.tolist()] if isinstance(self.X, list) else self.X[rows]
         z, y, groups = (None if a is None else a[rows] for a in (self.z, self.y, self.groups))
-        kept = Samples(self.encoder, self.edits, X, z, y, groups)
+        kept = Samples(self.encoder, self.edits, take(self.X, rows), z, y, groups)
         kept.__dict__.update({k: vars(self)[k][rows] for k in ("plain", "edited") if k in vars(self)})
         return kept
 
@@ -119,6 +119,14 @@ class Samples:
             return alike
         first, pair = np.unique(self.groups, return_index=True, return_inverse=True)[1:]
         return np.asarray(alike[first][pair])
+
+    def some(self, n: int, rng: np.random.Generator) -> "Samples":
+        """At most about ``n`` of these, in order, pairs whole."""
+        if len(self.X) <= n:
+            return self
+        if self.groups is None:
+            return self.at(np.sort(rng.permutation(len(self.X))[:n]))
+        return self.at(np.flatnonzero(self.groups < n // 2))
 
     @cached_property
     def plain(self) -> np.ndarray:
@@ -336,8 +344,7 @@ def _labelled_samples(
                 'output_eraser="mean_difference" needs a class of the target that holds two attribute values; give '
                 "labelled texts of both, or use output_eraser=None"
             )
-    X = labelled.texts
-    chosen = [X[i] for i in rows.tolist()] if isinstance(X, list) else np.asarray(X)[rows]
+    chosen = take(labelled.texts, rows)
     return Samples(encoder, edits, chosen, codes[rows], None if y is None else y[rows])
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from safetensors.numpy import save as to_bytes
 
 from debias_ssae import __version__
-from debias_ssae.core.config import DebiasConfig, make_config
+from debias_ssae.core.config import DebiasConfig, load_config, make_config
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import MANIFEST, read_manifest, replace_directory, write_bytes, write_manifest
-from debias_ssae.debiaser.inputs import make_encoder, settings_of
+from debias_ssae.debiaser.inputs import make_encoder
 from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.debiaser.pipeline import Intervention
 from debias_ssae.erase import LatentEraser, LinearEraser
@@ -214,7 +214,7 @@ def _plain_parameters(debiaser: "SSAEDebiaser") -> dict[str, Any]:
         if name == "attribute":
             value = _plain_attribute(value)
         elif name == "config":
-            value = {"DebiasConfig": settings_of(debiaser.config).model_dump(mode="json")}
+            value = {"DebiasConfig": load_config(DebiasConfig, debiaser.config).model_dump(mode="json")}
         elif name == "encoder" and not isinstance(value, str | Path | None):
             value = {"ActivationEncoder": debiaser.text_encoder_.to_dict()}
         elif isinstance(value, Path):
@@ -270,7 +270,7 @@ def _restore(
     if debiaser.encoder is None:
         debiaser.encoder_ = MatrixEncoder(arrays["matrix.center"], arrays["matrix.scale"])
     else:
-        debiaser.encoder_ = make_encoder(debiaser, settings_of(debiaser.config))
+        debiaser.encoder_ = make_encoder(debiaser, load_config(DebiasConfig, debiaser.config))
         debiaser._probes = arrays["probes"]
     if about["n_features_in"] is not None:
         debiaser.n_features_in_ = about["n_features_in"]

@@ -1,20 +1,15 @@
 """What ``fit`` did, in numbers and in words: what was removed, what a probe still reads, what it cost."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
 
+from debias_ssae.core.stats.heads import FIXED_C, logistic_head, quiet
 from debias_ssae.core.steps import duration
 from debias_ssae.debiaser.output import KINDS, Samples, apply_output, fit_eraser
 from debias_ssae.erase import LinearEraser
@@ -42,7 +37,7 @@ def measure(samples: Mapping[str, Samples], fitted: "Fitted") -> dict[str, Any]:
     for name, all_of_it in samples.items():
         if len(all_of_it.X) < 2 * FEWEST:
             continue
-        seen = _some(all_of_it)
+        seen = all_of_it.some(MEASURED, np.random.default_rng(0))
         if (read := _both(seen, seen.z, fitted)) is not None:
             found[name] = read
         if "target" not in found and (read := _both(seen, seen.y, fitted)) is not None:
@@ -77,28 +72,13 @@ def _after(samples: Samples, fitted: "Fitted", train: np.ndarray) -> np.ndarray:
     return fit_eraser(fitted.output_kind, samples.at(train))(samples.edited)  # pairs stay whole, and in order
 
 
-def _some(samples: Samples) -> Samples:
-    """At most MEASURED of the samples, pairs whole, with the representations that are there already."""
-    n = len(samples.X)
-    if n <= MEASURED:
-        return samples
-    if samples.groups is None:
-        rows = np.sort(np.random.default_rng(0).permutation(n)[:MEASURED])
-    else:
-        rows = np.flatnonzero(samples.groups < MEASURED // 2)
-    return samples.at(rows)
-
-
 def _read(samples: Samples, codes: np.ndarray, of_fold: Callable[[np.ndarray], np.ndarray]) -> float:
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
     predicted = np.empty_like(codes)
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with quiet():
         for train, test in folds.split(codes, codes, samples.together):
             X = of_fold(train)
-            probe = make_pipeline(
-                StandardScaler(), LogisticRegression(C=0.1, max_iter=500, class_weight="balanced")
-            )
+            probe = logistic_head(FIXED_C, class_weight="balanced")
             predicted[test] = probe.fit(X[train], codes[train]).predict(X[test])
     return float(balanced_accuracy_score(codes, predicted))
 

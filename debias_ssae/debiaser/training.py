@@ -5,7 +5,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +15,10 @@ from debias_ssae.core.cache import mark_used
 from debias_ssae.core.config import DebiasConfig, RetrievalConfig, SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import (
+    kept,
     read_manifest,
     read_or_make,
     replace_directory,
-    sealed_arrays,
-    writable_directory,
-    write_arrays,
     write_manifest,
 )
 from debias_ssae.core.steps import Steps
@@ -210,40 +207,16 @@ def _retrieved(
     """
     embedder = model if config.embedder == model.name else load_embedder(config.embedder, device)
 
-    def find() -> tuple[np.ndarray, dict[str, Any]]:
+    def find() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
         settings = {**config.model_dump(), "embedder": embedder}
         found = retrieve(texts, corpus, held_out=held_out, **options, **settings)
-        return found.corpus_ids, found.report
+        return {"corpus_ids": found.corpus_ids}, found.report
 
-    if cache_dir is None:
-        ids, report = find()
-    else:
-        key = [
-            embedder.fingerprint,
-            config,
-            random_state,
-            *map(texts_sha256, (texts, corpus, held_out)),
-        ]
-        file = Path(cache_dir) / "retrieved" / f"{_name(key)}.safetensors"
-        lock = Path(cache_dir) / "locks" / f"retrieved-{file.stem}"
-        ids, report = read_or_make(lock, lambda: _read(file), lambda: _write(find(), file))
-    return [corpus[i] for i in ids.tolist()], report
-
-
-def _read(file: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """What was found once, or None where there is nothing or where it is damaged: then it is looked for again."""
-    with suppress(InputError):
-        arrays, report = sealed_arrays(file)
-        mark_used(file)
-        return arrays["corpus_ids"], report
-    return None
-
-
-def _write(found: tuple[np.ndarray, dict[str, Any]], file: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    writable_directory(file.parent)
-    write_arrays(file, {"corpus_ids": found[0]}, found[1])
-    return found
+    key = [embedder.fingerprint, config, random_state, *map(texts_sha256, (texts, corpus, held_out))]
+    file = None if cache_dir is None else Path(cache_dir) / "retrieved" / f"{_name(key)}.safetensors"
+    arrays, report = kept(file, find)
+    return [corpus[i] for i in arrays["corpus_ids"].tolist()], dict(report)
 
 
 def learn_from_rows(

@@ -275,8 +275,8 @@ Judge = Callable[[Card], bool]
 """Whether a card's latents should go: a person, a list of words, a chat model."""
 
 
-def word_list_judge(concept: Concept | Iterable[str], share: float = JUDGED_SHARE) -> Judge:
-    """Return a judge that ticks the cards with at least ``share`` of their activation mass on listed words.
+def word_list_judge(concept: Concept | Iterable[str]) -> Judge:
+    """Return a judge that ticks the cards with at least JUDGED_SHARE of their activation mass on listed words.
 
     ``concept`` is a Concept, of which both sides of the pairs are listed, or the words themselves.
     """
@@ -284,7 +284,7 @@ def word_list_judge(concept: Concept | Iterable[str], share: float = JUDGED_SHAR
         listed = {word.lower() for word in concept.words}
     else:
         listed = {word.lower() for word in concept}
-    return lambda card: sum(s for word, s in card.words.items() if word in listed) >= share
+    return lambda card: sum(s for word, s in card.words.items() if word in listed) >= JUDGED_SHARE
 
 
 def yes_or_no(

@@ -10,10 +10,10 @@ import pandas as pd
 from sklearn.metrics.pairwise import cosine_similarity
 
 from debias_ssae.core.cache import cache_directory
-from debias_ssae.core.config import DebiasConfig, DiscoveryConfig
+from debias_ssae.core.config import DebiasConfig, DiscoveryConfig, load_config
 from debias_ssae.core.errors import InputError, brief, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
-from debias_ssae.debiaser.inputs import read_saes, settings_of, with_limits
+from debias_ssae.debiaser.inputs import read_saes, with_limits
 from debias_ssae.debiaser.training import check_width, learn_ssae
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
@@ -134,7 +134,7 @@ def discover(
             f"head is a {type(head).__name__}; expected a fitted scikit-learn classifier, or an array of its "
             f"predictions or scores on the {len(listed)} texts"
         )
-    settings = settings_of(config)
+    settings = load_config(DebiasConfig, config)
     encoder = as_encoder(
         encoder,
         layer=layer,

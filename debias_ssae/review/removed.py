@@ -25,7 +25,6 @@ def removed_cards(
     y: Any = None,
     n_more: int = 40,
     max_texts: int = 2000,
-    random_state: int = 0,
 ) -> list[Card]:
     """Return a card for each latent that ``debiaser`` removes (ticked), and for the ``n_more`` next ones by score.
 
@@ -36,7 +35,7 @@ def removed_cards(
     kept = check_texts(texts)
     if y is not None and len(y) != len(kept):
         raise InputError(f"there are {len(kept)} texts, but y has {len(y)}; they must agree")
-    order = np.sort(np.random.default_rng(random_state).permutation(len(kept))[:max_texts])
+    order = np.sort(np.random.default_rng(0).permutation(len(kept))[:max_texts])
     sample = [kept[i] for i in order]
     codes, names = (None, ()) if y is None else pd.factorize(np.asarray(y)[order])
     cards: list[Card] = []

@@ -19,7 +19,7 @@ from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
 from debias_ssae.selection.select import Linear, Selection, select_from_concept, select_from_labels
-from debias_ssae.text.checks import column, table_of
+from debias_ssae.text.checks import column, table_of, take
 from debias_ssae.text.concept import Concept
 
 
@@ -108,7 +108,7 @@ class AnnotatedTexts:
         kept = np.flatnonzero(~unwanted)
         table = table_of(self.sensitive_features, "sensitive_features").iloc[kept]
         y = None if self.y is None else np.asarray(self.y)[kept]
-        return AnnotatedTexts(_take(self.texts, kept), table, y)
+        return AnnotatedTexts(take(self.texts, kept), table, y)
 
     def select(self, model: Encoder, hookpoint: str, sae: SparseAutoencoder, data: FitData) -> Selection:
         """Select the latents that differ between attribute values inside each class of ``y``."""
@@ -131,7 +131,7 @@ class AnnotatedTexts:
         if len(rows) > config.max_labelled:
             order = np.random.default_rng(data.random_state).permutation(len(codes))
             rows = np.sort(rows_of_every_cell(order, codes, y, config.max_labelled, config.min_cell))
-        return _take(self.texts, rows), codes[rows], values, None if y is None else y[rows]
+        return take(self.texts, rows), codes[rows], values, None if y is None else y[rows]
 
     @property
     def _y(self) -> np.ndarray | None:
@@ -255,7 +255,3 @@ def _same_partition(y: np.ndarray, z: np.ndarray) -> bool:
     """Whether the attribute's value follows from the class alone, and the class from the value."""
     pairs = {(str(a), str(b)) for a, b in zip(y, z, strict=True)}
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) > 1
-
-
-def _take(X: Any, rows: np.ndarray) -> Any:
-    return [X[i] for i in rows.tolist()] if isinstance(X, list) else np.asarray(X)[rows]

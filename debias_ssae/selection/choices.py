@@ -178,7 +178,7 @@ class Choices:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
-    def to_concept(self, name: str = "chosen") -> Concept:
+    def to_concept(self) -> Concept:
         """Propose pairs of words from the ticked latents, for scrubbing and counterfactual audits; a person edits them.
 
         The words of latents that go with one class are paired with those that go with another, so that what
@@ -210,7 +210,7 @@ class Choices:
         first, second = linear_sum_assignment(unit_a @ unit_b.T, maximize=True)
         names_a, names_b = list(a), list(b)
         pairs = [(names_a[i], names_b[j]) for i, j in zip(first, second, strict=True)]
-        return Concept.from_words(pairs, values=(sides[0], sides[1]), name=name)
+        return Concept.from_words(pairs, values=(sides[0], sides[1]), name="chosen")
 
 
 def check_nothing_lost(path: Path, new: Choices) -> None:

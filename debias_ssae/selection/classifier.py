@@ -1,20 +1,18 @@
 """What a classifier's decision rests on: latents ranked by what they add to it, through the model."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.stats.heads import logistic_head, quiet
 from debias_ssae.model import Activations, Edit, LanguageModel, Readout, harvest
 from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, make_batch, run_batch, token_batches, tokenize
@@ -25,6 +23,8 @@ from debias_ssae.selection.scores import CHUNK, LatentScores, corrected_p_values
 _EXACT = 1e-3
 """Largest error, in standard deviations of the scores, with which a head still counts as linear."""
 _LEAST_PROBABILITY = 1e-6
+TOKEN_BUDGET = 1024
+"""Tokens of a pass with gradients, padding included."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ class LinearHead:
         classes = np.unique(y)
         if len(classes) < 2:
             raise InputError(f"a classifier needs two classes, but the target holds only {classes.tolist()}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # of separable data with a large C
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500)).fit(X, y)
+        with quiet():
+            model = logistic_head(C).fit(X, y)
         weights = model[1].coef_ / model[0].scale_
         return cls(weights, model[1].intercept_ - weights @ model[0].mean_, tuple(classes.tolist()))
 
@@ -191,7 +190,6 @@ def classifier_attribution(
     removed: np.ndarray | None = None,
     steps: int = 10,
     max_length: int | None = None,
-    progress: bool = False,
 ) -> LatentScores:
     """Score latents by what they add to each text's reading ``representation @ direction`` (SHIFT, Marks et al. 2024,
     section 4), in the model with ``edits``.
@@ -223,7 +221,6 @@ def classifier_attribution(
         baseline=sae.b_dec.detach().float(),
         steps=steps,
         max_length=max_length,
-        progress=progress,
     )
     gone = torch.tensor([] if removed is None else np.asarray(removed).tolist(), dtype=torch.long)
     effects = torch.zeros(len(texts), sae.cfg.d_sae)
@@ -274,8 +271,6 @@ def integrated_gradients(
     baseline: Tensor | None = None,
     steps: int = 10,
     max_length: int | None = None,
-    token_budget: int = 1024,
-    progress: bool = False,
 ) -> tuple[Activations, Tensor]:
     """Return the rows at ``hookpoint`` and, for each, the mean gradient of its text's reading ``[n_tokens, d]``.
 
@@ -300,19 +295,17 @@ def integrated_gradients(
     points = [_Point(origin, 1 - k / steps, here) for k in range(steps)]
     first = np.cumsum([0, *torch.bincount(rows.text_ids, minlength=len(texts)).tolist()])
     gradients = torch.zeros_like(rows.x)
-    with tqdm(total=len(texts), desc="gradients", unit="text", disable=not progress) as bar:
-        for start in range(0, len(texts), CHUNK_TEXTS):
-            some = list(texts[start : start + CHUNK_TEXTS])
-            tokens = tokenize(model.tokenizer, some, length, prompt=model.prompt)
-            for sequences in token_batches(tokens.lengths, token_budget):
-                batch, ids = make_batch(model, tokens, sequences), start + tokens.text_ids[sequences]
-                found = sum(
-                    _gradient(model, batch, {**others, hookpoint: point}, point, layer, readout, goals[ids])
-                    for point in points
-                )
-                places = np.concatenate([np.arange(first[i], first[i + 1]) for i in ids])
-                gradients[torch.from_numpy(places)] = torch.as_tensor(found).cpu() / steps
-                bar.update(len(sequences))
+    for start in range(0, len(texts), CHUNK_TEXTS):
+        some = list(texts[start : start + CHUNK_TEXTS])
+        tokens = tokenize(model.tokenizer, some, length, prompt=model.prompt)
+        for sequences in token_batches(tokens.lengths, TOKEN_BUDGET):
+            batch, ids = make_batch(model, tokens, sequences), start + tokens.text_ids[sequences]
+            found = sum(
+                _gradient(model, batch, {**others, hookpoint: point}, point, layer, readout, goals[ids])
+                for point in points
+            )
+            places = np.concatenate([np.arange(first[i], first[i + 1]) for i in ids])
+            gradients[torch.from_numpy(places)] = torch.as_tensor(found).cpu() / steps
     return rows, gradients
 
 

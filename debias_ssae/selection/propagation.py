@@ -42,20 +42,8 @@ def fit_token_probe(a: Floats, b: Floats, neutral: Floats, *, shrinkage: float =
     sphere. A limit lies half-way from the centre to the typical word of that value, at least three robust
     standard deviations of the neutral tokens away: what the list does not hold may stand among them.
 
-    Raises InputError on shapes that do not fit, or when the pairs do not differ.
+    Raises InputError when the pairs do not differ.
     """
-    a, b, neutral = (np.asarray(x) for x in (a, b, neutral))
-    if (
-        a.ndim != 2
-        or a.shape != b.shape
-        or neutral.shape[1:] != a.shape[1:]
-        or not len(a)
-        or len(neutral) < 2
-    ):
-        raise InputError(
-            f"a token probe needs pairs a, b [m, d] and two or more neutral tokens [k, d], "
-            f"got {a.shape}, {b.shape} and {neutral.shape}"
-        )
     means = [side.mean(axis=0, dtype=np.float64) for side in (a, b, neutral)]
     difference, center = means[1] - means[0], means[2]
     if not np.linalg.norm(difference) > 0:

@@ -110,10 +110,8 @@ def removal_score(
     most is used. All folds come from one eigendecomposition (the leave-out formula of ridge), so a score takes
     about a second for 2,000 texts of width 384.
 
-    Raises InputError when no class of ``y`` holds two values with ``min_cell`` rows, or n_folds is below 2.
+    Raises InputError when no class of ``y`` holds two values with ``min_cell`` rows.
     """
-    if n_folds < 2:
-        raise InputError(f"n_folds must be at least 2, got {n_folds}")
     rows, design = _probe_design(np.asarray(z), y, min_cell)
     X, latents = np.asarray(X, dtype=np.float64)[rows], np.asarray(latents)[rows]
     groups = np.arange(len(rows)) if groups is None else np.asarray(groups)[rows]

@@ -140,6 +140,11 @@ def table_of(given: Any, name: str) -> pd.DataFrame:
     return pd.DataFrame(named_columns(given, name))
 
 
+def take(X: Any, rows: np.ndarray) -> Any:
+    """Return the given rows of texts (a list) or of a matrix."""
+    return [X[i] for i in rows.tolist()] if isinstance(X, list) else np.asarray(X)[rows]
+
+
 def read_matrix(estimator: Any, X: Any, *y: Any, **options: Any) -> Any:
     """Return what scikit-learn's ``validate_data`` does, whose own refusals pass.
 

@@ -54,7 +54,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"alpha": "x"}, "alpha is 'x'"),
         ({}, {"hookpoint": None}, "hookpoint is None"),
         ({}, {"config": {"d_seo": 64}}, "d_seo: unknown name; did you mean d_sae"),
-        ({}, {"config": 5}, "config is int; expected a DebiasConfig"),
+        ({}, {"config": 5}, "the configuration is 5; expected a mapping"),
         ({}, {"attribute": 5}, "attribute is int; expected the name of a concept"),
         ({}, {"attribute": ["he", "she"]}, "Concept.from_words"),
         ({}, {"attribute": []}, "attribute is an empty list"),

@@ -174,8 +174,6 @@ def test_an_attribute_that_its_latents_leave_readable_costs_no_more_of_them(floo
 
 def test_what_cannot_be_walked_is_refused() -> None:
     X, latents, W_dec, z, y = planted(8, n=300)
-    with pytest.raises(InputError, match="n_folds"):
-        removal_score(X, latents, W_dec, z, y, n_folds=1)
     with pytest.raises(InputError, match="no class of the target"):
         removal_score(X, latents, W_dec, y, y)
     with pytest.raises(InputError, match="cannot fill"):

@@ -143,10 +143,7 @@ def test_words_that_barely_move_do_not_fire() -> None:
     assert probe.fires(probe.project(b)).mean() < 0.05
 
 
-def test_token_probe_refuses_what_it_cannot_use() -> None:
-    a, b, neutral = counterfactuals()
-    for bad in ((a[:5], b, neutral), (a, b, neutral[:, :3]), (a, b, neutral[:1]), (a[:0], b[:0], neutral)):
-        with pytest.raises(InputError, match="token probe needs pairs"):
-            fit_token_probe(*bad)
+def test_a_token_probe_of_words_that_change_nothing_is_refused() -> None:
+    a, _, neutral = counterfactuals()
     with pytest.raises(InputError, match="change nothing"):
         fit_token_probe(a, a, neutral)

@@ -14,13 +14,13 @@ FIXED_C = 0.1
 N_FOLDS = 5
 
 
-def logistic_head(C: float) -> Any:
+def logistic_head(C: float, *, class_weight: Literal["balanced"] | None = None) -> Any:
     """An unfitted logistic regression on standardised columns."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500, class_weight=class_weight))
 
 
 def fit_head(
