@@ -1,10 +1,12 @@
 """``export``: a fitted debiaser as a model for another library."""
 
+from importlib.util import find_spec
+
 import click
 
 from debias_ssae.cli.checks import check_model, check_parent
 from debias_ssae.cli.options import FOLDER
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, MissingExtraError
 
 
 @click.command()
@@ -28,6 +30,10 @@ def export(model: str, out: str, target: str, reference: bool) -> None:
     check_parent(out, "OUT")
     if reference and target != "sentence-transformers":
         raise InputError("--reference goes with --to sentence-transformers alone")
+    if target == "onnx" and (
+        lacking := [one for one in ("onnx", "onnxscript", "onnxruntime") if not find_spec(one)]
+    ):
+        raise MissingExtraError(lacking[0], "onnx")
     from debias_ssae.debiaser import SSAEDebiaser
     from debias_ssae.export import export_classifier, export_onnx, export_sentence_transformers
 

@@ -142,8 +142,9 @@ class Samples:
 def output_kind(asked: Any, attribute: Any, *, edits: bool) -> Any:
     """What ``output_eraser=asked`` comes to.
 
-    "auto" is the direction between counterfactual pairs where there are words to swap, the groups' mean difference
-    where there are labels, and the displacement by the edit where neither is known; None where nothing is edited.
+    "auto" is the direction between counterfactual pairs where there are words of two values to swap, all directions
+    in which the pairs differ where there are more values, the groups' mean difference where there are labels, and the
+    displacement by the edit where neither is known; None where nothing is edited.
     Of several attributes each goes by its own kind.
     """
     if not (isinstance(asked, str) and asked == "auto"):
@@ -156,7 +157,9 @@ def output_kind(asked: Any, attribute: Any, *, edits: bool) -> Any:
 
 def _auto(attribute: Any) -> str | None:
     if isinstance(attribute, Words):
-        return "counterfactual" if _has_words(attribute) else None
+        if not _has_words(attribute):
+            return None
+        return FROM_WORDS[0] if len(attribute.concept.values) == 2 else FROM_WORDS[1]
     if isinstance(attribute, AnnotatedTexts):
         return "mean_difference"
     return None if isinstance(attribute, Nothing) else "displacement"

@@ -9,13 +9,14 @@ import torch
 
 from debias_ssae.core.config import DebiasConfig, SAEConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.debiaser.output import Samples, fit_eraser, fit_output
+from debias_ssae.debiaser.output import Samples, fit_eraser, fit_output, output_kind
 from debias_ssae.debiaser.pipeline import Fitted
 from debias_ssae.debiaser.summary import measure, sentences
 from debias_ssae.erase import LatentEraser, LinearEraser, fit_displacement, fit_mean_difference, joined
 from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.attribute import AnnotatedTexts, FitData
+from debias_ssae.selection.attribute import AnnotatedTexts, FitData, Words
+from debias_ssae.text.concept import Concept
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(200, 6)).astype(np.float32)
@@ -155,3 +156,11 @@ def test_displacement_takes_out_the_words_between_those_that_the_edit_removes() 
     assert np.allclose(eraser(plain), eraser(cut), atol=1e-6)
     of_the_edit_alone = fit_displacement(plain, samples.edited)
     assert not np.allclose(of_the_edit_alone(plain), of_the_edit_alone(cut), atol=0.1)
+
+
+def test_words_of_more_than_two_values_start_from_the_subspace() -> None:
+    two, three = (
+        Concept.from_words([row], values=row) for row in (("he", "she"), ("old", "young", "middle-aged"))
+    )
+    kinds = [output_kind("auto", Words(concept), edits=True) for concept in (two, three)]
+    assert kinds == ["counterfactual", "counterfactual_subspace"]
