@@ -231,21 +231,17 @@ _HEADLINES = {
 @sae.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("destination", type=FOLDER)
-@click.option(
-    "--to", "target", required=True, type=click.Choice(["saelens", "dictionary_learning"]), help="The format."
-)
-def convert(source: Path, destination: Path, target: str) -> None:
-    """Read an SAE in any known format and write it in another."""
-    from debias_ssae.sae import load_sae, save_dictionary_learning, save_sae
+def convert(source: Path, destination: Path) -> None:
+    """Read an SAE in any known format and write it in ours, which SAELens reads too."""
+    from debias_ssae.sae import load_sae, save_sae
     from debias_ssae.sae.formats import load_metadata
 
     if destination.exists() and source.exists() and destination.samefile(source):
         raise InputError(f"{destination} is the source itself; give another folder")
     _check_out(destination)
     loaded, metadata = load_sae(source), load_metadata(source)
-    write = save_sae if target == "saelens" else save_dictionary_learning
-    write(loaded, destination, metadata=metadata)
-    click.echo(f"{destination}: {loaded.cfg.architecture}, {loaded.cfg.d_sae} latents, as {target}")
+    save_sae(loaded, destination, metadata=metadata)
+    click.echo(f"{destination}: {loaded.cfg.architecture}, {loaded.cfg.d_sae} latents")
 
 
 def _check_out(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Sparse autoencoders: architectures, training, measures, files. Imports no language model."""
 
 from debias_ssae.sae.formats import load_sae as load_sae
-from debias_ssae.sae.formats import save_dictionary_learning as save_dictionary_learning
 from debias_ssae.sae.formats import save_sae as save_sae
 from debias_ssae.sae.model import SAEOutput as SAEOutput
 from debias_ssae.sae.model import SparseAutoencoder as SparseAutoencoder

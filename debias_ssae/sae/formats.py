@@ -5,7 +5,6 @@ import re
 import warnings
 from hashlib import sha256
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import as_json, read_bytes, read_json, read_tensors, writable_directory, write_bytes
 from debias_ssae.sae.foreign_formats import READERS, TensorReader, detect_format
-from debias_ssae.sae.model import SparseAutoencoder, fvu, nested_widths
+from debias_ssae.sae.model import SparseAutoencoder
 
 WEIGHTS, CONFIG, OURS = "sae_weights.safetensors", "cfg.json", "ssae.json"
 SAELENS_NAMES = {
@@ -72,71 +71,15 @@ def save_sae(
     write_bytes(directory / OURS, json.dumps(ours, indent=1).encode())
 
 
-def save_dictionary_learning(
-    sae: SparseAutoencoder, directory: str | Path, *, metadata: dict[str, Any] | None = None
-) -> None:
-    """Write ``ae.pt`` and ``config.json`` as the library dictionary_learning does.
-
-    ``metadata`` may hold model_name, layer, submodule_name and context_size for its config.json.
-    """
-    directory, cfg = writable_directory(directory), sae.cfg
-    classes = {
-        "relu": ("AutoEncoder", "StandardTrainer"),
-        "topk": ("AutoEncoderTopK", "TopKTrainer"),
-        "batchtopk": ("BatchTopKSAE", "BatchTopKTrainer"),
-        "matryoshka": ("MatryoshkaBatchTopKSAE", "MatryoshkaBatchTopKTrainer"),
-        "jumprelu": ("JumpReluAutoEncoder", "JumpReluTrainer"),
-    }
-    dict_class, trainer_class = classes[cfg.architecture]
-    about = as_json(metadata or {})
-    trainer = {
-        "trainer_class": trainer_class,
-        "dict_class": dict_class,
-        "activation_dim": cfg.d_in,
-        "dict_size": cfg.d_sae,
-        "k": cfg.k,
-        "layer": about.get("layer", 0),
-        "lm_name": about.get("model_name", "unknown"),
-        "submodule_name": about.get("submodule_name", about.get("hook_name")),
-    }
-    config = {
-        "trainer": trainer,
-        "buffer": {"ctx_len": about.get("context_size", 128), "d_submodule": cfg.d_in},
-    }
-    buffer = BytesIO()
-    torch.save({name: _plain(value) for name, value in _dictionary_learning_tensors(sae).items()}, buffer)
-    write_bytes(directory / "ae.pt", buffer.getvalue())
-    write_bytes(directory / "config.json", json.dumps(config, indent=1).encode())
-
-
-def _dictionary_learning_tensors(sae: SparseAutoencoder) -> dict[str, Tensor]:
-    architecture, k = sae.cfg.architecture, torch.tensor(sae.cfg.k, dtype=torch.int32)
-    if architecture in ("jumprelu", "matryoshka"):
-        named = {"W_enc": sae.W_enc.T, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
-        if architecture == "jumprelu":
-            # this class reads its input as it is, without taking b_dec off
-            shift = (sae.W_enc.double() @ sae.b_dec.double()).to(sae.b_enc)
-            return {**named, "b_enc": sae.b_enc - shift, "threshold": sae.threshold}
-        widths = torch.tensor(nested_widths(sae.cfg))
-        sizes = torch.diff(widths, prepend=torch.zeros(1, dtype=torch.long))
-        return {**named, "k": k, "threshold": sae.threshold.float(), "group_sizes": sizes}
-    linear = {"encoder.weight": sae.W_enc, "encoder.bias": sae.b_enc, "decoder.weight": sae.W_dec.T}
-    if architecture == "relu":
-        return {**linear, "bias": sae.b_dec}
-    threshold = sae.threshold.float() if architecture == "batchtopk" else torch.tensor(-1.0)
-    return {**linear, "b_dec": sae.b_dec, "k": k, "threshold": threshold}
-
-
 def load_sae(
-    path: str | Path, *, sample: Tensor | None = None, model: str | None = None, hookpoint: str | None = None
+    path: str | Path, *, model: str | None = None, hookpoint: str | None = None
 ) -> SparseAutoencoder:
     """Read a sparse autoencoder: this package's directory, or another library's files.
 
     Known: SAELens (inference and training directories), dictionary_learning (directory or .pt),
     sparsify, Gemma Scope (params.npz), Llama Scope. All become the same module; the differences of the
-    formats (scales, decoder norms, gates) are folded into the weights. With ``sample``, rows [n, d_in] of
-    the activations it is meant for, the FVU is measured, and a UserWarning says when it is 1 or more. With ``model``
-    and ``hookpoint``, where it is to be used, a UserWarning says when the files name others.
+    formats (scales, decoder norms, gates) are folded into the weights. With ``model`` and
+    ``hookpoint``, where it is to be used, a UserWarning says when the files name others.
 
     Raises InputError when files are missing, damaged, of wrong shapes, of an unknown architecture, or hold
     anything but tensors (nothing is ever executed).
@@ -159,16 +102,6 @@ def load_sae(
         # values of files that no reader foresaw
         raise InputError(f"{path} cannot be read as an SAE ({kind}): {one_line(error)}") from error
     _check_origin(path, model=model, hookpoint=hookpoint)
-    if sample is not None:
-        with torch.no_grad():
-            share = fvu(sample, sae(sample).x_hat)
-        if not share < 1:
-            warnings.warn(
-                f"{path} leaves {share:.2f} of the sample's variance unexplained, worse than the mean row: "
-                "are these the hookpoint and the scaling that it was trained on?",
-                UserWarning,
-                stacklevel=2,
-            )
     return sae
 
 

@@ -252,7 +252,7 @@ def test_an_index_without_texts_can_be_made_with_another_embedder(tmp_path, smal
 
 def test_names_that_are_no_utf8_are_printed(tmp_path, fitted):
     save_sae(fitted.intervention_.sae, tmp_path / "sae")
-    given = ["sae", "convert", str(tmp_path / "sae"), f"{tmp_path}/\udcff", "--to", "saelens"]
+    given = ["sae", "convert", str(tmp_path / "sae"), f"{tmp_path}/\udcff"]
     done = CliRunner().invoke(main, given)
     assert (done.exit_code, done.exception) == (0, None), done.output
     assert "\\udcff: batchtopk" in done.output

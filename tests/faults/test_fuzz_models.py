@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from planted_sae import save_dictionary_learning
 from safetensors.torch import load_file, save_file
 from small_debiaser import small_encoder
 from test_fuzz import damage, tried
@@ -17,7 +18,7 @@ from debias_ssae.erase import LatentEraser
 from debias_ssae.model import load_model
 from debias_ssae.retrieval.embedders import load_embedder
 from debias_ssae.sae.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from debias_ssae.sae.formats import load_sae, save_dictionary_learning, save_sae
+from debias_ssae.sae.formats import load_sae, save_sae
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.text.concept import Concept
 

@@ -7,12 +7,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from planted_sae import ARCHITECTURES, planted_rows, random_sae
+from planted_sae import ARCHITECTURES, planted_rows, random_sae, save_dictionary_learning
 from safetensors.torch import load_file, save_file
 
-from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.sae import formats, load_sae, save_dictionary_learning, save_sae, shuffled_batches, train_sae
+from debias_ssae.sae import formats, load_sae, save_sae
 from debias_ssae.sae.formats import load_metadata
 
 
@@ -55,14 +54,11 @@ def test_without_our_side_file_it_is_read_as_saelens(tmp_path, architecture, x):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_dictionary_learning_round_trip(tmp_path, architecture, x):
     sae = random_sae(architecture)
-    save_dictionary_learning(sae, tmp_path, metadata={"context_size": 64, "model_name": "m"})
+    save_dictionary_learning(sae, tmp_path)
     read = load_sae(tmp_path)
     assert read.cfg.architecture == architecture
     assert close(read.encode(x), sae.encode(x))
     assert close(read(x).x_hat, sae(x).x_hat)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["buffer"]["ctx_len"] == 64
-    assert config["trainer"]["lm_name"] == "m"
     if architecture in ("topk", "batchtopk"):
         (tmp_path / "config.json").unlink()
         assert load_sae(tmp_path / "ae.pt").cfg.architecture == architecture
@@ -280,17 +276,6 @@ def test_llama_scope(tmp_path, x, counts_norm):
     (tmp_path / "hyperparams.json").write_text(json.dumps(described))
     with pytest.raises(InputError, match="dataset_average_activation_norm"):
         load_sae(tmp_path)
-
-
-def test_a_sample_shows_a_wrong_scale(tmp_path, recwarn):
-    x = planted_rows(2000)
-    train = TrainConfig(n_steps=100, batch_size=256, device="cpu")
-    sae = train_sae(shuffled_batches(x, 256, 0), SAEConfig(d_in=16, d_sae=48, k=4), train, random_state=0).sae
-    save_sae(sae, tmp_path)
-    load_sae(tmp_path, sample=x)
-    assert not recwarn.list
-    with pytest.warns(UserWarning, match="are these the hookpoint and the scaling"):
-        load_sae(tmp_path, sample=100 * x)
 
 
 class Bomb:

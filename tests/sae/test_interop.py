@@ -1,4 +1,4 @@
-"""Every reader and writer against the real library; run where sae-lens, dictionary-learning and eai-sparsify are.
+"""Every reader, and the writer, against the real library; run where sae-lens, dictionary-learning and eai-sparsify are.
 
 `pip install sae-lens dictionary-learning eai-sparsify`, in an environment of their own.
 """
@@ -11,7 +11,7 @@ import pytest
 import torch
 from planted_sae import ARCHITECTURES, planted_rows, random_sae
 
-from debias_ssae.sae import load_sae, save_dictionary_learning, save_sae
+from debias_ssae.sae import load_sae, save_sae
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
 
@@ -132,18 +132,6 @@ def test_we_read_what_dictionary_learning_writes(tmp_path, name, x):
     ours = load_sae(tmp_path)
     assert close(ours.encode(x), theirs.encode(x))
     assert close(ours(x).x_hat, theirs(x))
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_dictionary_learning_reads_what_we_write(tmp_path, architecture, x):
-    peer("dictionary_learning")
-    sae = random_sae(architecture)
-    save_dictionary_learning(sae, tmp_path)
-    name = json.loads((tmp_path / "config.json").read_text())["trainer"]["dict_class"]
-    extra = {"normalize_decoder": False} if name == "AutoEncoder" else {}
-    theirs = dictionary_classes()[name].from_pretrained(tmp_path / "ae.pt", **extra)
-    assert close(theirs.encode(x), sae.encode(x))
-    assert close(theirs(x), sae(x).x_hat)
 
 
 def test_we_read_what_sparsify_writes(tmp_path, x):

@@ -1,11 +1,14 @@
-"""Small planted data and SAEs for the tests of this folder."""
+"""Small planted data and SAEs, and the files of another library."""
+
+import json
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.sae import SparseAutoencoder
-from debias_ssae.sae.model import fvu
+from debias_ssae.sae.model import fvu, nested_widths
 
 ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu", "matryoshka")
 
@@ -47,3 +50,31 @@ def evaluate(sae: SparseAutoencoder, x: Tensor) -> dict[str, float]:
         "l0": float(active.sum(1).double().mean()),
         "dead_fraction": 1 - float(active.any(0).double().mean()),
     }
+
+
+@torch.no_grad()
+def save_dictionary_learning(sae: SparseAutoencoder, folder: Path) -> None:
+    """Write ``ae.pt`` and ``config.json`` as the library dictionary_learning does."""
+    folder.mkdir(exist_ok=True)
+    architecture, k = sae.cfg.architecture, torch.tensor(sae.cfg.k, dtype=torch.int32)
+    if architecture in ("jumprelu", "matryoshka"):
+        tensors = {"W_enc": sae.W_enc.T, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
+        if architecture == "jumprelu":
+            # this class reads its input as it is, without taking b_dec off
+            tensors |= {"b_enc": sae.b_enc - sae.W_enc @ sae.b_dec, "threshold": sae.threshold}
+        else:
+            sizes = torch.diff(torch.tensor(nested_widths(sae.cfg)), prepend=torch.zeros(1, dtype=torch.long))
+            tensors |= {"k": k, "threshold": sae.threshold, "group_sizes": sizes}
+    else:
+        tensors = {"encoder.weight": sae.W_enc, "encoder.bias": sae.b_enc, "decoder.weight": sae.W_dec.T}
+        if architecture == "relu":
+            tensors |= {"bias": sae.b_dec}
+        else:
+            threshold = sae.threshold if architecture == "batchtopk" else torch.tensor(-1.0)
+            tensors |= {"b_dec": sae.b_dec, "k": k, "threshold": threshold}
+    torch.save(
+        {name: value.detach().contiguous().clone() for name, value in tensors.items()}, folder / "ae.pt"
+    )
+    classes = {"topk": "AutoEncoderTopK", "batchtopk": "BatchTopKSAE"}
+    config = {"trainer": {"dict_class": classes.get(architecture)}}
+    (folder / "config.json").write_text(json.dumps(config))
