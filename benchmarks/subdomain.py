@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from tracin import row_influence, seed_gradient
 
 from debias_ssae.benchmark.sae_evaluation import loss_records, splice
 from debias_ssae.core import io
@@ -34,7 +35,6 @@ from debias_ssae.retrieval import retrieve
 from debias_ssae.sae import SparseAutoencoder, load_sae, save_sae, shuffled_batches, train_sae
 from debias_ssae.sae.evaluation.records import values_of
 from debias_ssae.sae.evaluation.tokens import coverage, encode_tokens, frequency_deciles, reconstruction
-from debias_ssae.sae.influence import row_influence, seed_gradient
 
 L0S, SEEDS, ESS = (16, 32, 64, 128), (0, 1, 2), (0.5, 0.25, 0.1)
 SELECTIONS = ("continued", "bm25", "dense", "tracin", "seeds")

@@ -68,7 +68,7 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
 @click.option("--query", help="A query in place of seed texts.")
 @click.option("--held-out", help="A file of texts that must not be retrieved.")
 @click.option("--n", "n_texts", default=20_000, type=click.IntRange(min=1))
-@click.option("--method", default="dense", type=click.Choice(["dense", "bm25", "hybrid", "tracin"]))
+@click.option("--method", default="dense", type=click.Choice(["dense", "bm25", "hybrid"]))
 @click.option(
     "--near-duplicate",
     default=0.95,
@@ -76,9 +76,6 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
     help="Cosine above which texts are one.",
 )
 @click.option("--embedder", default="minilm")
-@click.option("--encoder", default="minilm", help="tracin: the language model.")
-@click.option("--sae", help="tracin: a saved sparse autoencoder.")
-@click.option("--hookpoint", default="embeddings", help="tracin: where the SAE reads.")
 @click.option("--cache-dir", type=_FOLDER, help="Where vectors are kept for later runs.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A parquet file.")
 @shared("seed", "quiet")
@@ -86,7 +83,6 @@ def select(out: Path, **options: Any) -> None:
     """Write the texts nearest to the seeds, and a report beside them (.json)."""
     from debias_ssae.retrieval import CorpusIndex, retrieve
 
-    needs(hookpoint="sae", encoder="sae")
     if out.suffix != ".parquet":
         raise InputError(f"--out is {out}; expected a name that ends in .parquet")
     check_parent(out, "--out")
@@ -100,10 +96,6 @@ def select(out: Path, **options: Any) -> None:
     told = {name: options[name] for name in ("n_texts", "method", "near_duplicate", "embedder", "cache_dir")}
     directory, corpus = options["directory"], options["corpus"]
     texts = _texts(corpus, column) if directory is None else CorpusIndex(directory)
-    if options["method"] == "tracin":
-        told["rerank"] = _rerank(
-            options["encoder"], options["sae"], options["hookpoint"], seeds, progress=verbose
-        )
     avoid = [] if options["held_out"] is None else _texts(options["held_out"], column)
     found = retrieve(seeds, texts, held_out=avoid, random_state=options["seed"], progress=verbose, **told)
     table = pd.DataFrame({"text": found.texts, "score": found.scores, "corpus_id": found.corpus_ids})
@@ -113,17 +105,6 @@ def select(out: Path, **options: Any) -> None:
         if not isinstance(value, dict | list):
             click.echo(f"{name}: {value}")
     click.echo(f"{out} and {out.with_suffix('.json')} written")
-
-
-def _rerank(encoder: str, sae: str | None, hookpoint: str, seeds: list[str], *, progress: bool) -> Any:
-    from debias_ssae.model import load_model
-    from debias_ssae.sae.formats import load_sae
-    from debias_ssae.sae.influence import tracin_scorer
-
-    if sae is None:
-        raise InputError("--method tracin needs --sae, a saved sparse autoencoder of the encoder's rows")
-    model, read = load_model(encoder), load_sae(sae)
-    return tracin_scorer(model, read, seeds, hookpoint=hookpoint, progress=progress)
 
 
 def _seeds(query: str | None, seed_texts: str | None, column: str) -> list[str]:

@@ -1,6 +1,6 @@
 """From seed texts and a corpus to the subdomain: score (dense, BM25, both), rank, drop what is not new, report."""
 
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -17,9 +17,7 @@ from debias_ssae.text.checks import check_texts
 if TYPE_CHECKING:
     from debias_ssae.model import LanguageModel
 
-Method = Literal["dense", "bm25", "hybrid", "tracin"]
-Rerank = Callable[[list[str]], NDArray[np.floating[Any]]]
-"""Texts to scores, higher is better (:func:`debias_ssae.sae.influence.tracin_scorer` makes one)."""
+Method = Literal["dense", "bm25", "hybrid"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class RetrievedTexts:
     corpus_ids: NDArray[np.int64]
     """Position of each text in the corpus."""
     scores: NDArray[np.float32]
-    """Mean similarity to the seeds (dense), mean BM25, reciprocal rank sum (hybrid), or the rerank's score."""
+    """Mean similarity to the seeds (dense), mean BM25, or reciprocal rank sum (hybrid)."""
     report: dict[str, Any]
     """What was read, dropped and chosen; histogram of the scores, ten samples."""
 
@@ -71,8 +69,6 @@ def retrieve(
     max_seeds: int = 2000,
     max_length: int = 128,
     likely: int | None = None,
-    rerank: Rerank | None = None,
-    n_candidates: int | None = None,
     cache_dir: str | Path | None = None,
     device: str = "auto",
     random_state: int | None = None,
@@ -81,8 +77,7 @@ def retrieve(
     """Return the ``n_texts`` texts of ``corpus`` nearest to ``seeds``.
 
     ``method``: "dense" (mean cosine with the seeds), "bm25" (mean BM25), "hybrid" (reciprocal rank fusion of
-    both; Cormack et al. 2009), "tracin" (the ``n_candidates`` best dense texts, by default three times
-    ``n_texts``, put in order by ``rerank``). With ``likely``, dense and hybrid embed only the ``likely`` times
+    both; Cormack et al. 2009). With ``likely``, dense and hybrid embed only the ``likely`` times
     ``n_texts`` texts that BM25 puts first, unless fewer share a word with the seeds. Texts equal or nearly equal
     (cosine above ``near_duplicate``) to a seed, to a text of ``held_out`` or to one already chosen are dropped. More
     than ``max_seeds`` seeds are subsampled; a text nearly equal to one of the others may be chosen. Vectors of the
@@ -100,7 +95,7 @@ def retrieve(
     held_out = check_texts(
         sorted(held_out) if isinstance(held_out, Set) else held_out, name="held_out texts", may_be_empty=True
     )
-    _check_options(method, rerank, n_texts, near_duplicate)
+    _check_options(method, n_texts, near_duplicate)
     if not any(seed.strip() for seed in seeds):
         raise InputError("No seed texts: give at least one text of the subdomain")
     candidates = new_texts(corpus, [*seeds, *held_out])
@@ -137,10 +132,6 @@ def retrieve(
         fused[candidates] = fuse_ranks(scores[candidates], lexical[candidates])
         scores = fused
     ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
-    if rerank is not None:
-        ranked = ranked[: 3 * n_texts if n_candidates is None else n_candidates]
-        scores[ranked] = np.asarray(rerank(texts_of(ranked)), np.float32)
-        ranked = ranked[np.argsort(-scores[ranked], kind="stable")]
 
     def vectors_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         if index is not None:
@@ -176,11 +167,9 @@ def fuse_ranks(*scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return total
 
 
-def _check_options(method: str, rerank: Rerank | None, n_texts: int, near_duplicate: float) -> None:
+def _check_options(method: str, n_texts: int, near_duplicate: float) -> None:
     if method not in get_args(Method):
         raise InputError(f"Unknown method {method!r}: give one of {', '.join(get_args(Method))}")
-    if (method == "tracin") != (rerank is not None):
-        raise InputError("method='tracin' and rerank go together: make one with influence.tracin_scorer(...)")
     if n_texts < 1:
         raise InputError(f"n_texts={n_texts}: give at least 1")
     if not 0 < near_duplicate <= 1:

@@ -111,18 +111,14 @@ def test_exact_search_over_parts_equals_one_product(tmp_path, embedder):
     assert np.isneginf(best[:, 250:]).all()
 
 
-@pytest.mark.parametrize("method", ["dense", "hybrid", "tracin"])
+@pytest.mark.parametrize("method", ["dense", "hybrid"])
 def test_an_index_is_selected_from_as_a_list_would_be(tmp_path, embedder, monkeypatch, method):
     monkeypatch.setattr("debias_ssae.retrieval.select.embed_texts", embedder)
     texts, seeds = corpus(350), corpus(3, seed=9)
     index = CorpusIndex(tmp_path / "i", embedder="minilm")
     index.add(texts)
 
-    def rerank(some):
-        return np.asarray([len(text) + hash(text) % 7 for text in some], np.float32)
-
     options = {"n_texts": 40, "method": method, "near_duplicate": 1.0, "held_out": texts[:5]}
-    options |= {"rerank": rerank} if method == "tracin" else {}
     whole, read = (retrieve(seeds, corpus, **options) for corpus in (texts, index))
     assert read.texts == whole.texts
     assert (read.corpus_ids == whole.corpus_ids).all()
@@ -207,22 +203,14 @@ def test_command_line(tmp_path):
     assert TEXTS[1] not in table.text.tolist()
 
 
-def test_command_line_tracin_and_errors(tmp_path):
-    from debias_ssae.core.config import SAEConfig
-    from debias_ssae.sae.formats import save_sae
-    from debias_ssae.sae.model import SparseAutoencoder
-
+def test_command_line_errors(tmp_path):
     (tmp_path / "c.txt").write_text("\n".join(TEXTS))
-    save_sae(SparseAutoencoder(SAEConfig(d_in=384, d_sae=16, k=4), random_state=0), tmp_path / "sae")
     base = ["retrieve", "select", "--corpus", str(tmp_path / "c.txt"), "--out", str(tmp_path / "s.parquet")]
     query = ["--query", "nurse"]
-    done = CliRunner().invoke(
-        main, [*base, *query, "--method", "tracin", "--sae", str(tmp_path / "sae"), "--n", "2"]
-    )
+    done = CliRunner().invoke(main, [*base, *query, "--method", "hybrid", "--n", "2"])
     assert done.exit_code == 0, done.output
     assert len(pd.read_parquet(tmp_path / "s.parquet")) == 2
     for arguments, message in [
-        ([*base, *query, "--method", "tracin"], "needs --sae"),
         ([*base, *query, "--index", str(tmp_path)], "either --corpus or --index"),
         (base, "either --query or --seed-texts"),
         (

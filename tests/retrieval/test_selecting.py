@@ -62,22 +62,6 @@ def test_only_what_bm25_finds_likely_is_embedded(monkeypatch):
     assert len(strange.texts) == 9
 
 
-def test_tracin_puts_candidates_in_the_order_of_the_rerank():
-    seen = []
-
-    def rerank(texts):
-        seen.extend(texts)
-        return np.asarray([len(t) for t in texts], float)
-
-    found = retrieve(
-        SEEDS, CORPUS, n_texts=6, method="tracin", rerank=rerank, n_candidates=12, near_duplicate=1.0
-    )
-    assert len(seen) == 12
-    assert found.texts == sorted(seen, key=len, reverse=True)[:6]
-    retrieve(SEEDS, CORPUS, n_texts=6, method="tracin", rerank=rerank)
-    assert len(seen) == 12 + 18
-
-
 def test_seeds_held_out_texts_and_repeats_are_never_retrieved():
     held_out = [MEDICAL[3], MEDICAL[4].upper()]
     corpus = ["  ", *CORPUS, SEEDS[0].replace(" ", "  "), MEDICAL[0].lower() + "!!", ""]
@@ -149,11 +133,10 @@ def test_bad_input_is_named():
         (lambda: retrieve(SEEDS, ["a", None]), "row 1 of texts of the corpus holds None"),
         (
             lambda: retrieve(SEEDS, CORPUS, method="best"),
-            "Unknown method 'best'.*dense, bm25, hybrid, tracin",
+            "Unknown method 'best'.*dense, bm25, hybrid",
         ),
         (lambda: retrieve(SEEDS, {"d": "a text"}), "mapping"),
         (lambda: retrieve(SEEDS, set(CORPUS)), "no order"),
-        (lambda: retrieve(SEEDS, CORPUS, method="tracin"), "go together"),
         (lambda: retrieve(SEEDS, CORPUS, n_texts=0), "n_texts=0"),
         (lambda: retrieve(SEEDS, CORPUS, near_duplicate=0), "near_duplicate=0"),
         (lambda: embed_texts(["a"], "nobody/nothing"), "Cannot load the embedder 'nobody/nothing'"),

@@ -1,4 +1,7 @@
-"""Influence equals what automatic differentiation gives, and finds texts like the seeds."""
+"""Influence equals what automatic differentiation gives."""
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,9 +10,10 @@ from hypothesis import strategies as st
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.model import harvest, load_model
-from debias_ssae.sae.influence import row_influence, seed_gradient, tracin_scorer
 from debias_ssae.sae.model import SparseAutoencoder
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from tracin import row_influence, seed_gradient
 
 
 def small_sae(architecture, d_in=6, d_sae=10, seed=0):
@@ -58,28 +62,7 @@ def test_a_single_seed_influences_itself_most():
     assert row_influence(sae, seed_gradient(sae, rows), rows[:0]).shape == (0,)
 
 
-def test_scorer_means_rows_of_a_text_and_ranks_like_texts_first():
-    model = load_model("minilm", device="cpu", dtype="float32")
-    texts = [
-        "The nurse treats patients.",
-        "",
-        "A surgeon operates at the clinic.",
-        "Goalkeepers won the league cup.",
-    ]
-    sae = SparseAutoencoder(SAEConfig(d_in=384, d_sae=64, architecture="topk", k=8), random_state=0)
-    seeds = ["The nurse works at the clinic.", "The surgeon treats patients."]
-    scores = tracin_scorer(model, sae, seeds)(texts)
-    gradient = seed_gradient(sae, harvest(model, seeds).x)
-    alone = row_influence(sae, gradient, harvest(model, texts[:1]).x).mean()
-    assert scores[0] == pytest.approx(float(alone), abs=1e-5)
-    assert scores[1] == -1
-    assert min(scores[0], scores[2]) > scores[3]
-
-
-def test_bad_input_is_named():
-    model = load_model("minilm", device="cpu", dtype="float32")
-    with pytest.raises(InputError, match="rows of width 6, minilm gives 384"):
-        tracin_scorer(model, small_sae("relu"), ["a"])
+def test_seeds_without_rows_are_named():
     with pytest.raises(InputError, match="no rows"):
         seed_gradient(small_sae("relu"), torch.zeros(0, 6))
 

@@ -7,17 +7,12 @@ arXiv 2402.04333), since the plain product is ruled by rows of large norm. The g
 of short vectors, so inner products and norms need no per-row gradient in memory.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.model import LanguageModel, harvest
 from debias_ssae.sae.fast import Weights
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -68,40 +63,6 @@ def row_influence(sae: SparseAutoencoder, gradient: Weights, x: Tensor) -> Tenso
         ).sum(1)
         out.append((dots + f.g @ gradient.b_dec) / f.norms())
     return torch.cat(out) if out else torch.zeros(0)
-
-
-def tracin_scorer(
-    model: LanguageModel,
-    sae: SparseAutoencoder,
-    seeds: Sequence[str],
-    *,
-    hookpoint: str = "embeddings",
-    max_length: int | None = 128,
-    token_budget: int = 2048,
-    progress: bool = False,
-) -> Callable[[list[str]], NDArray[np.float32]]:
-    """Return a function from texts to scores [n_texts]: the mean influence of a text's rows on the seeds.
-
-    A text without tokens scores -1, the lowest. Raises InputError when the SAE does not fit the model.
-    """
-    if sae.cfg.d_in != model.d_model:
-        raise InputError(f"The SAE reads rows of width {sae.cfg.d_in}, {model.name} gives {model.d_model}")
-    options = {"max_length": max_length, "token_budget": token_budget}
-    gradient = seed_gradient(sae, harvest(model, seeds, hookpoint, **options).x)  # type: ignore[arg-type]
-
-    def scores(texts: list[str]) -> NDArray[np.float32]:
-        out = np.full(len(texts), -1.0, np.float32)
-        for start in tqdm(range(0, len(texts), 512), desc="influence", disable=not progress):
-            found = harvest(model, texts[start : start + 512], hookpoint, **options)  # type: ignore[arg-type]
-            sums = torch.zeros(found.n_texts).index_add_(
-                0, found.text_ids, row_influence(sae, gradient, found.x)
-            )
-            counts = torch.bincount(found.text_ids, minlength=found.n_texts)
-            mean = torch.where(counts > 0, sums / counts.clamp(min=1), -1.0)
-            out[start : start + found.n_texts] = mean.numpy()
-        return out
-
-    return scores
 
 
 @torch.no_grad()
