@@ -33,7 +33,7 @@ from debias_ssae.model import Activations, harvest, load_model
 from debias_ssae.model.causal import load_causal, next_tokens
 from debias_ssae.retrieval import retrieve
 from debias_ssae.sae import SparseAutoencoder, load_sae, save_sae, shuffled_batches, train_sae
-from debias_ssae.sae.evaluation.records import values_of
+from debias_ssae.sae.evaluation import values_of
 from debias_ssae.sae.evaluation.tokens import coverage, encode_tokens, frequency_deciles, reconstruction
 
 L0S, SEEDS, ESS = (16, 32, 64, 128), (0, 1, 2), (0.5, 0.25, 0.1)

@@ -34,8 +34,7 @@ from debias_ssae.core.config import EvaluationConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel, harvest
 from debias_ssae.model.causal import CausalModel, answer_gradients, next_tokens, vocabulary_words
-from debias_ssae.sae.evaluation import absorption, geometry, probing, tokens
-from debias_ssae.sae.evaluation.records import Record, record, values_of
+from debias_ssae.sae.evaluation import Record, absorption, geometry, probing, record, tokens, values_of
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.naming import (
     WordedRows,

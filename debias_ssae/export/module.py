@@ -14,8 +14,8 @@ from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import MANIFEST, file_record, read_manifest, write_arrays, write_manifest
 from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.model import LanguageModel, Readout, full_precision, load_model, quiet_loading
-from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, clean_texts, make_batch, run_batch, tokenize
+from debias_ssae.model.harvesting import pool
 from debias_ssae.model.language_model import check_hookpoints
 
 WEIGHTS, ERASERS, MODEL = "output.safetensors", "erasers", "model"

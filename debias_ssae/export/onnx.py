@@ -17,8 +17,8 @@ from debias_ssae.core.io import file_record, read_manifest, write_manifest
 from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.export.module import OF_THE_LIBRARY, ExportedModule
 from debias_ssae.model import LanguageModel, Readout
-from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, clean_texts, run_batch
+from debias_ssae.model.harvesting import pool
 
 KIND = "debias-ssae onnx 1"
 GRAPH, TOKENIZER = "onnx/model.onnx", "tokenizer"

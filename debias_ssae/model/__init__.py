@@ -1,8 +1,8 @@
 """Hugging Face models to rows and vectors: hooks, batching, pooling, edits inside the forward pass."""
 
-from debias_ssae.model.embedding import embed as embed
 from debias_ssae.model.forward import Edit as Edit
 from debias_ssae.model.harvesting import Activations as Activations
+from debias_ssae.model.harvesting import embed as embed
 from debias_ssae.model.harvesting import harvest as harvest
 from debias_ssae.model.harvesting import harvest_many as harvest_many
 from debias_ssae.model.harvesting import stream_rows as stream_rows

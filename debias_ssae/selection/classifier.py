@@ -14,9 +14,8 @@ from torch import Tensor
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.heads import logistic_head, quiet
 from debias_ssae.model import Activations, Edit, LanguageModel, Readout, harvest
-from debias_ssae.model.embedding import pool
 from debias_ssae.model.forward import Batch, make_batch, run_batch, token_batches, tokenize
-from debias_ssae.model.harvesting import CHUNK_TEXTS, check_max_length
+from debias_ssae.model.harvesting import CHUNK_TEXTS, check_max_length, pool
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.scores import CHUNK, LatentScores, corrected_p_values
 

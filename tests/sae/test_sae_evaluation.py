@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae import SparseAutoencoder
+from debias_ssae.sae.evaluation import values_of
 from debias_ssae.sae.evaluation.absorption import (
     ablation_absorption,
     absorption_task,
@@ -19,7 +20,6 @@ from debias_ssae.sae.evaluation.absorption import (
 )
 from debias_ssae.sae.evaluation.geometry import decoder_cosines, hedging, pw_mcc, stitching
 from debias_ssae.sae.evaluation.probing import scr, sparse_probing, tpp
-from debias_ssae.sae.evaluation.records import values_of
 from debias_ssae.sae.evaluation.tokens import (
     activation_counts,
     coverage,

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from debias_ssae.core.stats.heads import quiet
+from debias_ssae.sae.evaluation import Record, record
 from debias_ssae.sae.evaluation.geometry import unit
 from debias_ssae.sae.evaluation.probing import train_probes
-from debias_ssae.sae.evaluation.records import Record, record
 from debias_ssae.sae.model import SparseAutoencoder
 
 Floats = NDArray[np.floating[Any]]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from debias_ssae.sae.evaluation.records import Record, record
+from debias_ssae.sae.evaluation import Record, record
 from debias_ssae.sae.model import SparseAutoencoder
 
 Floats = NDArray[np.floating[Any]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.heads import quiet
-from debias_ssae.sae.evaluation.records import Record, record
+from debias_ssae.sae.evaluation import Record, record
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from debias_ssae.core.errors import InputError
-from debias_ssae.sae.evaluation.records import Record, record
+from debias_ssae.sae.evaluation import Record, record
 from debias_ssae.sae.model import SparseAutoencoder
 
 Ints = NDArray[np.int64]
