@@ -27,6 +27,7 @@ import transformers
 from debias_ssae import ActivationEncoder, DebiasConfig, SSAEDebiaser, TrainConfig
 from debias_ssae.core.device import has_fast_bf16
 from debias_ssae.model import harvest
+from debias_ssae.sae import save_sae
 
 MOST = 1.05
 LARGEST = 2_000_000
@@ -95,9 +96,8 @@ def describe(debiaser: SSAEDebiaser, texts: list[str]) -> dict[str, Any]:
     with torch.no_grad():
         fired = debiaser.intervention_.sae.encode(rows)[:, debiaser.intervention_.selection.ids.tolist()] > 0
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "eraser.safetensors"
-        debiaser.intervention_.eraser.save(file)
-        size = file.stat().st_size
+        save_sae(debiaser.intervention_.eraser.sae, folder)
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
     return {
         "latents": len(debiaser.intervention_.selection.ids),
         "of": debiaser.intervention_.sae.cfg.d_sae,

@@ -6,18 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from debias_ssae.core.config import SAEConfig
-from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.core.io import sealed_arrays, write_arrays
+from debias_ssae.core.errors import InputError
 from debias_ssae.sae.model import SparseAutoencoder, unwritten
-
-FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -101,37 +96,6 @@ class LatentEraser:
 
     def _rows(self, weights: Tensor) -> Tensor:
         return weights if self.sae.is_elementwise else weights[list(self.latents)]
-
-    def save(self, file: str | Path) -> None:
-        """Write the eraser alone, without the SAE it was made from, as one safetensors file; atomically.
-
-        Raises InputError where ``file`` cannot be written.
-        """
-        arrays = {name: value.detach().cpu().numpy() for name, value in self.sae.state_dict().items()}
-        about = {"format": FORMAT, "cfg": self.sae.cfg.model_dump(mode="json"), "latents": self.latents}
-        write_arrays(Path(file), arrays, {**about, "alpha": self.alpha})
-
-    @classmethod
-    def load(cls, file: str | Path) -> "LatentEraser":
-        """Read what ``save`` wrote; raises InputError for a file that is missing, damaged or something else."""
-        arrays, about = sealed_arrays(Path(file))
-        try:
-            if about["format"] != FORMAT:
-                raise InputError(f"{file} has format {about['format']}; this version reads {FORMAT}")
-            cfg = SAEConfig(**about["cfg"])
-            if arrays["W_enc"].shape != (cfg.d_sae, cfg.d_in):  # before anything is allocated
-                raise InputError(f"{file} is damaged: its weights have another shape than it says")
-            sae = SparseAutoencoder(cfg, random_state=0)
-            sae.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-            latents, alpha = tuple(about["latents"]), float(about["alpha"])
-            fits = len(latents) == cfg.d_sae if sae.is_elementwise else max(latents, default=0) < cfg.d_sae
-            if not fits or not all(type(i) is int and i >= 0 for i in latents):
-                raise InputError(f"{file} is damaged: it names latents that are not there")
-            return cls(sae, latents, alpha)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{file} is no latent eraser, or is damaged: {one_line(error)}") from error
 
     @property
     def changes_anything(self) -> bool:

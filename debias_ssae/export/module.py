@@ -17,9 +17,11 @@ from debias_ssae.model import LanguageModel, Readout, full_precision, load_model
 from debias_ssae.model.forward import Batch, clean_texts, make_batch, run_batch, tokenize
 from debias_ssae.model.harvesting import pool
 from debias_ssae.model.language_model import check_hookpoints
+from debias_ssae.sae import load_sae, save_sae
+from debias_ssae.sae.formats import OURS
 
 WEIGHTS, ERASERS, MODEL = "output.safetensors", "erasers", "model"
-KIND = "debias-ssae export 3"
+KIND = "debias-ssae export 4"
 OF_THE_LIBRARY = ("config_sentence_transformers.json", "modules.json")
 """What sentence-transformers writes beside the modules; whoever saves a loaded model writes it anew."""
 _OF_THE_HUB = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
@@ -131,9 +133,10 @@ class DebiasedTransformer(ExportedModule):
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write settings, erasers and, unless it is only named, the language model; JSON and safetensors."""
         goal = Path(output_path)
-        (goal / ERASERS).mkdir(parents=True, exist_ok=True)
+        erasers = {}
         for hookpoint, eraser in self.edits.items():
-            eraser.save(goal / ERASERS / f"{hookpoint}.safetensors")
+            save_sae(eraser.sae, goal / ERASERS / hookpoint)
+            erasers[hookpoint] = {"latents": eraser.latents, "alpha": eraser.alpha}
         arrays = {} if self.shift is None else {"shift": self.shift}
         if self.output_eraser is not None:
             names = ("read", "write", "center")
@@ -149,10 +152,10 @@ class DebiasedTransformer(ExportedModule):
             with quiet_loading():
                 module.save_pretrained(goal / MODEL)
             self.language_model.tokenizer.save_pretrained(goal / MODEL)
-        ours = [WEIGHTS, *(f"{ERASERS}/{hookpoint}.safetensors" for hookpoint in self.edits)]
-        ours += [p.relative_to(goal).as_posix() for p in sorted((goal / MODEL).rglob("*")) if p.is_file()]
+        found = (p for part in (ERASERS, MODEL) for p in sorted((goal / part).rglob("*")) if p.is_file())
+        ours = [WEIGHTS, *(p.relative_to(goal).as_posix() for p in found)]
         files = {name: file_record(goal / name) for name in ours}
-        write_manifest(goal, KIND, {**self.settings, "hookpoints": list(self.edits)}, files)
+        write_manifest(goal, KIND, {**self.settings, "erasers": erasers}, files)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
@@ -168,10 +171,10 @@ class DebiasedTransformer(ExportedModule):
         try:
             settings = dict(manifest.about)
             arrays = manifest.arrays(WEIGHTS)
-            edits = {
-                h: LatentEraser.load(manifest.file(f"{ERASERS}/{h}.safetensors"))
-                for h in settings.pop("hookpoints")
-            }
+            edits = {}
+            for hookpoint, told in settings.pop("erasers").items():
+                sae = load_sae(manifest.file(f"{ERASERS}/{hookpoint}/{OURS}").parent)
+                edits[hookpoint] = LatentEraser(sae, tuple(told["latents"]), float(told["alpha"]))
             reference = settings["reference"] or {"name": str(path / MODEL), "revision": None}
             named = {"name": str(reference["name"]), "revision": reference["revision"]}
             trusted = settings["trust_remote_code"] is True and bool(kwargs.get("trust_remote_code"))

@@ -1,16 +1,12 @@
 """Laws of the latent eraser."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save
 
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import sealed_arrays, write_arrays
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations
 from debias_ssae.sae.model import SparseAutoencoder
@@ -133,46 +129,6 @@ def test_thresholds_are_kept(architecture: str) -> None:
         sae.threshold += 0.7
         expected = x - sae.encode(x)[:, [3, 17, 5]] @ sae.W_dec[[3, 17, 5]]
     assert torch.allclose(LatentEraser.from_sae(sae, [3, 17, 5])(x), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
-def test_saved_alone_it_does_the_same(architecture: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    sae, x = sae_of(architecture), rows()
-    eraser = LatentEraser.from_sae(sae, [3, 17, 5], alpha=0.5)  # type: ignore[arg-type]
-    eraser.save(tmp_path / "eraser.safetensors")
-    again = LatentEraser.load(tmp_path / "eraser.safetensors")
-    assert torch.equal(again(x), eraser(x))
-    assert (again.fingerprint, again.latents) == (eraser.fingerprint, eraser.latents)
-    assert [p.name for p in tmp_path.iterdir()] == ["eraser.safetensors"]
-
-
-def test_an_eraser_of_200_latents_is_small(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    sae = SparseAutoencoder(SAEConfig(d_in=384, d_sae=2048, k=32), random_state=0)
-    LatentEraser.from_sae(sae, range(200)).save(tmp_path / "eraser.safetensors")
-    assert (tmp_path / "eraser.safetensors").stat().st_size < 2_000_000 / 3
-
-
-def test_damaged_erasers_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    file = tmp_path / "eraser.safetensors"
-    with pytest.raises(InputError, match="no file"):
-        LatentEraser.load(file)
-    eraser = LatentEraser.from_sae(sae_of(), [1])
-    eraser.save(file)
-    whole = file.read_bytes()
-    for wrong in (b"", whole[:-9], save({"x": torch.zeros(2)}), whole.replace(b"W_enc", b"W_abc")):
-        file.write_bytes(wrong)
-        with pytest.raises(InputError, match=r"damaged|checksum differs"):
-            LatentEraser.load(file)
-    arrays, about = sealed_arrays(save_again(eraser, file))
-    for change in ({"format": 9}, {"cfg": {}}, {"latents": ["a"]}, {"latents": [1, 2]}, {"alpha": None}):
-        write_arrays(file, arrays, about | change)
-        with pytest.raises(InputError, match=r"format 9|damaged|latent"):
-            LatentEraser.load(file)
-
-
-def save_again(eraser: LatentEraser, file: Path) -> Path:
-    eraser.save(file)
-    return file
 
 
 def test_rows_of_another_width_are_refused() -> None:

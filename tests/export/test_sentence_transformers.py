@@ -96,7 +96,7 @@ def test_what_is_inside(fitted: SSAEDebiaser, exported: Path) -> None:
     files = [p for p in exported.rglob("*") if p.is_file()]
     assert {p.suffix for p in files} <= {".json", ".safetensors", ".md", ".txt"}
     assert all(p.stat().st_mode & 0o777 == 0o644 for p in files)
-    erasers = sum(p.stat().st_size for p in (exported / "erasers").iterdir())
+    erasers = sum(p.stat().st_size for p in (exported / "erasers").rglob("*") if p.is_file())
     assert erasers < 4 * 2.2 * 6 * 32 + 2000, "six latents, not the whole SAE"
     card = (exported / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
@@ -179,8 +179,8 @@ def test_damage_is_named(fitted: SSAEDebiaser, tmp_path: Path) -> None:
     about = read_manifest(out, KIND)
     for change in (
         {"reference": {"name": 3}},
-        {"hookpoints": ["../model"]},
-        {"hookpoints": 3},
+        {"erasers": {"../model": {"latents": [1], "alpha": 1.0}}},
+        {"erasers": 3},
         {"reference": [1]},
     ):
         write_manifest(out, KIND, about.about | change, about.files)

@@ -14,7 +14,6 @@ from test_fuzz import damage, tried
 from debias_ssae import SSAEDebiaser
 from debias_ssae.core.config import DebiasConfig, SAEConfig, SelectionConfig, TrainConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.erase import LatentEraser
 from debias_ssae.model import load_model
 from debias_ssae.retrieval.embedders import load_embedder
 from debias_ssae.sae.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
@@ -96,18 +95,6 @@ def test_saes(tmp_path, kind, amount, counted):
     n = amount(40, 2000)
     assert attack(tmp_path / "sae", read, np.random.default_rng(6), n, strict=kind == "ours")
     counted["SAEs"] = counted.get("SAEs", 0) + n
-
-
-def test_erasers(tmp_path, amount, counted):
-    (tmp_path / "e").mkdir()
-    LatentEraser.from_sae(sae(), [1, 5]).save(tmp_path / "e" / "eraser.safetensors")
-
-    def read():
-        return LatentEraser.load(tmp_path / "e" / "eraser.safetensors")(ROWS).numpy()
-
-    n = amount(40, 2000)
-    assert attack(tmp_path / "e", read, np.random.default_rng(7), n, strict=True)
-    counted["erasers"] = counted.get("erasers", 0) + n
 
 
 def test_checkpoints(tmp_path, amount, counted):
