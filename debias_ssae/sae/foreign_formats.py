@@ -9,7 +9,8 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ class TensorReader:
         if tuple(tensor.shape) != shape:
             raise InputError(f"{self.source}: {name} has shape {tuple(tensor.shape)}, expected {shape}")
         return tensor
+
+    def parts(
+        self, architecture: str, encoder: str, b_enc: str | None, decoder: str, b_dec: str, **others: Any
+    ) -> "Parts":
+        """Return the parts of these names; a layer's ``.weight`` is [out, in], any other matrix [in, out].
+
+        Raises InputError when one is missing or has another shape.
+        """
+        W_enc = self.matrix(encoder)
+        W_enc = W_enc if encoder.endswith(".weight") else W_enc.T
+        d_sae, d_in = W_enc.shape
+        bias = torch.zeros(d_sae) if b_enc is None else self(b_enc, (d_sae,))
+        is_layer = decoder.endswith(".weight")
+        W_dec = self(decoder, (d_in, d_sae)).T if is_layer else self(decoder, (d_sae, d_in))
+        return Parts(architecture, W_enc, bias, W_dec, self(b_dec, (d_in,)), **others)
 
     def refuse_others(self, *known: str) -> None:
         """Raise InputError when there are tensors that were not taken and are not ``known``: they mean something."""
@@ -152,8 +168,7 @@ def read_saelens(path: Path) -> SparseAutoencoder:
     hold topk_threshold. Gated is a jumprelu of the magnitudes.
     """
     cfg = read_json(path / "cfg.json")
-    weights = path / "sae_weights.safetensors"
-    take = TensorReader(_floats(read_tensors(weights), weights), weights)
+    take = _safetensors(path / "sae_weights.safetensors")
     architecture = _saelens_architecture(cfg, path)
     names = {
         "standard": "relu",
@@ -178,26 +193,24 @@ def read_saelens(path: Path) -> SparseAutoencoder:
         raise InputError(
             f"{path / 'cfg.json'}: normalize_activations={brief(normalisation)} is not supported; none is"
         )
-    W_enc = take.matrix("W_enc").T
-    d_sae, d_in = W_enc.shape
-    for name, there in (("d_in", d_in), ("d_sae", d_sae)):
-        if cfg.get(name, there) != there:
-            raise InputError(f"{path}: cfg.json says {name}={brief(cfg[name])}, the weights have {there}")
-    parts = Parts(
+    parts = take.parts(
         names[architecture],
-        W_enc,
-        torch.zeros(d_sae) if architecture == "gated" else take("b_enc", (d_sae,)),
-        take("W_dec", (d_sae, d_in)),
-        take("b_dec", (d_in,)),
+        "W_enc",
+        None if architecture == "gated" else "b_enc",
+        "W_dec",
+        "b_dec",
         k=_saelens_k(cfg, path) if architecture == "topk" else cfg.get("k"),
         centres_input=bool(cfg.get("apply_b_dec_to_input", True)),
         counts_norm=bool(cfg.get("rescale_acts_by_decoder_norm", False)),
     )
+    d_sae, d_in = parts.W_enc.shape
+    for name, there in (("d_in", d_in), ("d_sae", d_sae)):
+        if cfg.get(name, there) != there:
+            raise InputError(f"{path}: cfg.json says {name}={brief(cfg[name])}, the weights have {there}")
     if architecture == "jumprelu":
         parts.threshold = take("threshold", (d_sae,))
     elif architecture == "gated":
-        gates = (take("r_mag", (d_sae,)), take("b_mag", (d_sae,)), take("b_gate", (d_sae,)))
-        _gate(parts, *gates)
+        _gate(parts, *(take(name, (d_sae,)) for name in ("r_mag", "b_mag", "b_gate")))
     elif architecture in ("batchtopk", "matryoshka_batchtopk"):
         parts.threshold = take("topk_threshold", ())
         parts.k = int(parts.k or 1)
@@ -280,31 +293,28 @@ def read_dictionary_learning(path: Path) -> SparseAutoencoder:
 
 def _dictionary_learning_matrices(take: TensorReader) -> Parts:
     """MatryoshkaBatchTopKSAE and JumpReluAutoEncoder; the latter does not take b_dec off its input."""
-    W_enc = take.matrix("W_enc").T
-    d_sae, d_in = W_enc.shape
-    rest = (take("b_enc", (d_sae,)), take("W_dec", (d_sae, d_in)), take("b_dec", (d_in,)))
-    if "group_sizes" in take:
+    parts = take.parts("jumprelu", "W_enc", "b_enc", "W_dec", "b_dec", centres_input="group_sizes" in take)
+    if parts.centres_input:
         sizes = take.tensors["group_sizes"]
         widths = tuple(int(size) for size in take("group_sizes", (len(sizes),)).cumsum(0))
         threshold = take("threshold", ()).clamp_min(0.0)
-        return Parts("matryoshka", W_enc, *rest, threshold=threshold, k=int(take("k", ())), widths=widths)
-    return Parts("jumprelu", W_enc, *rest, threshold=take("threshold", (d_sae,)), centres_input=False)
+        return replace(
+            parts, architecture="matryoshka", threshold=threshold, k=int(take("k", ())), widths=widths
+        )
+    return replace(parts, threshold=take("threshold", (len(parts.b_enc),)))
 
 
 def _dictionary_learning_layers(take: TensorReader) -> Parts:
     """AutoEncoder, AutoEncoderNew, GatedAutoEncoder, AutoEncoderTopK and BatchTopKSAE."""
-    W_enc = take.matrix("encoder.weight")
-    d_sae, d_in = W_enc.shape
-    W_dec = take("decoder.weight", (d_in, d_sae)).T
     if "gate_bias" in take:
-        parts = Parts("jumprelu", W_enc, torch.zeros(d_sae), W_dec, take("decoder_bias", (d_in,)))
-        _gate(parts, *(take(name, (d_sae,)) for name in ("r_mag", "mag_bias", "gate_bias")))
+        parts = take.parts("jumprelu", "encoder.weight", None, "decoder.weight", "decoder_bias")
+        _gate(parts, *(take(name, (len(parts.b_enc),)) for name in ("r_mag", "mag_bias", "gate_bias")))
         return parts
-    b_enc = take("encoder.bias", (d_sae,))
+    layers = partial(take.parts, encoder="encoder.weight", b_enc="encoder.bias", decoder="decoder.weight")
     if "decoder.bias" in take:
-        return Parts("relu", W_enc, b_enc, W_dec, take("decoder.bias", (d_in,)), centres_input=False)
+        return layers("relu", b_dec="decoder.bias", centres_input=False)
     if "bias" in take:
-        return Parts("relu", W_enc, b_enc, W_dec, take("bias", (d_in,)))
+        return layers("relu", b_dec="bias")
     k, threshold = int(take("k", ())), take("threshold", ())
     config = take.source.parent / "config.json"
     trainer = read_json(config).get("trainer") if config.exists() else None
@@ -312,10 +322,8 @@ def _dictionary_learning_layers(take: TensorReader) -> Parts:
     # the two classes hold the same tensors; without a config, a threshold that was trained says which
     is_topk = named == "AutoEncoderTopK" or (named != "BatchTopKSAE" and float(threshold) < 0)
     if is_topk:
-        return Parts("topk", W_enc, b_enc, W_dec, take("b_dec", (d_in,)), k=k)
-    return Parts(
-        "batchtopk", W_enc, b_enc, W_dec, take("b_dec", (d_in,)), k=k, threshold=threshold.clamp_min(0.0)
-    )
+        return layers("topk", b_dec="b_dec", k=k)
+    return layers("batchtopk", b_dec="b_dec", k=k, threshold=threshold.clamp_min(0.0))
 
 
 def read_sparsify(path: Path) -> SparseAutoencoder:
@@ -328,13 +336,10 @@ def read_sparsify(path: Path) -> SparseAutoencoder:
         raise InputError(
             f"{path}: unknown architecture, activation {brief(cfg['activation'])}; known: ['topk']"
         )
-    weights = path / "sae.safetensors"
-    take = TensorReader(_floats(read_tensors(weights), weights), weights)
-    W_enc = take.matrix("encoder.weight")
-    d_sae, d_in = W_enc.shape
-    rest = (take("encoder.bias", (d_sae,)), take("W_dec", (d_sae, d_in)), take("b_dec", (d_in,)))
+    take = _safetensors(path / "sae.safetensors")
+    parts = take.parts("topk", "encoder.weight", "encoder.bias", "W_dec", "b_dec", k=int(cfg.get("k", 32)))
     take.refuse_others()
-    return Parts("topk", W_enc, *rest, k=int(cfg.get("k", 32))).build(path)
+    return parts.build(path)
 
 
 _NPZ_FAULTS = (
@@ -353,22 +358,14 @@ def read_gemma_scope(path: Path) -> SparseAutoencoder:
     arrays = _npz(file)
     named = {("W_" + name[2:] if name.startswith("w_") else name): value for name, value in arrays.items()}
     take = TensorReader(_floats(named, file), file)
-    W_enc = take.matrix("W_enc").T
-    d_sae, d_in = W_enc.shape
     if "scaling_factor" in take and not bool((take.tensors["scaling_factor"] == 1).all()):
         raise InputError(f"{file} has a scaling_factor other than 1, which is not supported")
-    parts = Parts(
-        "jumprelu",
-        W_enc,
-        take("b_enc", (d_sae,)),
-        take("W_dec", (d_sae, d_in)),
-        take("b_dec", (d_in,)),
-        threshold=take("threshold", (d_sae,)),
-        centres_input=False,
-    )
+    parts = take.parts("jumprelu", "W_enc", "b_enc", "W_dec", "b_dec", centres_input=False)
+    parts.threshold = take("threshold", (len(parts.b_enc),))
     take.refuse_others("scaling_factor")
     if any("embedding" in part for part in file.parts[-4:-1]):
-        parts.W_enc, parts.W_dec = parts.W_enc / math.sqrt(d_in), parts.W_dec * math.sqrt(d_in)
+        scale = math.sqrt(len(parts.b_dec))
+        parts.W_enc, parts.W_dec = parts.W_enc / scale, parts.W_dec * scale
     return parts.build(file)
 
 
@@ -379,30 +376,21 @@ def read_llama_scope(path: Path) -> SparseAutoencoder:
     threshold after multiplication with the norm of its decoder row.
     """
     cfg = read_json(path / "hyperparams.json")
-    weights = path / "checkpoints" / "final.safetensors"
-    take = TensorReader(_floats(read_tensors(weights), weights), weights)
-    W_enc = take.matrix("encoder.weight")
-    d_sae, d_in = W_enc.shape
+    take = _safetensors(path / "checkpoints" / "final.safetensors")
+    parts = take.parts(
+        "jumprelu", "encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias", centres_input=False
+    )
+    scale = math.sqrt(len(parts.b_dec))
     try:
         norms = cfg["dataset_average_activation_norm"]
-        scale_in = math.sqrt(d_in) / float(norms["in"])
-        scale_out = math.sqrt(d_in) / float(norms.get("out", norms["in"]))
-        counts_norm = bool(cfg.get("sparsity_include_decoder_norm", True))
-        threshold = float(cfg["jump_relu_threshold"]) * (1.0 if counts_norm else scale_in)
+        parts.input_scale = scale / float(norms["in"])
+        parts.output_scale = scale / float(norms.get("out", norms["in"]))
+        parts.counts_norm = bool(cfg.get("sparsity_include_decoder_norm", True))
+        parts.threshold = float(cfg["jump_relu_threshold"]) * (
+            1.0 if parts.counts_norm else parts.input_scale
+        )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"{path / 'hyperparams.json'}: bad or missing {error}") from error
-    parts = Parts(
-        "jumprelu",
-        W_enc,
-        take("encoder.bias", (d_sae,)),
-        take("decoder.weight", (d_in, d_sae)).T,
-        take("decoder.bias", (d_in,)),
-        threshold=threshold,
-        centres_input=False,
-        counts_norm=counts_norm,
-        input_scale=scale_in,
-        output_scale=scale_out,
-    )
     take.refuse_others()
     return parts.build(path)
 
@@ -414,6 +402,10 @@ READERS: dict[str, Callable[[Path], SparseAutoencoder]] = {
     "gemma_scope": read_gemma_scope,
     "llama_scope": read_llama_scope,
 }
+
+
+def _safetensors(file: Path) -> TensorReader:
+    return TensorReader(_floats(read_tensors(file), file), file)
 
 
 def _floats(tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
