@@ -1,8 +1,6 @@
 """The latent eraser: subtract what the chosen latents write, keep everything else (the SAE's error too)."""
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.io import fingerprint
 from debias_ssae.sae.model import SparseAutoencoder, unwritten
 
 
@@ -105,5 +104,4 @@ class LatentEraser:
     @property
     def fingerprint(self) -> str:
         """A name for this edit in caches: same weights and settings, same string."""
-        settings = json.dumps([self.latents, self.alpha])
-        return hashlib.sha256((self.sae.fingerprint() + settings).encode()).hexdigest()
+        return fingerprint(self.sae.fingerprint(), self.latents, self.alpha)

@@ -114,10 +114,7 @@ def _language_model(debiaser: SSAEDebiaser) -> LanguageModel:
 
 def _export(debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], target: str) -> None:
     """Have ``fill`` write and check an export, with a model card, in the place of an earlier one or of nothing."""
-    if goal.exists() and not goal.is_dir():
-        raise InputError(f"{goal} is a file; give a directory")
-    if goal.exists() and any(goal.iterdir()) and not _kind(goal):
-        raise InputError(f"{goal} holds something that is no exported debiaser; give another directory")
+    io.check_folder(goal, "exported debiaser", lambda _: bool(_kind(goal)))
 
     def whole(partial: Path) -> None:
         fill(partial)

@@ -18,6 +18,7 @@ from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import (
     MANIFEST,
     Manifest,
+    check_folder,
     file_record,
     mapped_tensors,
     only_writer,
@@ -84,10 +85,8 @@ class CorpusIndex:
         embedder, max_length = self._asked.values()
         if embedder is None:
             raise InputError(f"{self.directory} holds no index: make one with `debias-ssae retrieve index`")
-        # hidden names are locks and half-written files of another process, which may have made an index by now
-        strange = self.directory.is_dir() and any(p.name[0] != "." for p in self.directory.iterdir())
-        if strange and not (self.directory / MANIFEST).exists():
-            raise InputError(f"{self.directory} holds something that is no index: give another folder")
+        # another process may have made an index by now
+        check_folder(self.directory, "index", lambda _: (self.directory / MANIFEST).exists())
         about: dict[str, Any] = {
             "embedder": embedder,
             "max_length": max_length or 128,

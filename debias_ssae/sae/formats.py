@@ -15,7 +15,15 @@ from torch import Tensor
 from debias_ssae.core.config import SAEConfig, make_config
 from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.core.io import as_json, read_bytes, read_json, read_tensors, writable_directory, write_bytes
+from debias_ssae.core.io import (
+    as_json,
+    read_bytes,
+    read_json,
+    read_tensors,
+    seal,
+    writable_directory,
+    write_bytes,
+)
 from debias_ssae.sae.foreign_formats import READERS, TensorReader, detect_format
 from debias_ssae.sae.model import SparseAutoencoder
 
@@ -61,7 +69,7 @@ def save_sae(
     ours = {
         "debias_ssae_version": version("debias-ssae"),
         "cfg": cfg.model_dump(mode="json"),
-        "cfg_sha256": _digest(cfg.model_dump(mode="json")),
+        "cfg_sha256": seal(cfg.model_dump(mode="json")),
         "fingerprint": sae.fingerprint(),
         "weights_sha256": sha256(weights).hexdigest(),
         "metadata": about,
@@ -155,7 +163,7 @@ def load_metadata(path: str | Path) -> dict[str, Any]:
 def _load_native(path: Path) -> SparseAutoencoder:
     ours, weights = read_json(path / OURS), path / WEIGHTS
     described = ours.get("cfg")
-    if not isinstance(described, dict) or ours.get("cfg_sha256") not in (None, _digest(described)):
+    if not isinstance(described, dict) or ours.get("cfg_sha256") not in (None, seal(described)):
         raise InputError(f"{path / OURS} is damaged: its cfg is not what was written; save the SAE again")
     cfg = make_config(SAEConfig, described, str(path / OURS))
     data = read_bytes(weights)
@@ -177,10 +185,6 @@ def _load_native(path: Path) -> SparseAutoencoder:
             threshold = take("threshold", (cfg.d_sae,))
             sae.threshold.copy_(threshold if cfg.architecture == "jumprelu" else threshold[0])
     return sae
-
-
-def _digest(described: dict[str, Any]) -> str:
-    return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(tensor: Tensor) -> Tensor:
