@@ -14,10 +14,10 @@ from debias_ssae.baselines.heads import LastLayerRetraining as LastLayerRetraini
 from debias_ssae.baselines.heads import LogisticHead as LogisticHead
 from debias_ssae.baselines.heads import ParityThresholds as ParityThresholds
 from debias_ssae.baselines.heads import ReducedHead as ReducedHead
-from debias_ssae.baselines.in_model import TokenMask as TokenMask
 from debias_ssae.baselines.text import HOSPITAL_WORDS as HOSPITAL_WORDS
 from debias_ssae.baselines.text import AugmentedHead as AugmentedHead
 from debias_ssae.baselines.text import ConceptBottleneck as ConceptBottleneck
 from debias_ssae.baselines.text import TextScrubber as TextScrubber
+from debias_ssae.baselines.text import TokenMask as TokenMask
 from debias_ssae.baselines.text import augment_with_counterfactuals as augment_with_counterfactuals
 from debias_ssae.baselines.text import hospital_words as hospital_words

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.utils import column_or_1d
 
@@ -43,7 +42,7 @@ from debias_ssae.selection.attribute import (
 )
 from debias_ssae.selection.select import Linear
 from debias_ssae.text import load_corpus
-from debias_ssae.text.checks import check_texts, column, table_of
+from debias_ssae.text.checks import check_labels, check_texts, column, table_of
 from debias_ssae.text.concept import Concept
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def read_fit(
     if y is not None:
         column(y, "y")
         y = column_or_1d(y)
-        _check_target(y)
+        check_labels(y, "y")
     X = X if debiaser.encoder is None else check_texts(X)
     _check_lengths(len(X), y, sensitive_features)
     if debiaser.encoder is None:
@@ -95,7 +94,7 @@ def read_fit(
         encoder=encoder,
         attribute=attribute,
         hookpoints=hookpoints,
-        corpus=_read_corpus(debiaser.corpus),
+        corpus=read_corpus(debiaser.corpus),
         saes=read_saes(debiaser.sae, hookpoints, encoder.language_model.name),
         output_eraser=debiaser.output_eraser,
         alpha=debiaser.alpha,
@@ -316,7 +315,7 @@ def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEn
     )
 
 
-def _read_corpus(corpus: Any) -> list[str] | None:
+def read_corpus(corpus: Any) -> list[str] | None:
     """The texts to retrieve from, read where a path names them."""
     if corpus is None:
         return None
@@ -339,15 +338,6 @@ def read_saes(sae: Any, hookpoints: Sequence[str], model: str | None = None) -> 
             one = load_sae(one, model=model, hookpoint=None if model is None else hookpoint)
         found[hookpoint] = one
     return found
-
-
-def _check_target(y: np.ndarray) -> None:
-    """Raise InputError for classes that cannot be compared."""
-    try:
-        np.unique(y[~pd.isna(y)])
-    except TypeError as error:
-        kinds = sorted({type(value).__name__ for value in y})
-        raise InputError(f"y mixes {', '.join(kinds)}; give all its classes one type") from error
 
 
 def _check_lengths(n: int, y: Any, z: Any) -> None:

@@ -13,7 +13,7 @@ from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, DiscoveryConfig, load_config
 from debias_ssae.core.errors import InputError, brief, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
-from debias_ssae.debiaser.inputs import read_saes, with_limits
+from debias_ssae.debiaser.inputs import read_corpus, read_saes, with_limits
 from debias_ssae.debiaser.training import check_width, learn_ssae
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
@@ -33,9 +33,8 @@ from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, slices, 
 from debias_ssae.review.page import plot_shares, write_shortcuts
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
-from debias_ssae.selection.classifier import LinearHead, classifier_attribution
+from debias_ssae.selection.classifier import LinearHead, classifier_attribution, edits_before
 from debias_ssae.selection.naming import WordedRows, find_words, firing
-from debias_ssae.text import load_corpus
 from debias_ssae.text.checks import check_labels, check_texts
 
 FEWEST = 4
@@ -150,8 +149,7 @@ def discover(
     check_hookpoints([*names, encoder.layer], model.hookpoints)
     given, others = (_saes(one, names, model.d_model) for one in (sae, other_sae))
     steps = Steps(say if say is not None else to_stderr if verbose else None)
-    pool = load_corpus(corpus) if isinstance(corpus, str | Path) else corpus
-    pool = None if pool is None else check_texts(pool)
+    pool = read_corpus(corpus)
 
     def learn(name: str, start: int | None) -> SparseAutoencoder:
         steps.begin(f"sparse autoencoder at {name}" + (", another start" if start != random_state else ""))
@@ -366,8 +364,7 @@ class _Study:
     def _rows(self, hookpoint: str, edits: Mapping[str, LatentEraser], texts: np.ndarray) -> Activations:
         """The activations of some texts at ``hookpoint``, before an edit there."""
         model = self.encoder.language_model
-        order = model.hookpoints.index
-        earlier = {h: edit for h, edit in edits.items() if order(h) < order(hookpoint)}
+        earlier = edits_before(model, edits, hookpoint)
         return harvest(model, self._texts(texts), hookpoint, edits=earlier, **self.encoder.limits)
 
     def _active(self, cards: Sequence[Card], rows: Mapping[str, Activations]) -> np.ndarray:

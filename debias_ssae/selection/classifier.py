@@ -288,7 +288,7 @@ def integrated_gradients(
     others = dict(edits or {})
     here = others.pop(hookpoint, None)
     length, readout = check_max_length(model, max_length), model.readout(pooling, layer)
-    rows = harvest(model, texts, hookpoint, edits=_before(model, others, hookpoint), max_length=length)
+    rows = harvest(model, texts, hookpoint, edits=edits_before(model, others, hookpoint), max_length=length)
     goals = (directions.expand(len(texts), -1) if directions.ndim == 1 else directions).to(model.device)
     origin = (torch.zeros(model.d_model) if baseline is None else baseline).to(model.device)
     points = [_Point(origin, 1 - k / steps, here) for k in range(steps)]
@@ -308,10 +308,10 @@ def integrated_gradients(
     return rows, gradients
 
 
-def _before(model: LanguageModel, edits: Mapping[str, Edit], hookpoint: str) -> dict[str, Edit]:
+def edits_before(model: LanguageModel, edits: Mapping[str, Edit], hookpoint: str) -> dict[str, Edit]:
     """The edits that a pass up to ``hookpoint`` comes by."""
-    order = {name: i for i, name in enumerate(model.hookpoints)}
-    return {name: edit for name, edit in edits.items() if order[name] < order.get(hookpoint, -1)}
+    earlier = model.hookpoints[: model.hookpoints.index(hookpoint)] if hookpoint in model.hookpoints else ()
+    return {name: edit for name, edit in edits.items() if name in earlier}
 
 
 class _Point:
