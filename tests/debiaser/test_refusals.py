@@ -106,7 +106,7 @@ def test_a_matrix_has_no_words_and_may_have_no_labels(parameters: Any, message: 
 @pytest.mark.parametrize(
     ("y", "z", "message"),
     [
-        (np.array([1, "a"] * 20, dtype=object), np.arange(40) % 4 // 2, "y holds values that are no labels of one kind"),
+        (np.array([1, "a"] * 20, dtype=object), np.arange(40) % 4 // 2, "y holds values that are no labels"),
         (None, 3, "sensitive_features is int; expected an array"),
         (np.arange(40.0), np.arange(40) % 2, "no class of the target holds two attribute values with 5 rows"),
         (np.arange(40) % 2, np.arange(40), "no class of the target holds two attribute values"),
