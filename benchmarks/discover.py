@@ -424,7 +424,7 @@ def planted(arguments: argparse.Namespace, results: Results, seed: int) -> None:
             judge = word_list_judge(words.split()) if phrase else lambda card: bool(card.hints)
             rounds(bench, judge, f"discover at {hookpoint}", found, arguments.rounds)
             if not phrase:
-                out = found.choose([i for i, card in enumerate(found.cards) if card in found.stands_out])
+                out = found.choose([card.number for card in found.stands_out])
                 bench.remove(f"what stands out at {hookpoint}", out)
         bench.finish()
 

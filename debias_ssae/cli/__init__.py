@@ -3,6 +3,8 @@
 import os
 import re
 import sys
+import warnings
+from difflib import get_close_matches
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -58,13 +60,21 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(f"debias_ssae.cli.{module}"), attribute)
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        near = get_close_matches(args[0], COMMANDS, n=1)
+        if near and args[0] not in COMMANDS:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
         except (InputError, MissingExtraError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -81,6 +91,10 @@ class LazyGroup(click.Group):
 
 
 _EMPTY = re.compile(r"--[\w-]+=")
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    click.echo(f"Warning: {in_options(one_line(message, 2000))}", err=True)
 
 
 def _end(error: object, code: int = 2) -> NoReturn:

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from debias_ssae.cli.checks import check_columns
 from debias_ssae.cli.evaluate import read_skops
-from debias_ssae.cli.options import FILE, FOLDER, model_options, needs, read_corpus, shared
+from debias_ssae.cli.options import FILE, FOLDER, as_given, model_options, needs, read_corpus, shared
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import check_writable
 from debias_ssae.text import load_table
 
 SHOWN = 10
+_SAME = ("data", "text", "target", "encoder", "layer", "pooling", "cache", "config", "sets", "device", "seed")
+"""Options that mean the same in fit."""
+_REPLACED = ("choices", "sae", "hookpoint", "corpus", "corpus_text")
+"""Options that the next round has from the choices, whose SAEs are trained."""
 
 
 @click.command()
@@ -37,15 +40,19 @@ SHOWN = 10
     metavar="CLASS=WORDS",
     help="A description of a class, for a hint. Repeatable.",
 )
-@click.option("--choices", type=FILE, help="Choices of earlier rounds; starts the next round.")
+@click.option(
+    "--choices",
+    type=click.Path(),
+    help="Choices of earlier rounds, a file or its folder; starts the next round.",
+)
 @click.option("--out", required=True, type=FOLDER, help="Directory of the page and the choices.")
 @shared("preset", "cache", "config", "sets", "device", "seed", "quiet")
 def discover(data: str, text: str, target: str | None, out: str, **options: Any) -> None:
     """Show what a classifier's decision rests on.
 
     Writes OUT/shortcuts.html, a page of cards to tick, and OUT/choices.yaml with the SAE beside it, for
-    debias-ssae fit --attribute. The classifier is trained on --target, or given by --model or --prediction. A run that
-    was stopped finds its SAE in the cache when it is started again.
+    another round (--choices) and for debias-ssae fit --attribute. The classifier is trained on --target, or given by
+    --model or --prediction. A run that was stopped finds its SAE in the cache when it is started again.
     """
     needs(corpus_text="corpus")
     passed = model_options(options)
@@ -70,8 +77,8 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
 
     earlier = None if options["choices"] is None else Choices.load(options["choices"])
     check_nothing_lost(Path(out) / "choices.yaml", earlier or Choices({}, {}))
-    if earlier is not None:
-        passed |= {"sae": dict(earlier.saes), "hookpoint": list(earlier.saes)}
+    if earlier is not None:  # their SAEs take the place of --sae
+        passed["sae"] = None
     started = time.monotonic()
     found = run(
         table[text].tolist(),
@@ -85,27 +92,21 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
         say=None if options["quiet"] else lambda line: click.echo(line, err=True),
     )
     found.save(out)
-    named = [card for card in found.cards if any(c.isalnum() for c in card.name)]
-    for card in named[:SHOWN]:
+    for card in found.in_sight[:SHOWN]:
         link = " ".join(card.link).strip()
-        click.echo(f"{card.share:6.1%}  {card.name}" + (f"  ({link})" if link else ""))
+        click.echo(f"{card.number:3} {card.share:6.1%}  {card.name}" + (f"  ({link})" if link else ""))
     if found.head.kind == "distilled":
         click.echo(f"The linear head agrees with the given classifier on {found.fidelity:.1%} of the texts.")
     click.echo(f"{found.verdict} ({time.monotonic() - started:.0f} s)")
     page, file = Path(out) / "shortcuts.html", Path(out) / "choices.yaml"
-    click.echo(f"Next:  open {page}, tick what must not count, save it as {file}, then")
-    click.echo(f"       debias-ssae fit {_fit_command(file, data, text, target)}")
-
-
-def _fit_command(choices: Path, data: str, text: str, target: str | None) -> str:
-    """The arguments of ``fit`` that follow from those of this run."""
-    given = ["--attribute", str(choices), "--data", data, "--text", text]
-    given += [] if target is None else ["--target", target]
-    context = click.get_current_context()
-    for name in ("encoder", "layer", "pooling"):
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            given += [f"--{name}", str(context.params[name])]
-    return shlex.join([*given, "--out", "model/"])
+    again = as_given(*(option for option in click.get_current_context().params if option not in _REPLACED))
+    same = as_given(*_SAME)
+    click.echo(
+        f"Next:  open {page}, tick what must not count, save it and move it over {file}, then look again:\n"
+        f"       debias-ssae discover {shlex.join([*again, '--choices', str(file)])}\n"
+        "Then:  when nothing suspicious leads any more, remove what is ticked:\n"
+        f"       debias-ssae fit {shlex.join(['--attribute', str(file), *same, '--out', 'model/'])}"
+    )
 
 
 def _load_head(path: str) -> Any:

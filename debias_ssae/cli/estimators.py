@@ -10,7 +10,7 @@ from debias_ssae.cli import checks
 from debias_ssae.cli.options import FILE, FOLDER, load_debiaser, model_options, needs, read_corpus, shared
 from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import check_writable, read_yaml
+from debias_ssae.core.io import check_writable
 from debias_ssae.text import load_corpus, load_table, write_table
 from debias_ssae.text.concept import Concept
 
@@ -25,7 +25,8 @@ from debias_ssae.text.concept import Concept
     "--attribute",
     "attributes",
     multiple=True,
-    help="What is known of the attribute: a concept (such as gender), a concept file, or choices.yaml of discover. "
+    help="What is known of the attribute: a concept (such as gender), a concept file, or the choices of discover (its "
+    "folder, or choices.yaml there). "
     "Repeatable: several attributes are removed together.",
 )
 @click.option("--annotated", type=FILE, help="Other texts whose attribute is known; they train nothing.")
@@ -100,6 +101,9 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
     debiaser.save(out, overwrite=options["overwrite"])
     click.echo(debiaser.summary())
     click.echo(f"Model: {out}")
+    if not debiaser.edits and debiaser.output_eraser_ is None:
+        click.echo("Nothing is removed: this model gives what its encoder gives.")
+        return
     if target is not None:
         tables = ["--train", data, "--data", "TEST.csv", "--text", text, "--target", target]
         named = ["--sensitive", sensitive or "COLUMN", "--out", "audit.html"]
@@ -145,13 +149,11 @@ def _attribute(options: dict[str, Any]) -> Any:
 
 
 def _words_or_choices(name: str) -> Any:
-    """What a file holds, ticked latents or words; or the shipped words of that name."""
-    values = read_yaml(name) if Path(name).is_file() else None
-    if not isinstance(values, dict) or "parts" not in values:
+    if not Path(name).exists():
         return Concept.load(name)
-    from debias_ssae.selection.choices import Choices
+    from debias_ssae.selection.attribute import read_attribute  # only now: it imports torch
 
-    return Choices.load(name)
+    return read_attribute(name)
 
 
 @click.command()

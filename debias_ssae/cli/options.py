@@ -82,6 +82,20 @@ def shared(*names: str) -> Callable[[Command], Command]:
     return add
 
 
+def as_given(*names: str) -> list[str]:
+    """Those of the options ``names`` that the command was given, to be given to another one."""
+    context, words = click.get_current_context(), []
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            value = context.params[option.name]
+            if getattr(option, "is_flag", False):
+                words.append(option.opts[0])
+            else:
+                values = value if isinstance(value, tuple) else (value,)
+                words += [word for one in values for word in (option.opts[0], str(one))]
+    return words
+
+
 def needs(**needed: str) -> None:
     """Raise InputError for an option that was given without the one that it belongs to: it would change nothing."""
     context = click.get_current_context()

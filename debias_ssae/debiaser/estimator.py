@@ -28,7 +28,7 @@ from debias_ssae.debiaser.summary import html, sentences
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.attribute import Attribute, Nothing, Words, members
+from debias_ssae.selection.attribute import Attribute, Nothing, Words, members, nothing_known
 from debias_ssae.text.checks import check_texts, read_matrix
 from debias_ssae.text.concept import Concept
 
@@ -43,8 +43,9 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     attribute : str, path, Concept, AnnotatedTexts, Choices, Attribute, a list of these, or None, default=None
         What is known of the attribute. With None, labels are given to ``fit`` as ``sensitive_features``. A concept (the
         name of one that ships with the package, a file, or a Concept) describes it by words to swap and needs no
-        labels. AnnotatedTexts are labels of other texts. Choices are latents that a person ticked. In a list, each
-        attribute has its own selection, and all are removed together. An object with a method ``select`` works as well
+        labels. AnnotatedTexts are labels of other texts. Choices are latents that a person ticked, also as the path of
+        their file or of the folder that ``discover`` wrote. In a list, each attribute has its own selection, and all
+        are removed together. An object with a method ``select`` works as well
         (docs/extend.md).
     corpus : path or sequence of str, optional
         Texts to retrieve the subdomain from. Without it the training texts are used alone.
@@ -173,12 +174,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 raise InputError('X holds texts, but encoder is None; name one: SSAEDebiaser("minilm", ...)')
             X = read_matrix(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         spec, data = read_fit(self, X, y, sensitive_features, exclude)
-        if isinstance(spec.attribute, Nothing):
-            warnings.warn(
-                "no sensitive_features were given, so nothing is removed; pass sensitive_features to fit",
-                NothingRemovedWarning,
-                stacklevel=2,
-            )
+        if why := nothing_known(spec.attribute):
+            warnings.warn(why, NothingRemovedWarning, stacklevel=2)
         started = time.monotonic()
         fitted = fit(spec, data)
         self.encoder_, self.concept_ = spec.encoder, _concept_of(spec.attribute)

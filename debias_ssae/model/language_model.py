@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from threading import Lock, RLock
@@ -247,9 +248,9 @@ def load_model(
                 raise
             unreached = "the hub cannot be reached, and it is not in the local cache"
             reason = unreached if local and not here else one_line(error)
-            raise InputError(
-                f"Cannot load the model {name!r} ({reason}): give a hub id, a model's directory, or minilm"
-            ) from error
+            close = get_close_matches(name, ["minilm"], cutoff=0.7)
+            cure = "did you mean minilm?" if close else "give a hub id, a model's directory, or minilm"
+            raise InputError(f"Cannot load the model {name!r} ({reason}): {cure}") from error
     base = _base(module)
     _check_weights(name, module, base, found)
     if stated is not None and stated.lower:

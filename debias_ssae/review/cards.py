@@ -6,7 +6,7 @@ import os
 import re
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,8 +31,8 @@ STANDS_OUT = 0.05
 LARGE_SHARE = 0.15
 """A card that is linked to a class and carries this share of the decision is worth a look, whatever its words are.
 Without a shortcut, cards that are not of the target's own words carried at most 0.07 (docs/discover.md)."""
-LEAST_CHANGE = 0.01
-"""A card without which fewer of the predictions change hardly matters by itself."""
+SMALL = 0.01
+"""A card with less than this share of the decision, and without which fewer of the predictions change, is small."""
 N_CONTEXTS = 5
 FUNCTION, TARGET = "function words", "the target's own words"
 FUNCTION_WORDS = frozenset(
@@ -86,11 +86,18 @@ class Card:
     what_if: WhatIf | None = None
     hints: tuple[str, ...] = ()
     """Reasons to look twice that need no label of the attribute; hints, not findings."""
+    number: int = 0
+    """From 1, the same on the page, in the terminal, in choices.yaml, in ``to_frame`` and for ``choose``."""
 
     @property
     def stands_out(self) -> bool:
         """Whether it carries a hint and much of the decision."""
         return bool(self.hints) and self.share >= STANDS_OUT
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it hardly matters by itself."""
+        return self.what_if is not None and max(abs(self.share), self.what_if.changed) < SMALL
 
     @property
     def link(self) -> tuple[str, str]:
@@ -173,15 +180,30 @@ def make_cards(
     return sorted(cards, key=lambda card: -card.share)
 
 
+def numbered(cards: Iterable[Card]) -> list[Card]:
+    """The cards with their numbers; of several with one name the later ones have their words, or a count, behind it."""
+    found: dict[str, Card] = {}
+    for number, card in enumerate(cards, 1):
+        name, words = card.name, _name(card.words)
+        if name.casefold() in found and words != name:
+            name = f"{name} ({words})"
+        key = name.casefold()
+        same = sum(one == key or one.startswith(f"{key} #") for one in found)
+        name = f"{name} #{same + 1}" if same else name
+        found[name.casefold()] = replace(card, number=number, name=name)
+    return list(found.values())
+
+
 def to_choices(
     cards: Sequence[Card], ticks: Sequence[bool], saes: Mapping[str, SparseAutoencoder]
 ) -> Choices:
     """The cards as choices, ticked as said."""
     chosen: dict[str, list[Choice]] = {}
-    for card, tick in zip(cards, ticks, strict=True):
+    for number, (card, tick) in enumerate(zip(cards, ticks, strict=True), 1):
         chosen.setdefault(card.hookpoint, []).append(
             Choice(
                 tick=bool(tick),
+                number=number,
                 name=card.name,
                 ids=card.latents,
                 toward=card.toward,
@@ -193,8 +215,9 @@ def to_choices(
 
 def _name(words: Mapping[str, float]) -> str:
     """The words with most of the mass; of a diffuse latent the most telling ones, which hold little of it."""
-    named = naming.naming_words(dict(words))
-    return " · ".join(named) if named else f"many words: {', '.join(list(words)[:3])}" if words else "no word"
+    if named := naming.naming_words(dict(words)):
+        return " · ".join(map(naming.quoted, named))
+    return f"many words: {', '.join(map(naming.quoted, list(words)[:3]))}" if words else "no word"
 
 
 def _merged(

@@ -1,7 +1,9 @@
 """``discover``: from texts, labels and a classifier to a short list of what its decision rests on."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +29,21 @@ from debias_ssae.review.cards import (
     Scored,
     WhatIf,
     make_cards,
+    numbered,
     to_choices,
 )
 from debias_ssae.review.hints import LEAST_LINK, hard_examples, hinted, slices, spoken
-from debias_ssae.review.page import plot_shares, write_shortcuts
+from debias_ssae.review.page import folds, plot_shares, write_shortcuts
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.classifier import LinearHead, classifier_attribution, edits_before
 from debias_ssae.selection.naming import WordedRows, find_words, firing
 from debias_ssae.text.checks import check_labels, check_texts
 
-FEWEST = 4
-"""Texts of a class: a quarter is read, and the head learns from the others."""
+FEWEST = 10
+"""Texts of a class without which nothing is shown."""
+ENOUGH = 40
+"""Texts of a class from which on what leads can be trusted: a quarter is read, and hints need ten of a class."""
 SAE_COST = 100.0
 """About the processor seconds of one SAE; only how it compares with ``_costs`` counts."""
 
@@ -61,7 +66,7 @@ def discover(
     config: DebiasConfig | Mapping[str, Any] | str | Path | None = None,
     random_state: int | None = None,
     verbose: bool = False,
-    choices: Choices | None = None,
+    choices: Choices | str | Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> "Shortcuts":
     """Show what a text classifier's decision rests on, latent by latent (SHIFT, Marks et al. 2024, section 4).
@@ -92,15 +97,17 @@ def discover(
         SAEs of another training: a card's recurrence is its latents' largest cosine with them.
     cache_dir : path, "auto" or None
         As in ``SSAEDebiaser``. A run that was stopped continues from the SAEs, and with a path from the embeddings too.
-    choices : Choices, optional
-        The ticks of earlier rounds; the first round shown is then of the model without those latents.
+    choices : Choices, or the path of their file or folder, optional
+        The ticks of earlier rounds; the first round shown is then of the model without those latents. Their SAEs are
+        used where ``sae`` gives none.
     say : callable, optional
         It is called with one line at each step; ``verbose`` prints these lines.
 
     Raises
     ------
     InputError
-        For unusable input, before anything is trained.
+        For unusable input, before anything is trained; a class needs FEWEST texts, and below ENOUGH a UserWarning says
+        that they are few.
     """
     listed, random_state = check_texts(texts), check_seed(random_state)
     if y is None and head is not None and not hasattr(head, "predict"):
@@ -125,9 +132,13 @@ def discover(
     if sizes.min() < FEWEST:
         rare = brief([str(classes[c]) for c in np.flatnonzero(sizes < FEWEST)])
         raise InputError(
-            f"y holds {len(classes)} classes, of which {rare} have fewer than {FEWEST} texts; leave these texts out, "
-            "or give classes in place of numbers"
+            f"there are {len(listed)} texts of {len(classes)} classes, of which {rare} have fewer than {FEWEST} texts; "
+            "give more texts"
+            + (" or leave these classes out" if (sizes >= FEWEST).sum() > 1 else "")
+            + (", or give classes in place of numbers" if labels.dtype.kind in "iuf" else "")
         )
+    if few := _few(classes, codes):
+        warnings.warn(few, stacklevel=2)
     if head is not None and not hasattr(head, "predict") and np.shape(head)[:1] != (len(listed),):
         raise InputError(
             f"head is a {type(head).__name__}; expected a fitted scikit-learn classifier, or an array of its "
@@ -145,9 +156,15 @@ def discover(
     model = encoder.language_model
     settings = with_limits(settings, encoder)
     model.check_spans()
+    if isinstance(choices, str | Path):
+        choices = Choices.load(choices)
+    if choices is not None and choices.saes and sae is None:
+        sae, hookpoint = dict(choices.saes), list(choices.saes)
     names = [hookpoint] if isinstance(hookpoint, str) else list(hookpoint)
     check_hookpoints([*names, encoder.layer], model.hookpoints)
     given, others = (_saes(one, names, model.d_model) for one in (sae, other_sae))
+    if choices is not None:
+        _ = Choices({}, given) | choices  # refuses latents of other SAEs
     steps = Steps(say if say is not None else to_stderr if verbose else None)
     pool = read_corpus(corpus)
 
@@ -200,23 +217,48 @@ class Shortcuts:
     study: "_Study"
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a card: name, share, toward, effects and firing rates by class, what_if, latents."""
-        return pd.DataFrame([_flat(card) for card in self.cards])
+        """Return one row a card, by its number: name, share, toward, effects and firing rates by class, what_if,
+        latents.
+        """
+        numbers = pd.RangeIndex(1, len(self.cards) + 1, name="card")
+        return pd.DataFrame([_flat(card) for card in self.cards], index=numbers)
 
-    def choose(self, judge: Judge | Iterable[int]) -> Choices:
+    def choose(self, judge: Judge | int | str | Iterable[int | str]) -> Choices:
         """Ask the judge about every card; returns all choices so far, those of earlier rounds included.
 
-        ``judge`` is a callable from a card to True (remove) or False, or the numbers of the cards to remove.
+        ``judge`` is a callable from a card to True (remove) or False, or the cards to remove: their numbers, which
+        begin with 1 as on the page, or their names, one or several. Raises InputError for a card that is not there.
         """
         if callable(judge):
             ticks = [bool(judge(card)) for card in self.cards]
         else:
-            wanted = set(judge)
-            if strange := sorted(wanted - set(range(len(self.cards)))):
-                raise InputError(f"there is no card {strange[0]}; the cards are 0 to {len(self.cards) - 1}")
-            ticks = [i in wanted for i in range(len(self.cards))]
+            given = [judge] if isinstance(judge, str) or not isinstance(judge, Iterable) else judge
+            wanted = {self._number(one) for one in given}
+            ticks = [i in wanted for i in range(1, len(self.cards) + 1)]
         chosen = replace(to_choices(self.cards, ticks, self.study.saes), by_judge=callable(judge))
         return self.choices | chosen
+
+    def _number(self, given: object) -> int:
+        """The number of the card that a number or a name stands for."""
+        numbers = {card.name.casefold(): i for i, card in enumerate(self.cards, 1)}
+        if (
+            isinstance(given, int | np.integer)
+            and not isinstance(given, bool)
+            and 1 <= given <= len(self.cards)
+        ):
+            return int(given)
+        near: list[str] = []
+        if isinstance(given, str):
+            if given.casefold() in numbers:
+                return numbers[given.casefold()]
+            near = get_close_matches(given.casefold(), numbers, n=1, cutoff=0.4)
+        cure = "".join(
+            f"did you mean {numbers[one]}, {self.cards[numbers[one] - 1].name!r}? " for one in near
+        )
+        raise InputError(
+            f"there is no card {brief(given)}; {cure}A card is chosen by its name, or by its number from 1 to "
+            f"{len(self.cards)}, as on the page"
+        )
 
     def next_round(self, choices: Choices) -> "Shortcuts":
         """Return what a refitted head rests on in the model without what was ticked; choices accumulate.
@@ -226,26 +268,32 @@ class Shortcuts:
         return self.study.run(self.choices | choices, self.round + 1)
 
     @property
+    def in_sight(self) -> list[Card]:
+        """The cards that the page does not fold."""
+        return [card for card, folded in zip(self.cards, folds(self.cards), strict=True) if not folded]
+
+    @property
     def stands_out(self) -> list[Card]:
         """The cards that do; empty where nothing stands out."""
         return [card for card in self.cards if card.stands_out]
 
     @property
     def verdict(self) -> str:
-        """What to look at first, in one sentence."""
+        """What to look at first, in a sentence; before it, where there are few texts, that there are."""
+        few = _few(np.array(self.study.classes), self.study.y)
+        few += " " if few else ""
         if self.stands_out:
-            return f"Look first at: {', '.join(card.name for card in self.stands_out[:5])}."
+            return f"{few}Look first at: {_listed(self.stands_out, 5)}."
         hinted = [card for card in self.cards if card.hints]
         together = sum(card.share for card in hinted)
         if together >= LARGE_SHARE:
-            names = ", ".join(card.name for card in hinted[:10])
             return (
-                f"No card stands out by itself, but the {len(hinted)} that carry a hint hold {together:.0%} of the "
-                f"decision together: {names}."
+                f"{few}No card stands out by itself, but the {len(hinted)} that carry a hint hold {together:.0%} of "
+                f"the decision together: {_listed(hinted, 10)}."
             )
         return (
-            f"Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision. Something spread "
-            "over very many words, or that is no word, such as the length of the texts, need not show here."
+            f"{few}Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision. Something "
+            "spread over very many words, or that is no word, such as the length of the texts, need not show here."
         )
 
     def save(self, directory: str | Path) -> None:
@@ -344,7 +392,7 @@ class _Study:
         order = np.argsort([-abs(card.share) for card in cards], kind="stable")[: config.n_cards]
         cards, active = [cards[i] for i in order], active[order]
         steps.begin("hints")
-        cards = self._hinted(cards, active, edits, X)
+        cards = numbered(self._hinted(cards, active, edits, X))
         steps.end()
         return Shortcuts(cards, accuracy, head.fidelity, head, number, choices, self)
 
@@ -442,6 +490,24 @@ class _Study:
             y_hard=self.y[hard],
             relation=relation,
         )
+
+
+def _few(classes: np.ndarray, codes: np.ndarray) -> str:
+    """One sentence where a class has so few texts that what leads may be chance; else nothing."""
+    sizes = np.bincount(codes)
+    least = int(sizes.argmin())
+    if sizes[least] >= ENOUGH:
+        return ""
+    return (
+        f"There are only {sizes[least]} texts of {brief(str(classes[least]))}, so that what leads may be chance; give "
+        f"{ENOUGH} or more of each class."
+    )
+
+
+def _listed(cards: Sequence[Card], most: int) -> str:
+    """Names of the first cards, with their numbers, and how many more there are."""
+    names = ", ".join(f"{card.name} ({card.number})" for card in cards[:most])
+    return names + (f" and {len(cards) - most} more" if len(cards) > most else "")
 
 
 def _costs(n_texts: int, n_hookpoints: int) -> list[float]:

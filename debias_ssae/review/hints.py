@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from debias_ssae.core.stats.heads import logistic_head, quiet
-from debias_ssae.review.cards import LARGE_SHARE, TARGET, Card
+from debias_ssae.review.cards import LARGE_SHARE, SMALL, TARGET, Card
 from debias_ssae.selection.naming import naming_words
 
 LARGE = f"it carries {LARGE_SHARE:.0%} of the decision or more by itself"
@@ -17,8 +17,6 @@ HARD = "its link with the class is gone in the examples that the head finds hard
 SLICES = "its link with the class turns round between parts of the data"
 UNRELATED = "its words are unrelated to the classes' descriptions"
 
-LEAST_SHARE = 0.01
-"""A card with less of the decision is not worth a second look."""
 LEAST_LINK = 0.05
 """A difference of firing rates between classes below this is no link."""
 _GONE = 0.25
@@ -76,14 +74,14 @@ def hinted(
     ``active [n_cards, n]`` and ``active_hard`` say in which texts each card fires, ``y`` and ``y_hard`` are class
     codes, ``parts [n]`` the slices, ``relation [n_cards]`` the cosine of a card's words with the nearest class's
     description; None without descriptions. Cards of the target's own words carry none, nor do those with less than
-    LEAST_SHARE of the decision; cards of function words may be large where a class goes with them, and carry no other.
+    SMALL of the decision; cards of function words may be large where a class goes with them, and carry no other.
     """
     found = []
     own = max((card.share for card in cards if card.kind == TARGET), default=float("inf"))
     for i, card in enumerate(cards):
         is_large = card.share >= LARGE_SHARE and card.kind != TARGET and (card.toward or not card.kind)
         hints = [LARGE] if is_large else []
-        if card.kind or card.share < LEAST_SHARE:
+        if card.kind or card.share < SMALL:
             found.append(replace(card, hints=tuple(hints)))
             continue
         if card.share > own:

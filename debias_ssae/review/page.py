@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 from debias_ssae.audit.page import render
 from debias_ssae.core.errors import optional_module
 from debias_ssae.core.io import writable_directory, write_text
-from debias_ssae.review.cards import FUNCTION, LEAST_CHANGE, TARGET, Card
-from debias_ssae.selection.choices import Choices, check_nothing_lost
+from debias_ssae.review.cards import FUNCTION, SMALL, TARGET, Card
+from debias_ssae.selection.choices import CHOICES, Choices, check_nothing_lost
 from debias_ssae.selection.naming import naming_words
 
 if TYPE_CHECKING:
     from debias_ssae.review.discovery import Shortcuts
 
-PAGE, CHOICES = "shortcuts.html", "choices.yaml"
-_SMALL = "cards that hardly change a prediction"
+PAGE = "shortcuts.html"
+_SMALL = "smaller cards, perhaps of the same themes"
 _FOLDED = {
-    _SMALL: f"Without any one of them fewer than {LEAST_CHANGE:.0%} of the predictions change; several may do more.",
+    _SMALL: f"Each has less than {SMALL:.0%} of the decision, and without it fewer than {SMALL:.0%} of the predictions "
+    "change; together they may do much. Look for those that say the same as a card that you ticked.",
     TARGET: "Cards whose words belong to the classes' own names. The decision should rest on them.",
     FUNCTION: "Cards of articles, prepositions, auxiliaries and punctuation. They seldom mean anything by themselves.",
 }
@@ -102,7 +103,7 @@ def cards_html(
         for hookpoint, chosen in choices.cards.items()
         for choice in chosen
     ]
-    numbered = list(zip(_groups(cards), enumerate(cards), strict=True))
+    numbered = list(zip(folds(cards), enumerate(cards), strict=True))
     groups = [
         {
             "title": kind.capitalize() or "Cards",
@@ -128,15 +129,16 @@ def cards_html(
     return render("cards", context, package="debias_ssae.review")
 
 
-def _groups(cards: Sequence[Card]) -> list[str]:
-    """The group of each card. Where no card changes predictions by itself (the shortcuts stand in for each other),
-    being small tells nothing, and none is folded for it.
+def folds(cards: Sequence[Card]) -> list[str]:
+    """The folded section of each card, "" where it is in sight. Where no card changes predictions by itself (the
+    shortcuts stand in for each other), being small tells nothing, and none is folded for it.
     """
-    small = [card.what_if is not None and card.what_if.changed < LEAST_CHANGE for card in cards]
-    tells = not all(s for s, card in zip(small, cards, strict=True) if not card.kind)
+    tells = any(c.what_if is None or c.what_if.changed >= SMALL for c in cards if not c.kind)
     return [
-        "" if card.stands_out else card.kind or (_SMALL if tells and s and not card.ticked else "")
-        for s, card in zip(small, cards, strict=True)
+        ""
+        if card.stands_out
+        else card.kind or (_SMALL if tells and card.is_small and not card.ticked else "")
+        for card in cards
     ]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.review.cards import Card, Scored, make_cards, to_choices
+from debias_ssae.review.cards import Card, Scored, make_cards, numbered, to_choices
 from debias_ssae.selection.choices import Choices
 from debias_ssae.selection.naming import find_words, firing
 from debias_ssae.selection.scores import LatentScores
@@ -56,7 +56,7 @@ def removed_cards(
             merge=False,
             ticked=one.selection.ids.tolist(),
         )
-    return cards
+    return numbered(cards)
 
 
 def removed_choices(debiaser: SSAEDebiaser, cards: Sequence[Card]) -> Choices:

@@ -16,7 +16,7 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.core.steps import Steps
 from debias_ssae.model import Activations, LanguageModel
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.choices import Choices
+from debias_ssae.selection.choices import Choices, choices_file
 from debias_ssae.selection.scores import encode_labels, rows_of_every_cell
 from debias_ssae.selection.select import Linear, Selection, select_from_concept, select_from_labels
 from debias_ssae.text.checks import column, table_of, take
@@ -196,7 +196,7 @@ def as_attribute(given: Any) -> Any:
     if given is None or isinstance(given, AnnotatedTexts | Words | Several | Choices | Nothing):
         return given
     if isinstance(given, str | Path):
-        return Words(Concept.load(given))
+        given = read_attribute(given)
     if isinstance(given, Concept):
         return Words(given)
     if isinstance(given, list | tuple):
@@ -204,9 +204,16 @@ def as_attribute(given: Any) -> Any:
     if callable(getattr(given, "select", None)):
         return given
     raise InputError(
-        f"attribute is {type(given).__name__}; expected the name of a concept, a concept file, a Concept, "
-        "AnnotatedTexts, Choices, an object with a select method, or a list of these"
+        f"attribute is {type(given).__name__}; expected the name of a concept, a file of a concept or of choices, a "
+        "Concept, AnnotatedTexts, Choices, an object with a select method, or a list of these"
     )
+
+
+def read_attribute(given: str | Path) -> Concept | Choices:
+    """Return the shipped concept of that name, or what a path holds: a concept, or choices (also a folder's)."""
+    if str(given) in Concept.shipped() or (file := choices_file(given)) is None:
+        return Concept.load(given)
+    return Choices.load(file)
 
 
 def _several(given: Sequence[Any]) -> Any:
@@ -223,6 +230,17 @@ def _several(given: Sequence[Any]) -> Any:
             ) from error
         raise
     return found[0] if len(found) == 1 else Several(found)
+
+
+def nothing_known(attribute: Any) -> str:
+    """Why ``attribute`` can remove nothing; "" where it may remove something."""
+    if all(isinstance(one, Chosen) and not one.choices.ids for one in members(attribute)):
+        return (
+            "no card of the choices is ticked, so nothing is removed; tick cards on the page, or in the file"
+        )
+    if isinstance(attribute, Nothing):
+        return "no sensitive_features were given, so nothing is removed; pass sensitive_features to fit"
+    return ""
 
 
 def members(attribute: Any) -> tuple[Any, ...]:

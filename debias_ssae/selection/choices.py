@@ -18,6 +18,8 @@ from debias_ssae.selection.select import Selection
 from debias_ssae.text.concept import Concept
 
 FORMAT = 2
+CHOICES = "choices.yaml"
+"""The file in the folder that ``discover`` writes."""
 NAMED_SHARE = 0.2
 """A word stands for a latent where at least this share of the latent's activation mass lies on it."""
 _HEAD = """\
@@ -35,6 +37,8 @@ class Choice(_Strict):
     """One card: its latents, and whether they are to be removed."""
 
     tick: StrictBool
+    number: StrictInt | None = None
+    """On the page beside the file, from 1; None of earlier rounds' cards, which are not on it."""
     name: StrictStr = ""
     ids: tuple[StrictInt, ...] = Field(min_length=1)
     toward: StrictStr = ""
@@ -121,7 +125,10 @@ class Choices:
         cards = dict(later.cards)
         for hookpoint, mine in self.cards.items():
             named = {i for card in cards.get(hookpoint, ()) for i in card.ids}
-            left = [c.model_copy(update={"ids": tuple(i for i in c.ids if i not in named)}) for c in mine]
+            left = [
+                c.model_copy(update={"number": None, "ids": tuple(i for i in c.ids if i not in named)})
+                for c in mine
+            ]
             cards[hookpoint] = (*(c for c in left if c.ids), *cards.get(hookpoint, ()))
         return Choices(cards, {**self.saes, **later.saes}, self.by_judge or later.by_judge)
 
@@ -134,8 +141,9 @@ class Choices:
             for card in cards:
                 pieces[-1] += "  - tick: "
                 words = ", ".join(f"{_quoted(word)}: {share:.3g}" for word, share in card.words.items())
+                number = "" if card.number is None else f"\n    number: {card.number}"
                 pieces.append(
-                    f"\n    name: {_quoted(card.name)}\n    ids: {list(card.ids)}\n"
+                    f"{number}\n    name: {_quoted(card.name)}\n    ids: {list(card.ids)}\n"
                     f"    toward: {_quoted(card.toward)}\n    words: {{{words}}}\n"
                 )
         return pieces
@@ -161,12 +169,13 @@ class Choices:
 
     @classmethod
     def load(cls, path: str | Path, saes: Mapping[str, SparseAutoencoder] | None = None) -> "Choices":
-        """Read a file; the SAEs from beside it, or else those given by hookpoint.
+        """Read a file, or that of the folder which ``discover`` wrote; the SAEs from beside it, or else those given by
+        hookpoint.
 
         Raises InputError that names the file and the fault: unreadable, unknown or missing fields, a hookpoint
         that occurs twice or has no SAE, and an SAE with another fingerprint than the file's.
         """
-        path = Path(path)
+        path = choices_file(path) or Path(path)
         content = _read(path)
         found: dict[str, SparseAutoencoder] = {}
         for part in content.parts:
@@ -213,6 +222,22 @@ class Choices:
         return Concept.from_words(pairs, values=(sides[0], sides[1]), name="chosen")
 
 
+def choices_file(given: str | Path) -> Path | None:
+    """The file of choices that a path, or the folder that ``discover`` wrote, stands for; None for anything else.
+
+    Raises InputError that names the file to give where ``given`` is the folder's page, or a folder without that file.
+    """
+    path = Path(given)
+    if path.is_dir() or path.suffix == ".html":
+        file = (path if path.is_dir() else path.parent) / CHOICES
+        if path.is_dir() and file.is_file():
+            return file
+        what = "holds no" if path.is_dir() else "is a page to read and tick, not"
+        raise InputError(f"{path} {what} {CHOICES}; give the file that the page's button saves: {file}")
+    values = read_yaml(path) if path.is_file() else None
+    return path if isinstance(values, dict) and "parts" in values else None
+
+
 def check_nothing_lost(path: Path, new: Choices) -> None:
     """Raise InputError where ``path`` holds what a person decided and ``new`` does not."""
     if not path.exists():
@@ -252,7 +277,13 @@ def _sae_directory(path: Path, hookpoint: str) -> Path:
 
 def _the_sae(path: Path, part: _Part, saes: Mapping[str, SparseAutoencoder] | None) -> SparseAutoencoder:
     if saes is None:
-        sae = load_sae(_sae_directory(path, part.hookpoint))
+        beside = _sae_directory(path, part.hookpoint)
+        if not beside.is_dir():
+            raise InputError(
+                f"{path} must lie beside the SAE that it is of, but there is no {beside}; if a browser saved the file, "
+                f"move it over the {CHOICES} of the folder that discover wrote (--out), and give that one"
+            )
+        sae = load_sae(beside)
     elif part.hookpoint in saes:
         sae = saes[part.hookpoint]
     else:

@@ -112,6 +112,11 @@ def naming_words(shares: dict[str, float]) -> list[str]:
     return names
 
 
+def quoted(word: str) -> str:
+    """The word, in quotes where it has neither letters nor digits: a full stop in a sentence is hard to see."""
+    return word if any(c.isalnum() for c in word) else f'"{word}"'
+
+
 def find_phrase(worded: WordedRows, fired: np.ndarray) -> str:
     """Return the phrase in which a latent, or several, fires: its first word and what nearly always stands around it.
 
@@ -246,5 +251,5 @@ def name_latents(
     for group in groups:
         words = naming_words(word_shares(worded, fired[:, group].sum(axis=1)))
         for i in group:
-            names[i] = " · ".join(words) or f"latent {int(ids[i])}"
+            names[i] = " · ".join(map(quoted, words)) or f"latent {int(ids[i])}"
     return names

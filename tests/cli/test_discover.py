@@ -1,5 +1,6 @@
 """``discover``: a page, choices with their SAE, the next round from them; bad input is one line and code 2."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,27 @@ def run(folder: Path, encoder: Path, *arguments: object) -> str:
 def test_page_choices_and_the_next_round(folder: Path, small_encoder: Path) -> None:
     output = run(folder, small_encoder, "--target", "job", "--class-words", "nurse=nurse clinic")
     lines = output.splitlines()
-    assert sum(line[:6].strip().endswith("%") for line in lines) == 6
+    listed = [line.split()[0] for line in lines if line[3:10].strip().endswith("%")]
+    page = (folder / "found" / "shortcuts.html").read_text()
+    shown = page.split('<details class="group"')[0]
+    assert listed == re.findall(r'class="rank">(\d+)<', shown), "what the page folds is not listed"
     assert "[1/6] sparse autoencoder" in output
     found = folder / "found"
-    assert lines[-3].startswith(("Look first at: ", "No card stands out", "Nothing stands out"))
-    assert f"open {found / 'shortcuts.html'}" in lines[-2]
-    following = (
-        f"fit --attribute {found / 'choices.yaml'} --data {folder / 'train.csv'} --text bio --target job"
+    assert lines[-5].startswith(("Look first at: ", "No card stands out", "Nothing stands out"))
+    assert f"open {found / 'shortcuts.html'}" in lines[-4]
+    given = f"--data {folder / 'train.csv'} --text bio --target job"
+    model = f"--encoder {small_encoder}"
+    assert (
+        f"debias-ssae discover {given} {model} --class-words 'nurse=nurse clinic' --out {found}" in lines[-3]
     )
-    assert f"{following} --encoder {small_encoder} --out model/" in lines[-1]
-    assert (folder / "found" / "shortcuts.html").read_text().count('<article class="card latent"') == 6
+    assert lines[-3].endswith(f" --choices {found / 'choices.yaml'}")
+    assert "when nothing suspicious leads any more" in lines[-2]
+    assert f"debias-ssae fit --attribute {found / 'choices.yaml'} {given} {model} --cache " in lines[-1]
+    assert page.count('<article class="card latent"') == 6
     file = folder / "found" / "choices.yaml"
     file.write_text(file.read_text().replace("tick: false", "tick: true", 1))
     ticked = Choices.load(file)
-    again = run(folder, small_encoder, "--target", "job", "--choices", file, "--quiet")
+    again = run(folder, small_encoder, "--target", "job", "--choices", found, "--quiet")
     assert "[1/" not in again
     later = Choices.load(file)
     assert later.names == ticked.names

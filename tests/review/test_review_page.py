@@ -84,17 +84,20 @@ def test_small_cards_are_folded_and_a_sign_is_said() -> None:
     small = WhatIf(0.98, 0.98, 0.006)
     cards = [
         card("night", 0, share=-0.024, effect={"nurse": -0.5, "surgeon": 0.1}),
-        card("day", 1, what_if=small),
+        card("day", 1, what_if=small, share=0.009),
         card("she", 2, what_if=small, hints=("looks odd",)),
+        card("dawn", 3, what_if=small, share=-0.02),
     ]
-    page = cards_html(cards, to_choices(cards, [False] * 3, SAES), eyebrow="", lede="")
+    page = cards_html(cards, to_choices(cards, [False] * 4, SAES), eyebrow="", lede="")
     shown, folded = page.split('<details class="group"')
     assert 'id="card-0"' in shown
     assert 'id="card-2"' in shown, "what is looked at first stays in sight"
+    assert 'id="card-3"' in shown, "much of the decision, though no prediction changes"
     assert 'id="card-1"' in folded
+    assert "those that say the same as a card that you ticked" in folded
     assert "<b>-2.4%</b> of the decision, works against <b>nurse</b>" in shown
-    assert 'style="width:12%"' in folded, "the bar is full at 100%"
-    alone = cards_html(cards[1:], to_choices(cards[1:], [False] * 2, SAES), eyebrow="", lede="")
+    assert 'style="width:1%"' in folded, "the bar is full at 100%"
+    alone = cards_html(cards[1:], to_choices(cards[1:], [False] * 3, SAES), eyebrow="", lede="")
     assert '<details class="group"' not in alone, "where no card matters by itself, none is hidden for it"
 
 
@@ -142,6 +145,7 @@ def test_nothing_is_fetched_and_it_fits_a_phone(page: tuple[Any, list[str]]) -> 
 @pytest.mark.browser
 def test_ticks_are_saved_as_the_file_that_is_read(page: tuple[Any, list[str]], tmp_path: Path) -> None:
     opened, events = page
+    assert opened.locator("[data-folder]").text_content() == f"{tmp_path}/"
     opened.get_by_role("checkbox", name="must not count").first.check()
     assert opened.locator("output").text_content() == "1 card ticked: 2 latents, 12.5%"
     with opened.expect_download() as download:

@@ -118,6 +118,21 @@ def test_wrong_files_are_named(file: Path, old: str, new: str, message: str) -> 
     assert "found" in str(caught.value)
 
 
+def test_a_file_away_from_its_sae_says_where_it_belongs(choices: Choices, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "downloads").mkdir()
+    moved = file.rename(tmp_path / "downloads" / "found.yaml")
+    with pytest.raises(
+        InputError, match=r"must lie beside the SAE.*move it over the choices\.yaml of the folder"
+    ):
+        Choices.load(moved)
+    choices.save(tmp_path / "choices.yaml")
+    (tmp_path / "shortcuts.html").touch()
+    assert Choices.load(tmp_path).cards == choices.cards
+    for given in (tmp_path / "shortcuts.html", tmp_path / "downloads"):
+        with pytest.raises(InputError, match=r"give the file that the page's button saves: .*choices\.yaml"):
+            Choices.load(given)
+
+
 def test_missing_files_are_named(tmp_path: Path, choices: Choices) -> None:
     with pytest.raises(InputError, match="nowhere"):
         Choices.load(tmp_path / "nowhere.yaml")

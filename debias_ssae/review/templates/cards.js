@@ -63,5 +63,8 @@
     if (event.key === "k") { move(-1); }
     if (event.key === "x" && card) { box(card).checked = !box(card).checked; box(card).dispatchEvent(new Event("change")); }
   });
+  if (location.protocol === "file:") {
+    form.querySelector("[data-folder]").textContent = decodeURIComponent(location.pathname).replace(/[^\/]*$/, "");
+  }
   count();
 }());
