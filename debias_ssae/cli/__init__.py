@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _warn
+                warnings.showwarning = _warn  # type: ignore[assignment]
                 return super().invoke(ctx)
         except (InputError, MissingExtraError, OSError) as error:
             if isinstance(error, BrokenPipeError):

@@ -55,6 +55,9 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_unknown_command() -> None:
     assert invoke("no-such-command")[0] == 2
+    code, output = invoke("disover")
+    assert code == 2
+    assert "Did you mean 'discover'?" in output
 
 
 @pytest.mark.slow

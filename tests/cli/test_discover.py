@@ -83,6 +83,26 @@ def test_page_choices_and_the_next_round(folder: Path, small_encoder: Path) -> N
     }
 
 
+@pytest.mark.filterwarnings("default::debias_ssae.NothingRemovedWarning")
+def test_a_model_of_no_tick_is_not_passed_on(folder: Path, small_encoder: Path) -> None:
+    run(folder, small_encoder, "--target", "job", "--quiet")
+    given = (
+        "--attribute",
+        folder / "found",
+        "--data",
+        folder / "train.csv",
+        "--text",
+        "bio",
+        "--target",
+        "job",
+    )
+    options = ("--encoder", small_encoder, "--out", folder / "model", "--quiet")
+    result = CliRunner().invoke(main, ["fit", *map(str, (*given, *options))], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "Warning: no card of the choices is ticked" in result.output
+    assert result.output.splitlines()[-1].startswith("Nothing is removed")
+
+
 def test_the_users_classifier(folder: Path, small_encoder: Path) -> None:
     skops = pytest.importorskip("skops.io", reason="heads come from the extra heads")
     table = pd.read_csv(folder / "train.csv")

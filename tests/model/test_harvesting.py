@@ -270,6 +270,8 @@ def test_load_minilm_and_unknown_models(tmp_path):
     assert similar[0, 1] > 0.7 > 0.4 > similar[0, 2]
     with pytest.raises(InputError, match="Cannot load the model"):
         load_model(str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="did you mean minilm"):
+        load_model("minilmm")
     with pytest.raises(InputError, match="Unknown dtype"):
         load_model("minilm", dtype="int3")
 
