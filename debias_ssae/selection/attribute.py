@@ -234,7 +234,7 @@ def _several(given: Sequence[Any]) -> Any:
 
 def nothing_known(attribute: Any) -> str:
     """Why ``attribute`` can remove nothing; "" where it may remove something."""
-    if all(isinstance(one, Chosen) and not one.choices.ids for one in members(attribute)):
+    if all(isinstance(one, Choices) and not one.ids for one in members(attribute)):
         return (
             "no card of the choices is ticked, so nothing is removed; tick cards on the page, or in the file"
         )

@@ -270,7 +270,7 @@ def test_choices_with_their_sae_travel(found: Shortcuts, tmp_path: Path) -> None
     ids = Choices.load(tmp_path / "choices.yaml").ids["embeddings"]
     assert ids.tolist() == list(found.cards[0].latents)
     for given in (tmp_path, str(tmp_path / "choices.yaml")):
-        assert as_attribute(given).choices.ids["embeddings"].tolist() == ids.tolist()
+        assert as_attribute(given).ids["embeddings"].tolist() == ids.tolist()
     started = discover(TEXTS, Y, encoder=found.study.encoder, config=CONFIG, random_state=0, choices=tmp_path)
     assert started.study.saes["embeddings"].fingerprint() == found.study.saes["embeddings"].fingerprint()
     assert started.choices.names == [found.cards[0].name]
