@@ -20,7 +20,7 @@ from debias_ssae.debiaser.output import (
     output_kind,
 )
 from debias_ssae.debiaser.summary import measure
-from debias_ssae.debiaser.training import train_ssae
+from debias_ssae.debiaser.training import train_ssae, width_of
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.model import SparseAutoencoder
@@ -125,12 +125,7 @@ def _keeps_its_head(encoder: ActivationEncoder | MatrixEncoder) -> bool:
 def costs(spec: Spec, data: FitData) -> list[float]:
     """About the seconds of each step of ``fit`` on one core; what a cache holds takes none."""
     is_matrix = isinstance(spec.encoder, MatrixEncoder)
-    width = (
-        len(spec.encoder.scale)
-        if isinstance(spec.encoder, MatrixEncoder)
-        else spec.encoder.language_model.d_model
-    )
-    size = (width / 384) ** 2  # both the model's and the SAE's products grow so
+    size = (width_of(spec.encoder) / 384) ** 2  # both the model's and the SAE's products grow so
     found: list[float] = []
     for hookpoint in spec.hookpoints:
         is_chosen = hookpoint in getattr(spec.attribute, "saes", {})

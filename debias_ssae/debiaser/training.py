@@ -60,13 +60,17 @@ def train_ssae(
     matrix. Raises InputError for an SAE of another width.
     """
     if finished is not None:
-        check_width(finished, _width(encoder))
+        check_width(finished, width_of(encoder))
         return LearnedSAE(finished, {"sae": "taken as it was given"})
     options: dict[str, Any] = {"random_state": data.random_state, "progress": data.progress}
     if isinstance(encoder, MatrixEncoder):
-        if general is not None:
-            check_width(general, _width(encoder))
-        return learn_from_rows(encoder.rows(data.X, hookpoint).x, data.config, general=general, **options)
+        x, config = encoder.rows(data.X, hookpoint).x, data.config
+        if general is None:
+            general = _fit(x, config.sae_config(x.shape[1], hookpoint), config.general, **options).sae
+        check_width(general, x.shape[1])
+        if config.special is None:
+            return LearnedSAE(general, {})
+        return _fit(x, general.cfg, config.special, init=general, **options)
     return learn_ssae(
         encoder.language_model,
         data.X,
@@ -81,7 +85,8 @@ def train_ssae(
     )
 
 
-def _width(encoder: ActivationEncoder | MatrixEncoder) -> int:
+def width_of(encoder: ActivationEncoder | MatrixEncoder) -> int:
+    """The width of the activations that are edited."""
     return len(encoder.scale) if isinstance(encoder, MatrixEncoder) else encoder.language_model.d_model
 
 
@@ -217,28 +222,6 @@ def _retrieved(
     file = None if cache_dir is None else Path(cache_dir) / "retrieved" / f"{_name(key)}.safetensors"
     arrays, report = kept(file, find)
     return [corpus[i] for i in arrays["corpus_ids"].tolist()], dict(report)
-
-
-def learn_from_rows(
-    x: Tensor,
-    config: DebiasConfig,
-    *,
-    general: SparseAutoencoder | None = None,
-    random_state: int | None = None,
-    progress: bool = False,
-) -> LearnedSAE:
-    """The same for a plain matrix of activations ``[n, d]``: no text, no retrieval."""
-    if general is None:
-        general = _fit(
-            x,
-            config.sae_config(x.shape[1], "matrix"),
-            config.general,
-            random_state=random_state,
-            progress=progress,
-        ).sae
-    if config.special is None:
-        return LearnedSAE(general, {})
-    return _fit(x, general.cfg, config.special, init=general, random_state=random_state, progress=progress)
 
 
 def _fit(x: Tensor, sae_config: SAEConfig, train: TrainConfig, **options: Any) -> LearnedSAE:

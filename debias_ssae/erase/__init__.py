@@ -10,8 +10,5 @@ from debias_ssae.erase.linear import fit_mean_difference as fit_mean_difference
 from debias_ssae.erase.linear import fit_splince as fit_splince
 from debias_ssae.erase.linear import inverse as inverse
 from debias_ssae.erase.linear import joined as joined
-from debias_ssae.erase.linear import orthonormal as orthonormal
-from debias_ssae.erase.linear import principal_directions as principal_directions
 from debias_ssae.erase.linear import spread as spread
 from debias_ssae.erase.linear import sufficient_components as sufficient_components
-from debias_ssae.erase.linear import within_classes as within_classes
