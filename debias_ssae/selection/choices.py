@@ -25,7 +25,7 @@ NAMED_SHARE = 0.2
 _HEAD = """\
 # Latents for review. Set tick to true for what must not count, to false for what may stay; then
 #   debias-ssae fit --attribute {name} ...
-# Only ids and tick are used; names and words are there to help.
+# Only ids and tick are used; numbers (of the page), names and words are there to help.
 """
 
 
