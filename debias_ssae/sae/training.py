@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from itertools import chain, islice
 from numbers import Integral
@@ -35,8 +35,6 @@ START_ROWS, MOST_START_ROWS = 4, 65_536
 
 NUMBERS = ("scale", "mean_loss", "threshold", "threshold_known")
 """What of a training a checkpoint holds beside its tensors."""
-
-OnStep = Callable[[int, dict[str, float]], object]
 
 
 # ---------------------------------------------------------------- streams of batches
@@ -501,13 +499,12 @@ def train_sae(
     init: SparseAutoencoder | None = None,
     random_state: int | None = None,
     progress: bool = False,
-    on_step: OnStep | None = None,
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
 ) -> TrainResult:
     """Train on the batches [n, d_in] of ``stream``.
 
-    ``init`` is an SAE of the same shape to fine-tune. ``on_step(step, record)`` is called after each step.
+    ``init`` is an SAE of the same shape to fine-tune.
 
     With ``checkpoint_dir``, ``resume=True`` continues from the newest undamaged checkpoint there, if any, and ends
     with the same weights, bit-identical. Give the same stream from its beginning: its method ``seek`` is used if it
@@ -535,7 +532,7 @@ def train_sae(
     run = _Run(training, checkpoint_dir, identity, resume=resume)
     checked = checked_stream(stream, cfg.d_in, training.dtype, n_steps=train.n_steps, skip=run.done)
     batches = checked if run.done else run.begin(checked, init, random_state)
-    return run.train(batches, on_step, progress=progress)
+    return run.train(batches, progress=progress)
 
 
 class _Run:
@@ -563,7 +560,7 @@ class _Run:
         self.training.begin(torch.cat(first), init, random_state)
         return chain(first, stream)
 
-    def train(self, batches: Iterator[Tensor], on_step: OnStep | None, *, progress: bool) -> TrainResult:
+    def train(self, batches: Iterator[Tensor], *, progress: bool) -> TrainResult:
         """Do the steps that are left."""
         training, train = self.training, self.training.train
         bar = tqdm(total=train.n_steps, initial=self.done, disable=not progress, desc="SAE", unit="step")
@@ -574,15 +571,12 @@ class _Run:
                 x = next(batches)
                 last = step == train.n_steps - 1
                 logged = step % train.log_every == 0 or last
-                record = training.step(step, x, measure=logged or on_step is not None)
+                record = training.step(step, x, measure=logged)
                 rows += len(x)
                 self.done = step + 1
-                if record:
+                if logged:
                     record["seconds"] = time.monotonic() - started
                     record["rows_per_second"] = rows / max(record["seconds"], 1e-9)
-                if on_step is not None:
-                    on_step(step, record)
-                if logged:
                     self.history.append(record)
                     shown = ("loss", "fvu", "l0", "dead_fraction", "rows_per_second")
                     bar.set_postfix({name: f"{record[name]:.3g}" for name in shown}, refresh=False)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,14 @@ from debias_ssae.sae import save_sae, shuffled_batches, train_sae
 torch.set_num_threads(1)
 cfg = SAEConfig(d_in=16, d_sae=48, k=4, architecture=sys.argv[4])
 train = TrainConfig(n_steps=40, batch_size=64, checkpoint_steps=6, tilt=2.0, device="cpu")
-sae = train_sae(shuffled_batches(planted_rows(1000), 64, 0), cfg, train, random_state=0,
-                checkpoint_dir=sys.argv[1], resume=True, on_step=lambda *_: time.sleep(0.03)).sae
+
+def slow(batches):
+    for batch in batches:
+        time.sleep(0.03)
+        yield batch
+
+sae = train_sae(slow(shuffled_batches(planted_rows(1000), 64, 0)), cfg, train, random_state=0,
+                checkpoint_dir=sys.argv[1], resume=True).sae
 save_sae(sae, sys.argv[2])
 """
 
@@ -42,20 +49,23 @@ def stream():
     return shuffled_batches(planted_rows(1000), 64, 0)
 
 
-def run(directory, *, cfg=CFG, cut=None, resume=False, batches=None):
-    def on_step(step, record):
-        if step == cut:
-            raise CutError
+class Cut(Iterator):
+    """The first ``n`` batches of a stream, then the end of the run."""
 
-    return train_sae(
-        batches or stream(),
-        cfg,
-        TRAIN,
-        random_state=0,
-        checkpoint_dir=directory,
-        resume=resume,
-        on_step=on_step,
-    )
+    def __init__(self, batches, n):
+        self.batches, self.left, self.seed = batches, n, getattr(batches, "seed", None)
+
+    def __next__(self):
+        if self.left == 0:
+            raise CutError
+        self.left -= 1
+        return next(self.batches)
+
+
+def run(directory, *, cfg=CFG, cut=None, resume=False, batches=None):
+    batches = batches or stream()
+    batches = batches if cut is None else Cut(batches, cut + 1)
+    return train_sae(batches, cfg, TRAIN, random_state=0, checkpoint_dir=directory, resume=resume)
 
 
 @pytest.mark.parametrize("architecture", ["relu", "topk", "batchtopk", "jumprelu", "matryoshka"])
@@ -91,7 +101,7 @@ def test_a_stream_that_cannot_seek_is_read_past(tmp_path):
 def test_kill_nine_then_resume_is_bit_identical(tmp_path):
     architecture = "batchtopk"
     command = [sys.executable, "-c", SCRIPT]
-    here, out = str(Path(__file__).parent), tmp_path / "out"
+    here, out = str(Path(__file__).parents[1]), tmp_path / "out"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(checkpoints):
@@ -200,13 +210,13 @@ def test_only_two_checkpoints_stay_and_no_temporary_file(tmp_path):
 
 
 def test_time_alone_writes_checkpoints(tmp_path):
-    eager = TRAIN.updated(checkpoint_steps=1000, checkpoint_minutes=1e-9)
+    eager = TRAIN.updated(checkpoint_steps=1000, checkpoint_minutes=1e-9, init_batches=1)
     seen = []
-    train_sae(
-        stream(),
-        CFG,
-        eager,
-        checkpoint_dir=tmp_path,
-        on_step=lambda *_: seen.append(len(checkpoint_files(tmp_path))),
-    )
+
+    def counted():
+        for batch in stream():
+            seen.append(len(checkpoint_files(tmp_path)))
+            yield batch
+
+    train_sae(counted(), CFG, eager, checkpoint_dir=tmp_path)
     assert seen[:4] == [0, 1, 2, 2]
