@@ -6,7 +6,7 @@ import click
 
 from debias_ssae.cli.checks import check_model, check_parent
 from debias_ssae.cli.options import FOLDER
-from debias_ssae.core.errors import InputError, MissingExtraError
+from debias_ssae.core.errors import MissingExtraError
 
 
 @click.command()
@@ -19,8 +19,7 @@ from debias_ssae.core.errors import InputError, MissingExtraError
     type=click.Choice(["sentence-transformers", "onnx", "transformers"]),
     help="The library that is to load it; transformers: a fine-tuned classifier with its own head.",
 )
-@click.option("--reference", is_flag=True, help="Name the language model instead of copying its weights.")
-def export(model: str, out: str, target: str, reference: bool) -> None:
+def export(model: str, out: str, target: str) -> None:
     """Write the debiaser MODEL as a directory OUT for another library.
 
     Its vectors are those of transform. OUT holds the erasers, not the SAE, and a model card. With --to onnx it holds
@@ -28,8 +27,6 @@ def export(model: str, out: str, target: str, reference: bool) -> None:
     """
     check_model(model)
     check_parent(out, "OUT")
-    if reference and target != "sentence-transformers":
-        raise InputError("--reference goes with --to sentence-transformers alone")
     if target == "onnx" and (
         lacking := [one for one in ("onnx", "onnxscript", "onnxruntime") if not find_spec(one)]
     ):
@@ -45,6 +42,6 @@ def export(model: str, out: str, target: str, reference: bool) -> None:
         export_onnx(debiaser, out)
         loads = f'SentenceTransformer("{out}", backend="onnx", trust_remote_code=True)'
     else:
-        export_sentence_transformers(debiaser, out, reference=reference)
+        export_sentence_transformers(debiaser, out)
         loads = f'SentenceTransformer("{out}", trust_remote_code=True)'
     click.echo(f"Load it with: {loads}")

@@ -25,27 +25,24 @@ TOLERANCE = 1e-2
 """Of the largest value: batches of other sizes round differently in bfloat16, never by this much."""
 
 
-def export_sentence_transformers(
-    debiaser: SSAEDebiaser, directory: str | Path, *, reference: bool = False
-) -> None:
+def export_sentence_transformers(debiaser: SSAEDebiaser, directory: str | Path) -> None:
     """Write a directory that sentence-transformers loads, and whose ``encode`` is ``debiaser.transform``.
 
-    It holds the erasers (not the SAE), the output eraser, the shift, a model card and the language model; with
-    ``reference`` only that one's name. Written atomically, and read back before it gets its name; an
-    earlier export in its place is replaced.
+    It holds the erasers (not the SAE), the output eraser, the shift, a model card and the language model. Written
+    atomically, and read back before it gets its name; an earlier export in its place is replaced.
 
     Raises InputError for a debiaser of a matrix, for a directory that holds something else, and when what was
     written does not give the debiaser's vectors.
     """
     model = _language_model(debiaser)
-    if getattr(model.module.config, "is_encoder_decoder", False) and not reference:
+    if getattr(model.module.config, "is_encoder_decoder", False):
         raise InputError(
             f"{model.name} is an encoder-decoder, of which the encoder alone cannot be written and read back; use "
-            "--reference (reference=True), which keeps its name"
+            "--to onnx (export_onnx), which holds the encoder's graph"
         )
 
     def fill(partial: Path) -> None:
-        _write(debiaser, partial, reference)
+        _write(debiaser, partial)
         encoder = debiaser.text_encoder_
         options: dict[str, Any] = {
             "trust_remote_code": encoder.trust_remote_code,
@@ -158,7 +155,7 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     return SentenceTransformer(modules=[found], **{**about, **options})
 
 
-def _write(debiaser: SSAEDebiaser, goal: Path, reference: bool) -> None:
+def _write(debiaser: SSAEDebiaser, goal: Path) -> None:
     encoder = debiaser.text_encoder_
     model = encoder.language_model
     settings = {
@@ -167,7 +164,6 @@ def _write(debiaser: SSAEDebiaser, goal: Path, reference: bool) -> None:
         "max_length": check_max_length(model, encoder.max_length),
         "dtype": encoder.dtype,
         "trust_remote_code": encoder.trust_remote_code,
-        "reference": module.reference_of(model) if reference else None,
     }
     made = module.DebiasedTransformer(
         model, debiaser.edits, settings, output_eraser=linear_eraser(debiaser), shift=debiaser.shift_

@@ -9,7 +9,6 @@ import torch
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
-from debias_ssae.core.device import resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import MANIFEST, file_record, read_manifest, write_arrays, write_manifest
 from debias_ssae.erase import LatentEraser, LinearEraser
@@ -66,7 +65,7 @@ class DebiasedTransformer(ExportedModule):
     """Texts to debiased vectors: forward pass with erasers, pooling, output eraser, shift.
 
     It is the first and only module; training it is not supported. ``settings`` holds layer, readout, max_length,
-    dtype and, for a model that is only named, its name and revision.
+    dtype and trust_remote_code.
     """
 
     def __init__(
@@ -131,7 +130,7 @@ class DebiasedTransformer(ExportedModule):
         return torch.from_numpy(rows).to(x)
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Write settings, erasers and, unless it is only named, the language model; JSON and safetensors."""
+        """Write settings, erasers and the language model; JSON and safetensors."""
         goal = Path(output_path)
         erasers = {}
         for hookpoint, eraser in self.edits.items():
@@ -145,13 +144,12 @@ class DebiasedTransformer(ExportedModule):
                 for n in names
             }
         write_arrays(goal / WEIGHTS, arrays)
-        if self.settings["reference"] is None:
-            module: Any = full_precision(
-                self.language_model, trust_remote_code=self.settings["trust_remote_code"]
-            ).module
-            with quiet_loading():
-                module.save_pretrained(goal / MODEL)
-            self.language_model.tokenizer.save_pretrained(goal / MODEL)
+        module: Any = full_precision(
+            self.language_model, trust_remote_code=self.settings["trust_remote_code"]
+        ).module
+        with quiet_loading():
+            module.save_pretrained(goal / MODEL)
+        self.language_model.tokenizer.save_pretrained(goal / MODEL)
         found = (p for part in (ERASERS, MODEL) for p in sorted((goal / part).rglob("*")) if p.is_file())
         ours = [WEIGHTS, *(p.relative_to(goal).as_posix() for p in found)]
         files = {name: file_record(goal / name) for name in ours}
@@ -175,8 +173,6 @@ class DebiasedTransformer(ExportedModule):
             for hookpoint, told in settings.pop("erasers").items():
                 sae = load_sae(manifest.file(f"{ERASERS}/{hookpoint}/{OURS}").parent)
                 edits[hookpoint] = LatentEraser(sae, tuple(told["latents"]), float(told["alpha"]))
-            reference = settings["reference"] or {"name": str(path / MODEL), "revision": None}
-            named = {"name": str(reference["name"]), "revision": reference["revision"]}
             trusted = settings["trust_remote_code"] is True and bool(kwargs.get("trust_remote_code"))
             if missing := {"layer", "readout", "max_length", "dtype"} - set(settings):
                 raise ValueError(f"{MANIFEST} holds no {min(missing)}")
@@ -192,7 +188,7 @@ class DebiasedTransformer(ExportedModule):
         precision = settings["dtype"] if dtype is None else str(dtype).removeprefix("torch.")
         half = precision == "float16"
         model = load_model(
-            **named, device="cpu", dtype="float32" if half else precision, trust_remote_code=trusted
+            str(path / MODEL), device="cpu", dtype="float32" if half else precision, trust_remote_code=trusted
         )
         made = cls(
             model,
@@ -214,12 +210,3 @@ def _option(kwargs: Mapping[str, Any], group: str, name: str) -> Any:
     if given:
         raise InputError(f"{group} holds {', '.join(given)}; an exported debiaser takes {name} alone")
     return value
-
-
-def reference_of(model: LanguageModel) -> dict[str, Any]:
-    """Return how to load the model by name. Raises InputError for a model that lies in a local directory."""
-    if model.name != "minilm" and Path(resolve_model_name(model.name)).exists():
-        raise InputError(
-            f"the encoder is the local directory {model.name}, which others do not have; leave --reference out"
-        )
-    return {"name": model.name, "revision": model.revision or None}

@@ -151,11 +151,9 @@ def test_what_differs_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_matrix_and_a_local_reference_are_refused(fitted: SSAEDebiaser, tmp_path: Path) -> None:
+def test_a_matrix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="works on a matrix"):
         export_sentence_transformers(SSAEDebiaser(), tmp_path / "out")
-    with pytest.raises(InputError, match="leave --reference out"):
-        export_sentence_transformers(fitted, tmp_path / "out", reference=True)
 
 
 def test_damage_is_named(fitted: SSAEDebiaser, tmp_path: Path) -> None:
@@ -178,10 +176,9 @@ def test_damage_is_named(fitted: SSAEDebiaser, tmp_path: Path) -> None:
         file.write_bytes(whole)
     about = read_manifest(out, KIND)
     for change in (
-        {"reference": {"name": 3}},
         {"erasers": {"../model": {"latents": [1], "alpha": 1.0}}},
         {"erasers": 3},
-        {"reference": [1]},
+        {"readout": [1]},
     ):
         write_manifest(out, KIND, about.about | change, about.files)
         with pytest.raises(InputError):
@@ -197,13 +194,3 @@ def test_command(fitted: SSAEDebiaser, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "Load it with: SentenceTransformer(" in result.output
     assert largest(load(tmp_path / "out").encode(NEW), fitted.transform(NEW)) < 1e-5
-
-
-@pytest.mark.slow
-def test_reference(minilm: Any, texts: list[str], concept: Any, tmp_path: Path) -> None:
-    encoder = ActivationEncoder(dtype="float32")
-    encoder.__dict__["language_model"] = minilm
-    debiaser = SSAEDebiaser(encoder, attribute=concept, config=CONFIG, random_state=0).fit(texts)
-    export_sentence_transformers(debiaser, tmp_path / "out", reference=True)
-    assert largest(load(tmp_path / "out").encode(NEW), debiaser.transform(NEW)) < 1e-5
-    assert sum(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file()) < 200_000
