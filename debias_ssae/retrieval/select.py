@@ -3,11 +3,12 @@
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from debias_ssae.core.config import RetrievalConfig, make_config
 from debias_ssae.core.errors import InputError, check_seed
 from debias_ssae.retrieval.duplicates import drop_near, new_texts
 from debias_ssae.retrieval.embedders import embed_texts
@@ -16,8 +17,6 @@ from debias_ssae.text.checks import check_texts
 
 if TYPE_CHECKING:
     from debias_ssae.model import LanguageModel
-
-Method = Literal["dense", "bm25", "hybrid"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ def retrieve(
     held_out = check_texts(
         sorted(held_out) if isinstance(held_out, Set) else held_out, name="held_out texts", may_be_empty=True
     )
-    _check_options(method, n_texts, near_duplicate)
+    asked = {"method": method, "n_texts": n_texts, "near_duplicate": near_duplicate, "likely": likely}
+    make_config(RetrievalConfig, asked, "retrieve")
     if not any(seed.strip() for seed in seeds):
         raise InputError("No seed texts: give at least one text of the subdomain")
     candidates = new_texts(corpus, [*seeds, *held_out])
@@ -165,17 +165,6 @@ def fuse_ranks(*scores: NDArray[np.float32]) -> NDArray[np.float32]:
         ranks[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
         total += (1 / (60 + ranks)).astype(np.float32)
     return total
-
-
-def _check_options(method: str, n_texts: int, near_duplicate: float) -> None:
-    if method not in get_args(Method):
-        raise InputError(f"Unknown method {method!r}: give one of {', '.join(get_args(Method))}")
-    if n_texts < 1:
-        raise InputError(f"n_texts={n_texts}: give at least 1")
-    if not 0 < near_duplicate <= 1:
-        raise InputError(
-            f"near_duplicate={near_duplicate}: give a cosine in (0, 1]; 1 drops exact duplicates only"
-        )
 
 
 def _subsample(texts: list[str], n: int, random_state: int | None) -> list[str]:
