@@ -1,7 +1,7 @@
 """A fitted debiaser as a model for other libraries."""
 
-from debias_ssae.export.classifier import debiased_classifier
 from debias_ssae.export.directory import (
+    debiased_classifier,
     export_classifier,
     export_onnx,
     export_sentence_transformers,

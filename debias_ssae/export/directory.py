@@ -1,4 +1,4 @@
-"""Writing and reading the exported directory."""
+"""A debiaser as a directory for another library, or as a classifier in memory."""
 
 import copy
 from collections.abc import Callable
@@ -12,14 +12,16 @@ from sentence_transformers import SentenceTransformer
 from debias_ssae.core import io
 from debias_ssae.core.errors import InputError
 from debias_ssae.debiaser import SSAEDebiaser
-from debias_ssae.export import classifier, module, onnx
+from debias_ssae.erase import LinearEraser
+from debias_ssae.export import module, onnx
 from debias_ssae.export.card import model_card
-from debias_ssae.export.classifier import linear_eraser
-from debias_ssae.export.modeling_debiased import DebiasedForSequenceClassification
+from debias_ssae.export.modeling_debiased import DebiasedConfig, DebiasedForSequenceClassification
 from debias_ssae.export.module import OF_THE_LIBRARY
 from debias_ssae.model import LanguageModel, full_precision, quiet_loading
 from debias_ssae.model.harvesting import check_max_length
+from debias_ssae.model.readout import last_states_module
 
+CLASSIFIER = "debias-ssae classifier 1"
 PROBES = ("She worked as a nurse in the city.", "He is a surgeon.", "")
 TOLERANCE = 1e-2
 """Of the largest value: batches of other sizes round differently in bfloat16, never by this much."""
@@ -64,7 +66,7 @@ def export_onnx(debiaser: SSAEDebiaser, directory: str | Path) -> None:
     Raises InputError as :func:`export_sentence_transformers` does, and for a model that torch cannot export;
     MissingExtraError without the extra ``onnx``.
     """
-    plain, encoder, eraser = _language_model(debiaser), debiaser.text_encoder_, linear_eraser(debiaser)
+    plain, encoder, eraser = _language_model(debiaser), debiaser.text_encoder_, _linear_eraser(debiaser)
     model = full_precision(plain, trust_remote_code=encoder.trust_remote_code)
 
     def fill(partial: Path) -> None:
@@ -91,16 +93,99 @@ def export_classifier(debiaser: SSAEDebiaser, directory: str | Path) -> None:
     """
 
     def fill(partial: Path) -> None:
-        made = classifier.debiased_classifier(debiaser)
+        made = debiased_classifier(debiaser)
         made.save_pretrained(partial)
         _language_model(debiaser).tokenizer.save_pretrained(partial)
-        io.write_manifest(partial, classifier.KIND)
+        io.write_manifest(partial, CLASSIFIER)
         tokens = _language_model(debiaser).tokenizer(PROBES[0], return_tensors="pt")
         given = {name: tokens[name] for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             _check(*(one(**given).logits.numpy() for one in (load_exported(partial), made)))
 
     _export(debiaser, Path(directory), fill, "transformers")
+
+
+@torch.no_grad()
+def debiased_classifier(debiaser: SSAEDebiaser) -> DebiasedForSequenceClassification:
+    """Return the classifier that ``debiaser`` was fitted on, with its own head, on debiased states.
+
+    It shares its weights with nothing: a copy in float32. The latents are removed from a text's own tokens at their
+    hookpoints; the output eraser and the shift, which are affine, are applied to every token of the last states, which
+    is the same for a head that reads one token or a mean.
+
+    Raises InputError where the encoder is no classifier (``AutoModelForSequenceClassification``, by its directory or
+    in memory), for a debiaser of another layer or pooling than the head reads, and for SAEs whose latents compete
+    (topk).
+    """
+    encoder = debiaser.text_encoder_
+    model = encoder.language_model
+    if model.classifier is None:
+        raise InputError(
+            f"{model.name} has no head of its own; give encoder= the directory of a fine-tuned classifier, or "
+            "ActivationEncoder.from_model(classifier, tokenizer); of an encoder-decoder the head is not kept"
+        )
+    if encoder.layer != "final":
+        raise InputError(f"the debiaser returns layer {encoder.layer!r}, but the head reads the last one")
+    output = _linear_eraser(debiaser)
+    if encoder.readout.key != model.readout().key:
+        raise InputError(
+            f"the debiaser pools {encoder.pooling!r}, which is not what the head of {model.name} reads; fit it with "
+            "pooling='auto'"
+        )
+    plain: Any = copy.deepcopy(model.classifier).float().cpu()
+    prefix, names = plain.base_model_prefix, {id(part): name for name, part in model.module.named_modules()}
+    parts: list[tuple[str, bool, dict[str, Any]]] = []
+    for hookpoint, eraser in debiaser.edits.items():
+        sae, target = eraser.sae, model.targets[hookpoint]
+        if not sae.is_elementwise:
+            raise InputError(
+                "the latents of a topk SAE compete, so that they cannot be exported alone; use batchtopk"
+            )
+        bias = sae.b_enc - sae.W_enc @ sae.b_dec
+        arrays = {"encode": sae.W_enc, "bias": bias, "decode": eraser.alpha * sae.W_dec}
+        if sae.cfg.architecture != "relu":
+            arrays["threshold"] = sae.threshold.clamp(min=0).expand(len(bias))
+        is_last = hookpoint == "final"
+        module = last_states_module(plain) if is_last else f"{prefix}.{names[id(target.module)]}"
+        parts.append((module, target.reads_input, arrays))
+    after: dict[str, Any] = {} if debiaser.shift_ is None else {"shift": debiaser.shift_}
+    if output is not None:
+        after |= {"read": output.read, "write": output.write, "center": output.center}
+    if after:
+        parts.append((last_states_module(plain), False, after))
+    tokenizer = model.tokenizer
+    config = DebiasedConfig(
+        plain={name: value for name, value in plain.config.to_dict().items() if name != "dtype"},
+        edits=[
+            {
+                "module": module,
+                "reads_input": reads_input,
+                "latents": len(arrays.get("encode", ())),
+                "rank": len(arrays.get("read", ())),
+                "width": model.d_model,
+            }
+            for module, reads_input, arrays in parts
+        ],
+        special_ids=sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}),
+        id2label=plain.config.id2label,
+        label2id=plain.config.label2id,
+        problem_type=plain.config.problem_type,
+    )
+    made = DebiasedForSequenceClassification(config, plain)
+    for erasure, (*_, arrays) in zip(made.erasures, parts, strict=True):
+        for name, array in arrays.items():
+            getattr(erasure, name).copy_(torch.as_tensor(array))
+    return made.eval()
+
+
+def _linear_eraser(debiaser: SSAEDebiaser) -> LinearEraser | None:
+    """The output eraser; raises InputError for one of the user's own."""
+    eraser = debiaser.output_eraser_
+    if not isinstance(eraser, LinearEraser | None):
+        raise InputError(
+            f"the output eraser is a {type(eraser).__name__} of your own, which cannot be exported"
+        )
+    return eraser
 
 
 def _language_model(debiaser: SSAEDebiaser) -> LanguageModel:
@@ -124,9 +209,9 @@ def _export(debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], ta
 
 def _kind(directory: Path) -> str:
     """Which kind of export ``directory`` holds; empty where it holds none."""
-    for one in (module, onnx, classifier):
+    for kind in (module.KIND, onnx.KIND, CLASSIFIER):
         try:
-            return io.read_manifest(directory, one.KIND).kind
+            return io.read_manifest(directory, kind).kind
         except InputError:
             continue
     return ""
@@ -141,7 +226,7 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     export.
     """
     kind = _kind(Path(directory))
-    if kind == classifier.KIND:
+    if kind == CLASSIFIER:
         io.read_manifest(directory, kind).check()
         with quiet_loading():
             return DebiasedForSequenceClassification.from_pretrained(str(directory), **options)
@@ -166,7 +251,7 @@ def _write(debiaser: SSAEDebiaser, goal: Path) -> None:
         "trust_remote_code": encoder.trust_remote_code,
     }
     made = module.DebiasedTransformer(
-        model, debiaser.edits, settings, output_eraser=linear_eraser(debiaser), shift=debiaser.shift_
+        model, debiaser.edits, settings, output_eraser=_linear_eraser(debiaser), shift=debiaser.shift_
     )
     _save_with_prompt(made, goal, model.prompt, device=str(model.device))
 
