@@ -272,12 +272,7 @@ def full_precision(model: LanguageModel, *, trust_remote_code: bool = False) -> 
 
 @plain_precision()
 def wrap_model(
-    module: nn.Module,
-    tokenizer: Any,
-    *,
-    name: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    revision: str | None = None,
+    module: nn.Module, tokenizer: Any, *, name: str | None = None, dtype: torch.dtype = torch.float32
 ) -> LanguageModel:
     """Make a Hugging Face model in memory hookable.
 
@@ -289,10 +284,10 @@ def wrap_model(
     if config is None or not hasattr(module, "get_input_embeddings"):
         raise InputError(f"{type(module).__name__} is no transformers model (it has no config)")
     if _is_classifier(type(module).__name__):
-        return _with_head(module, tokenizer, name=name, dtype=dtype, revision=revision)
+        return _with_head(module, tokenizer, name=name, dtype=dtype)
     base = _base(module)
     base = copy.deepcopy(base) if dtype == torch.bfloat16 else base
-    return _wrap(base, tokenizer, config, name=name, dtype=dtype, revision=revision)
+    return _wrap(base, tokenizer, config, name=name, dtype=dtype)
 
 
 @plain_precision()
@@ -330,7 +325,7 @@ def _wrap(
     *,
     name: str | None,
     dtype: torch.dtype,
-    revision: str | None,
+    revision: str | None = None,
     stated: Stated = Stated(),  # noqa: B008
     unstated: str = "",
 ) -> LanguageModel:
