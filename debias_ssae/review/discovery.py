@@ -289,12 +289,13 @@ class Shortcuts:
         if together >= LARGE_SHARE:
             return (
                 f"{few}No card stands out by itself, but the {len(hinted)} that carry a hint hold {together:.0%} of "
-                f"the decision together: {_listed(hinted, 10)}. See whether they are of one theme, or your task's own words."
+                f"the decision together: {_listed(hinted, 10)}. See whether they are of one theme, or your task's own "
+                "words."
             )
         return (
-            f"{few}Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision. Judge the cards "
-            "all the same: a hint does not know what should count, and something spread over very many words, or that "
-            "is no word, such as the length of the texts, need not show on any card."
+            f"{few}Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision. Judge the "
+            "cards all the same: a hint does not know what should count, and something spread over very many words, "
+            "or that is no word, such as the length of the texts, need not show on any card."
         )
 
     def save(self, directory: str | Path) -> None:

@@ -345,7 +345,7 @@ def test_verdict_adds_up_what_carries_a_hint(found: Shortcuts) -> None:
     for cards, begins in (
         ([replace(card, share=0.3)], "Look first at"),
         ([card] * 4, "No card stands out by itself, but the 4 that carry a hint hold 16% of the decision"),
-        ([card] * 11, r"No card stands out by itself, but the 11 .* and 1 more\.$"),
+        ([card] * 11, r"No card stands out by itself, but the 11 .* and 1 more\. See "),
         ([card] * 3, "Nothing stands out"),
         ([replace(card, hints=())] * 9, "Nothing stands out"),
     ):
