@@ -5,7 +5,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from debias_ssae.core.errors import InputError, NothingRemovedWarning
 from debias_ssae.debiaser import persistence
 from debias_ssae.debiaser.inputs import read_fit
 from debias_ssae.debiaser.matrix import MatrixEncoder
-from debias_ssae.debiaser.output import FROM_LABELS, FROM_WORDS, KINDS, OutputEraser, apply_output
+from debias_ssae.debiaser.output import FROM_LABELS, FROM_WORDS, KINDS, apply_output
 from debias_ssae.debiaser.pipeline import Intervention, edits_of, fit, fit_after_edit
 from debias_ssae.debiaser.summary import html, sentences
 from debias_ssae.erase import LatentEraser
@@ -33,6 +33,7 @@ from debias_ssae.text.checks import check_texts, read_matrix
 from debias_ssae.text.concept import Concept
 
 
+@dataclass(eq=False, repr=False)
 class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Remove an attribute from text representations with a specialised sparse autoencoder.
 
@@ -103,50 +104,25 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     ``output_eraser`` is "leace" or "mean_difference".
     """
 
-    encoder_: ActivationEncoder | MatrixEncoder
-    interventions_: dict[str, Intervention]
-    output_eraser_: OutputEraser | None
-    output_kind_: str | None
-    report_: dict[str, Any]
-    shift_: np.ndarray | None
-    concept_: Concept | None
-    _probes: np.ndarray | None = None
-    """Of a loaded debiaser: what its encoder gave for known texts when it was saved; None once that was compared."""
+    encoder: str | Path | ActivationEncoder | None = None
+    _: KW_ONLY
+    attribute: str | Path | Concept | Attribute | Sequence[Any] | None = None
+    corpus: str | Path | Sequence[str] | None = None
+    sae: str | Path | SparseAutoencoder | Mapping[str, Any] | None = None
+    hookpoint: str | Sequence[str] = "embeddings"
+    layer: str = "final"
+    pooling: str = "auto"
+    n_latents: int | str = "auto"
+    alpha: float = 1.0
+    output_eraser: Any = "auto"
+    cache_dir: str | Path | None = "auto"
+    device: str = "auto"
+    config: DebiasConfig | Mapping[str, Any] | str | Path | None = None
+    random_state: Any = None
+    verbose: bool = False
 
-    def __init__(
-        self,
-        encoder: str | Path | ActivationEncoder | None = None,
-        *,
-        attribute: str | Path | Concept | Attribute | Sequence[Any] | None = None,
-        corpus: str | Path | Sequence[str] | None = None,
-        sae: str | Path | SparseAutoencoder | Mapping[str, Any] | None = None,
-        hookpoint: str | Sequence[str] = "embeddings",
-        layer: str = "final",
-        pooling: str = "auto",
-        n_latents: int | str = "auto",
-        alpha: float = 1.0,
-        output_eraser: Any = "auto",
-        cache_dir: str | Path | None = "auto",
-        device: str = "auto",
-        config: DebiasConfig | Mapping[str, Any] | str | Path | None = None,
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.encoder = encoder
-        self.attribute = attribute
-        self.corpus = corpus
-        self.sae = sae
-        self.hookpoint = hookpoint
-        self.layer = layer
-        self.pooling = pooling
-        self.n_latents = n_latents
-        self.alpha = alpha
-        self.output_eraser = output_eraser
-        self.cache_dir = cache_dir
-        self.device = device
-        self.config = config
-        self.random_state = random_state
-        self.verbose = verbose
+    _probes: np.ndarray | None = field(default=None, init=False)
+    """Of a loaded debiaser: what its encoder gave for known texts when it was saved; None once that was compared."""
 
     @plain_precision()
     def fit(self, X: Any, y: Any = None, *, sensitive_features: Any = None, exclude: Any = None) -> Self:
@@ -182,7 +158,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.interventions_ = fitted.interventions
         self.output_eraser_, self.output_kind_ = fitted.output_eraser, fitted.output_kind
         self.shift_ = fitted.shift
-        self.report_ = {
+        self.report_: dict[str, Any] = {
             "removed": {name: _removed(one) for name, one in fitted.interventions.items()},
             "output_eraser": fitted.output_kind,
             "choice": fitted.choice,
