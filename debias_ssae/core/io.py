@@ -37,8 +37,6 @@ JSON_BYTES = 64 * 2**20
 YAML_BYTES = 2**19
 DEPTH = 64
 """Levels of nesting that a file of settings may have."""
-_YAML_NODES = 200_000
-"""Values that a YAML file may hold once its aliases are written out; a string counts once for every 32 characters."""
 MANIFEST = "manifest.json"
 _STALE_SECONDS = 24 * 3600
 _NODE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -425,8 +423,8 @@ def read_yaml(path: str | Path, limit: int = YAML_BYTES) -> Any:
 def parse_yaml(text: str, source: str) -> Any:
     """Return the value of a YAML text, its plain words read as YAML 1.2 reads them: ``no`` and ``010`` are strings.
 
-    Raises InputError for what is no YAML, for unknown tags, a name given twice, more than 64 levels, aliases that stand
-    for more than 200,000 values, and NaN and infinite numbers.
+    Raises InputError for what is no YAML, for unknown tags, a name given twice, more than 64 levels, aliases, and
+    NaN and infinite numbers.
     """
     import yaml
 
@@ -436,7 +434,7 @@ def parse_yaml(text: str, source: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _check_yaml(node, {})
+            _check_yaml(node, set())
             values = loader.construct_document(node)
         finally:
             loader.dispose()
@@ -451,26 +449,17 @@ def parse_yaml(text: str, source: str) -> Any:
         raise InputError(f"Cannot read {brief(source)[1:-1]} as YAML{where}: {one_line(reason)}") from error
 
 
-def _check_yaml(node: Any, sizes: dict[int, int]) -> int:
-    """Return how many values a node stands for with its aliases written out; raises ValueError above the limits."""
-    if id(node) in sizes:
-        if sizes[id(node)] == 0:
-            raise ValueError("an alias holds itself")
-        return sizes[id(node)]
-    sizes[id(node)] = 0
-    inner: Iterable[Any] = ()
-    if isinstance(node.value, list):
-        inner = node.value
-        if node.value and isinstance(node.value[0], tuple):
-            _check_unique(key.value for key, _ in node.value if isinstance(key.value, str))
-            inner = [part for pair in node.value for part in pair]
-    size = 1 + (len(node.value) // 32 if isinstance(node.value, str) else 0)
+def _check_yaml(node: Any, seen: set[int]) -> None:
+    """Raise ValueError for an alias, of which a few can stand for millions of values, and for a name given twice."""
+    if id(node) in seen:
+        raise ValueError("it holds an alias (*name): write its values out")
+    seen.add(id(node))
+    inner = node.value if isinstance(node.value, list) else []
+    if inner and isinstance(inner[0], tuple):
+        _check_unique(key.value for key, _ in inner if isinstance(key.value, str))
+        inner = [part for pair in inner for part in pair]
     for part in inner:
-        size += _check_yaml(part, sizes)
-        if size > _YAML_NODES:
-            raise ValueError(f"it holds more than {_YAML_NODES} values (aliases written out)")
-    sizes[id(node)] = size
-    return size
+        _check_yaml(part, seen)
 
 
 @cache
