@@ -19,7 +19,7 @@ from debias_ssae.core.config import (
     parse_overrides,
 )
 from debias_ssae.core.errors import InputError
-from debias_ssae.core.io import check_writable, read_yaml
+from debias_ssae.core.io import check_folder, check_writable, read_yaml
 from debias_ssae.text import load_corpus, load_table
 from debias_ssae.text.checks import table_of
 from debias_ssae.text.concept import Concept
@@ -249,11 +249,7 @@ def _check_out(folder: Path) -> None:
     if (folder.absolute().parent / "manifest.json").exists():
         raise InputError(f"{folder} is a part of {folder.absolute().parent}: give another folder")
     known = {"cfg.json", "sae_weights.safetensors", "ssae.json", "checkpoints", "ae.pt", "config.json"}
-    held = {p.name for p in folder.iterdir() if not p.name.startswith(".")} if folder.is_dir() else set()
-    if strange := sorted(held - known):
-        raise InputError(
-            f"{folder} holds {strange[0]}, which is of no sparse autoencoder: give another folder"
-        )
+    check_folder(folder, "sparse autoencoder", lambda held: held <= known)
 
 
 class _Training(Settings):

@@ -305,7 +305,7 @@ TABLE: dict[str, list[Bad]] = {
         Bad("an option whose other one is missing", "both or neither", "give both", FIT + "good.csv --sensitive g --annotated-sensitive g", "--annotated-sensitive belongs to --annotated"),
         Bad("an empty option", "a value", "set the variable of the shell, or leave it out", FIT + "good.csv --sensitive g --hookpoint=", "--hookpoint is empty"),
         Bad("fewer than no latents", "0 or more", "a larger number", "latents {p}/folder --data {p}/good.csv --out {p}/l.html --n -1", "-1 is not in the range"),
-        Bad("an SAE into a folder of other things", "a folder of its own", "another folder", "sae convert {p}/folder {p}", "which is of no sparse autoencoder"),
+        Bad("an SAE into a folder of other things", "a folder of its own", "another folder", "sae convert {p}/folder {p}", "holds something that is no sparse autoencoder"),
         Bad("an SAE into a part of a saved model", "a folder of its own", "another folder", "sae convert {p}/folder {p}/model/sae", "is a part of"),
         Bad("an index into a folder of other things", "a folder of its own", "another folder", "retrieve index --corpus {p}/good.txt --out {p} --embedder none", "holds something that is no index"),
         Bad("a model that is no debiaser", "a directory of fit", "the right one", "transform {p}/folder --data {p}/good.csv --out {p}/o.csv", "give a directory"),
