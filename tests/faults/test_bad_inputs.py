@@ -284,8 +284,8 @@ TABLE: dict[str, list[Bad]] = {
         Bad("no seeds", "one text of the subdomain", "give one", lambda p: retrieve([" "], ["a"]), "at least one text"),
         Bad("a mapping for the corpus", "a list", "list(x.values())", lambda p: retrieve(["a"], {"d": "x"}), "mapping"),
         Bad("an unknown method", "dense, bm25, hybrid", "one of them", lambda p: retrieve(["a"], ["b"], method="best"), "'dense', 'bm25' or 'hybrid'"),
-        Bad("zero texts", "at least 1", "a larger number", lambda p: retrieve(["a"], ["b"], n_texts=0), "give at least 1"),
-        Bad("a cosine beyond 1", "(0, 1]", "0.95", lambda p: retrieve(["a"], ["b"], near_duplicate=2), "give a cosine in"),
+        Bad("zero texts", "at least 1", "a larger number", lambda p: retrieve(["a"], ["b"], n_texts=0), "greater than or equal to 1"),
+        Bad("a cosine beyond 1", "(0, 1]", "0.95", lambda p: retrieve(["a"], ["b"], near_duplicate=2), "near_duplicate: .*less than or equal to 1"),
         Bad("an embedder that is not there", "a sentence-transformers id or directory", "the right name", lambda p: embed_texts(["a"], "nobody/nothing"), "Cannot load the embedder"),
     ],
     "Command line": [
