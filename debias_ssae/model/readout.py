@@ -30,6 +30,8 @@ _MODES = {
 """Ways of pooling by the end of the settings' names (``pooling_mode_...``), in the order of concatenation."""
 _Part = tuple[str, Any, Callable[[], tuple[nn.Linear, nn.Module]]]
 _CURE = "give pooling='mean' (or cls, last, max) to read the language model alone"
+_MOST_SKIPPED = 10**6
+"""Tokens of a prompt; no model takes as many."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Readout:
             raise InputError(
                 f"a readout has the modes {modes!r}; expected some of {', '.join(sorted(known))}"
             )
-        if not isinstance(special, bool) or not isinstance(skipped, int) or skipped < 0:
+        if not isinstance(special, bool) or not isinstance(skipped, int) or not 0 <= skipped <= _MOST_SKIPPED:
             raise InputError("a readout needs special (true or false) and skipped (a number of tokens)")
         return cls(tuple(modes), special, skipped, (Normalize(),) if values.get("normalize") else ())
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -228,13 +229,14 @@ def choices_file(given: str | Path) -> Path | None:
     Raises InputError that names the file to give where ``given`` is the folder's page, or a folder without that file.
     """
     path = Path(given)
-    if path.is_dir() or path.suffix == ".html":
-        file = (path if path.is_dir() else path.parent) / CHOICES
-        if path.is_dir() and file.is_file():
+    is_folder = isdir(path)  # of a name that no file can have, Path.is_dir raises
+    if is_folder or path.suffix == ".html":
+        file = (path if is_folder else path.parent) / CHOICES
+        if is_folder and file.is_file():
             return file
-        what = "holds no" if path.is_dir() else "is a page to read and tick, not"
+        what = "holds no" if is_folder else "is a page to read and tick, not"
         raise InputError(f"{path} {what} {CHOICES}; give the file that the page's button saves: {file}")
-    values = read_yaml(path) if path.is_file() else None
+    values = read_yaml(path) if isfile(path) else None
     return path if isinstance(values, dict) and "parts" in values else None
 
 
@@ -278,10 +280,11 @@ def _sae_directory(path: Path, hookpoint: str) -> Path:
 def _the_sae(path: Path, part: _Part, saes: Mapping[str, SparseAutoencoder] | None) -> SparseAutoencoder:
     if saes is None:
         beside = _sae_directory(path, part.hookpoint)
-        if not beside.is_dir():
+        if not isdir(beside):
             raise InputError(
-                f"{path} must lie beside the SAE that it is of, but there is no {beside}; if a browser saved the file, "
-                f"move it over the {CHOICES} of the folder that discover wrote (--out), and give that one"
+                f"{path} must lie beside the SAE that it is of, but {beside.parent} holds none of "
+                f"{brief(part.hookpoint)}; if a browser saved the file, move it over the {CHOICES} of the folder that "
+                "discover wrote (--out), and give that one"
             )
         sae = load_sae(beside)
     elif part.hookpoint in saes:

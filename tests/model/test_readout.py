@@ -231,7 +231,12 @@ def test_readouts_survive_json():
 
     readout = Readout(("mean", "cls"), special=True, skipped=3, layers=(Normalize(),))
     assert Readout.from_dict(json.loads(json.dumps(readout.to_dict()))).key == readout.key
-    for broken in ({}, {"modes": ["sum"]}, {"modes": ["mean"], "special": 1, "skipped": 0}):
+    for broken in (
+        {},
+        {"modes": ["sum"]},
+        {"modes": ["mean"], "special": 1, "skipped": 0},
+        {"modes": ["mean"], "special": True, "skipped": 10**30},
+    ):
         with pytest.raises(InputError):
             Readout.from_dict(broken)
 

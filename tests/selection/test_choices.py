@@ -9,7 +9,7 @@ from debias_ssae import Choices
 from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.choices import Choice
+from debias_ssae.selection.choices import Choice, choices_file
 
 SAE = SparseAutoencoder(SAEConfig(d_in=6, d_sae=16, k=4), random_state=0)
 CARDS = (
@@ -138,3 +138,15 @@ def test_missing_files_are_named(tmp_path: Path, choices: Choices) -> None:
         Choices.load(tmp_path / "nowhere.yaml")
     with pytest.raises(InputError, match="no SAE for it"):
         Choices(choices.cards, {})
+
+
+def test_names_that_no_file_can_have_are_no_choices(tmp_path: Path) -> None:
+    assert choices_file("x" * 5000) is None
+    assert choices_file("a\0b") is None
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "format: 2\nparts:\n- hookpoint: %s\n  sae: a\n  cards:\n  - tick: true\n    name: a\n    ids: [1]\n"
+        "    toward: b\n    words: {a: 1.0}\n" % ("x" * 5000)
+    )
+    with pytest.raises(InputError, match="must lie beside the SAE"):
+        Choices.load(file)
