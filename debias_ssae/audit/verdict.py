@@ -118,13 +118,12 @@ def verdict(report: AuditReport) -> Finding:
         return Finding("warn", _TAGS["warn"], "Nothing could be measured: every gap is undefined.")
     if len(report.models) == 1:
         same = [r for r in rows if kind_of(r["outcome"]) == kind]
-        left_out = few[report.models[0]]
         if kind == "bad":
             cells = [r for r in failing if r["metric"] == "worst_group_accuracy"]
             worst = max(cells, key=_harm, default=worst)  # the plainest of what fails
             text = f"By {worst['section']}, {_said(worst, report)}; {tolerance:g} points are tolerated."
         elif kind == "warn" and not same:
-            text = f"No gap that could be measured is wider than {tolerance:g} points, but {left_out}."
+            text = f"No gap that could be measured is wider than {tolerance:g} points, but {few[report.models[0]]}."
         elif kind == "warn":
             text = (
                 f"{len(same)} of {len(rows)} gaps rest on too few rows to tell whether they exceed {tolerance:g}"
@@ -135,7 +134,7 @@ def verdict(report: AuditReport) -> Finding:
         return Finding(kind, _TAGS[kind], text, section=worst["section"])
     tag = "Mixed" if len(set(states.values())) > 1 else _TAGS[kind]
     if len(report.models) == 2:
-        text = f"{' '.join(_of_models(report, rows, states))} {_change(report, worst['section'])}"
+        text = f"{' '.join(_of_models(report, rows, states, few))} {_change(report, worst['section'])}"
     else:
         table = [r for r in records(report.measures) if r["section"] == worst["section"]]
         cells = [r for r in table if r["metric"] == "worst_group_accuracy" and not math.isnan(r["value"])]
@@ -154,9 +153,12 @@ def verdict(report: AuditReport) -> Finding:
 
 
 def _of_models(
-    report: AuditReport, rows: Sequence[dict[str, Any]], states: Mapping[str, str]
+    report: AuditReport, rows: Sequence[dict[str, Any]], states: Mapping[str, str], few: Mapping[str, str]
 ) -> Iterator[str]:
-    """A sentence for each of two models: which cell fails, and what the other model gets there."""
+    """A sentence for each of two models: which cell fails, and what the other model gets there.
+
+    ``few`` says of each which cells hold too few rows.
+    """
     failing, tolerance = "", 100 * report.settings["tolerance"]
     for model in sorted(states, key=lambda m: states[m] != "bad"):
         own = [r for r in rows if r["model"] == model]
@@ -182,8 +184,8 @@ def _of_models(
             text, more = f"{model} gets {percent(cell['accuracy'])} right {place}", cell["more_rows_needed"]
             if states[model] == "good":
                 yield f"{text} and holds: no gap is wider than {tolerance:g} points."
-            elif left_out := _left_out(report, model):
-                yield f"{text}, but {left_out}."
+            elif few[model]:
+                yield f"{text}, but {few[model]}."
             elif more:
                 yield (
                     f"{text}. The {cell['n']:,.0f} rows of that cell are too few to call it within tolerance; about"

@@ -159,7 +159,7 @@ def _auto(attribute: Any) -> str | None:
     if isinstance(attribute, Words):
         if not _has_words(attribute):
             return None
-        return FROM_WORDS[0] if len(attribute.concept.values) == 2 else FROM_WORDS[1]
+        return "counterfactual" if len(attribute.concept.values) == 2 else "counterfactual_subspace"
     if isinstance(attribute, AnnotatedTexts):
         return "mean_difference"
     return None if isinstance(attribute, Nothing) else "displacement"
@@ -206,11 +206,8 @@ def fit_output(
         if samples is not None:
             several = len(members(attribute)) > 1
             name = one.concept.name if several and isinstance(one, Words) else "attribute"
-            if several and name in (
-                *evidence,
-                "attribute",
-                "target",
-            ):  # "target" names what is measured beside them
+            # what is measured beside them is called "target"
+            if several and name in {*evidence, "attribute", "target"}:
                 name = f"{name} {number}"
             evidence[name] = samples
         if own is not None and samples is not None:
