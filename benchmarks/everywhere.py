@@ -166,7 +166,6 @@ def run(name: str, case: Case, given: argparse.Namespace, corpus: list[str]) -> 
         cache_dir=given.out / "cache",
         jobs=given.jobs,
         command=f"python benchmarks/everywhere.py --only {name!r}",
-        progress=True,
     )
 
 

@@ -53,7 +53,7 @@ def precision(data: Path, cache_dir: Path | None, seed: int, tracin_steps: int) 
 
     seeds, pool, n_general = pool_of(data, seed)
     general = pool[:n_general]
-    vectors = embed_texts(pool, cache_dir=cache_dir, progress=True)
+    vectors = embed_texts(pool, cache_dir=cache_dir)
     out: dict[str, Any] = {"pool": len(pool), "seeds": N_SEEDS, "at": N_AT}
     maximum = np.argsort(-(vectors @ embed_texts(seeds).T).max(1), kind="stable")[:N_AT]
     out["maximum over seeds"] = float((maximum >= n_general).mean())

@@ -1,6 +1,8 @@
 """Shared fixtures: the real data's folder, one MiniLM a process, few threads."""
 
+import io
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,15 @@ def minilm():  # type: ignore[no-untyped-def]
     from debias_ssae.model import load_model
 
     return load_model("minilm", dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What bars write on a terminal, without waiting."""
+    from debias_ssae.core import steps
+
+    written = io.StringIO()
+    monkeypatch.setattr(written, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(steps, "tqdm", partial(steps.tqdm, file=written, mininterval=0, miniters=1))
+    monkeypatch.setattr(steps, "DELAY", 0)
+    return written

@@ -22,11 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError, check_seed, one_line
 from debias_ssae.core.stats.heads import logistic_head
 from debias_ssae.core.stats.shares import critical_value, mean_of_shares
+from debias_ssae.core.steps import bar
 from debias_ssae.text.checks import column
 
 Probe = Literal["linear", "mlp", "boosted"]
@@ -106,7 +106,6 @@ def probe_leakage(
     n_folds: int = 5,
     max_rows: int = 20_000,
     random_state: int | None = None,
-    progress: bool = False,
 ) -> LeakageReport:
     """Probe representations ``X`` [n, d] for the attribute ``z`` [n], cross-fitted in ``n_folds`` folds.
 
@@ -131,8 +130,8 @@ def probe_leakage(
     jobs = [(probe, given_y) for given_y in (False, True) for probe in probes if parts[given_y]]
     results = []
     # many small products: one thread is several times faster than a contended pool
-    with threadpool_limits(1 if rows.size < _LARGE else None):
-        for probe, given_y in tqdm(jobs, desc="probes", disable=not progress):
+    with threadpool_limits(1 if rows.size < _LARGE else None), bar("probes", jobs, unit="probe") as drawn:
+        for probe, given_y in drawn:
             found, control = _scores(rows, codes, parts[given_y], probe, n_folds, rng)
             value, low, high = mean_of_shares(*found, z=z_critical)
             shuffled, n = mean_of_shares(*control)[0], int(found[1].sum())

@@ -12,12 +12,12 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from debias_ssae.baselines.erasers import text_tags
 from debias_ssae.baselines.heads import LogisticHead
 from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.steps import bar
 from debias_ssae.model import LanguageModel
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.model.forward import (
@@ -188,19 +188,20 @@ class TokenMask(TransformerMixin, BaseEstimator):
         mean = _word_vectors(model).mean(0) if mean is None else mean
         place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         unique, found = list(place), []
-        for start in tqdm(range(0, len(unique), CHUNK_TEXTS), "masked texts", disable=not encoder.verbose):
-            chunk = unique[start : start + CHUNK_TEXTS]
-            tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)
-            # of this copy the marked tokens alone are real
-            marked = replace(tokens, special=tokens.special | ~_of_words(concept, chunk, tokens))
-            vectors = torch.zeros(len(chunk), len(readout.modes) * model.d_model)
-            for sequences in token_batches(tokens.lengths, encoder.token_budget):
-                batch = make_batch(model, tokens, sequences)
-                with _masked(model, make_batch(model, marked, sequences).real, mean):
-                    run_batch(model, batch, [encoder.layer], {})
-                pooled = pool_states(batch.states[encoder.layer], batch.real, batch.attention, readout)
-                vectors[torch.from_numpy(sequences)] = pooled.cpu()
-            found.append(readout.finish(vectors).numpy())
+        with bar("masked texts", range(0, len(unique), CHUNK_TEXTS)) as drawn:
+            for start in drawn:
+                chunk = unique[start : start + CHUNK_TEXTS]
+                tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)
+                # of this copy the marked tokens alone are real
+                marked = replace(tokens, special=tokens.special | ~_of_words(concept, chunk, tokens))
+                vectors = torch.zeros(len(chunk), len(readout.modes) * model.d_model)
+                for sequences in token_batches(tokens.lengths, encoder.token_budget):
+                    batch = make_batch(model, tokens, sequences)
+                    with _masked(model, make_batch(model, marked, sequences).real, mean):
+                        run_batch(model, batch, [encoder.layer], {})
+                    pooled = pool_states(batch.states[encoder.layer], batch.real, batch.attention, readout)
+                    vectors[torch.from_numpy(sequences)] = pooled.cpu()
+                found.append(readout.finish(vectors).numpy())
         return np.concatenate(found)[[place[text] for text in texts]]
 
     def __sklearn_tags__(self) -> Tags:

@@ -14,7 +14,6 @@ import torch
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from debias_ssae.benchmark.evaluation import Plain, plain_of, run_method
 from debias_ssae.benchmark.methods import METHODS, Method, as_method, methods_of
@@ -23,6 +22,7 @@ from debias_ssae.benchmark.summary import Answers, compare_with_family, head_kin
 from debias_ssae.core import io
 from debias_ssae.core.config import BenchmarkConfig, dump_config, make_config
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.steps import bar
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.text.tables import write_table
 
@@ -49,7 +49,6 @@ def run_benchmark(
     attribute_data: pd.DataFrame | None = None,
     jobs: int | None = None,
     command: str | None = None,
-    progress: bool = False,
 ) -> dict[str, Any]:
     """Run the protocol on ``table`` with columns text, target and sensitive; return what results.json holds.
 
@@ -74,7 +73,7 @@ def run_benchmark(
         cache_dir=cache_dir or out / "cache",
     )
     io.writable_directory(out)
-    records = measure(protocol, methods, jobs=jobs, progress=progress)
+    records = measure(protocol, methods, jobs=jobs)
     runs, predictions, answers = _joined(protocol, records)
     summary = summarise(runs, answers)
     results = {
@@ -102,7 +101,6 @@ def compare(
     corpus: Sequence[str] | None = None,
     cache_dir: str | Path | None = None,
     jobs: int | None = None,
-    progress: bool = False,
     **settings: Any,
 ) -> pd.DataFrame:
     """Compare estimators of your own on your texts, under the benchmark's protocol.
@@ -147,7 +145,7 @@ def compare(
             corpus=corpus,
             cache_dir=directory,
         )
-        records = measure(protocol, methods, jobs=jobs, keep=False, progress=progress)
+        records = measure(protocol, methods, jobs=jobs, keep=False)
     runs, _, answers = _joined(protocol, records)
     shown = [
         {
@@ -173,7 +171,6 @@ def measure(
     *,
     jobs: int | None = None,
     keep: bool = True,
-    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Return a record for each seed and method.
 
@@ -191,7 +188,7 @@ def measure(
     plains = _parallel(
         jobs,
         [delayed(_plain)(protocol, n, dict(methods)) for n in todo],
-        "seeds prepared" if progress else None,
+        "seeds prepared",
     )
     plain = dict(zip(todo, plains, strict=True))
     made = _parallel(
@@ -200,14 +197,14 @@ def measure(
             delayed(_task)(protocol, plain[number], number, name, methods[name], files.get((number, name)))
             for number, name in left
         ],
-        "methods measured" if progress else None,
+        "methods measured",
     )
     found |= dict(zip(left, made, strict=True))
     return [found[number, name] or {} for name in methods for number in numbers]
 
 
-def _parallel(jobs: int | None, calls: list[Any], done: str | None) -> list[Any]:
-    """Run the calls and return what they give, in order; a bar counts what is ``done``, none where that is None.
+def _parallel(jobs: int | None, calls: list[Any], done: str) -> list[Any]:
+    """Run the calls and return what they give, in order; a bar counts what is ``done``.
 
     Raises InputError where a process dies, mostly for want of memory.
     """
@@ -217,7 +214,8 @@ def _parallel(jobs: int | None, calls: list[Any], done: str | None) -> list[Any]
     except ValueError:  # some backends, such as Ray's, hand over their results at the end
         parallel = Parallel(**options)
     try:
-        return list(tqdm(parallel(calls), total=len(calls), desc=done, disable=done is None))
+        with bar(done, parallel(calls), unit="task", total=len(calls)) as drawn:
+            return list(drawn)
     except TerminatedWorkerError as error:
         raise InputError(
             "a process of the benchmark died, mostly for want of memory; run the same command again with "

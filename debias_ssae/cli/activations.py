@@ -50,8 +50,8 @@ def harvest(corpus: str, out: Path, **options: Any) -> None:
     told = {name: options.pop(name) for name in ("encoder", "device", "dtype", "trust_remote_code")}
     model = load_model(told.pop("encoder"), **told)
     read = {name: options.pop(name) for name in ("split", "limit")}
-    texts, quiet = stream_texts(corpus, column=options.pop("text"), **read), options.pop("quiet")
-    store = harvest_to_store(model, texts, out, progress=not quiet, **options)
+    texts = stream_texts(corpus, column=options.pop("text"), **read)
+    store = harvest_to_store(model, texts, out, **options)
     click.echo(f"{out}: {summary(store.manifest['totals'])}" if store else "other processes are at work")
 
 

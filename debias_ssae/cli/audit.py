@@ -80,7 +80,7 @@ _COLUMNS = {
     help='A cell "label / group" that may be without rows, or all; repeatable. Gates fail on others.',
 )
 @click.option("--n-bootstrap", default=1000, help="Bootstrap draws.")
-@shared("min_group", "tolerance", "seed")
+@shared("min_group", "tolerance", "seed", "quiet")
 def audit(**options: Any) -> None:
     """Audit predictions: what fails, for whom, how sure we are.
 
@@ -164,8 +164,7 @@ def _leakage(table: pd.DataFrame, options: dict[str, Any]) -> Any:
         raise InputError(f"Cannot read {path} as a .npy matrix: {error}") from error
     y, seed = table[options["target"]], options["seed"]
     reports = {
-        name: probe_leakage(X, table[name], y, random_state=seed, progress=True).to_dict()
-        for name in options["sensitive"]
+        name: probe_leakage(X, table[name], y, random_state=seed).to_dict() for name in options["sensitive"]
     }
     return reports if len(reports) > 1 else next(iter(reports.values()))
 

@@ -103,7 +103,6 @@ def benchmark(dataset: str, data: str | None, out: str, **options: Any) -> None:
         cache_dir=options["cache"],
         jobs=options["jobs"],
         command=_command(),
-        progress=not options["quiet"],
     )
     show(results, directory)
 

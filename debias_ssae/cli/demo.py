@@ -20,7 +20,7 @@ these a quarter of the rarer gender, and a third of these are spare."""
 @click.option("--seeds", default=1, type=click.IntRange(1), help="Number of seeds.")
 @click.option("--jobs", default=-1, type=int, help="Processes; -1: one a core.")
 @shared("encoder", "quiet")
-def demo(out: str, seeds: int, jobs: int, encoder: str, quiet: bool) -> None:
+def demo(out: str, seeds: int, jobs: int, encoder: str) -> None:
     """Debias synthetic biographies from end to end, offline.
 
     Runs SSAEDebiaser with its defaults, told the shipped list of words, for a head that learns from texts in which
@@ -41,7 +41,6 @@ def demo(out: str, seeds: int, jobs: int, encoder: str, quiet: bool) -> None:
         corpus=synthetic_corpus(N_CORPUS, random_state=seeds),
         data={"path": "synthetic biographies"},
         jobs=jobs,
-        progress=not quiet,
     )
     show(
         results,

@@ -89,7 +89,6 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
         class_words=described,
         other_sae=options["other_sae"],
         choices=earlier,
-        say=None if options["quiet"] else lambda line: click.echo(line, err=True),
     )
     found.save(out)
     for card in found.in_sight[:SHOWN]:

@@ -93,7 +93,6 @@ def fit(data: str, text: str, target: str | None, sensitive: str | None, out: st
         n_latents=n_latents if n_latents == "auto" else int(n_latents),
         alpha=options["alpha"],
         output_eraser=None if options["output_eraser"] == "none" else options["output_eraser"],
-        verbose=not options["quiet"],
     )
     labels = None if sensitive is None else table[sensitive]
     y = None if target is None else table[target].to_numpy()
@@ -205,13 +204,10 @@ def transform(model: str, data: str, text: str, out: str, ids: tuple[str, ...], 
         checks.check_columns(table, data, "--id", ids)
     from debias_ssae.debiaser import transform_to_shards
 
-    quiet = options["quiet"] or not whole  # shards have a bar of their own
-    debiaser = load_debiaser(model, quiet=quiet, cache_dir=options["cache"], **loading)
+    debiaser = load_debiaser(model, cache_dir=options["cache"], **loading)
     if not whole:
         named = {name: options[name] for name in ("split", "form", "rows_per_shard")}
-        found = transform_to_shards(
-            debiaser, data, goal, text=text, ids=ids, progress=not options["quiet"], **named
-        )
+        found = transform_to_shards(debiaser, data, goal, text=text, ids=ids, **named)
         click.echo(f"{found['n_texts']} texts: {goal / 'data'}" if found else "other processes are at work")
         return
     frame = debiaser.set_output(transform="pandas").transform(table[text].tolist())

@@ -61,7 +61,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
         click.echo(f"Warning: {both} texts of --data are also in --train: the audit will flatter.", err=True)
 
     predicted, head = {}, None
-    for model, transform in _transforms(models, options["encoder"], quiet=options["quiet"]):
+    for model, transform in _transforms(models, options["encoder"]):
         head = fit_head(transform(train[options["text"]].tolist()), train[options["target"]], options["seed"])
         predicted[_name(model, models)] = head.predict(transform(test[options["text"]].tolist()))
         if options["save_head"] and model == models[-1]:
@@ -88,7 +88,7 @@ def evaluate(models: tuple[str, ...], **options: Any) -> None:
 @shared("data", "text", "quiet")
 @click.option("--out", required=True, type=FILE, help="Csv or parquet of predictions and probabilities.")
 @shared("ids")
-def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[str, ...], quiet: bool) -> None:
+def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[str, ...]) -> None:
     """Predict the labels of a table of texts with a saved classifier. The attribute is never needed."""
     checks.check_model(model, plain=True)
     goal = Path(out)
@@ -99,7 +99,7 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
     saved = _load_head(head, model)
     table = load_table(data, text=text, as_written=ids)
     checks.check_columns(table, data, "--id", ids)
-    ((_, transform),) = _transforms((model,), saved["encoder"], quiet=quiet)
+    ((_, transform),) = _transforms((model,), saved["encoder"])
     X = transform(table[text].tolist())
     try:
         chances, classes = np.asarray(saved["head"].predict_proba(X)), np.asarray(saved["head"].classes_)
@@ -116,19 +116,17 @@ def predict(model: str, head: str, data: str, text: str, out: str, ids: tuple[st
     click.echo(f"{len(frame)} predictions: {out}")
 
 
-def _transforms(models: tuple[str, ...], encoder: str, *, quiet: bool) -> Any:
+def _transforms(models: tuple[str, ...], encoder: str) -> Any:
     """Yield each model's name and its function of texts; plain shares the encoder of the first debiaser."""
     from debias_ssae.model.encoder import ActivationEncoder
 
-    loaded = {m: load_debiaser(m, quiet=quiet) for m in models if m != checks.PLAIN}
+    loaded = {m: load_debiaser(m) for m in models if m != checks.PLAIN}
     encoders = {
         (d.text_encoder_.model, d.text_encoder_.layer, d.text_encoder_.pooling) for d in loaded.values()
     }
     if checks.PLAIN in models and len(encoders) > 1:
         raise InputError("plain is the encoder of the models, but they have different ones; leave plain out")
-    plain = next((d.text_encoder_ for d in loaded.values()), None) or ActivationEncoder(
-        encoder, verbose=not quiet
-    )
+    plain = next((d.text_encoder_ for d in loaded.values()), None) or ActivationEncoder(encoder)
     for model in models:
         yield model, plain.transform if model == checks.PLAIN else loaded[model].transform
 

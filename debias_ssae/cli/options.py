@@ -9,6 +9,7 @@ from click.core import ParameterSource
 from debias_ssae.cli.checks import check_encoder, check_hookpoints
 from debias_ssae.core.config import PRESETS, DebiasConfig, load_config, parse_overrides
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.steps import show_progress
 from debias_ssae.text import load_corpus
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,7 +39,13 @@ _SHARED: dict[str, Callable[[Command], Command]] = {
         help="Directory of embeddings and SAEs kept between runs; fit and discover have one by default "
         "(debias-ssae cache info).",
     ),
-    "quiet": click.option("--quiet", is_flag=True, help="No progress bars."),
+    "quiet": click.option(
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=lambda context, _, quiet: context.with_resource(show_progress(not quiet)),
+        help="No progress bars.",
+    ),
     "data": click.option(
         "--data", required=True, type=FILE, help="Table: csv, tsv, jsonl or parquet, also .gz."
     ),
@@ -133,12 +140,11 @@ def read_corpus(options: dict[str, Any]) -> list[str] | None:
     return None if path is None else load_corpus(path, column=options["corpus_text"])
 
 
-def load_debiaser(model: str, *, quiet: bool, **options: Any) -> Any:
+def load_debiaser(model: str, **options: Any) -> Any:
     """Load a debiaser of texts; raises InputError for one of a matrix."""
     from debias_ssae.debiaser import SSAEDebiaser
 
     debiaser = SSAEDebiaser.load(model, **options)
     if debiaser.encoder is None:
         raise InputError(f"{model} was fitted on a matrix and reads no texts; use its transform in Python")
-    debiaser.verbose = debiaser.text_encoder_.verbose = not quiet
     return debiaser

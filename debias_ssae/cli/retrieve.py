@@ -38,7 +38,7 @@ def index(corpus: str, text: str, out: Path, max_length: int | None, **options: 
     first = next(texts, None)  # a corpus that cannot be read leaves no folder behind
     embedder = options["embedder"] or (None if (out / MANIFEST).exists() else "minilm")
     corpus_index = CorpusIndex(out, embedder=embedder, max_length=max_length)
-    added = corpus_index.add(chain([first], texts), progress=not options["quiet"])
+    added = corpus_index.add(chain([first], texts))
     click.echo(f"{out}: {added} texts added, {len(corpus_index)} in all")
 
 
@@ -91,13 +91,13 @@ def select(out: Path, **options: Any) -> None:
     )
     if (options["corpus"] is None) == (options["directory"] is None):
         raise InputError("Give either --corpus or --index")
-    column, verbose = options["column"], not options["quiet"]
+    column = options["column"]
     seeds = _seeds(options["query"], options["seed_texts"], column)
     told = {name: options[name] for name in ("n_texts", "method", "near_duplicate", "embedder", "cache_dir")}
     directory, corpus = options["directory"], options["corpus"]
     texts = _texts(corpus, column) if directory is None else CorpusIndex(directory)
     avoid = [] if options["held_out"] is None else _texts(options["held_out"], column)
-    found = retrieve(seeds, texts, held_out=avoid, random_state=options["seed"], progress=verbose, **told)
+    found = retrieve(seeds, texts, held_out=avoid, random_state=options["seed"], **told)
     table = pd.DataFrame({"text": found.texts, "score": found.scores, "corpus_id": found.corpus_ids})
     write_table(table, out)
     write_json(out.with_suffix(".json"), found.report)

@@ -20,6 +20,7 @@ from debias_ssae.core.config import (
 )
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import check_folder, check_writable, read_yaml
+from debias_ssae.core.steps import to_stderr
 from debias_ssae.text import load_corpus, load_table
 from debias_ssae.text.checks import table_of
 from debias_ssae.text.concept import Concept
@@ -85,7 +86,6 @@ def train(out: Path, **told: Any) -> None:
         train_values,
         init=start,
         random_state=told["seed"],
-        progress=not told["quiet"],
         checkpoint_dir=told["checkpoints"] or out / "checkpoints",
         resume=told["resume"],
     )
@@ -208,8 +208,9 @@ def evaluate(
         "data": data,
         "general": options["general"],
     }
-    say = (lambda line: None) if options["quiet"] else (lambda line: click.echo(line, err=True))
-    found = evaluate_sae(subject, out, sections=options["sections"] or tuple(SECTIONS), about=about, say=say)
+    found = evaluate_sae(
+        subject, out, sections=options["sections"] or tuple(SECTIONS), about=about, say=to_stderr
+    )
     for r in found:
         if (
             r["measure"] in _HEADLINES
@@ -295,7 +296,7 @@ def _from_corpus(told: dict[str, Any], batch_size: int, sae_values: dict[str, An
     check_memory(make_config(SAEConfig, {**sae_values, "d_in": model.d_model}, "sae"), copies=6)
     parts, found = [], 0
     texts = (text for text in stream_texts(corpus, column=told["text"]) if isinstance(text, str))
-    for part in stream_rows(model, texts, name, progress=not told["quiet"]):
+    for part in stream_rows(model, texts, name):
         parts.append(part)
         found += len(part)
         if found >= told["rows"]:

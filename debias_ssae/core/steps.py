@@ -1,8 +1,13 @@
-"""What long work is doing: "[3/7] general SAE (about 1.2 min left)"."""
+"""What long work is doing: "[3/7] general SAE (about 1.2 min left)", and bars of progress."""
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from tqdm import tqdm
 
 CACHED = 0.02
 """A step that took less than this share of its plan was answered by a cache: it says nothing of the pace."""
@@ -51,6 +56,36 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+DELAY = 1.0
+"""Seconds after which a bar is drawn: what is done by then needs none."""
+_SHOWN: ContextVar[bool] = ContextVar("shown", default=False)
+
+
+def show_progress(shown: bool = True) -> AbstractContextManager[None]:
+    """Show the progress of what is done inside the ``with``; False leaves it as it is."""
+    return _set_shown(shown or _SHOWN.get())
+
+
+@contextmanager
+def _set_shown(shown: bool) -> Iterator[None]:
+    before = _SHOWN.get()
+    _SHOWN.set(shown)
+    try:
+        yield
+    finally:
+        _SHOWN.set(before)
+
+
 def to_stderr(line: str) -> None:
-    """One line on standard error, where progress belongs."""
-    sys.stderr.write(line + "\n")
+    """One line on standard error, if progress is shown."""
+    if _SHOWN.get():
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def bar(what: str, things: Iterable[Any] | None = None, *, unit: str = "text", **told: Any) -> Iterator[Any]:
+    """A bar of tqdm, if progress is shown, on a terminal, after a second; work inside it draws no other."""
+    disable = None if _SHOWN.get() else True
+    with tqdm(things, what, unit=unit, disable=disable, delay=DELAY, **told) as drawn, _set_shown(False):
+        yield drawn

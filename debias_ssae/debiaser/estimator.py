@@ -19,6 +19,7 @@ from debias_ssae.core.cache import trim
 from debias_ssae.core.config import DebiasConfig, load_config
 from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError, NothingRemovedWarning
+from debias_ssae.core.steps import show_progress
 from debias_ssae.debiaser import persistence
 from debias_ssae.debiaser.inputs import read_fit
 from debias_ssae.debiaser.matrix import MatrixEncoder
@@ -153,7 +154,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if why := nothing_known(spec.attribute):
             warnings.warn(why, NothingRemovedWarning, stacklevel=2)
         started = time.monotonic()
-        fitted = fit(spec, data)
+        with show_progress(self.verbose):
+            fitted = fit(spec, data)
         self.encoder_, self.concept_ = spec.encoder, _concept_of(spec.attribute)
         self.interventions_ = fitted.interventions
         self.output_eraser_, self.output_kind_ = fitted.output_eraser, fitted.output_kind
@@ -181,7 +183,8 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             if self._probes is not None:
                 persistence.check_model(self, self._probes)
                 self._probes = None
-        return self._finished(self.encoder_.encode(X, self.edits))
+        with show_progress(self.verbose):
+            return self._finished(self.encoder_.encode(X, self.edits))
 
     def _finished(self, x: np.ndarray) -> np.ndarray:
         x = apply_output(self.output_eraser_, x)

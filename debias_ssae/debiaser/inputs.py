@@ -83,8 +83,7 @@ def read_fit(
         exclude=excluded,
         n_latents=debiaser.n_latents,
         random_state=seed_of(debiaser.random_state),
-        progress=debiaser.verbose,
-        steps=Steps(to_stderr if debiaser.verbose else None),
+        steps=Steps(to_stderr),
     )
     _check_output_data(debiaser.output_eraser, attribute, data)
     hookpoints = _hookpoints(debiaser.hookpoint, attribute, encoder, X)
@@ -135,7 +134,6 @@ def _read_matrix(
         n_latents=debiaser.n_latents,
         follows=follows,
         random_state=seed_of(debiaser.random_state),
-        progress=debiaser.verbose,
     )
     _check_output_data(debiaser.output_eraser, attribute, data)
     encoder = MatrixEncoder.of(X, as_they_are=bool(saes))
@@ -310,7 +308,6 @@ def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEn
         # what every text becomes is kept where that was asked for, not by default
         cache_dir=None if debiaser.cache_dir == "auto" else debiaser.cache_dir,
         **config.activations.model_dump(),
-        verbose=debiaser.verbose,
         **({} if in_memory else {"device": debiaser.device}),
     )
 

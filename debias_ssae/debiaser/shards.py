@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import joblib
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from debias_ssae.core.config import ROWS_PER_SHARD
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import write_bytes
 from debias_ssae.core.shards import ShardWriter, process_share
+from debias_ssae.core.steps import bar
 from debias_ssae.text.checks import texts_sha256
 from debias_ssae.text.tables import stream_tables, write_table
 
@@ -39,7 +39,6 @@ def transform_to_shards(
     rows_per_shard: int = ROWS_PER_SHARD,
     rank: int | None = None,
     world_size: int | None = None,
-    progress: bool = False,
 ) -> dict[str, int] | None:
     """Write the debiased representations of ``source`` into ``directory``, shard by shard, in the order of the texts.
 
@@ -93,8 +92,8 @@ def transform_to_shards(
         fill = partial(_fill, debiaser, table, text, list(ids), form)
         writer.write(number, fill, {"texts_sha256": texts, "n_texts": len(table)})
 
-    with tqdm(desc=f"transform (rank {share[0]})", unit="text", disable=not progress) as bar:
-        about = writer.fill(chain([first], tables), share, digest, make, bar)
+    with bar(f"transform (rank {share[0]})") as drawn:
+        about = writer.fill(chain([first], tables), share, digest, make, drawn)
     return None if about is None else about["totals"]
 
 

@@ -62,7 +62,7 @@ def train_ssae(
     if finished is not None:
         check_width(finished, width_of(encoder))
         return LearnedSAE(finished, {"sae": "taken as it was given"})
-    options: dict[str, Any] = {"random_state": data.random_state, "progress": data.progress}
+    options: dict[str, Any] = {"random_state": data.random_state}
     if isinstance(encoder, MatrixEncoder):
         x, config = encoder.rows(data.X, hookpoint).x, data.config
         if general is None:
@@ -107,7 +107,6 @@ def train_general_sae(
     *,
     random_state: int | None = None,
     cache_dir: str | Path | None = None,
-    progress: bool = False,
 ) -> LearnedSAE:
     """Train a general SAE on the rows of randomly drawn corpus texts, about ``config.general_rows`` of them."""
     sae_config = config.sae_config(model.d_model, hookpoint)
@@ -125,8 +124,8 @@ def train_general_sae(
     def train() -> LearnedSAE:
         n_rows = min(config.general_rows, config.general.n_steps * config.general.batch_size)
         texts = _draw(corpus, n_rows, _longest(model, config), random_state)
-        x = harvest(model, texts, hookpoint, progress=progress, **config.activations.limits).x
-        return _fit(x, sae_config, config.general, random_state=random_state, progress=progress)
+        x = harvest(model, texts, hookpoint, **config.activations.limits).x
+        return _fit(x, sae_config, config.general, random_state=random_state)
 
     return _cached(cache_dir, "general", key, train)
 
@@ -142,7 +141,6 @@ def learn_ssae(
     held_out: Sequence[str] = (),
     random_state: int | None = None,
     cache_dir: str | Path | None = None,
-    progress: bool = False,
     steps: Steps | None = None,
 ) -> LearnedSAE:
     """Fine-tune ``general`` with TERM on ``texts`` and on what they retrieve from ``corpus``.
@@ -150,7 +148,7 @@ def learn_ssae(
     Without ``general`` one is trained on the corpus first; without a corpus, on the texts alone, which the log
     says. ``held_out`` texts are never retrieved nor trained on.
     """
-    options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
+    options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir}
     begin = (steps or Steps()).begin
     record: dict[str, Any] = {"n_training_texts": len(texts)}
     subdomain = list(texts)
@@ -187,8 +185,8 @@ def learn_ssae(
     ]
 
     def train() -> LearnedSAE:
-        x = harvest(model, subdomain, hookpoint, progress=progress, **config.activations.limits).x
-        return _fit(x, start.cfg, fine_tuning, init=start, random_state=random_state, progress=progress)
+        x = harvest(model, subdomain, hookpoint, **config.activations.limits).x
+        return _fit(x, start.cfg, fine_tuning, init=start, random_state=random_state)
 
     special = _cached(cache_dir, "special", key, train)
     return LearnedSAE(special.sae, {**record, "special": special.record})
@@ -204,7 +202,6 @@ def _retrieved(
     *,
     random_state: int | None,
     cache_dir: str | Path | None,
-    progress: bool,
 ) -> tuple[list[str], dict[str, Any]]:
     """The texts of ``corpus`` nearest to ``texts``, and the report; kept under ``cache_dir``.
 
@@ -213,7 +210,7 @@ def _retrieved(
     embedder = model if config.embedder == model.name else load_embedder(config.embedder, device)
 
     def find() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir, "progress": progress}
+        options: dict[str, Any] = {"random_state": random_state, "cache_dir": cache_dir}
         settings = {**config.model_dump(), "embedder": embedder}
         found = retrieve(texts, corpus, held_out=held_out, **options, **settings)
         return {"corpus_ids": found.corpus_ids}, found.report

@@ -50,8 +50,6 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     device, dtype, revision, trust_remote_code, token_budget :
         Passed to the model; "auto" takes the GPU where there is one, and bfloat16 where that is faster. A model in
         memory stays on its device.
-    verbose : bool, default=False
-        Show a progress bar.
 
     Attributes
     ----------
@@ -72,7 +70,6 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         trust_remote_code: bool = False,
         max_length: int | None = None,
         token_budget: int = 2048,
-        verbose: bool = False,
     ) -> None:
         self.model = model
         self.layer = layer
@@ -84,7 +81,6 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.trust_remote_code = trust_remote_code
         self.max_length = max_length
         self.token_budget = token_budget
-        self.verbose = verbose
 
     @classmethod
     def from_model(cls, model: Any, tokenizer: Any = None, *, dtype: str = "auto", **settings: Any) -> Self:
@@ -220,7 +216,6 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             layer=self.layer,
             pooling=self.readout,
             edits=edits,
-            progress=self.verbose,
             **self.limits,
         )
 

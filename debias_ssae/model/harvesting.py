@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from debias_ssae.core.device import plain_precision
 from debias_ssae.core.errors import InputError, brief
+from debias_ssae.core.steps import bar
 from debias_ssae.model.forward import Batch, Edit, TokenizedTexts, clean_texts, iter_states, tokenize
 from debias_ssae.model.language_model import LanguageModel, check_hookpoints
 from debias_ssae.model.readout import Readout, as_readout, pool_states
@@ -59,7 +59,6 @@ def harvest_many(
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
     token_budget: int = 2048,
-    progress: bool = False,
 ) -> dict[str, Activations]:
     """Return the rows of all real tokens of ``texts`` at ``hookpoints``, after the ``edits``, all read in one pass.
 
@@ -72,16 +71,16 @@ def harvest_many(
     unique = list(dict.fromkeys(checked))
     length = check_max_length(model, max_length)
     parts: list[dict[str, Activations]] = []
-    with tqdm(total=len(unique), desc="activations", unit="text", disable=not progress) as bar:
+    with bar("activations", total=len(unique)) as drawn:
         for start in range(0, len(unique), CHUNK_TEXTS):
             chunk = unique[start : start + CHUNK_TEXTS]
             tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)
-            parts.append(_harvest_chunk(model, tokens, len(chunk), hookpoints, edits, token_budget, bar))
+            parts.append(_harvest_chunk(model, tokens, len(chunk), hookpoints, edits, token_budget, drawn))
     return {h: _spread([p.pop(h) for p in parts], unique, checked, model.d_model) for h in hookpoints}
 
 
 def stream_rows(
-    model: LanguageModel, texts: Iterable[str], hookpoint: str = "embeddings", *, progress: bool = False
+    model: LanguageModel, texts: Iterable[str], hookpoint: str = "embeddings"
 ) -> Iterator[Tensor]:
     """Yield rows [n, d] float32 chunk by chunk in text order, for corpora larger than memory.
 
@@ -89,10 +88,10 @@ def stream_rows(
     """
     check_hookpoints([hookpoint], model.hookpoints)
     length, source = check_max_length(model, None), iter(texts)
-    with tqdm(desc="activations", unit="text", disable=not progress) as bar:
+    with bar("activations") as drawn:
         while chunk := list(islice(source, CHUNK_TEXTS)):
             tokens = tokenize(model.tokenizer, clean_texts(chunk), length, prompt=model.prompt)
-            yield _harvest_chunk(model, tokens, len(chunk), [hookpoint], None, 2048, bar)[hookpoint].x
+            yield _harvest_chunk(model, tokens, len(chunk), [hookpoint], None, 2048, drawn)[hookpoint].x
 
 
 @plain_precision()
@@ -105,7 +104,6 @@ def embed(
     edits: Mapping[str, Edit] | None = None,
     max_length: int | None = None,
     token_budget: int = 2048,
-    progress: bool = False,
 ) -> NDArray[np.float32]:
     """Return one vector a text, float32 [n_texts, d], in the order of ``texts``.
 
@@ -123,8 +121,7 @@ def embed(
     place = {text: i for i, text in enumerate(dict.fromkeys(checked))}
     unique = list(place)
     out = np.zeros((len(unique), readout.width(model.d_model)), np.float32)
-    name = "edited texts" if edits else "plain texts"
-    with tqdm(total=len(unique), desc=name, unit="text", disable=not progress) as bar:
+    with bar("edited texts" if edits else "plain texts", total=len(unique)) as drawn:
         for start in range(0, len(unique), CHUNK_TEXTS):
             chunk = unique[start : start + CHUNK_TEXTS]
             tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)
@@ -132,7 +129,7 @@ def embed(
             for batch in iter_states(model, tokens, [layer], edits=edits, token_budget=token_budget):
                 pooled = pool_states(batch.states[layer], batch.real, batch.attention, readout)
                 vectors[torch.from_numpy(batch.sequences)] = pooled.cpu()
-                bar.update(len(batch.sequences))
+                drawn.update(len(batch.sequences))
             out[start : start + len(chunk)] = readout.finish(vectors).numpy()
     return out[[place[text] for text in checked]] if len(unique) != len(checked) else out
 
@@ -158,7 +155,7 @@ def _harvest_chunk(
     hookpoints: Sequence[str],
     edits: Mapping[str, Edit] | None,
     token_budget: int,
-    bar: Any,
+    drawn: Any,
 ) -> dict[str, Activations]:
     real = np.flatnonzero(~tokens.special)
     row_of = np.cumsum(~tokens.special) - 1
@@ -170,7 +167,7 @@ def _harvest_chunk(
         rows = torch.from_numpy(row_of)[position]
         for h in hookpoints:
             x[h][rows] = batch.states[h][mask].float().cpu()
-        bar.update(len(batch.sequences))
+        drawn.update(len(batch.sequences))
     text_ids = torch.from_numpy(np.repeat(tokens.text_ids, tokens.lengths)[real])
     ids, spans = torch.from_numpy(tokens.ids[real]), torch.from_numpy(tokens.spans[real])
     return {h: Activations(x[h], text_ids, ids, spans, n_texts) for h in hookpoints}

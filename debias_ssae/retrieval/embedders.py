@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.steps import bar
 
 if TYPE_CHECKING:
     from debias_ssae.model import LanguageModel
@@ -26,7 +26,6 @@ def embed_texts(
     device: str = "auto",
     dtype: str = "auto",
     cache_dir: str | Path | None = None,
-    progress: bool = False,
 ) -> NDArray[np.float32]:
     """Return unit vectors [n_texts, d] of ``texts``, cut at ``max_length`` tokens.
 
@@ -48,11 +47,11 @@ def embed_texts(
         vectors = models.embed(model, some, max_length=limit, token_budget=token_budget)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
 
-    with tqdm(total=len(texts), desc="embedding texts", unit="text", disable=not progress) as bar:
+    with bar("embedding texts", total=len(texts)) as drawn:
         for start in range(0, len(texts), CHUNK_TEXTS):
             chunk = texts[start : start + CHUNK_TEXTS]
             out[start : start + len(chunk)] = embed(chunk) if cache is None else cache.fetch(chunk, embed)
-            bar.update(len(chunk))
+            drawn.update(len(chunk))
     return out
 
 

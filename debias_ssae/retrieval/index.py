@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import (
@@ -27,6 +26,7 @@ from debias_ssae.core.io import (
     write_bytes,
     write_manifest,
 )
+from debias_ssae.core.steps import bar
 from debias_ssae.retrieval.duplicates import text_key
 from debias_ssae.retrieval.embedders import embed_texts
 
@@ -103,7 +103,7 @@ class CorpusIndex:
     def __len__(self) -> int:
         return sum(self.settings["sizes"])
 
-    def embed(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return unit vectors of ``texts`` from the index's embedder; raises InputError where that has changed."""
         if not self._is_same_model:
             probe = self._embed([_PROBE])[0]
@@ -114,14 +114,14 @@ class CorpusIndex:
                     " differ; make the index again"
                 )
             self._is_same_model = True
-        return self._embed(texts, progress=progress)
+        return self._embed(texts)
 
     def _embed(self, texts: Sequence[str], **options: Any) -> NDArray[np.float32]:
         return embed_texts(
             texts, self.settings["embedder"], max_length=self.settings["max_length"], **options
         )
 
-    def add(self, texts: Iterable[str | None], *, progress: bool = False) -> int:
+    def add(self, texts: Iterable[str | None]) -> int:
         """Add the texts that are not there yet and return how many; interrupted, the same call goes on.
 
         Empty and missing texts and repeats (after folding case, spaces, punctuation) are passed over. Raises
@@ -137,12 +137,12 @@ class CorpusIndex:
                 self.refresh()
             keys = {int(key) for part in range(len(self.sizes)) for key in self._table(part, ["key"])["key"]}
             fresh, added = _fresh(texts, {text_key(""), *keys}), 0
-            with tqdm(desc="index", unit="text", disable=not progress) as bar:
+            with bar("index") as drawn:
                 while chunk := list(islice(fresh, PART_TEXTS)):
                     table = pd.DataFrame(chunk, columns=["text", "key"])
                     self._append(table, self.embed(table["text"].tolist()))
                     added += len(chunk)
-                    bar.update(len(chunk))
+                    drawn.update(len(chunk))
         return added
 
     def _append(self, table: Any, vectors: NDArray[np.float32]) -> None:

@@ -71,7 +71,6 @@ def retrieve(
     cache_dir: str | Path | None = None,
     device: str = "auto",
     random_state: int | None = None,
-    progress: bool = False,
 ) -> RetrievedTexts:
     """Return the ``n_texts`` texts of ``corpus`` nearest to ``seeds``.
 
@@ -109,7 +108,6 @@ def retrieve(
         return corpus.texts(rows) if isinstance(corpus, CorpusIndex) else [corpus[i] for i in rows]
 
     vectors = np.empty((0, 0), np.float32)
-    kept: dict[str, Any] = {"cache_dir": cache_dir, "progress": progress}
     seed_vectors = embedded(used)
     lexical = np.zeros(len(corpus), np.float32)
     rules_out = likely is not None and index is None and method == "dense"
@@ -120,9 +118,9 @@ def retrieve(
         if len(best) and lexical[best[-1]] > 0:
             candidates = np.sort(best)
             vectors = np.zeros((len(corpus), seed_vectors.shape[1]), np.float32)
-            vectors[candidates] = embedded(texts_of(candidates), **kept)
+            vectors[candidates] = embedded(texts_of(candidates), cache_dir=cache_dir)
         else:
-            vectors = embedded(list(corpus), **kept)
+            vectors = embedded(list(corpus), cache_dir=cache_dir)
     scores = lexical
     if method != "bm25":
         query = seed_vectors.mean(0)

@@ -14,7 +14,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, DiscoveryConfig, load_config
 from debias_ssae.core.errors import InputError, brief, check_seed
-from debias_ssae.core.steps import Steps, to_stderr
+from debias_ssae.core.steps import Steps, show_progress, to_stderr
 from debias_ssae.debiaser.inputs import read_corpus, read_saes, with_limits
 from debias_ssae.debiaser.training import check_width, learn_ssae
 from debias_ssae.erase import LatentEraser
@@ -101,7 +101,7 @@ def discover(
         The ticks of earlier rounds; the first round shown is then of the model without those latents. Their SAEs are
         used where ``sae`` gives none.
     say : callable, optional
-        It is called with one line at each step; ``verbose`` prints these lines.
+        It is called with one line at each step; ``verbose`` prints these lines and shows bars.
 
     Raises
     ------
@@ -165,39 +165,36 @@ def discover(
     given, others = (_saes(one, names, model.d_model) for one in (sae, other_sae))
     if choices is not None:
         _ = Choices({}, given) | choices  # refuses latents of other SAEs
-    steps = Steps(say if say is not None else to_stderr if verbose else None)
+    steps = Steps(say or to_stderr)
     pool = read_corpus(corpus)
 
     def learn(name: str, start: int | None) -> SparseAutoencoder:
         steps.begin(f"sparse autoencoder at {name}" + (", another start" if start != random_state else ""))
-        options: dict[str, Any] = {
-            "corpus": pool,
-            "cache_dir": cache_directory(cache_dir),
-            "progress": verbose,
-        }
+        options: dict[str, Any] = {"corpus": pool, "cache_dir": cache_directory(cache_dir)}
         return learn_ssae(model, listed, name, settings, random_state=start, **options).sae
 
     again = [name for name in names if settings.discovery.recurrence and name not in others]
     n_trainings = sum(name not in given for name in names) + len(again)
     steps.expect(*[SAE_COST] * n_trainings, *_costs(len(listed), len(names)))
-    saes = {name: given[name] if name in given else learn(name, random_state) for name in names}
-    others |= {name: learn(name, (random_state or 0) + 1) for name in again}
-    study = _Study(
-        texts=listed,
-        y=codes,
-        classes=tuple(map(str, classes.tolist())),
-        encoder=encoder,
-        saes={name: saes[name] for name in sorted(names, key=model.hookpoints.index)},
-        others=others,
-        head=head,
-        class_words=_described(classes, class_words),
-        config=settings.discovery,
-        random_state=0 if random_state is None else int(random_state),
-        steps=steps,
-        read=_read_rows(codes, settings.discovery, random_state),
-        labels=classes,
-    )
-    return study.run(Choices({}, {}) if choices is None else choices, 1 if choices is None else 2)
+    with show_progress(verbose):
+        saes = {name: given[name] if name in given else learn(name, random_state) for name in names}
+        others |= {name: learn(name, (random_state or 0) + 1) for name in again}
+        study = _Study(
+            texts=listed,
+            y=codes,
+            classes=tuple(map(str, classes.tolist())),
+            encoder=encoder,
+            saes={name: saes[name] for name in sorted(names, key=model.hookpoints.index)},
+            others=others,
+            head=head,
+            class_words=_described(classes, class_words),
+            config=settings.discovery,
+            random_state=0 if random_state is None else int(random_state),
+            steps=steps,
+            read=_read_rows(codes, settings.discovery, random_state),
+            labels=classes,
+        )
+        return study.run(Choices({}, {}) if choices is None else choices, 1 if choices is None else 2)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
-from tqdm import tqdm
 
 from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.core.device import has_fast_bf16, pick_device, pick_dtype, plain_precision
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.steps import bar
 from debias_ssae.sae.checkpoints import Checkpoint, checkpoint_files, newest_checkpoint, write_checkpoint
 from debias_ssae.sae.fast import Knobs, Weights, compute_step
 from debias_ssae.sae.losses import effective_sample_size, tilt_for_ess, tilt_weights, tilted
@@ -498,7 +498,6 @@ def train_sae(
     *,
     init: SparseAutoencoder | None = None,
     random_state: int | None = None,
-    progress: bool = False,
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
 ) -> TrainResult:
@@ -532,7 +531,7 @@ def train_sae(
     run = _Run(training, checkpoint_dir, identity, resume=resume)
     checked = checked_stream(stream, cfg.d_in, training.dtype, n_steps=train.n_steps, skip=run.done)
     batches = checked if run.done else run.begin(checked, init, random_state)
-    return run.train(batches, progress=progress)
+    return run.train(batches)
 
 
 class _Run:
@@ -560,13 +559,13 @@ class _Run:
         self.training.begin(torch.cat(first), init, random_state)
         return chain(first, stream)
 
-    def train(self, batches: Iterator[Tensor], *, progress: bool) -> TrainResult:
+    def train(self, batches: Iterator[Tensor]) -> TrainResult:
         """Do the steps that are left."""
         training, train = self.training, self.training.train
-        bar = tqdm(total=train.n_steps, initial=self.done, disable=not progress, desc="SAE", unit="step")
         started = saved = time.monotonic()
         rows = 0
-        with bar, torch.no_grad():
+        steps = bar("SAE", unit="step", total=train.n_steps, initial=self.done)
+        with steps as drawn, torch.no_grad():
             for step in range(self.done, train.n_steps):
                 x = next(batches)
                 last = step == train.n_steps - 1
@@ -579,8 +578,8 @@ class _Run:
                     record["rows_per_second"] = rows / max(record["seconds"], 1e-9)
                     self.history.append(record)
                     shown = ("loss", "fvu", "l0", "dead_fraction", "rows_per_second")
-                    bar.set_postfix({name: f"{record[name]:.3g}" for name in shown}, refresh=False)
-                bar.update()
+                    drawn.set_postfix({name: f"{record[name]:.3g}" for name in shown}, refresh=False)
+                drawn.update()
                 late = time.monotonic() - saved > 60 * train.checkpoint_minutes
                 if late or last or self.done % train.checkpoint_steps == 0:
                     self._save()

@@ -48,7 +48,6 @@ class FitData:
     follows: Linear | None = None
     """The linear eraser that follows on the very activations that are edited (a matrix); None elsewhere."""
     random_state: int | None = None
-    progress: bool = False
     steps: Steps = field(default_factory=Steps)
     """Says what fit is doing."""
 
@@ -163,7 +162,6 @@ class Words:
             hookpoint=hookpoint,
             n_latents=data.n_latents,
             random_state=data.random_state,
-            progress=data.progress,
             activations=data.config.activations,
         )
 

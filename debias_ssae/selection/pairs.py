@@ -34,7 +34,7 @@ def harvest_pairs(
 ) -> "PairActivations":
     """Run at most ``max_texts`` of ``texts``, in random order, in both versions up to ``hookpoint``.
 
-    ``options`` (max_length, token_budget, progress) go to ``harvest``.
+    ``options`` (max_length, token_budget) go to ``harvest``.
     Raises InputError when no text holds a word of the concept.
     """
     concept.check_occurs(texts)

@@ -235,7 +235,6 @@ def select_from_concept(
     hookpoint: str = "embeddings",
     n_latents: int | str = "auto",
     random_state: int | None = None,
-    progress: bool = False,
     activations: ActivationConfig | None = None,
 ) -> Selection:
     """Select what changes when the concept's words are swapped in ``texts``; no attribute labels.
@@ -252,7 +251,7 @@ def select_from_concept(
         rows = harvest(model, seed_texts, hookpoint, **limits)
         return _from_seed_texts(sae, rows, labels, config, n_latents)
     model.check_spans()
-    options: dict[str, Any] = {"random_state": random_state, "progress": progress, **limits}
+    options: dict[str, Any] = {"random_state": random_state, **limits}
     pairs = harvest_pairs(model, texts, concept, hookpoint, max_texts=config.max_texts, **options)
     report: dict[str, Any] = {}
     latents_a, firing_rate = pooled_latents(sae, pairs.a)

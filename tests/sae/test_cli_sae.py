@@ -71,14 +71,6 @@ def test_train_info_and_convert(tmp_path, store):
     assert torch.allclose(load_sae(tmp_path / "ours")(x).x_hat, trained(x).x_hat, atol=1e-4)
 
 
-def test_quiet_shows_no_bar(tmp_path, store):
-    loud = call("train", "--activations", "acts", "--out", tmp_path / "a", *SMALL)
-    quiet = call("train", "--activations", "acts", "--out", tmp_path / "b", *SMALL, "--quiet")
-    assert quiet.exit_code == 0, quiet.output
-    assert "step/s" in loud.output
-    assert "step/s" not in quiet.output
-
-
 def test_resume_and_fine_tune(tmp_path, store):
     assert call("train", "--activations", "a", "--out", tmp_path / "g", *SMALL).exit_code == 0
     again = call("train", "--activations", "a", "--out", tmp_path / "g", *SMALL)

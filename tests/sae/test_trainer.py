@@ -6,6 +6,7 @@ from planted_sae import ARCHITECTURES, evaluate, planted_rows, random_sae
 
 from debias_ssae.core.config import SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
+from debias_ssae.core.steps import show_progress
 from debias_ssae.sae import shuffled_batches, train_sae
 from debias_ssae.sae.fast import Weights
 from debias_ssae.sae.model import unwritten
@@ -56,11 +57,13 @@ def test_the_same_seed_gives_the_same_bytes(architecture):
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_progress_changes_nothing(capsys):
+def test_progress_changes_nothing(terminal):
     plain = train_sae(stream(), CFG, BRIEF, random_state=0).sae.fingerprint()
-    watched = train_sae(stream(), CFG, BRIEF, random_state=0, progress=True)
+    assert not terminal.getvalue()
+    with show_progress():
+        watched = train_sae(stream(), CFG, BRIEF, random_state=0)
     assert watched.sae.fingerprint() == plain
-    shown = capsys.readouterr().err
+    shown = terminal.getvalue()
     assert all(name in shown for name in ("loss=", "fvu=", "l0=", "dead_fraction=", "rows_per_second="))
 
 

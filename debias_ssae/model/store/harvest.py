@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.shards import process_share
+from debias_ssae.core.steps import bar
 from debias_ssae.model import Activations, LanguageModel, harvest_many
 from debias_ssae.model.harvesting import check_max_length
 from debias_ssae.model.language_model import check_hookpoints
@@ -29,7 +29,6 @@ def harvest_to_store(
     texts_per_shard: int = 1024,
     rank: int | None = None,
     world_size: int | None = None,
-    progress: bool = False,
 ) -> ActivationStore | None:
     """Write the rows of ``texts`` at ``hookpoints`` (one pass) into ``directory`` and return the open store.
 
@@ -75,8 +74,8 @@ def harvest_to_store(
         tensors |= {"offsets": one.offsets, **{f"x/{name}": rows.x for name, rows in found.items()}}
         writer.write_rows(number, tensors, _record(chunk, clean, one, texts_digest, length))
 
-    with tqdm(desc=f"harvest (rank {share[0]})", unit="text", disable=not progress) as bar:
-        about = writer.fill(chain([first], pieces), share, digest, make, bar)
+    with bar(f"harvest (rank {share[0]})") as drawn:
+        about = writer.fill(chain([first], pieces), share, digest, make, drawn)
     return None if about is None else ActivationStore(directory)
 
 
