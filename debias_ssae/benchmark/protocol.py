@@ -293,7 +293,7 @@ def _majority(shown: list[int]) -> int:
 
 
 def _check_words(concept: Concept | None, texts: Sequence[str], z: np.ndarray) -> None:
-    if concept is not None and concept.pairs and association(concept, texts, z) < LEAST_ASSOCIATION:
+    if concept is not None and association(concept, texts, z) < LEAST_ASSOCIATION:
         logger.warning(
             "the words of the concept %r do not go with the attribute's values in these texts: methods that are "
             "given words learn of another attribute",

@@ -72,7 +72,7 @@ def read_fit(
     for one in members(attribute):
         if isinstance(one, AnnotatedTexts):
             one.check(config.selection.min_cell)
-        elif isinstance(one, Words) and one.concept.pairs:
+        elif isinstance(one, Words):
             _check_words(one.concept, X, config.selection.min_cell)
     encoder = make_encoder(debiaser, config)
     data = FitData(
@@ -87,7 +87,7 @@ def read_fit(
     )
     _check_output_data(debiaser.output_eraser, attribute, data)
     hookpoints = _hookpoints(debiaser.hookpoint, attribute, encoder, X)
-    if any(isinstance(one, Words) and one.concept.pairs for one in members(attribute)):
+    if any(isinstance(one, Words) for one in members(attribute)):
         encoder.language_model.check_spans()
     spec = Spec(
         encoder=encoder,

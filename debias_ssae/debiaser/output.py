@@ -142,7 +142,7 @@ class Samples:
 def output_kind(asked: Any, attribute: Any, *, edits: bool) -> Any:
     """What ``output_eraser=asked`` comes to.
 
-    "auto" is the direction between counterfactual pairs where there are words of two values to swap, all directions
+    "auto" is the direction between counterfactual pairs where there are words of two values, all directions
     in which the pairs differ where there are more values, the groups' mean difference where there are labels, and the
     displacement by the edit where neither is known; None where nothing is edited.
     Of several attributes each goes by its own kind.
@@ -157,8 +157,6 @@ def output_kind(asked: Any, attribute: Any, *, edits: bool) -> Any:
 
 def _auto(attribute: Any) -> str | None:
     if isinstance(attribute, Words):
-        if not _has_words(attribute):
-            return None
         return "counterfactual" if len(attribute.concept.values) == 2 else "counterfactual_subspace"
     if isinstance(attribute, AnnotatedTexts):
         return "mean_difference"
@@ -226,7 +224,7 @@ def _samples(
     if kind == "displacement":
         return Samples.drawn(encoder, edits, data)
     check_evidence(kind, attribute, data)
-    if _has_words(attribute) and kind not in FROM_LABELS:
+    if isinstance(attribute, Words) and kind not in FROM_LABELS:
         return Samples.pairs(attribute.concept, encoder, edits, data)
     labelled = labels_for_output(attribute, data)
     return (
@@ -236,9 +234,9 @@ def _samples(
 
 def check_evidence(kind: Any, attribute: Any, data: FitData) -> None:
     """Raise InputError where an output eraser of this kind has nothing to learn from."""
-    if kind in FROM_WORDS and not _has_words(attribute):
+    if kind in FROM_WORDS and not isinstance(attribute, Words):
         raise InputError(
-            f'output_eraser="{kind}" needs a concept with words to swap as attribute=; with labels use '
+            f'output_eraser="{kind}" needs a concept as attribute=; with labels use '
             '"mean_difference" or "leace", otherwise "displacement" or None'
         )
     if kind in FROM_LABELS and labels_for_output(attribute, data) is None:
@@ -246,10 +244,6 @@ def check_evidence(kind: Any, attribute: Any, data: FitData) -> None:
             f'output_eraser="{kind}" needs labels: pass sensitive_features to fit, or AnnotatedTexts as '
             'attribute=; without labels use "counterfactual", "displacement" or None'
         )
-
-
-def _has_words(attribute: Any) -> bool:
-    return isinstance(attribute, Words) and bool(attribute.concept.pairs)
 
 
 def is_of_other_texts(attribute: Any, data: FitData) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from debias_ssae.core.config import ActivationConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
-from debias_ssae.model import Activations, LanguageModel, harvest
+from debias_ssae.model import Activations, LanguageModel
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.pairs import PairActivations, harvest_pairs
 from debias_ssae.selection.propagation import propagate
@@ -241,15 +241,11 @@ def select_from_concept(
 
     At most ``config.max_texts`` of the texts are run in both versions. The steps are: the counterfactual contrast;
     propagation to tokens outside the list; the choice of latents that fire mostly on the concept's tokens, until they
-    carry ``config.carried``. A concept without words to swap has seed texts, which are a small labelled set.
+    carry ``config.carried``.
     ``activations`` says where texts are cut. Raises InputError where no text holds a word of the concept, and where
     every word was cut off.
     """
     limits = (activations or ActivationConfig()).limits
-    if not concept.pairs:
-        seed_texts, labels = concept.labelled_seed_texts()
-        rows = harvest(model, seed_texts, hookpoint, **limits)
-        return _from_seed_texts(sae, rows, labels, config, n_latents)
     model.check_spans()
     options: dict[str, Any] = {"random_state": random_state, **limits}
     pairs = harvest_pairs(model, texts, concept, hookpoint, max_texts=config.max_texts, **options)
@@ -342,19 +338,6 @@ def select_from_labels(
         report["n_latents"] = f"rule not run: {error}"
         return Selection(scores, chosen[: config.most_latents], report)
     return Selection(scores, chosen[: _sufficient(chosen, score, config, report)], report)
-
-
-def _from_seed_texts(
-    sae: SparseAutoencoder,
-    rows: Activations,
-    labels: list[str],
-    config: SelectionConfig,
-    n_latents: int | str,
-) -> Selection:
-    """A concept without words to swap: its seed texts are a small labelled set."""
-    fewest = min(labels.count(value) for value in set(labels))
-    small = config.updated(min_cell=min(config.min_cell, fewest))
-    return select_from_labels(sae, rows, None, labels, small, n_latents=n_latents, random_state=0)
 
 
 def _sufficient(

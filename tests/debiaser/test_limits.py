@@ -15,7 +15,7 @@ LENGTH = 7
 """Five words and two special tokens."""
 
 
-@pytest.mark.parametrize("regime", ["labelled", "concept", "seeds"])
+@pytest.mark.parametrize("regime", ["labelled", "concept"])
 @pytest.mark.parametrize("bound", ["encoder", "config"])
 def test_what_lies_beyond_the_limit_changes_nothing(
     bound: str, regime: str, small_encoder: Path, concept: Concept
@@ -33,11 +33,9 @@ def test_what_lies_beyond_the_limit_changes_nothing(
         encoder: Any = str(small_encoder)
         if bound == "encoder":
             encoder = ActivationEncoder(encoder, dtype="float32", max_length=LENGTH)
-        seeds = {"male": short[::2][:6], "female": short[1::2][:6]}
         told: dict[str, Any] = {
             "labelled": {},
             "concept": {"attribute": concept},
-            "seeds": {"attribute": Concept(values=("male", "female"), seed_texts=seeds)},  # type: ignore[arg-type]
         }[regime]
         z = np.arange(len(texts)) % 2 if regime == "labelled" else None
         made = SSAEDebiaser(encoder, config=config, random_state=0, **told)

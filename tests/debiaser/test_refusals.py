@@ -17,8 +17,7 @@ from debias_ssae.debiaser import training
 from debias_ssae.debiaser.inputs import read_fit
 from debias_ssae.debiaser.output import FROM_LABELS
 from debias_ssae.model.encoder import ActivationEncoder
-
-SEEDS = Concept(values=("a", "b"), seed_texts={"a": ("he works",) * 6, "b": ("she works",) * 6})
+from debias_ssae.selection.attribute import Nothing
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"output_eraser": "mean_difference"}, "needs labels"),
         ({}, {"output_eraser": "counterfactual", "attribute": None}, "needs a concept"),
         ({}, {"attribute": Concept.from_words(["zyx", "xyz"])}, "holds a word of the concept"),
-        ({}, {"output_eraser": "counterfactual", "attribute": SEEDS}, "needs a concept with words"),
+        ({}, {"output_eraser": "counterfactual", "attribute": Nothing()}, "needs a concept as attribute"),
         ({}, {"alpha": float("nan")}, "alpha is nan"),
         ({}, {"alpha": -1}, "alpha is -1"),
         ({}, {"alpha": "x"}, "alpha is 'x'"),

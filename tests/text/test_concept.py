@@ -241,26 +241,14 @@ def test_another_concept_from_a_file(tmp_path: Path) -> None:
         "name": "spelling",
         "values": ["british", "american"],
         "pairs": [["colour", "color", "hue"], {"a": "lift", "b": "elevator"}],
-        "seed_texts": {"british": ["Mind the gap."], "american": ["Take the subway."]},
     }
     for name, text in (("c.json", json.dumps(content)), ("c.yaml", json.dumps(content))):
         path = tmp_path / name
         path.write_text(text)
         concept = Concept.load(path)
         assert concept.counterfactual("The colour of the Elevator") == "The color of the Lift"
-        assert concept.seed_texts["american"] == ("Take the subway.",)
         assert concept.values == ("british", "american")
         assert concept.sections == ("words",)
-
-
-def test_seed_texts_alone_make_a_concept() -> None:
-    concept = Concept.from_dict({"name": "tone", "seed_texts": {"happy": ["Yay!"], "sad": ["Alas."]}})
-    assert concept.values == ("happy", "sad")
-    assert (concept.find("Yay"), concept.counterfactual("Yay"), concept.scrub("Yay")) == (
-        [],
-        None,
-        "Yay",
-    )
 
 
 def test_round_trip_copies_and_hash() -> None:
@@ -294,8 +282,10 @@ def test_round_trip_copies_and_hash() -> None:
         ("values: [a]\npairs: [[he, she]]", "two different values"),
         ("values: male\npairs: [[he, she]]", "must be a list"),
         ("name: empty", "is empty"),
-        ("values: [a, b]\npairs: [[he, she]]\nseed_texts: {c: [x]}", "seed texts for ['c']"),
-        ("pairs: [[he, she]]\nseed_texts: [x]", "must map each value"),
+        (
+            "seed_texts: {a: [x], b: [y]}",
+            "give them as AnnotatedTexts(texts, sensitive_features), or --annotated",
+        ),
         ("{", "as YAML"),
         ("pairs: [[he, she]]\nignore: isle of man", "'ignore' must be a list, got 'isle of man'"),
         ("pairs: [[he, she]]\nnot_possessed: the", "'not_possessed' must be a list"),
@@ -312,8 +302,6 @@ def test_round_trip_copies_and_hash() -> None:
         ("pairs: [[he, she]]\na_an: 5", "'a_an' true or false"),
         ("pairs: [[he, she]]\nvalues: []", "two different values"),
         ("pairs: [{a: black, b: white, when: person}]", "give the list 'persons'"),
-        ("seed_texts: {a: [x], b: [' ']}", "'seed_texts': ' ' is empty"),
-        ("seed_texts: {a: yay, b: [no]}", "'seed_texts' must be a list"),
         ("values: [a, b, c]\npairs: [[he, she]]", "write a 'table'"),
         ("values: [a, b, c]\ntable: [[he, she]]", "is not a row; expected a list of 3 words"),
         ("values: [a, b, c]\ntable: [[he, she, it, one, us]]", "is not a row"),

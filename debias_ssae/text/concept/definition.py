@@ -7,7 +7,7 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -19,14 +19,14 @@ from debias_ssae.text.concept.rows import WordRow, as_row, read_rows, row_of_wor
 
 _SHIPPED = Path(__file__).parents[1] / "concepts"
 _KEYS = {
-    "name", "values", "pairs", "table", "optional", "ignore", "not_possessed", "persons", "a_an", "seed_texts",
+    "name", "values", "pairs", "table", "optional", "ignore", "not_possessed", "persons", "a_an",
 }  # fmt: skip
 _RULES = ("", "possessive", "title", "person")
 
 
 @dataclass(frozen=True)
 class Concept:
-    """An attribute of two or more values, given by words of each value, by seed texts for each value, or by both.
+    """An attribute of two or more values, given by words of each value.
 
     ``pairs`` holds the rows of words: WordRow, or plain tuples of each value's word and perhaps a neutral one, such as
     ``("dad", "mum", "parent")``; ``optional`` holds rows that are used only when ``with_optional`` asks for their
@@ -44,7 +44,6 @@ class Concept:
     optional: tuple[WordRow, ...] = ()
     ignore: tuple[str, ...] = ()
     not_possessed: frozenset[str] = frozenset()
-    seed_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     persons: frozenset[str] = frozenset()
     a_an: bool = False
 
@@ -59,12 +58,6 @@ class Concept:
             store(name, tuple(as_row(row, len(self.values)) for row in _listed(getattr(self, name), name)))
         for name in ("not_possessed", "persons"):
             store(name, frozenset(word.lower() for word in _strings(getattr(self, name), name)))
-        if not isinstance(self.seed_texts, Mapping):
-            raise InputError(
-                f"'seed_texts' must map each value to a list of texts, got {brief(self.seed_texts)}"
-            )
-        seeds = self.seed_texts.items()
-        store("seed_texts", {value: tuple(_strings(texts, "seed_texts")) for value, texts in seeds})
         _check(self)
 
     def __hash__(self) -> int:
@@ -110,19 +103,22 @@ class Concept:
             raise InputError(
                 f"{source}: expected a mapping with name, values and pairs, got {type(values).__name__}"
             )
+        if "seed_texts" in values:
+            raise InputError(
+                f"{source}: 'seed_texts' are labelled texts, not words; give them as AnnotatedTexts(texts, "
+                "sensitive_features), or --annotated FILE"
+            )
         unknown = {str(key) for key in values} - _KEYS
         if unknown:
             raise InputError(f"{source}: unknown {brief(sorted(unknown))}; known: {sorted(_KEYS)}")
         given = {key: value for key, value in values.items() if value is not None}
         name, a_an = given.get("name", "concept"), given.get("a_an", False)
-        seeds = given.get("seed_texts", {})
         if not isinstance(name, str) or not isinstance(a_an, bool):
             raise InputError(
                 f"{source}: 'name' must be a string and 'a_an' true or false; quote what YAML converts"
             )
-        valued = list(seeds) if isinstance(seeds, Mapping) else []
         try:
-            named = _strings(given.get("values", valued or ["a", "b"]), "values")
+            named = _strings(given.get("values", ["a", "b"]), "values")
             _check_values(name, named)
             if "pairs" in given and len(named) > 2:
                 raise InputError(f"'pairs' need two values, but there are {len(named)}; write a 'table'")
@@ -132,7 +128,6 @@ class Concept:
                 name=name,
                 values=tuple(named),
                 optional=read_rows(given.get("optional"), named, source),
-                seed_texts=seeds,
                 a_an=a_an,
                 **{key: given[key] for key in ("ignore", "not_possessed", "persons") if key in given},
             )
@@ -175,7 +170,6 @@ class Concept:
             "optional": write_rows(self.optional, self.values),
             "ignore": list(self.ignore),
             "not_possessed": sorted(self.not_possessed),
-            "seed_texts": {value: list(texts) for value, texts in self.seed_texts.items()},
             **({"persons": sorted(self.persons)} if self.persons else {}),
             **({"a_an": True} if self.a_an else {}),
         }
@@ -219,7 +213,7 @@ class Concept:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of all that decides what is swapped or scrubbed, and of the seed texts; not of the name."""
+        """Hash of all that decides what is swapped or scrubbed; not of the name."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("name", "optional")}
         return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -229,7 +223,7 @@ class Concept:
 
     def hits(self, text: str) -> Iterator[tuple[str, Match | None]]:
         """Yield each listed word or ignored phrase in ``text``, in lower case, with its match; None: passed over."""
-        return self._matcher.hits(text) if self.pairs else iter(())
+        return self._matcher.hits(text)
 
     def find(self, text: str) -> list[Match]:
         """Return the words of ``text`` that show the attribute, left to right, each with its place and value."""
@@ -314,11 +308,6 @@ class Concept:
             f"({', '.join(list(self.words)[:4])}, ...); {cure}"
         )
 
-    def labelled_seed_texts(self) -> tuple[list[str], list[str]]:
-        """Return the seed texts and the value that each of them shows."""
-        rows = [(text, value) for value, texts in self.seed_texts.items() for text in texts]
-        return [text for text, _ in rows], [value for _, value in rows]
-
     def scrub(self, text: str) -> str:
         """Return ``text`` with each marked word replaced by its neutral word, or removed if it has none."""
         edits = [(f.start, f.scrub_end(text), f.cased(f.row.neutral)) for f in self.find(text)]
@@ -340,7 +329,7 @@ def _strings(values: Any, name: str) -> list[str]:
     strange = [value for value in listed if not isinstance(value, str)]
     if strange:
         raise InputError(f"{name!r} must hold strings, got {brief(strange[0])}; quote what YAML converts")
-    faulty = [value for value in listed if not (value.strip() if name == "seed_texts" else _is_clean(value))]
+    faulty = [value for value in listed if not _is_clean(value)]
     if faulty:
         raise InputError(f"{name!r}: {brief(faulty[0])} is empty or has spaces around it or doubled inside")
     return listed
@@ -353,13 +342,8 @@ def _is_clean(word: str) -> bool:
 def _check(concept: Concept) -> None:
     """Raise InputError for a concept that cannot be used."""
     name, values = concept.name, concept.values
-    if not concept.pairs and len(concept.seed_texts) < 2:
-        raise InputError(
-            f"Concept {name!r} is empty: give a pair of words, or seed texts for each of {brief(values)}"
-        )
-    strange = sorted(set(concept.seed_texts) - set(values))
-    if strange:
-        raise InputError(f"Concept {name!r}: seed texts for {strange}, but its values are {values}")
+    if not concept.pairs:
+        raise InputError(f"Concept {name!r} is empty: give a word for each of {brief(values)}")
     for row in concept.pairs + concept.optional:
         _check_row(row, f"Concept {name!r}, section {row.section!r}", len(values))
         if row.when == "person" and not concept.persons:
