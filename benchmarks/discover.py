@@ -223,7 +223,7 @@ def word_methods(bench: Bench, listed: Sequence[str]) -> None:
 
 def directions(bench: Bench, kind: str) -> SparseAutoencoder:
     """Both sides of each neuron, or of each principal component, of the token embeddings as latents."""
-    rows = harvest(bench.encoder.language_model, bench.texts, "embeddings", **bench.encoder.limits).x
+    rows = harvest(bench.encoder.language_model, bench.texts, "embeddings").x
     mean, d = rows.mean(0), rows.shape[1]
     axes = torch.eye(d) if kind == "neurons" else torch.linalg.eigh((rows - mean).T @ (rows - mean))[1].T
     sae = SparseAutoencoder(SAEConfig(d_in=d, d_sae=2 * d, architecture="relu"), random_state=0)

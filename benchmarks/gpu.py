@@ -116,7 +116,7 @@ def harvesting(device: str, tiny: bool) -> dict[str, Any]:
     model = wrap_model(module, tokenizer, dtype=torch.bfloat16)
     texts = make_texts(20 if tiny else 20_000)
     hookpoint = f"blocks.{depth // 2 - 1}"
-    run = partial(harvest, model, texts, hookpoint, token_budget=1024 if tiny else 65_536)
+    run = partial(harvest, model.with_limits(token_budget=1024 if tiny else 65_536), texts, hookpoint)
     n_tokens = len(run().x)
     seconds = seconds_of(run, device)
     operations = 2 * 12 * width**2 * (depth // 2) * n_tokens

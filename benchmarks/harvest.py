@@ -105,7 +105,7 @@ def base_and_hook(model: Any, tokenizer: Any, texts: list[str]) -> int:
 
 def ours(model: LanguageModel, texts: list[str], budget: int) -> int:
     """This package."""
-    return len(harvest(model, texts, f"blocks.{BLOCK}", token_budget=budget).x)
+    return len(harvest(model.with_limits(token_budget=budget), texts, f"blocks.{BLOCK}").x)
 
 
 def dictionary_learning_buffer(model: Any, tokenizer: Any) -> Callable[[list[str]], int]:

@@ -80,8 +80,8 @@ def influences(texts: list[str], general: list[str], seeds: list[str], n_steps: 
     from debias_ssae.model import harvest, load_model
     from debias_ssae.sae.training import shuffled_batches, train_sae
 
-    model = load_model("minilm")
-    x = harvest(model, general[::20], "blocks.3", max_length=128).x
+    model = load_model("minilm").with_limits(128)
+    x = harvest(model, general[::20], "blocks.3").x
     sae = train_sae(
         shuffled_batches(x, 1024, 0),
         SAEConfig(d_in=384, d_sae=1024),
@@ -89,8 +89,8 @@ def influences(texts: list[str], general: list[str], seeds: list[str], n_steps: 
         random_state=0,
     ).sae
     torch.set_num_threads(1)
-    gradient = seed_gradient(sae, harvest(model, seeds, "blocks.3", max_length=128).x)
-    rows = harvest(model, texts, "blocks.3", max_length=128)
+    gradient = seed_gradient(sae, harvest(model, seeds, "blocks.3").x)
+    rows = harvest(model, texts, "blocks.3")
     owners, pulls = rows.text_ids.numpy(), row_influence(sae, gradient, rows.x).numpy()
     sums, counts = (np.bincount(owners, weights=w, minlength=len(texts)) for w in (pulls, None))
     return np.where(counts > 0, sums / np.maximum(counts, 1), -1.0)

@@ -180,7 +180,7 @@ def run_seed(
 ) -> list[dict[str, Any]]:
     """All rows of one seed."""
     split = make_split(data["bios"], size, seed)
-    options: dict[str, Any] = {"layer": layer, "pooling": "mean", "max_length": size.max_length}
+    options: dict[str, Any] = {"layer": layer, "pooling": "mean"}
     plain = {
         name: embed(model, texts, **options)
         for name, texts in (("train", split.train), ("test", split.test), ("balanced", split.balanced))
@@ -206,7 +206,7 @@ def run_seed(
     for hookpoint in hookpoints:
         attribution[hookpoint] = integrated_gradients(
             model, texts, directions, hookpoint, layer=layer, pooling="mean",
-            baseline=corpus[hookpoint].x.mean(0), steps=size.steps, max_length=size.max_length,
+            baseline=corpus[hookpoint].x.mean(0), steps=size.steps,
         )  # fmt: skip
         say(f"gradients at {hookpoint}")
     words = {word.lower() for word in Concept.load("gender").words}
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append")
     args = parser.parse_args()
     size, cache = (QUICK if args.quick else Size()), io.writable_directory(args.cache or args.out)
-    model = load_model(args.encoder)
+    model = load_model(args.encoder).with_limits(size.max_length)
     middle = model.n_blocks // 2 - 1
     layer = f"blocks.{middle}"
     hookpoints = ["embeddings", f"blocks.{middle // 3}", f"blocks.{2 * middle // 3}"]
@@ -316,8 +316,8 @@ def main() -> None:
     named = [seeds[i] for i in rng.permutation(len(seeds))[:200]]
     data = {
         "bios": bios, "selected": selected, "named_texts": named,
-        "rows": harvest_many(model, texts, hookpoints, max_length=size.max_length),
-        "named": harvest_many(model, named, hookpoints, max_length=size.max_length),
+        "rows": harvest_many(model, texts, hookpoints),
+        "named": harvest_many(model, named, hookpoints),
     }  # fmt: skip
     print("harvested", flush=True)
     records: list[dict[str, Any]] = []

@@ -16,7 +16,7 @@ sizes, the bars (BARS), and that all methods share everything but the texts and 
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def read_texts(data: Path, size: Size) -> dict[str, list[str]]:
 def kept_rows(model: Any, texts: list[str], hookpoint: str, size: Size, file: Path) -> Activations:
     """Harvested once, kept as bfloat16."""
     if not file.exists():
-        rows = harvest(model, texts, hookpoint, max_length=size.max_length)
+        rows = harvest(model.with_limits(size.max_length), texts, hookpoint)
         io.write_arrays(file, {
             "x": rows.x.to(torch.bfloat16).view(torch.int16).numpy(), "text_ids": rows.text_ids.numpy(),
             "token_ids": rows.token_ids.numpy(), "offsets": rows.offsets.numpy(),
@@ -180,12 +180,11 @@ def group(
         if causal is not None:
             splices = {"zero": torch.zeros_like, **{name: splice(sae) for name, sae in saes.items()}}
             scored = next_tokens(
-                causal,
+                replace(causal, body=causal.body.with_limits(size.max_length)),
                 texts[part],
                 hookpoint,
                 splices,
                 max_positions=size.n_positions,
-                max_length=size.max_length,
             )
             for r in loss_records(scored.loss, scored.kl):
                 losses.setdefault(r["splice"], {})[r["measure"]] = r["value"]

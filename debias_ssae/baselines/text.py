@@ -26,9 +26,9 @@ from debias_ssae.model.forward import (
     make_batch,
     run_batch,
     token_batches,
-    tokenize,
+    tokens_of,
 )
-from debias_ssae.model.harvesting import CHUNK_TEXTS, check_max_length
+from debias_ssae.model.harvesting import CHUNK_TEXTS
 from debias_ssae.model.readout import pool_states
 from debias_ssae.text.checks import check_texts, read_matrix
 from debias_ssae.text.concept import Concept
@@ -168,7 +168,7 @@ class TokenMask(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the mean embedding of the texts' real tokens."""
         model = self.encoder.language_model
-        tokens = tokenize(model.tokenizer, check_texts(X), check_max_length(model, self.encoder.max_length))
+        tokens = tokens_of(model, check_texts(X))
         counts = np.bincount(tokens.ids[~tokens.special], minlength=len(_word_vectors(model)))
         weights = torch.as_tensor(counts / max(counts.sum(), 1), dtype=torch.float32)
         self.mean_ = weights.to(model.device) @ _word_vectors(model)[: len(weights)]
@@ -180,10 +180,7 @@ class TokenMask(TransformerMixin, BaseEstimator):
         texts, encoder = clean_texts(check_texts(X)), self.encoder
         model, concept = encoder.language_model, Concept.load(self.concept)
         model.check_spans()
-        length, readout = (
-            check_max_length(model, encoder.max_length),
-            model.readout(encoder.pooling, encoder.layer),
-        )
+        readout = model.readout(encoder.pooling, encoder.layer)
         mean = getattr(self, "mean_", None)
         mean = _word_vectors(model).mean(0) if mean is None else mean
         place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
@@ -191,11 +188,11 @@ class TokenMask(TransformerMixin, BaseEstimator):
         with bar("masked texts", range(0, len(unique), CHUNK_TEXTS)) as drawn:
             for start in drawn:
                 chunk = unique[start : start + CHUNK_TEXTS]
-                tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)
+                tokens = tokens_of(model, chunk)
                 # of this copy the marked tokens alone are real
                 marked = replace(tokens, special=tokens.special | ~_of_words(concept, chunk, tokens))
                 vectors = torch.zeros(len(chunk), len(readout.modes) * model.d_model)
-                for sequences in token_batches(tokens.lengths, encoder.token_budget):
+                for sequences in token_batches(tokens.lengths, model.token_budget):
                     batch = make_batch(model, tokens, sequences)
                     with _masked(model, make_batch(model, marked, sequences).real, mean):
                         run_batch(model, batch, [encoder.layer], {})

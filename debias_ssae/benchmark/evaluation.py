@@ -217,9 +217,9 @@ def _facts(estimator: Any) -> dict[str, Any]:
 def _encoder(protocol: Protocol, cache_dir: str | None) -> ActivationEncoder:
     """The run's encoder with this cache; its model is loaded once in a process."""
     given = protocol.encoder
-    if "language_model" not in vars(given):
+    if "loaded" not in vars(given):
         given = _ENCODERS.setdefault(repr(given.get_params()), given)
-    _ = given.language_model
+    _ = given.loaded
     copy = given.copy()
     copy.cache_dir = cache_dir
     return copy

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +111,7 @@ class Subject:
             if not texts:
                 continue
             texts = texts if name == "domain" else [texts[i] for i in _whole_texts(texts, self)]
-            rows = harvest(self.model, texts, self.hookpoint, max_length=self.config.max_length)
+            rows = harvest(self.model.with_limits(self.config.max_length), texts, self.hookpoint)
             if not counts.any():
                 counts = np.bincount(rows.token_ids.numpy(), minlength=len(counts))
             other = None if self.reference is None else tokens.encode_tokens(self.reference, rows.x)
@@ -191,6 +191,7 @@ def downstream_section(s: Subject) -> list[Record]:
     """Cross-entropy with the SAE's reconstruction in the model's place, beside zeros and the mean row."""
     if s.causal is None:
         return []
+    causal = replace(s.causal, body=s.causal.body.with_limits(s.config.max_length))
     found: list[Record] = []
     for name, part in s.parts.items():
         mean = part.rows.x.mean(0)
@@ -199,10 +200,8 @@ def downstream_section(s: Subject) -> list[Record]:
         }  # fmt: skip
         if s.reference is not None:
             splices["reference"] = splice(s.reference)
-        scored = next_tokens(
-            s.causal, part.texts, s.hookpoint, splices,
-            max_positions=s.config.n_positions, max_length=s.config.max_length, random_state=s.seed,
-        )  # fmt: skip
+        options = {"max_positions": s.config.n_positions, "random_state": s.seed}
+        scored = next_tokens(causal, part.texts, s.hookpoint, splices, **options)
         found += [{"part": name, **r} for r in loss_records(scored.loss, scored.kl)]
     return found
 

@@ -48,7 +48,8 @@ def harvest(corpus: str, out: Path, **options: Any) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     told = {name: options.pop(name) for name in ("encoder", "device", "dtype", "trust_remote_code")}
-    model = load_model(told.pop("encoder"), **told)
+    limits = {name: options.pop(name) for name in ("max_length", "token_budget")}
+    model = load_model(told.pop("encoder"), **told).with_limits(**limits)
     read = {name: options.pop(name) for name in ("split", "limit")}
     texts = stream_texts(corpus, column=options.pop("text"), **read)
     store = harvest_to_store(model, texts, out, **options)

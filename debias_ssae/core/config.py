@@ -171,20 +171,18 @@ class RetrievalConfig(Settings):
     """Most tokens of a text that the embedder reads."""
 
 
+TOKEN_BUDGET = 2048
+
+
 class ActivationConfig(Settings):
     """How texts become activations."""
 
     dtype: Dtype = "auto"
     """auto: bfloat16 where the processor is faster with it, else float32."""
-    token_budget: int = Field(default=2048, ge=1)
+    token_budget: int = Field(default=TOKEN_BUDGET, ge=1)
     """Tokens in a batch, padding included; another number may change results by rounding."""
     max_length: int | None = Field(default=None, ge=3)
     """Most tokens of a text, special ones included; None is the model's own limit."""
-
-    @property
-    def limits(self) -> dict[str, Any]:
-        """What every pass over texts is told."""
-        return {"token_budget": self.token_budget, "max_length": self.max_length}
 
 
 class SelectionConfig(Settings):

@@ -12,7 +12,7 @@ import torch
 from sklearn.utils import column_or_1d
 
 from debias_ssae.core.cache import cache_directory
-from debias_ssae.core.config import DebiasConfig, load_config, make_config
+from debias_ssae.core.config import DebiasConfig, load_config
 from debias_ssae.core.device import pick_device
 from debias_ssae.core.errors import FewWordsWarning, InputError, check_seed
 from debias_ssae.core.steps import Steps, to_stderr
@@ -78,7 +78,7 @@ def read_fit(
     data = FitData(
         X,
         y,
-        with_limits(config, encoder),
+        trained_on(encoder, config),
         sensitive_features=sensitive_features,
         exclude=excluded,
         n_latents=debiaser.n_latents,
@@ -264,19 +264,14 @@ def _reaches(encoder: ActivationEncoder, hookpoint: str, text: str) -> bool:
     if model.hookpoints.index(hookpoint) > model.hookpoints.index(encoder.layer):
         return False
     options: dict[str, Any] = {"layer": encoder.layer, "pooling": encoder.pooling}
-    plain, edited = (
-        embed(model, [text], edits=edits, max_length=encoder.max_length, **options)
-        for edits in ({}, {hookpoint: torch.neg})
-    )
+    plain, edited = (embed(model, [text], edits=edits, **options) for edits in ({}, {hookpoint: torch.neg}))
     return not text.strip() or not np.array_equal(plain, edited)
 
 
-def with_limits(config: DebiasConfig, encoder: ActivationEncoder) -> DebiasConfig:
-    """The settings with the encoder's own limits and device: training has to see of a text what transform sees."""
-    activations = {**config.activations.model_dump(), **encoder.limits}
+def trained_on(encoder: ActivationEncoder, config: DebiasConfig) -> DebiasConfig:
+    """The settings with the encoder's device wherever they leave that of training open."""
     where = encoder.language_model.device
-    config = _trained_on("auto" if where.type == pick_device().type else str(where), config)
-    return make_config(DebiasConfig, {**config.model_dump(), "activations": activations}, "the encoder")
+    return _trained_on("auto" if where.type == pick_device().type else str(where), config)
 
 
 def _trained_on(device: str, config: DebiasConfig) -> DebiasConfig:
@@ -299,7 +294,7 @@ def seed_of(state: Any) -> int | None:
 def make_encoder(debiaser: "SSAEDebiaser", config: DebiasConfig) -> ActivationEncoder:
     """The encoder to work with; of an ActivationEncoder a copy, which later changes of that one do not reach."""
     if isinstance(debiaser.encoder, ActivationEncoder):
-        _ = debiaser.encoder.language_model  # loaded once, for all debiasers that are given this encoder
+        _ = debiaser.encoder.loaded  # loaded once, for all debiasers that are given this encoder
     in_memory = not isinstance(debiaser.encoder, str | Path)
     return as_encoder(
         debiaser.encoder,

@@ -118,13 +118,13 @@ def train_general_sae(
         config.general,
         config.general_rows,
         random_state,
-        *_length_key(config),
+        *_length_key(model),
     ]
 
     def train() -> LearnedSAE:
         n_rows = min(config.general_rows, config.general.n_steps * config.general.batch_size)
-        texts = _draw(corpus, n_rows, _longest(model, config), random_state)
-        x = harvest(model, texts, hookpoint, **config.activations.limits).x
+        texts = _draw(corpus, n_rows, _longest(model), random_state)
+        x = harvest(model, texts, hookpoint).x
         return _fit(x, sae_config, config.general, random_state=random_state)
 
     return _cached(cache_dir, "general", key, train)
@@ -156,7 +156,7 @@ def learn_ssae(
         logger.info("no corpus given: the SAE is trained on the %d training texts alone", len(texts))
     elif config.special is not None:
         begin(f"retrieval from {len(corpus):,} texts")
-        n_wanted = _worth_retrieving(texts, corpus, _longest(model, config), _rows_read(config))
+        n_wanted = _worth_retrieving(texts, corpus, _longest(model), _rows_read(config))
         retrieval = config.retrieval.updated(n_texts=min(config.retrieval.n_texts, n_wanted))
         nearest, record["retrieval"] = _retrieved(
             model, texts, corpus, held_out, retrieval, config.general.device, **options
@@ -173,7 +173,7 @@ def learn_ssae(
     if fine_tuning is None:
         return LearnedSAE(start, record)
     begin(f"specialised SAE at {hookpoint}")
-    subdomain = _at_most(subdomain, _rows_read(config), _longest(model, config), random_state)
+    subdomain = _at_most(subdomain, _rows_read(config), _longest(model), random_state)
     key = [
         model.fingerprint,
         hookpoint,
@@ -181,11 +181,11 @@ def learn_ssae(
         start.fingerprint(),
         fine_tuning,
         random_state,
-        *_length_key(config),
+        *_length_key(model),
     ]
 
     def train() -> LearnedSAE:
-        x = harvest(model, subdomain, hookpoint, **config.activations.limits).x
+        x = harvest(model, subdomain, hookpoint).x
         return _fit(x, start.cfg, fine_tuning, init=start, random_state=random_state)
 
     special = _cached(cache_dir, "special", key, train)
@@ -229,13 +229,13 @@ def _fit(x: Tensor, sae_config: SAEConfig, train: TrainConfig, **options: Any) -
     return LearnedSAE(result.sae, {"n_rows": len(x), **result.history[-1]})
 
 
-def _length_key(config: DebiasConfig) -> list[int]:
+def _length_key(model: LanguageModel) -> list[int]:
     """The cut of the texts, where there is one: keys from before there could be stay as they were."""
-    return [] if config.activations.max_length is None else [config.activations.max_length]
+    return [] if model.limit is None else [model.limit]
 
 
-def _longest(model: LanguageModel, config: DebiasConfig) -> int:
-    return min(model.max_length, config.activations.max_length or model.max_length)
+def _longest(model: LanguageModel) -> int:
+    return min(model.max_length, model.limit or model.max_length)
 
 
 def _rows_read(config: DebiasConfig) -> int:

@@ -18,7 +18,6 @@ from debias_ssae.export.card import model_card
 from debias_ssae.export.modeling_debiased import DebiasedConfig, DebiasedForSequenceClassification
 from debias_ssae.export.module import OF_THE_LIBRARY
 from debias_ssae.model import LanguageModel, full_precision, quiet_loading
-from debias_ssae.model.harvesting import check_max_length
 from debias_ssae.model.readout import last_states_module
 
 CLASSIFIER = "debias-ssae classifier 1"
@@ -73,7 +72,7 @@ def export_onnx(debiaser: SSAEDebiaser, directory: str | Path) -> None:
         graph = onnx.DebiasedGraph(
             model, debiaser.edits, encoder.layer, encoder.readout, eraser, debiaser.shift_
         )
-        written = onnx.write_onnx(graph, partial, check_max_length(model, encoder.max_length))
+        written = onnx.write_onnx(graph, partial, model.length)
         _save_with_prompt(written, partial, model.prompt)
         exact = copy.copy(debiaser)  # the graph is in float32, whatever the debiaser multiplies in
         exact.encoder_ = encoder.copy().set_params(model=model, dtype="float32", cache_dir=None)
@@ -246,7 +245,7 @@ def _write(debiaser: SSAEDebiaser, goal: Path) -> None:
     settings = {
         "layer": encoder.layer,
         "readout": encoder.readout.to_dict(),
-        "max_length": check_max_length(model, encoder.max_length),
+        "max_length": model.length,
         "dtype": encoder.dtype,
         "trust_remote_code": encoder.trust_remote_code,
     }

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from debias_ssae.core.device import hub_in_reach, pick_device, pick_dtype, plain_precision, resolve_model_name
 from debias_ssae.core.errors import InputError, one_line
-from debias_ssae.model.forward import Edit, make_batch, run_batch, token_batches, tokenize
-from debias_ssae.model.harvesting import check_max_length
+from debias_ssae.model.forward import Edit, make_batch, run_batch, token_batches, tokens_of
 from debias_ssae.model.language_model import LanguageModel, quiet_loading, wrap_model
 
 BLOCK = 64
 """Positions whose logits are in memory at a time; a vocabulary may have 262,144 words."""
 SPREAD = 3
 """Tokens that run through the model for each that is scored, where not all are."""
+GRADIENT_TOKENS = 1024
+"""Tokens of a batch whose gradients are kept, padding included."""
 _EXACT = 1e-3
 """Largest difference from the model's own logits, of their spread."""
 
@@ -134,8 +135,6 @@ def next_tokens(
     splices: Mapping[str, Edit],
     *,
     max_positions: int | None = None,
-    max_length: int | None = None,
-    token_budget: int = 2048,
     random_state: int = 0,
 ) -> NextTokens:
     """Return the cross-entropy of the texts' tokens in the plain model and with each of ``splices`` at ``hookpoint``.
@@ -145,7 +144,7 @@ def next_tokens(
     costly part. A splice is an edit of the real tokens' rows.
     """
     body = model.body
-    tokens = tokenize(body.tokenizer, texts, check_max_length(body, max_length), prompt=body.prompt)
+    tokens = tokens_of(body, texts)
     scored, lengths = ~tokens.special, tokens.lengths
     scored[tokens.starts[:-1][lengths > 0]] = False
     if max_positions is not None and scored.sum() > max_positions:
@@ -163,7 +162,7 @@ def next_tokens(
     owners = np.repeat(tokens.text_ids, tokens.lengths)
     loss = {name: np.zeros(len(targets)) for name in ("clean", *splices)}
     kl = {name: np.zeros(len(targets)) for name in splices}
-    for sequences in token_batches(lengths, token_budget):
+    for sequences in token_batches(lengths, body.token_budget):
         columns = np.arange(tokens.lengths[sequences].max())
         place = np.where(
             columns < tokens.lengths[sequences][:, None], tokens.starts[sequences][:, None] + columns, 0
@@ -201,7 +200,6 @@ def answer_gradients(
     *,
     baseline: Tensor,
     steps: int = 6,
-    token_budget: int = 1024,
 ) -> tuple[Tensor, Tensor]:
     """Return the states [n, d] at one token of each prompt, and the mean gradients [n, d] there of how much the model
     prefers the right answer: the logit of ``choices[answers[i]]`` after the prompt less the mean logit of the others.
@@ -211,11 +209,11 @@ def answer_gradients(
     Chanin et al. 2024 use them). Raises InputError where no token stands at the character.
     """
     body = model.body
-    tokens = tokenize(body.tokenizer, prompts, check_max_length(body, None), prompt=body.prompt)
+    tokens = tokens_of(body, prompts)
     ids = torch.tensor(list(choices), device=body.device)
     x, total = torch.zeros(len(prompts), body.d_model), torch.zeros(len(prompts), body.d_model)
     origin = baseline.detach().float().to(body.device)
-    for sequences in token_batches(tokens.lengths, token_budget):
+    for sequences in token_batches(tokens.lengths, GRADIENT_TOKENS):
         batch = make_batch(body, tokens, sequences)
         places = [_token_at(tokens, int(s), at[int(s)], prompts[int(s)]) for s in sequences]
         order = torch.cumsum(batch.real.flatten(), 0).view_as(batch.real) - 1

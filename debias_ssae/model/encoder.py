@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from torch import Tensor
 
+from debias_ssae.core.config import TOKEN_BUDGET
 from debias_ssae.core.device import pick_dtype
 from debias_ssae.core.errors import InputError, brief
 from debias_ssae.model import Activations, LanguageModel, Readout, embed, harvest, load_model, wrap_model
@@ -69,7 +70,7 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         revision: str | None = None,
         trust_remote_code: bool = False,
         max_length: int | None = None,
-        token_budget: int = 2048,
+        token_budget: int = TOKEN_BUDGET,
     ) -> None:
         self.model = model
         self.layer = layer
@@ -109,9 +110,14 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         )
         return cls(wrapped, dtype=dtype, **settings)
 
-    @cached_property
+    @property
     def language_model(self) -> LanguageModel:
-        """The model, loaded on first use; one that was loaded by name is never pickled."""
+        """The model, loaded on first use, with the limits of this encoder."""
+        return self.loaded.with_limits(self.max_length, self.token_budget)
+
+    @cached_property
+    def loaded(self) -> LanguageModel:
+        """The model as it was loaded; one that was loaded by name is never pickled."""
         if isinstance(self.model, LanguageModel):
             return self.model
         return load_model(
@@ -127,14 +133,14 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         before = [getattr(self, name) for name in _LOADED_WITH]
         super().set_params(**params)
         if before != [getattr(self, name) for name in _LOADED_WITH]:
-            self.__dict__.pop("language_model", None)
+            self.__dict__.pop("loaded", None)
         return self
 
     def copy(self) -> Self:
         """Return an encoder with the same settings that shares the loaded model, if one is loaded."""
         other = type(self)(**self.get_params(deep=False))
-        if "language_model" in vars(self):
-            other.__dict__["language_model"] = self.language_model
+        if "loaded" in vars(self):
+            other.__dict__["loaded"] = self.loaded
         return other
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,10 +149,11 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Where the model is, what it may run and where it may write are the reader's matter. Raises InputError for
         a model in memory unless its ``name_or_path`` loads to the same weights.
         """
-        name, revision = self.model, self.revision
+        name, revision, limit = self.model, self.revision, self.max_length
         if isinstance(name, LanguageModel):
-            name, revision = self._name_on_disk(name), None
-        return {one: getattr(self, one) for one in _SAVED} | {"model": name, "revision": revision}
+            name, revision, limit = self._name_on_disk(name), None, self.language_model.limit
+        changed = {"model": name, "revision": revision, "max_length": limit}
+        return {one: getattr(self, one) for one in _SAVED} | changed
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **settings: Any) -> Self:
@@ -200,14 +207,9 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Width of the representation. Loads the model."""
         return self.readout.width(self.language_model.d_model)
 
-    @property
-    def limits(self) -> dict[str, Any]:
-        """What every pass over texts is told."""
-        return {"max_length": self.max_length, "token_budget": self.token_budget}
-
     def rows(self, texts: Sequence[str], hookpoint: str) -> Activations:
         """Return the rows of the texts' tokens at ``hookpoint`` of the plain model, cut where transform cuts."""
-        return harvest(self.language_model, texts, hookpoint, **self.limits)
+        return harvest(self.language_model, texts, hookpoint)
 
     def _run(self, texts: Sequence[str], edits: Mapping[str, Edit]) -> np.ndarray:
         return embed(
@@ -216,12 +218,12 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             layer=self.layer,
             pooling=self.readout,
             edits=edits,
-            **self.limits,
         )
 
     def key(self, edits: Mapping[str, Edit]) -> str:
         """Return what vectors depend on besides their texts, as a name for caches. Loads the model."""
-        parts = [self.language_model.fingerprint, self.layer, self.readout.key, str(self.max_length)]
+        model = self.language_model
+        parts = [model.fingerprint, self.layer, self.readout.key, str(model.limit)]
         parts += [f"{hookpoint}={edits[hookpoint].fingerprint}" for hookpoint in sorted(edits)]
         return "|".join(parts)
 
@@ -231,7 +233,7 @@ class ActivationEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        return {k: v for k, v in state.items() if k != "language_model"}
+        return {k: v for k, v in state.items() if k != "loaded"}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from debias_ssae.core.device import plain_precision
-from debias_ssae.core.errors import InputError, brief, is_lack_of_memory
+from debias_ssae.core.errors import InputError, is_lack_of_memory
 from debias_ssae.model.language_model import HookTarget, LanguageModel, check_hookpoints, lock_of
 from debias_ssae.model.readout import first_of, with_first
 from debias_ssae.text.checks import check_texts
@@ -91,14 +91,17 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int, *, prompt: s
     )
 
 
+def tokens_of(model: LanguageModel, texts: Sequence[str]) -> TokenizedTexts:
+    """Return ``texts`` as ``model`` reads them: behind its prompt, cut where it cuts."""
+    return tokenize(model.tokenizer, texts, model.length, prompt=model.prompt)
+
+
 def token_batches(lengths: Sequence[int] | NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of each batch, longest sequences first.
 
     A batch holds at most ``budget`` tokens, padding included, and at least one sequence. Sequences of length
     0 are in no batch. The same lengths give the same batches.
     """
-    if not (isinstance(budget, int | np.integer) and budget >= 1):
-        raise InputError(f"token_budget={brief(budget)}: give at least 1 token")
     widths = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-widths, kind="stable")
     order = order[widths[order] > 0]
@@ -133,7 +136,6 @@ def iter_states(
     hookpoints: Sequence[str],
     *,
     edits: Mapping[str, Edit] | None = None,
-    token_budget: int = 2048,
 ) -> Iterator[Batch]:
     """Yield batches, longest sequences first, with the states of ``hookpoints`` after the ``edits``.
 
@@ -142,7 +144,7 @@ def iter_states(
     """
     edits = dict(edits or {})
     last_hookpoint(model, hookpoints, edits)
-    for sequences in token_batches(tokens.lengths, token_budget):
+    for sequences in token_batches(tokens.lengths, model.token_budget):
         yield from _run_or_halve(model, tokens, sequences, hookpoints, edits)
 
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from debias_ssae.core.device import plain_precision
-from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.steps import bar
-from debias_ssae.model.forward import Batch, Edit, TokenizedTexts, clean_texts, iter_states, tokenize
+from debias_ssae.model.forward import Batch, Edit, TokenizedTexts, clean_texts, iter_states, tokens_of
 from debias_ssae.model.language_model import LanguageModel, check_hookpoints
 from debias_ssae.model.readout import Readout, as_readout, pool_states
 
@@ -57,25 +56,21 @@ def harvest_many(
     hookpoints: Sequence[str],
     *,
     edits: Mapping[str, Edit] | None = None,
-    max_length: int | None = None,
-    token_budget: int = 2048,
 ) -> dict[str, Activations]:
     """Return the rows of all real tokens of ``texts`` at ``hookpoints``, after the ``edits``, all read in one pass.
 
-    A text longer than ``max_length`` tokens (default: what the model states, or takes) is cut. Equal texts run once.
-    ``token_budget`` is the tokens of a batch, padding included; another number gives other last bits. Raises
-    InputError for texts that are no strings and for an unknown hookpoint.
+    Texts are cut, and batches made, as ``model.with_limits`` says. Equal texts run once. Raises InputError for texts
+    that are no strings and for an unknown hookpoint.
     """
     check_hookpoints([*hookpoints, *(edits or {})], model.hookpoints)
     checked = clean_texts(texts)
     unique = list(dict.fromkeys(checked))
-    length = check_max_length(model, max_length)
     parts: list[dict[str, Activations]] = []
     with bar("activations", total=len(unique)) as drawn:
         for start in range(0, len(unique), CHUNK_TEXTS):
             chunk = unique[start : start + CHUNK_TEXTS]
-            tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)
-            parts.append(_harvest_chunk(model, tokens, len(chunk), hookpoints, edits, token_budget, drawn))
+            tokens = tokens_of(model, chunk)
+            parts.append(_harvest_chunk(model, tokens, len(chunk), hookpoints, edits, drawn))
     return {h: _spread([p.pop(h) for p in parts], unique, checked, model.d_model) for h in hookpoints}
 
 
@@ -87,11 +82,11 @@ def stream_rows(
     ``texts`` may be any iterable, read lazily. Each item holds the rows of the next 2,048 texts.
     """
     check_hookpoints([hookpoint], model.hookpoints)
-    length, source = check_max_length(model, None), iter(texts)
+    source = iter(texts)
     with bar("activations") as drawn:
         while chunk := list(islice(source, CHUNK_TEXTS)):
-            tokens = tokenize(model.tokenizer, clean_texts(chunk), length, prompt=model.prompt)
-            yield _harvest_chunk(model, tokens, len(chunk), [hookpoint], None, 2048, drawn)[hookpoint].x
+            tokens = tokens_of(model, clean_texts(chunk))
+            yield _harvest_chunk(model, tokens, len(chunk), [hookpoint], None, drawn)[hookpoint].x
 
 
 @plain_precision()
@@ -102,8 +97,6 @@ def embed(
     layer: str = "final",
     pooling: str | Readout = "auto",
     edits: Mapping[str, Edit] | None = None,
-    max_length: int | None = None,
-    token_budget: int = 2048,
 ) -> NDArray[np.float32]:
     """Return one vector a text, float32 [n_texts, d], in the order of ``texts``.
 
@@ -111,12 +104,10 @@ def embed(
     first token of all ("cls"), or "auto", as in :meth:`LanguageModel.readout`. ``edits`` change the rows of the
     text's own tokens at their hookpoints inside the pass; an edit at ``layer`` itself comes before pooling. A text
     without tokens gives zeros ("cls": the vector of its first special token). Equal texts run once.
-    ``token_budget`` is as in :func:`harvest`. Raises InputError for an unknown hookpoint or pooling, and for texts
-    that are no strings.
+    Raises InputError for an unknown hookpoint or pooling, and for texts that are no strings.
     """
     check_hookpoints([layer, *(edits or {})], model.hookpoints)
     readout = model.readout(pooling, layer)
-    length = check_max_length(model, max_length)
     checked = clean_texts(texts)
     place = {text: i for i, text in enumerate(dict.fromkeys(checked))}
     unique = list(place)
@@ -124,9 +115,9 @@ def embed(
     with bar("edited texts" if edits else "plain texts", total=len(unique)) as drawn:
         for start in range(0, len(unique), CHUNK_TEXTS):
             chunk = unique[start : start + CHUNK_TEXTS]
-            tokens = tokenize(model.tokenizer, chunk, length, prompt=model.prompt)
+            tokens = tokens_of(model, chunk)
             vectors = torch.zeros(len(chunk), len(readout.modes) * model.d_model)
-            for batch in iter_states(model, tokens, [layer], edits=edits, token_budget=token_budget):
+            for batch in iter_states(model, tokens, [layer], edits=edits):
                 pooled = pool_states(batch.states[layer], batch.real, batch.attention, readout)
                 vectors[torch.from_numpy(batch.sequences)] = pooled.cpu()
                 drawn.update(len(batch.sequences))
@@ -140,27 +131,18 @@ def pool(batch: Batch, layer: str, pooling: str | Readout) -> Tensor:
     return readout.finish(pool_states(batch.states[layer], batch.real, batch.attention, readout))
 
 
-def check_max_length(model: LanguageModel, max_length: int | None) -> int:
-    """Return the length to cut at: ``max_length``, at most what the model takes; None is what its directory states."""
-    if max_length is not None and not (isinstance(max_length, int | np.integer) and max_length >= 3):
-        raise InputError(f"max_length={brief(max_length)}: give at least 3 tokens, special ones included")
-    wanted = model.stated.max_length if max_length is None else max_length
-    return model.max_length if wanted is None else min(wanted, model.max_length)
-
-
 def _harvest_chunk(
     model: LanguageModel,
     tokens: TokenizedTexts,
     n_texts: int,
     hookpoints: Sequence[str],
     edits: Mapping[str, Edit] | None,
-    token_budget: int,
     drawn: Any,
 ) -> dict[str, Activations]:
     real = np.flatnonzero(~tokens.special)
     row_of = np.cumsum(~tokens.special) - 1
     x = {h: torch.empty(len(real), model.d_model, dtype=torch.float32) for h in hookpoints}
-    for batch in iter_states(model, tokens, hookpoints, edits=edits, token_budget=token_budget):
+    for batch in iter_states(model, tokens, hookpoints, edits=edits):
         mask = batch.real
         starts = torch.from_numpy(tokens.starts[batch.sequences])
         position = (starts[:, None] + torch.arange(mask.shape[1])[None, :])[mask.cpu()]

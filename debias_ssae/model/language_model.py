@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from debias_ssae.core.config import TOKEN_BUDGET
 from debias_ssae.core.device import (
     hub_in_reach,
     lower_weights,
@@ -33,7 +34,7 @@ from debias_ssae.core.device import (
     plain_precision,
     resolve_model_name,
 )
-from debias_ssae.core.errors import InputError, is_lack_of_memory, one_line
+from debias_ssae.core.errors import InputError, brief, is_lack_of_memory, one_line
 from debias_ssae.model.readout import (
     Readout,
     Stated,
@@ -87,6 +88,33 @@ class LanguageModel:
     """Why that statement cannot be followed; raised where it is asked for."""
     classifier: Any = None
     """The whole model with its head, where it is a sequence classifier; float32."""
+    limit: int | None = None
+    """Tokens at which texts are cut; None: where the model's directory says, else at ``max_length``."""
+    token_budget: int = TOKEN_BUDGET
+    """Tokens of a batch, padding included; another number gives other last bits."""
+
+    def with_limits(self, max_length: int | None = None, token_budget: int | None = None) -> Self:
+        """Return the same model, weights shared, that cuts texts at ``max_length`` tokens, special ones included, and
+        runs batches of ``token_budget`` tokens; None leaves what there is. Raises InputError.
+        """
+        limit = self.limit if max_length is None else max_length
+        budget = self.token_budget if token_budget is None else token_budget
+        if limit is not None and not (isinstance(limit, int | np.integer) and limit >= 3):
+            raise InputError(f"max_length={brief(limit)}: give at least 3 tokens, special ones included")
+        if not (isinstance(budget, int | np.integer) and budget >= 1):
+            raise InputError(f"token_budget={brief(budget)}: give at least 1 token")
+        if (limit, budget) == (self.limit, self.token_budget):
+            return self
+        self.__dict__.setdefault("_digests", {})  # which a copy shares
+        other = copy.copy(self)
+        vars(other).update(limit=limit, token_budget=budget)
+        return other
+
+    @property
+    def length(self) -> int:
+        """Tokens at which texts are cut: ``limit``, or what the model's directory states; at most ``max_length``."""
+        wanted = self.stated.max_length if self.limit is None else self.limit
+        return self.max_length if wanted is None else min(wanted, self.max_length)
 
     def check_spans(self) -> None:
         """Raise InputError where the tokenizer does not say which characters a token is: words cannot be found then."""

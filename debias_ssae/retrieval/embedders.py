@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from debias_ssae.core.config import TOKEN_BUDGET
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.steps import bar
 
@@ -22,7 +23,6 @@ def embed_texts(
     embedder: "str | LanguageModel" = "minilm",
     *,
     max_length: int = 128,
-    token_budget: int = 2048,
     device: str = "auto",
     dtype: str = "auto",
     cache_dir: str | Path | None = None,
@@ -41,10 +41,10 @@ def embed_texts(
     cache = None if cache_dir is None else EmbeddingCache(cache_dir, key)
     out = np.empty((len(texts), model.readout().width(model.d_model)), np.float32)
 
-    limit = min(max_length, model.stated.max_length or max_length)
+    cut = model.with_limits(min(max_length, model.stated.max_length or max_length), TOKEN_BUDGET)
 
     def embed(some: Sequence[str]) -> NDArray[np.float32]:
-        vectors = models.embed(model, some, max_length=limit, token_budget=token_budget)
+        vectors = models.embed(cut, some)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
 
     with bar("embedding texts", total=len(texts)) as drawn:

@@ -15,7 +15,7 @@ from debias_ssae.core.cache import cache_directory
 from debias_ssae.core.config import DebiasConfig, DiscoveryConfig, load_config
 from debias_ssae.core.errors import InputError, brief, check_seed
 from debias_ssae.core.steps import Steps, show_progress, to_stderr
-from debias_ssae.debiaser.inputs import read_corpus, read_saes, with_limits
+from debias_ssae.debiaser.inputs import read_corpus, read_saes, trained_on
 from debias_ssae.debiaser.training import check_width, learn_ssae
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model import Activations, harvest
@@ -154,7 +154,7 @@ def discover(
         **settings.activations.model_dump(),
     )
     model = encoder.language_model
-    settings = with_limits(settings, encoder)
+    settings = trained_on(encoder, settings)
     model.check_spans()
     if isinstance(choices, str | Path):
         choices = Choices.load(choices)
@@ -366,7 +366,6 @@ class _Study:
                 edits=edits,
                 removed=removed.get(hookpoint, np.array([], dtype=int)),
                 steps=config.steps,
-                max_length=self.encoder.max_length,
             )
             steps.begin(f"words of the latents at {hookpoint}")
             present = np.unique(predicted[attributed])
@@ -412,7 +411,7 @@ class _Study:
         """The activations of some texts at ``hookpoint``, before an edit there."""
         model = self.encoder.language_model
         earlier = edits_before(model, edits, hookpoint)
-        return harvest(model, self._texts(texts), hookpoint, edits=earlier, **self.encoder.limits)
+        return harvest(model, self._texts(texts), hookpoint, edits=earlier)
 
     def _active(self, cards: Sequence[Card], rows: Mapping[str, Activations]) -> np.ndarray:
         """In which texts each card fires ``[n_cards, n_texts]``."""

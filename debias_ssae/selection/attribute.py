@@ -162,7 +162,6 @@ class Words:
             hookpoint=hookpoint,
             n_latents=data.n_latents,
             random_state=data.random_state,
-            activations=data.config.activations,
         )
 
 

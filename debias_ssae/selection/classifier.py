@@ -14,8 +14,8 @@ from torch import Tensor
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.stats.heads import logistic_head, quiet
 from debias_ssae.model import Activations, Edit, LanguageModel, Readout, harvest
-from debias_ssae.model.forward import Batch, make_batch, run_batch, token_batches, tokenize
-from debias_ssae.model.harvesting import CHUNK_TEXTS, check_max_length, pool
+from debias_ssae.model.forward import Batch, make_batch, run_batch, token_batches, tokens_of
+from debias_ssae.model.harvesting import CHUNK_TEXTS, pool
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.scores import CHUNK, LatentScores, corrected_p_values
 
@@ -188,7 +188,6 @@ def classifier_attribution(
     edits: Mapping[str, Edit] | None = None,
     removed: np.ndarray | None = None,
     steps: int = 10,
-    max_length: int | None = None,
 ) -> LatentScores:
     """Score latents by what they add to each text's reading ``representation @ direction`` (SHIFT, Marks et al. 2024,
     section 4), in the model with ``edits``.
@@ -219,7 +218,6 @@ def classifier_attribution(
         edits=edits,
         baseline=sae.b_dec.detach().float(),
         steps=steps,
-        max_length=max_length,
     )
     gone = torch.tensor([] if removed is None else np.asarray(removed).tolist(), dtype=torch.long)
     effects = torch.zeros(len(texts), sae.cfg.d_sae)
@@ -269,7 +267,6 @@ def integrated_gradients(
     edits: Mapping[str, Edit] | None = None,
     baseline: Tensor | None = None,
     steps: int = 10,
-    max_length: int | None = None,
 ) -> tuple[Activations, Tensor]:
     """Return the rows at ``hookpoint`` and, for each, the mean gradient of its text's reading ``[n_tokens, d]``.
 
@@ -287,8 +284,8 @@ def integrated_gradients(
         raise InputError("a text occurs twice; give each text once, so that each has one reading")
     others = dict(edits or {})
     here = others.pop(hookpoint, None)
-    length, readout = check_max_length(model, max_length), model.readout(pooling, layer)
-    rows = harvest(model, texts, hookpoint, edits=edits_before(model, others, hookpoint), max_length=length)
+    readout = model.readout(pooling, layer)
+    rows = harvest(model, texts, hookpoint, edits=edits_before(model, others, hookpoint))
     goals = (directions.expand(len(texts), -1) if directions.ndim == 1 else directions).to(model.device)
     origin = (torch.zeros(model.d_model) if baseline is None else baseline).to(model.device)
     points = [_Point(origin, 1 - k / steps, here) for k in range(steps)]
@@ -296,7 +293,7 @@ def integrated_gradients(
     gradients = torch.zeros_like(rows.x)
     for start in range(0, len(texts), CHUNK_TEXTS):
         some = list(texts[start : start + CHUNK_TEXTS])
-        tokens = tokenize(model.tokenizer, some, length, prompt=model.prompt)
+        tokens = tokens_of(model, some)
         for sequences in token_batches(tokens.lengths, TOKEN_BUDGET):
             batch, ids = make_batch(model, tokens, sequences), start + tokens.text_ids[sequences]
             found = sum(

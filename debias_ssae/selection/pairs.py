@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,18 +30,16 @@ def harvest_pairs(
     *,
     max_texts: int = 2000,
     random_state: int | None = None,
-    **options: Any,
 ) -> "PairActivations":
     """Run at most ``max_texts`` of ``texts``, in random order, in both versions up to ``hookpoint``.
 
-    ``options`` (max_length, token_budget) go to ``harvest``.
     Raises InputError when no text holds a word of the concept.
     """
     concept.check_occurs(texts)
     order = np.random.default_rng(random_state).permutation(len(texts))
     counterfactuals = concept.counterfactual_pairs([texts[i] for i in order], limit=max_texts)
-    a = harvest(model, [t.text_a for t in counterfactuals], hookpoint, **options)
-    b = harvest(model, [t.text_b for t in counterfactuals], hookpoint, **options)
+    a = harvest(model, [t.text_a for t in counterfactuals], hookpoint)
+    b = harvest(model, [t.text_b for t in counterfactuals], hookpoint)
     word_a, word_b = (
         _word_of_row(a, [t.spans_a for t in counterfactuals]),
         _word_of_row(b, [t.spans_b for t in counterfactuals]),

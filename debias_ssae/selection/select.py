@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from debias_ssae.core.config import ActivationConfig, SelectionConfig
+from debias_ssae.core.config import SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations, LanguageModel
 from debias_ssae.sae.model import SparseAutoencoder
@@ -235,20 +235,17 @@ def select_from_concept(
     hookpoint: str = "embeddings",
     n_latents: int | str = "auto",
     random_state: int | None = None,
-    activations: ActivationConfig | None = None,
 ) -> Selection:
     """Select what changes when the concept's words are swapped in ``texts``; no attribute labels.
 
     At most ``config.max_texts`` of the texts are run in both versions. The steps are: the counterfactual contrast;
     propagation to tokens outside the list; the choice of latents that fire mostly on the concept's tokens, until they
-    carry ``config.carried``.
-    ``activations`` says where texts are cut. Raises InputError where no text holds a word of the concept, and where
-    every word was cut off.
+    carry ``config.carried``. Raises InputError where no text holds a word of the concept, and where every word was cut
+    off.
     """
-    limits = (activations or ActivationConfig()).limits
     model.check_spans()
-    options: dict[str, Any] = {"random_state": random_state, **limits}
-    pairs = harvest_pairs(model, texts, concept, hookpoint, max_texts=config.max_texts, **options)
+    options: dict[str, Any] = {"max_texts": config.max_texts, "random_state": random_state}
+    pairs = harvest_pairs(model, texts, concept, hookpoint, **options)
     report: dict[str, Any] = {}
     latents_a, firing_rate = pooled_latents(sae, pairs.a)
     scores, others = pairs.contrast(sae, (latents_a, firing_rate)), pairs.others

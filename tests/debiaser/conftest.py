@@ -29,7 +29,7 @@ def small_config() -> DebiasConfig:
 @pytest.fixture(scope="session")
 def encoder(minilm):  # type: ignore[no-untyped-def]
     made = ActivationEncoder(dtype="float32")
-    made.__dict__["language_model"] = minilm
+    made.__dict__["loaded"] = minilm
     return made
 
 

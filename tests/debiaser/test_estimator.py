@@ -252,7 +252,7 @@ def test_pickle_and_output(labelled, bios) -> None:  # type: ignore[no-untyped-d
     again = pickle.loads(pickle.dumps(labelled))
     assert np.array_equal(again.intervention_.eraser.latents, labelled.intervention_.eraser.latents)
     frame = pickle.loads(pickle.dumps(labelled)).set_output(transform="pandas")
-    frame.encoder_.__dict__["language_model"] = labelled.encoder_.language_model
+    frame.encoder_.__dict__["loaded"] = labelled.encoder_.loaded
     out = frame.transform(bios.text[:3])
     assert list(out.columns[:2]) == ["ssaedebiaser0", "ssaedebiaser1"]
 

@@ -136,7 +136,7 @@ def test_a_fit_that_fails_takes_the_earlier_one_with_it(texts: list[str]) -> Non
 def test_a_tokenizer_without_spans_is_refused_with_words(small_encoder: Path, untrained: None) -> None:
     encoder = ActivationEncoder(str(small_encoder), dtype="float32")
     slow = replace(encoder.language_model, tokenizer=SimpleNamespace(is_fast=False))
-    encoder.__dict__["language_model"] = slow
+    encoder.__dict__["loaded"] = slow
     with pytest.raises(InputError, match="fast tokenizer"):
         encoder.language_model.check_spans()
     with pytest.raises(InputError, match="fast tokenizer"):

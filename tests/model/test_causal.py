@@ -1,6 +1,7 @@
 """Causal models with their head: cross-entropy as transformers has it, splices, gradients of answers."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def causal(family: str = "llama", **more: Any) -> Any:
 def test_cross_entropy_is_that_of_transformers(family: str) -> None:
     module, tokenizer = headed(family), small_tokenizer(adds_special=False)
     texts = [text for text in sentences(12) if len(text.split()) > 1]
-    found = next_tokens(wrap_causal(module, tokenizer), texts, "blocks.1", {}, token_budget=40)
+    wrapped = wrap_causal(module, tokenizer)
+    wrapped = replace(wrapped, body=wrapped.body.with_limits(token_budget=40))
+    found = next_tokens(wrapped, texts, "blocks.1", {})
     for i, text in enumerate(texts):
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         theirs = float(module(input_ids=ids, labels=ids).loss)

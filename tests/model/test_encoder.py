@@ -23,7 +23,7 @@ TEXTS = ["She is a surgeon.", "He is a nurse who works nights.", "", "She is a s
 @pytest.fixture(scope="module")
 def encoder(minilm) -> Iterator[ActivationEncoder]:  # type: ignore[no-untyped-def]
     made = ActivationEncoder(dtype="float32")
-    made.__dict__["language_model"] = minilm
+    made.__dict__["loaded"] = minilm
     return made
 
 
@@ -90,7 +90,7 @@ def test_the_model_never_runs_twice_on_a_text(
 
     monkeypatch.setattr(room, "embed", counted)
     cached = clone(encoder).set_params(cache_dir=tmp_path)
-    cached.__dict__["language_model"] = encoder.language_model
+    cached.__dict__["loaded"] = encoder.loaded
     first = cached.transform(TEXTS[:2])
     second = cached.transform(TEXTS)
     assert np.allclose(second, X, atol=1e-5)
@@ -113,20 +113,20 @@ def test_clone_pickle_and_names(encoder: ActivationEncoder) -> None:
     assert clone(encoder).get_params() == encoder.get_params()
     assert b"Bert" not in pickle.dumps(encoder)
     again = pickle.loads(pickle.dumps(encoder))
-    assert "language_model" not in again.__dict__
+    assert "loaded" not in again.__dict__
     assert encoder.get_feature_names_out()[1] == "activationencoder1"
     frame = clone(encoder).set_output(transform="pandas")
-    frame.__dict__["language_model"] = encoder.language_model
+    frame.__dict__["loaded"] = encoder.loaded
     assert isinstance(frame.fit_transform(TEXTS), pd.DataFrame)
 
 
 def test_parameters_of_the_model_drop_the_one_loaded(encoder: ActivationEncoder) -> None:
     made = encoder.copy()
     assert made.language_model is encoder.language_model
-    assert "language_model" in vars(made.set_params(pooling="max", model="minilm"))
-    assert "language_model" not in vars(made.set_params(dtype="bfloat16"))
+    assert "loaded" in vars(made.set_params(pooling="max", model="minilm"))
+    assert "loaded" not in vars(made.set_params(dtype="bfloat16"))
     assert (encoder.pooling, encoder.dtype) == ("auto", "float32")
-    assert "language_model" in vars(encoder)
+    assert "loaded" in vars(encoder)
 
 
 def test_in_a_pipeline(encoder: ActivationEncoder) -> None:

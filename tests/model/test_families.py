@@ -28,7 +28,9 @@ def _plain(model, text, **kwargs):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_equal_the_plain_run_of_each_text(family):
     model = small_model(family)
-    found = harvest_many(model, TEXTS, ["embeddings", "blocks.0", "blocks.1", "final"], token_budget=40)
+    found = harvest_many(
+        model.with_limits(token_budget=40), TEXTS, ["embeddings", "blocks.0", "blocks.1", "final"]
+    )
     for i, text in enumerate(TEXTS):
         plain, real = _plain(model, text, output_hidden_states=True)
         wanted = {f"blocks.{b}": plain.hidden_states[b + 1] for b in range(2)}
@@ -225,7 +227,7 @@ def test_whether_padding_needs_a_mask_is_seen_not_believed(is_causal):
     sizes = {**SMALL, **MORE, "num_key_value_heads": 2}
     model = wrap_model(tf.LlamaModel(tf.LlamaConfig(**sizes, is_causal=is_causal)), small_tokenizer())
     assert model.is_causal is is_causal
-    together = embed(model, TEXTS, token_budget=10_000)
+    together = embed(model.with_limits(token_budget=10_000), TEXTS)
     alone = np.concatenate([embed(model, [text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
@@ -280,7 +282,7 @@ def test_a_model_that_pads_behind_the_batch_is_read_and_edited_all_the_same():
     )
     model = wrap_model(LongformerModel(config, add_pooling_layer=False).eval(), small_tokenizer())
     texts = sentences(5)
-    rows = harvest_many(model, texts, ["blocks.0", "final"], token_budget=40)
+    rows = harvest_many(model.with_limits(token_budget=40), texts, ["blocks.0", "final"])
     assert {len(found.x) for found in rows.values()} == {len(harvest(model, texts, "embeddings").x)}
     plain, edited = (embed(model, texts, edits=edits) for edits in ({}, {"blocks.0": torch.neg}))
     assert not np.allclose(plain, edited)

@@ -26,7 +26,7 @@ TEXTS = sentences(30)
 
 @pytest.mark.parametrize("model", [BERT, NEOX], ids=["bert", "neox"])
 def test_rows_are_in_text_and_position_order_with_spans(model):
-    found = harvest(model, TEXTS, "blocks.0", token_budget=64)
+    found = harvest(model.with_limits(token_budget=64), TEXTS, "blocks.0")
     assert found.n_texts == len(TEXTS)
     assert found.x.dtype == torch.float32
     assert (found.text_ids.diff() >= 0).all()
@@ -41,8 +41,8 @@ def test_rows_are_in_text_and_position_order_with_spans(model):
 @given(st.lists(st.sampled_from([*TEXTS[:8], "", "unseen"]), max_size=12), st.integers(1, 80))
 @settings(max_examples=25, deadline=None)
 def test_order_duplicates_and_budget_do_not_change_a_text(texts, budget):
-    found = harvest(BERT, texts, "blocks.1", token_budget=budget)
-    vectors = embed(BERT, texts, layer="blocks.1", token_budget=budget)
+    model = BERT.with_limits(token_budget=budget)
+    found, vectors = harvest(model, texts, "blocks.1"), embed(model, texts, layer="blocks.1")
     np.testing.assert_allclose(found.pool().numpy(), vectors, atol=1e-5)
     for i, text in enumerate(texts):
         alone = harvest(BERT, [text], "blocks.1")
@@ -202,7 +202,7 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="changed the shape"):
         embed(BERT, ["he works"], edits={"blocks.0": lambda x: x[:1]})
     with pytest.raises(InputError, match="max_length=2"):
-        embed(BERT, ["a"], max_length=2)
+        BERT.with_limits(2)
 
 
 def test_a_failing_edit_leaves_no_hook_behind():
@@ -220,10 +220,11 @@ def test_a_failing_edit_leaves_no_hook_behind():
 def test_several_hookpoints_run_one_pass():
     calls = []
     handle = NEOX.blocks[0].register_forward_hook(lambda *_: calls.append(1))
-    found = harvest_many(NEOX, TEXTS, ["blocks.2", "embeddings"], token_budget=10_000)
+    model = NEOX.with_limits(token_budget=10_000)
+    found = harvest_many(model, TEXTS, ["blocks.2", "embeddings"])
     handle.remove()
     assert len(calls) == 1
-    assert (found["embeddings"].x == harvest(NEOX, TEXTS, "embeddings", token_budget=10_000).x).all()
+    assert (found["embeddings"].x == harvest(model, TEXTS, "embeddings").x).all()
 
 
 def test_slow_tokenizers_work_without_spans():
@@ -280,4 +281,4 @@ def test_load_minilm_and_unknown_models(tmp_path):
 def test_lengths_and_budgets_are_whole_numbers(wrong):
     for option in ("max_length", "token_budget"):
         with pytest.raises(InputError, match=f"{option}=.*: give at least"):
-            embed(small_model("bert"), TEXTS, **{option: wrong})
+            small_model("bert").with_limits(**{option: wrong})

@@ -31,9 +31,9 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(directory.iterdir())}
 
 
-def run(directory, texts=TEXTS, **options):
+def run(directory, texts=TEXTS, model=MODEL, **options):
     return harvest_to_store(
-        MODEL, iter(texts), directory, ["embeddings", "blocks.1"], texts_per_shard=8, **options
+        model, iter(texts), directory, ["embeddings", "blocks.1"], texts_per_shard=8, **options
     )
 
 
@@ -108,7 +108,7 @@ def test_other_texts_or_settings_are_refused(tmp_path):
     with pytest.raises(InputError, match="other texts"):
         run(tmp_path / "s", reversed(TEXTS))
     with pytest.raises(InputError, match="differs in token_budget"):
-        run(tmp_path / "s", token_budget=64)
+        run(tmp_path / "s", model=MODEL.with_limits(token_budget=64))
     with pytest.raises(InputError, match="holds no texts"):
         run(tmp_path / "empty", [])
     with pytest.raises(InputError, match="texts_per_shard=0"):

@@ -31,14 +31,12 @@ def jobs(model, second):
     return [
         lambda i=i: (
             embed(
-                (model, second)[i % 2],
+                (model, second)[i % 2].with_limits((None, 6)[i % 2], 16),
                 TEXTS[i],
                 edits={("embeddings", "blocks.1")[i % 2]: Shift(i)} if i % 3 else None,
                 pooling=("mean", "max", "last", "cls")[i % 4],
-                max_length=(None, 6)[i % 2],
-                token_budget=16,
             ),
-            harvest(model, TEXTS[i], ("embeddings", "blocks.0", "final")[i % 3], max_length=5 + i).x.numpy(),
+            harvest(model.with_limits(5 + i), TEXTS[i], ("embeddings", "blocks.0", "final")[i % 3]).x.numpy(),
         )
         for i in range(N_THREADS)
     ]
@@ -116,7 +114,7 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch, error):
     from debias_ssae.model import forward
 
     model, real = small_model("bert"), forward.run_batch
-    wanted = embed(model, TEXTS[0], token_budget=10_000)
+    wanted = embed(model.with_limits(token_budget=10_000), TEXTS[0])
     sizes: list[int] = []
 
     def small_memory(model, batch, *args, **options):
@@ -127,7 +125,7 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch, error):
 
     monkeypatch.setattr(forward, "run_batch", small_memory)
     limit = 3
-    assert np.allclose(embed(model, TEXTS[0], token_budget=10_000), wanted, atol=1e-5)
+    assert np.allclose(embed(model.with_limits(token_budget=10_000), TEXTS[0]), wanted, atol=1e-5)
     assert max(sizes) > limit >= min(sizes)
     limit = 0
     with pytest.raises(InputError, match="Memory does not hold one text"):
@@ -141,7 +139,7 @@ def test_the_device_reaches_training_and_retrieval(monkeypatch):
     small = small_model("bert")
     encoder = ActivationEncoder.from_model(small.module, small.tokenizer, dtype="float32")
     config = DebiasConfig(special=TrainConfig(device="cuda:1"))
-    assert inputs.with_limits(config, encoder).general.device == "auto"  # the default is this very device
+    assert inputs.trained_on(encoder, config).general.device == "auto"  # the default is this very device
     monkeypatch.setattr(inputs, "pick_device", lambda: torch.device("cuda"))
-    found = inputs.with_limits(config, encoder)
+    found = inputs.trained_on(encoder, config)
     assert (found.general.device, found.special.device) == ("cpu", "cuda:1")

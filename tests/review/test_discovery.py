@@ -237,7 +237,7 @@ def test_training_happens_where_the_encoder_is(small_encoder: Path, monkeypatch:
     seen = []
 
     def learn(model: Any, texts: Any, name: str, settings: DebiasConfig, **options: Any) -> Any:
-        seen.append((settings.general.device, settings.activations.max_length))
+        seen.append((settings.general.device, model.limit))
         raise InputError("enough")
 
     monkeypatch.setattr("debias_ssae.review.discovery.learn_ssae", learn)

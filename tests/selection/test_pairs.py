@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from debias_ssae.core.config import ActivationConfig, SAEConfig, SelectionConfig
+from debias_ssae.core.config import SAEConfig, SelectionConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import LanguageModel
 from debias_ssae.sae.model import SparseAutoencoder
@@ -49,11 +49,11 @@ def test_a_piece_of_a_word_is_no_word(minilm: LanguageModel) -> None:
 
 def test_words_that_are_all_cut_off_are_said_to_be(minilm: LanguageModel) -> None:
     late = [f"{'word ' * 40}{pronoun} sang." for pronoun in ("he", "she")]
-    limits = ActivationConfig(max_length=16)
+    short = minilm.with_limits(16)
     sae = SparseAutoencoder(SAEConfig(d_in=minilm.d_model, d_sae=64, k=4), random_state=0)
-    assert harvest_pairs(minilm, late, GENDER, **limits.limits).others is None
+    assert harvest_pairs(short, late, GENDER).others is None
     with pytest.raises(InputError, match="raise max_length"):
-        select_from_concept(minilm, sae, late, GENDER, CONFIG, activations=limits)
+        select_from_concept(short, sae, late, GENDER, CONFIG)
 
 
 def test_latents_that_fire_elsewhere_are_left_out(minilm: LanguageModel, pairs: PairActivations) -> None:

@@ -11,7 +11,6 @@ from debias_ssae.core.errors import InputError
 from debias_ssae.core.shards import process_share
 from debias_ssae.core.steps import bar
 from debias_ssae.model import Activations, LanguageModel, harvest_many
-from debias_ssae.model.harvesting import check_max_length
 from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.model.store import ActivationStore, StoreWriter
 from debias_ssae.text.checks import texts_sha256
@@ -24,8 +23,6 @@ def harvest_to_store(
     hookpoints: Sequence[str] = ("embeddings",),
     *,
     store_dtype: str = "auto",
-    max_length: int | None = None,
-    token_budget: int = 2048,
     texts_per_shard: int = 1024,
     rank: int | None = None,
     world_size: int | None = None,
@@ -42,7 +39,6 @@ def harvest_to_store(
     if texts_per_shard < 1:
         raise InputError(f"texts_per_shard={texts_per_shard}: give at least 1")
     share = process_share(rank, world_size)
-    length = check_max_length(model, max_length)
     check_hookpoints(hookpoints, model.hookpoints)
     source = iter(texts)
     pieces = iter(lambda: list(islice(source, texts_per_shard)), [])
@@ -57,8 +53,8 @@ def harvest_to_store(
         "hookpoints": list(hookpoints),
         "d_model": model.d_model,
         "dtype": str(model.dtype).removeprefix("torch.") if store_dtype == "auto" else store_dtype,
-        "max_length": length,
-        "token_budget": token_budget,
+        "max_length": model.length,
+        "token_budget": model.token_budget,
         "texts_per_shard": texts_per_shard,
     }
     writer = StoreWriter(directory, settings)
@@ -68,11 +64,11 @@ def harvest_to_store(
 
     def make(number: int, chunk: Sequence[Any], texts_digest: str) -> None:
         clean = [text if isinstance(text, str) else "" for text in chunk]
-        found = harvest_many(model, clean, hookpoints, max_length=length, token_budget=token_budget)
+        found = harvest_many(model, clean, hookpoints)
         one = found[hookpoints[0]]
         tensors = {"text_ids": one.text_ids + number * texts_per_shard, "token_ids": one.token_ids}
         tensors |= {"offsets": one.offsets, **{f"x/{name}": rows.x for name, rows in found.items()}}
-        writer.write_rows(number, tensors, _record(chunk, clean, one, texts_digest, length))
+        writer.write_rows(number, tensors, _record(chunk, clean, one, texts_digest, model.length))
 
     with bar(f"harvest (rank {share[0]})") as drawn:
         about = writer.fill(chain([first], pieces), share, digest, make, drawn)
