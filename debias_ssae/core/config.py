@@ -473,13 +473,17 @@ def make_config(cls: type[T], values: Mapping[str, Any], source: str = "the conf
     try:
         return cls(**values)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        faults = "; ".join(_fault(cls, fault) for fault in found[:5])
-        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-        raise InputError(f"{source}: {faults}{more}") from error
+        raise InputError(f"{source}: {faults_of(cls, error)}") from error
 
 
-def _fault(cls: type[Settings], fault: Any) -> str:
+def faults_of(cls: type[BaseModel], error: ValidationError) -> str:
+    """What was wrong with values given to ``cls``, in one line: each wrong field, what it got and the likely name."""
+    found = error.errors(include_url=False)
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return "; ".join(_fault(cls, fault) for fault in found[:5]) + more
+
+
+def _fault(cls: type[BaseModel], fault: Any) -> str:
     place = ".".join(brief(step)[1:-1] if isinstance(step, str) else str(step) for step in fault["loc"])
     if fault["type"] != "extra_forbidden":
         message = fault["msg"].removeprefix("Value error, ")
@@ -489,7 +493,7 @@ def _fault(cls: type[Settings], fault: Any) -> str:
         return f"{place}: {message}{got}" if place else f"{message}{got}"
     for step in fault["loc"][:-1]:
         inner = cls.model_fields[step].annotation if step in cls.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, Settings)):
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return f"{place}: unknown name"
         cls = inner
     known = list(cls.model_fields)

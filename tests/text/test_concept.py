@@ -266,7 +266,7 @@ def test_round_trip_copies_and_hash() -> None:
     [
         ("- he", "expected a mapping"),
         ("pairs: [[he, she]]\ncolour: red", "unknown ['colour']"),
-        ("pairs: he", "list of pairs"),
+        ("pairs: he", "'pairs' must be a list, got 'he'"),
         ("pairs: [he]", "is not a pair"),
         ("pairs: [[he]]", "is not a pair"),
         ("pairs: [[he, 5]]", "is not a pair"),
@@ -274,7 +274,10 @@ def test_round_trip_copies_and_hash() -> None:
         ("pairs: [{a: he, b: she, case: loud}]", "is not a pair"),
         ("pairs: [{a: he, b: she, mood: good}]", "is not a pair"),
         ("pairs: [5]", "is not a pair"),
-        ("pairs: [{a: he, b: she, when: rainy}]", "possessive or title"),
+        (
+            "pairs: [{a: he, b: she, when: rainy}]",
+            "'title' or 'person' (got 'rainy')",
+        ),
         ("pairs: [{a: he, b: she, only: c}]", "is not a pair"),
         ("pairs: [[he, he]]", "two different words"),
         ("pairs: [[he, '']]", "two different words"),
@@ -303,13 +306,13 @@ def test_round_trip_copies_and_hash() -> None:
         ("pairs: [[he, she]]\nvalues: []", "two different values"),
         ("pairs: [{a: black, b: white, when: person}]", "give the list 'persons'"),
         ("values: [a, b, c]\npairs: [[he, she]]", "write a 'table'"),
-        ("values: [a, b, c]\ntable: [[he, she]]", "is not a row; expected a list of 3 words"),
+        ("values: [a, b, c]\ntable: [[he, she]]", "is not a row of words; expected a list of 3 words"),
         ("values: [a, b, c]\ntable: [[he, she, it, one, us]]", "is not a row"),
         ("values: [a, b, c]\ntable: [{words: [he, she, it], only: d}]", "is not a row"),
         ("values: [a, b, c]\ntable: [{words: [he, she]}]", "is not a row"),
         ("values: [a, b, c]\ntable: [{words: [he, she, it], tone: low}]", "is not a row"),
         ("values: [a, b, c]\ntable: [{words: [he, she, 3]}]", "is not a row"),
-        ("values: [a, b, c]\ntable: [{words: [x, y, z], when: now}]", "'when' must be"),
+        ("values: [a, b, c]\ntable: [{words: [x, y, z], when: now}]", "when: Input should be"),
         ("values: [a, b, c]\ntable: [{words: [~, ~, ~]}]", "no word that counts"),
         ("values: [a, b, c]\ntable: [{words: [~, y, z], only: a}]", "no word that counts"),
         ("values: [a, b, c]\ntable: [[x, y, z], [p, x, q]]", "['x'] stand on the side of several values"),
@@ -325,7 +328,7 @@ def test_faulty_files_are_told_in_one_line(tmp_path: Path, content: str, words: 
 
 
 def test_a_word_alone_is_no_pair() -> None:
-    for bad in (("he", "she"), (("he",),), ({"he": "she"},), (WordRow("he"),), (5,)):  # type: ignore[arg-type]
+    for bad in (("he", "she"), (("he",),), ({"he": "she"},), (5,)):  # type: ignore[arg-type]
         with pytest.raises(InputError, match="not a pair of words"):
             Concept(pairs=bad)  # type: ignore[arg-type]
 
@@ -364,10 +367,12 @@ def test_strings_are_not_taken_for_lists() -> None:
         Concept(pairs={("he", "she"), ("dad", "mum")})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="named by a string or a path, got 5"):
         Concept.load(5)  # type: ignore[arg-type]
-    for only in ((3,), "a"):
-        with pytest.raises(InputError, match="indices of values"):
-            Concept(pairs=(WordRow(("x", "y"), only=only),))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="is not a row of words; give 3 words"):
+    with pytest.raises(InputError, match="indices of values"):
+        Concept(pairs=(WordRow(("x", "y"), only=(3,)),))
+    for told in ({"words": "xy"}, {"words": ("x", "y"), "only": "a"}, {"words": {"x", "y"}}):
+        with pytest.raises(InputError, match="Input should be a valid tuple"):
+            WordRow(**told)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="is not a row of words; expected a list of 3 words"):
         Concept(pairs=(("x", "y"),), values=("a", "b", "c"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one is NoneType"):
         GENDER.counterfactual_pairs(["he", None])  # type: ignore[list-item]
@@ -587,7 +592,7 @@ def test_usage_counts_words_values_and_gaps() -> None:
         pairs=(
             WordRow(("church", "mosque", "temple")),
             WordRow(("", "halal", "")),
-            WordRow(("Pew", "x", "y"), exact=True),
+            WordRow(("Pew", "x", "y"), case="exact"),
         ),
         values=("c", "m", "j"),
     )

@@ -6,7 +6,7 @@ import json
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,12 @@ from typing import Any, Self
 from debias_ssae.core.errors import InputError, brief
 from debias_ssae.core.io import read_yaml
 from debias_ssae.text.concept.matching import CounterfactualPair, Match, Matcher, make_pair, rewrite
-from debias_ssae.text.concept.rows import WordRow, as_row, read_rows, row_of_words, write_rows
+from debias_ssae.text.concept.rows import WordRow, clean, listed, read_rows, write_rows
 
 _SHIPPED = Path(__file__).parents[1] / "concepts"
 _KEYS = {
     "name", "values", "pairs", "table", "optional", "ignore", "not_possessed", "persons", "a_an",
 }  # fmt: skip
-_RULES = ("", "possessive", "title", "person")
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,14 @@ class Concept:
         def store(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("ignore", "values"):
-            store(name, tuple(_strings(getattr(self, name), name)))
-        _check_values(self.name, self.values)
+        if not isinstance(self.name, str) or not isinstance(self.a_an, bool):
+            raise InputError("'name' must be a string and 'a_an' true or false; quote what YAML converts")
+        store("values", _values_of(self.name, self.values))
+        store("ignore", tuple(_words(self.ignore, "ignore")))
         for name in ("pairs", "optional"):
-            store(name, tuple(as_row(row, len(self.values)) for row in _listed(getattr(self, name), name)))
+            store(name, read_rows(getattr(self, name), self.values, name))
         for name in ("not_possessed", "persons"):
-            store(name, frozenset(word.lower() for word in _strings(getattr(self, name), name)))
+            store(name, frozenset(word.lower() for word in _words(getattr(self, name), name)))
         _check(self)
 
     def __hash__(self) -> int:
@@ -80,7 +80,7 @@ class Concept:
         if not isinstance(concept, cls):
             path = cls.path(concept)
             concept = cls.from_dict(read_yaml(path), source=str(path))
-        return concept.with_optional(*_strings(optional, "optional"))
+        return concept.with_optional(*_words(optional, "optional"))
 
     @classmethod
     def path(cls, name_or_path: Any) -> Path:
@@ -112,28 +112,14 @@ class Concept:
         if unknown:
             raise InputError(f"{source}: unknown {brief(sorted(unknown))}; known: {sorted(_KEYS)}")
         given = {key: value for key, value in values.items() if value is not None}
-        name, a_an = given.get("name", "concept"), given.get("a_an", False)
-        if not isinstance(name, str) or not isinstance(a_an, bool):
-            raise InputError(
-                f"{source}: 'name' must be a string and 'a_an' true or false; quote what YAML converts"
-            )
         try:
-            named = _strings(given.get("values", ["a", "b"]), "values")
-            _check_values(name, named)
+            named = _values_of(given.get("name"), given.get("values", ("a", "b")))
             if "pairs" in given and len(named) > 2:
                 raise InputError(f"'pairs' need two values, but there are {len(named)}; write a 'table'")
-            pairs, table = (read_rows(given.get(key), named, source) for key in ("pairs", "table"))
-            return cls(
-                pairs=pairs + table,
-                name=name,
-                values=tuple(named),
-                optional=read_rows(given.get("optional"), named, source),
-                a_an=a_an,
-                **{key: given[key] for key in ("ignore", "not_possessed", "persons") if key in given},
-            )
+            rows = [read_rows(given.pop(key, ()), named, key) for key in ("pairs", "table")]
+            return cls(pairs=rows[0] + rows[1], **given)
         except InputError as error:
-            told = str(error)
-            raise InputError(told if told.startswith(source) else f"{source}: {told}") from None
+            raise InputError(f"{source}: {error}") from None
 
     @classmethod
     def from_words(
@@ -149,16 +135,13 @@ class Concept:
         "muslim", "jewish"])``. One word more is the neutral one; without it, scrubbing removes the word. Raises
         InputError.
         """
-        n = len(_strings(values, "values"))
-        rows: Any = words if isinstance(words, Sequence) and not isinstance(words, str) else [None]
-        if rows and all(isinstance(word, str) for word in rows):
-            rows = [words]
-        listed = [row if isinstance(row, Sequence) and not isinstance(row, str) else () for row in rows]
-        read = [row_of_words(row, n) for row in listed or [()]]
-        if None in read:
+        n, rows = len(_values_of(name, values)), words
+        if isinstance(words, list | tuple) and words and all(isinstance(word, str) for word in words):
+            rows = [words]  # type: ignore[list-item]
+        if not isinstance(rows, list | tuple) or not rows or not all(_may_be_row(row, n) for row in rows):
             kinds = "two words or a list of pairs" if n == 2 else f"{n} words or a list of rows"
             raise InputError(f"from_words takes {kinds} of words, got {brief(words)}")
-        return cls(pairs=tuple(row for row in read if row), values=tuple(values), name=name)
+        return cls(pairs=tuple(rows), values=tuple(values), name=name)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the file format's mapping: ``Concept.from_dict(c.to_dict()) == c``."""
@@ -314,29 +297,25 @@ class Concept:
         return rewrite(text, edits, a_an=self.a_an)[0] if edits else text
 
 
-def _listed(values: Any, name: str) -> list[Any]:
-    """The members of a list; raises InputError for a string, which would become letters, and for a set where order
-    counts.
-    """
-    unordered = isinstance(values, Set) and name not in ("ignore", "not_possessed", "persons")
-    if isinstance(values, str | Mapping) or unordered or not isinstance(values, Iterable):
-        raise InputError(f"{name!r} must be a list, got {brief(values)}")
-    return list(values)
+def _may_be_row(row: Any, n: int) -> bool:
+    return isinstance(row, list | tuple) and len(row) in (n, n + 1) and all(isinstance(w, str) for w in row)
 
 
-def _strings(values: Any, name: str) -> list[str]:
-    listed = _listed(values, name)
-    strange = [value for value in listed if not isinstance(value, str)]
-    if strange:
+def _words(values: Any, name: str) -> list[str]:
+    found = listed(values, name, ordered=name == "values")
+    if strange := [value for value in found if not isinstance(value, str)]:
         raise InputError(f"{name!r} must hold strings, got {brief(strange[0])}; quote what YAML converts")
-    faulty = [value for value in listed if not _is_clean(value)]
-    if faulty:
-        raise InputError(f"{name!r}: {brief(faulty[0])} is empty or has spaces around it or doubled inside")
-    return listed
+    try:
+        return [clean(value) for value in found]
+    except InputError as error:
+        raise InputError(f"{name!r}: {error}") from None
 
 
-def _is_clean(word: str) -> bool:
-    return bool(word) and " ".join(word.split()) == word
+def _values_of(name: Any, values: Any) -> tuple[str, ...]:
+    found = tuple(_words(values, "values"))
+    if len(found) < 2 or len(set(found)) != len(found):
+        raise InputError(f"Concept {brief(name)} needs two different values or more, got {brief(found)}")
+    return found
 
 
 def _check(concept: Concept) -> None:
@@ -345,41 +324,22 @@ def _check(concept: Concept) -> None:
     if not concept.pairs:
         raise InputError(f"Concept {name!r} is empty: give a word for each of {brief(values)}")
     for row in concept.pairs + concept.optional:
-        _check_row(row, f"Concept {name!r}, section {row.section!r}", len(values))
+        where, n = f"Concept {name!r}, section {row.section!r}: {brief(row.words)}", len(values)
+        if len(row.words) != n:
+            raise InputError(f"{where} has {len(row.words)} words, but there are {n} values")
+        if not all(i in range(n) for i in row.only):
+            raise InputError(f"{where}: 'only' must hold indices of values; got {row.only!r}")
+        if not any(row.is_cue(i) for i in range(n)):
+            raise InputError(f"{where} has no word that counts when it is met")
         if row.when == "person" and not concept.persons:
             raise InputError(
                 f"Concept {name!r}: a row asks for a person after it, so give the list 'persons'"
             )
-    cues = [(word, i) for i, value in enumerate(values) for word in concept.words_of(value)]
     shown: dict[str, set[int]] = {}
-    for word, i in cues:
-        shown.setdefault(word.lower(), set()).add(i)
+    for i, value in enumerate(values):
+        for word in concept.words_of(value):
+            shown.setdefault(word.lower(), set()).add(i)
     both = sorted(word for word, sides in shown.items() if len(sides) > 1)
     if both:
         where = "both sides" if len(values) == 2 else "the side of several values"
         raise InputError(f"Concept {name!r}: {brief(both)} stand on {where}, but a word shows one value")
-
-
-def _check_values(name: str, values: Sequence[str]) -> None:
-    if len(values) < 2 or len(set(values)) != len(values):
-        raise InputError(f"Concept {name!r} needs two different values or more, got {brief(values)}")
-
-
-def _check_row(row: WordRow, where: str, n_values: int) -> None:
-    if len(row.words) != n_values:
-        raise InputError(
-            f"{where}: {brief(row.words)} has {len(row.words)} words, but there are {n_values} values"
-        )
-    written = [word for word in (*row.words, row.neutral) if word != ""]
-    strange = [word for word in written if not isinstance(word, str) or not _is_clean(word)]
-    if strange:
-        raise InputError(
-            f"{where}: {brief(strange[0])} is no word: it is empty or has spaces around it or doubled inside"
-        )
-    if row.when not in _RULES or not all(i in range(n_values) for i in row.only):
-        raise InputError(
-            f"{where}: {brief(row.words)}: 'when' must be possessive or title or person, 'only' indices of values; got "
-            f"{row.when!r} and {row.only!r}"
-        )
-    if not any(row.is_cue(i) for i in range(n_values)):
-        raise InputError(f"{where}: {brief(row.words)} has no word that counts when it is met")
