@@ -53,10 +53,7 @@ def query(directory: Path, query: str | None, seed_texts: str | None, column: st
     needs(column="seed_texts")
     from debias_ssae.retrieval import CorpusIndex
 
-    corpus_index = CorpusIndex(directory)
-    vector = corpus_index.embed(_seeds(query, seed_texts, column)).mean(0, keepdims=True)
-    ids, scores = (found[0] for found in corpus_index.search(vector, min(n, len(corpus_index))))
-    for text, score in zip(corpus_index.texts(ids), scores, strict=True):
+    for text, score in CorpusIndex(directory).nearest(_seeds(query, seed_texts, column), n):
         click.echo(f"{score:.3f}  {' '.join(text.split())[:160]}")
 
 

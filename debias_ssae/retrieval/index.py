@@ -1,8 +1,8 @@
-"""A corpus with its vectors on disk: grows part by part, and is searched.
+"""A corpus on disk that grows part by part and holds each text once, with its vectors.
 
-``DIR/manifest.json`` names the embedder, the parts, their sizes and hashes, and is written last: a part that it does
-not name is not there. ``DIR/part-00000.parquet`` holds texts and their keys, ``.safetensors`` their vectors.
-Every file is compared with its hash before it is first used.
+``DIR/manifest.json`` names the embedder, its length and the parts with their hashes, and is written last: a part that
+it does not name is not there. ``DIR/part-00000.parquet`` holds texts and their keys, ``DIR/embeddings`` their vectors,
+which are made again where they are damaged or the model has changed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,30 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
+from debias_ssae.core.config import Settings, make_config
 from debias_ssae.core.errors import InputError, one_line
 from debias_ssae.core.io import (
     MANIFEST,
     Manifest,
     check_folder,
     file_record,
-    mapped_tensors,
     only_writer,
     read_manifest,
-    write_arrays,
     write_bytes,
     write_manifest,
 )
 from debias_ssae.core.steps import bar
 from debias_ssae.retrieval.duplicates import text_key
-from debias_ssae.retrieval.embedders import embed_texts
+from debias_ssae.retrieval.embedders import embed_texts, load_embedder
 
-KIND = "debias-ssae index 2"
+KIND = "debias-ssae index 3"
 PART_TEXTS = 4096
-_PROBE = "A nurse and a surgeon walk to the hospital in the rain."
-_SAME_MODEL = 0.99
-"""Cosine of the probe's vectors from which two embedders are one (precisions differ by less)."""
+
+
+class IndexSettings(Settings):
+    embedder: str
+    max_length: int = Field(default=128, ge=3)
+    n_texts: int = Field(default=0, ge=0)
 
 
 class CorpusIndex:
@@ -49,77 +53,28 @@ class CorpusIndex:
         length.
         """
         self.directory = Path(directory)
-        self._asked = {"embedder": embedder, "max_length": max_length}
-        self._is_same_model = False
-        self.refresh()
+        self._asked = {"embedder": embedder} | ({} if max_length is None else {"max_length": max_length})
+        self._refresh()
 
-    def refresh(self) -> None:
-        """Read the manifest again, and compare what it claims with the sizes of the files and with what is asked."""
-        there = (self.directory / MANIFEST).exists()
-        self.manifest: Manifest = read_manifest(self.directory, KIND) if there else self._empty()
-        self.settings: dict[str, Any] = self.manifest.about
-        sizes, probe = self.settings.get("sizes"), self.settings.get("probe")
-        if (
-            not {"embedder", "max_length", "sizes", "probe"} <= set(self.settings)
-            or type(self.settings.get("embedder")) is not str
-            or type(self.settings.get("max_length")) is not int
-            or not isinstance(sizes, list)
-            or not all(type(n) is int and n > 0 for n in sizes)
-            or not (
-                probe is None or (isinstance(probe, list) and all(type(x) in (int, float) for x in probe))
-            )
-        ):
-            raise InputError(f"{self.directory / MANIFEST} does not describe an index: make it again")
-        for part, n in enumerate(sizes):
-            name = self._name(part, "safetensors")
-            if self.manifest.files.get(name, {}).get("n_bytes", 0) < 4 * n * len(probe or [0]):
-                raise InputError(f"{self.directory / name} cannot hold {n} vectors: the index is damaged")
-        for name, value in self._asked.items():
-            if value not in (None, self.settings[name]):
-                raise InputError(
-                    f"{self.directory} was made with {name}={self.settings[name]!r}, not {value!r}"
-                )
-
-    def _empty(self) -> Manifest:
-        """Return what an index that is not there yet holds; raises InputError where none can be made."""
-        embedder, max_length = self._asked.values()
-        if embedder is None:
+    def _refresh(self) -> None:
+        """Read the manifest, which another process may have written, and compare it with what is asked."""
+        file = self.directory / MANIFEST
+        if file.exists():
+            self._manifest = read_manifest(self.directory, KIND)
+        elif self._asked["embedder"] is None:
             raise InputError(f"{self.directory} holds no index: make one with `debias-ssae retrieve index`")
-        # another process may have made an index by now
-        check_folder(self.directory, "index", lambda _: (self.directory / MANIFEST).exists())
-        about: dict[str, Any] = {
-            "embedder": embedder,
-            "max_length": max_length or 128,
-            "sizes": [],
-            "probe": None,
-        }
-        return Manifest(self.directory, KIND, about, {})
-
-    @property
-    def sizes(self) -> list[int]:
-        """Texts in each part."""
-        return list(self.settings["sizes"])
+        else:
+            check_folder(self.directory, "index", lambda _: file.exists())  # by now
+            self._manifest = Manifest(self.directory, KIND, self._asked, {})
+        self.about = make_config(IndexSettings, self._manifest.about, f"{file} does not describe an index")
+        for name, value in self._asked.items():
+            if value not in (None, getattr(self.about, name)):
+                raise InputError(
+                    f"{self.directory} was made with {name}={getattr(self.about, name)!r}, not {value!r}"
+                )
 
     def __len__(self) -> int:
-        return sum(self.settings["sizes"])
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors of ``texts`` from the index's embedder; raises InputError where that has changed."""
-        if not self._is_same_model:
-            probe = self._embed([_PROBE])[0]
-            then = np.asarray(self.settings["probe"], np.float32)
-            if probe.shape != then.shape or not float(probe @ then) > _SAME_MODEL:
-                raise InputError(
-                    f"{self.settings['embedder']} is not the model that {self.directory} was made with: its vectors"
-                    " differ; make the index again"
-                )
-            self._is_same_model = True
-        return self._embed(texts)
-
-    def _embed(self, texts: Sequence[str], **options: Any) -> NDArray[np.float32]:
-        return embed_texts(
-            texts, self.settings["embedder"], max_length=self.settings["max_length"], **options
-        )
+        return self.about.n_texts
 
     def add(self, texts: Iterable[str | None]) -> int:
         """Add the texts that are not there yet and return how many; interrupted, the same call goes on.
@@ -127,114 +82,50 @@ class CorpusIndex:
         Empty and missing texts and repeats (after folding case, spaces, punctuation) are passed over. Raises
         InputError where another process is adding to this index.
         """
-        import pandas as pd
+        load_embedder(self.about.embedder)  # a mistyped one leaves no index behind
+        with only_writer(self.directory), bar("index") as drawn:
+            self._refresh()  # others may have added since
+            self._write(self._manifest.files, len(self))
+            before, fresh = len(self), _fresh(texts, {text_key(""), *map(int, self._column("key"))})
+            while chunk := list(islice(fresh, PART_TEXTS)):
+                table = pd.DataFrame(chunk, columns=["text", "key"])
+                self._vectors(table["text"].tolist())
+                part = f"part-{len(self._manifest.files):05d}.parquet"
+                write_bytes(self.directory / part, table.to_parquet(index=False))
+                record = {part: file_record(self.directory / part)}
+                self._write(self._manifest.files | record, len(self) + len(chunk))
+                drawn.update(len(chunk))
+        return len(self) - before
 
-        with only_writer(self.directory):
-            self.refresh()  # others may have added since
-            if self.settings["probe"] is None:  # a mistyped embedder leaves no index behind
-                about = self.settings | {"probe": self._embed([_PROBE])[0].astype(float).tolist()}
-                write_manifest(self.directory, KIND, about, {})
-                self.refresh()
-            keys = {int(key) for part in range(len(self.sizes)) for key in self._table(part, ["key"])["key"]}
-            fresh, added = _fresh(texts, {text_key(""), *keys}), 0
-            with bar("index") as drawn:
-                while chunk := list(islice(fresh, PART_TEXTS)):
-                    table = pd.DataFrame(chunk, columns=["text", "key"])
-                    self._append(table, self.embed(table["text"].tolist()))
-                    added += len(chunk)
-                    drawn.update(len(chunk))
-        return added
+    def _write(self, files: dict[str, dict[str, Any]], n_texts: int) -> None:
+        write_manifest(self.directory, KIND, self.about.updated(n_texts=n_texts).model_dump(), files)
+        self._refresh()
 
-    def _append(self, table: Any, vectors: NDArray[np.float32]) -> None:
-        """Write one part, then the manifest that names it."""
-        part, files = len(self.sizes), dict(self.manifest.files)
-        texts, numbers = self._name(part, "parquet"), self._name(part, "safetensors")
-        write_bytes(self.directory / texts, table.to_parquet(index=False))
-        write_arrays(self.directory / numbers, {"vectors": np.asarray(vectors, np.float32)})
-        files |= {name: file_record(self.directory / name) for name in (texts, numbers)}
-        write_manifest(self.directory, KIND, self.settings | {"sizes": [*self.sizes, len(table)]}, files)
-        self.refresh()
+    def texts(self) -> list[str]:
+        """Return all texts, in the order in which they were added. Raises InputError where a part is damaged."""
+        return [str(text) for text in self._column("text")]
 
-    def texts(self, ids: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """Return the texts at the given positions, each part read once."""
-        out: dict[int, str] = {}
-        for part, rows in self._by_part(np.asarray(ids, np.int64)):
-            table = self._table(part, ["text"]).iloc[rows - self._starts()[part]]
-            out.update(zip(rows.tolist(), table["text"], strict=True))
-        return [out[int(i)] for i in ids]
+    def nearest(self, queries: Sequence[str], n: int) -> list[tuple[str, float]]:
+        """Return the ``n`` texts nearest to ``queries``, best first, with their mean cosines. Raises InputError."""
+        texts, about = self.texts(), self.about
+        query = embed_texts(queries, about.embedder, max_length=about.max_length).mean(0)
+        scores = self._vectors(texts) @ query
+        best = np.argsort(-scores, kind="stable")[:n]
+        return [(texts[i], float(scores[i])) for i in best]
 
-    def vectors(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the vectors at the given positions, read through a memory map that is dropped afterwards."""
-        places = np.argsort(ids, kind="stable")
-        found = [
-            np.asarray(self._part(part)[rows - self._starts()[part]]) for part, rows in self._by_part(ids)
-        ]
-        out = np.empty((len(ids), found[0].shape[1] if found else 0), np.float32)
-        if found:
-            out[places] = np.concatenate(found)
-        return out
+    def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        about = self.about
+        return embed_texts(texts, about.embedder, max_length=about.max_length, cache_dir=self.directory)
 
-    def __iter__(self) -> Iterator[str]:
-        """Yield all texts, one part at a time."""
-        for start, vectors in self.parts():
-            yield from self.texts(range(start, start + len(vectors)))
-
-    def parts(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield the first position and the memory-mapped vectors of each part."""
-        for part, start in enumerate(self._starts()[:-1].tolist()):
-            yield start, self._part(part)
-
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return positions and cosines [n, k] of the rows nearest to each query [n, d], best first.
-
-        Every row is compared, one part at a time; where there are fewer than ``k``, ids are -1 and scores -inf.
-        """
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), -1, np.int64)
-        for start, vectors in self.parts():
-            rows = np.broadcast_to(np.arange(start, start + len(vectors)), (len(queries), len(vectors)))
-            scores, ids = np.hstack([scores, queries @ vectors.T]), np.hstack([ids, rows])
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            scores, ids = np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
-        return ids, scores
-
-    def products(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the inner products [n] of every row with ``query`` [d]."""
-        return np.concatenate([np.zeros(0, np.float32), *(vectors @ query for _, vectors in self.parts())])
-
-    def _table(self, part: int, columns: list[str]) -> Any:
-        import pandas as pd
-
-        path = self.manifest.file(self._name(part, "parquet"))
-        try:
-            table = pd.read_parquet(path, columns=columns)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is no part of an index: {one_line(error)}") from error
-        if len(table) != self.sizes[part]:
-            raise InputError(
-                f"{path} holds {len(table)} texts, expected {self.sizes[part]}: make the index again"
-            )
-        return table
-
-    def _part(self, part: int) -> NDArray[np.float32]:
-        path = self.manifest.file(self._name(part, "safetensors"))
-        vectors = mapped_tensors(path).get("vectors")
-        expected = (self.sizes[part], len(self.settings["probe"] or []))
-        if vectors is None or vectors.shape != expected or str(vectors.dtype) != "torch.float32":
-            raise InputError(f"{path} holds no vectors {expected}: make the index again")
-        return vectors.numpy()
-
-    @staticmethod
-    def _name(part: int, ending: str) -> str:
-        return f"part-{part:05d}.{ending}"
-
-    def _starts(self) -> NDArray[np.int64]:
-        return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
-
-    def _by_part(self, ids: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-        ordered = np.sort(ids)
-        part_of = np.searchsorted(self._starts(), ordered, side="right") - 1
-        return [(int(part), ordered[part_of == part]) for part in np.unique(part_of)]
+    def _column(self, name: str) -> list[Any]:
+        found: list[Any] = []
+        for file in sorted(self._manifest.files):
+            path = self._manifest.file(file)
+            try:
+                found += pd.read_parquet(path, columns=[name])[name].tolist()
+            except (OSError, ValueError, KeyError) as error:
+                raise InputError(f"{path} is no part of an index: {one_line(error)}") from error
+        return found
 
 
 def _fresh(texts: Iterable[str | None], keys: set[int]) -> Iterator[tuple[str, int]]:

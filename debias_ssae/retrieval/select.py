@@ -79,17 +79,15 @@ def retrieve(
     ``n_texts`` texts that BM25 puts first, unless fewer share a word with the seeds. Texts equal or nearly equal
     (cosine above ``near_duplicate``) to a seed, to a text of ``held_out`` or to one already chosen are dropped. More
     than ``max_seeds`` seeds are subsampled; a text nearly equal to one of the others may be chosen. Vectors of the
-    corpus are made here and kept under ``cache_dir``. An index brings its own, its embedder and its length: only the
-    texts that are chosen and one part of the vectors at a time are in memory, but BM25 needs all texts at once. Raises
+    corpus are made here and kept under ``cache_dir``; an index brings its own, its embedder and its length. Raises
     InputError for no seeds, an unknown method or entries that are not strings.
     """
     random_state = check_seed(random_state)
     seeds = check_texts(seeds, name="seeds", may_be_empty=True)
-    index = corpus if isinstance(corpus, CorpusIndex) else None
-    if index is not None:
-        embedder, max_length = index.settings["embedder"], index.settings["max_length"]
-    else:
-        corpus = check_texts(corpus, name="texts of the corpus", may_be_empty=True)
+    if isinstance(corpus, CorpusIndex):
+        embedder, max_length, cache_dir = corpus.about.embedder, corpus.about.max_length, corpus.directory
+        corpus = corpus.texts()
+    corpus = check_texts(corpus, name="texts of the corpus", may_be_empty=True)
     held_out = check_texts(
         sorted(held_out) if isinstance(held_out, Set) else held_out, name="held_out texts", may_be_empty=True
     )
@@ -105,15 +103,15 @@ def retrieve(
         return embed_texts(some, embedder, max_length=max_length, device=device, **options)
 
     def texts_of(rows: NDArray[np.int64]) -> list[str]:
-        return corpus.texts(rows) if isinstance(corpus, CorpusIndex) else [corpus[i] for i in rows]
+        return [corpus[i] for i in rows]
 
     vectors = np.empty((0, 0), np.float32)
     seed_vectors = embedded(used)
     lexical = np.zeros(len(corpus), np.float32)
-    rules_out = likely is not None and index is None and method == "dense"
+    rules_out = likely is not None and method == "dense"
     if len(candidates) and (rules_out or method in ("bm25", "hybrid")):
         lexical[candidates] = bm25_scores(texts_of(candidates), used)
-    if index is None and method != "bm25":
+    if method != "bm25":
         best = candidates[np.argsort(-lexical[candidates], kind="stable")][: (likely or 0) * n_texts]
         if len(best) and lexical[best[-1]] > 0:
             candidates = np.sort(best)
@@ -124,7 +122,7 @@ def retrieve(
     scores = lexical
     if method != "bm25":
         query = seed_vectors.mean(0)
-        scores = np.asarray(vectors @ query) if index is None else index.products(query)
+        scores = np.asarray(vectors @ query)
     if method == "hybrid":
         fused = np.zeros(len(corpus), np.float32)
         fused[candidates] = fuse_ranks(scores[candidates], lexical[candidates])
@@ -132,8 +130,6 @@ def retrieve(
     ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
 
     def vectors_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        if index is not None:
-            return index.vectors(rows)
         return embedded(texts_of(rows)) if method == "bm25" else vectors[rows]
 
     known = np.concatenate([seed_vectors, embedded(held_out)]) if held_out else seed_vectors

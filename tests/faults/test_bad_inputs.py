@@ -143,14 +143,14 @@ def manifest(**changes: Any) -> Callable[[Path], Any]:
     return call
 
 
-PART = "part-00000.safetensors"
+PART = "part-00000.parquet"
 
 
 def index(p: Path, **about: Any) -> Any:
     folder = p / "index"
-    settings = {"embedder": "minilm", "max_length": 128, "sizes": [], "probe": None}
+    settings = {"embedder": "minilm", "max_length": 128, "n_texts": 1}
     folder.mkdir(exist_ok=True)
-    write_manifest(folder, "debias-ssae index 2", settings | about, {PART: {"n_bytes": 9, "sha256": ""}})
+    write_manifest(folder, "debias-ssae index 3", settings | about, {PART: {"n_bytes": 9, "sha256": ""}})
     return CorpusIndex(folder)
 
 
@@ -266,10 +266,10 @@ TABLE: dict[str, list[Bad]] = {
         Bad("JSON that was cut off", "JSON", "make it again", lambda p: read_json(p / "damaged.json"), "as JSON"),
         Bad("an infinite number in JSON", "finite numbers", "make it again", lambda p: read_json(p / "inf.json"), "beyond the range"),
         Bad("a folder for a file", "a file", "the right path", lambda p: read_json(p / "folder"), "is a folder, expected a file"),
-        Bad("an index that claims parts that are not there", "its parts", "make it again", lambda p: index(p, sizes=[10]), "cannot hold 10 vectors"),
-        Bad("an index with strange numbers", "sizes above 0", "make it again", lambda p: index(p, sizes=[-1]), "does not describe an index"),
+        Bad("an index that claims parts that are not there", "its parts", "make it again", lambda p: index(p).texts(), "is missing: make or download"),
+        Bad("an index with strange numbers", "numbers above 0", "the number that is wrong", lambda p: index(p, n_texts=-1), "does not describe an index: n_texts"),
         Bad("a folder without an index", "an index", "retrieve index", lambda p: CorpusIndex(p / "folder"), "make one with"),
-        Bad("an index made with another embedder", "the same", "the embedder that is named", lambda p: (index(p, sizes=[1]), CorpusIndex(p / "index", embedder="other")), "made with embedder='minilm', not 'other'"),
+        Bad("an index made with another embedder", "the same", "the embedder that is named", lambda p: (index(p), CorpusIndex(p / "index", embedder="other")), "made with embedder='minilm', not 'other'"),
         Bad("a store whose harvest was interrupted", "a finished one", "run the same harvest again", store, "run the same harvest again"),
         Bad("a folder without an SAE", "an SAE of a known format", "the right folder", lambda p: load_sae(p / "folder"), "no sparse autoencoder"),
     ],

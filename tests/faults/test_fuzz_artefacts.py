@@ -29,15 +29,13 @@ from debias_ssae.selection.choices import Choice, Choices, check_nothing_lost
 __all__ = ["concept", "fitted", "small_encoder", "texts"]
 
 SOME = make_texts(300, seed=3)
-QUERIES = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
 
 
 def read_index(folder: Path) -> np.ndarray:
     index = CorpusIndex(folder)
-    found = index.texts(range(len(index)))
-    ids, _ = index.search(QUERIES, 5)
-    told = np.frombuffer("".join(found).encode(), np.uint8)
-    return np.concatenate([index.vectors(np.arange(len(index))).ravel(), ids.ravel(), told])
+    found = index.nearest(SOME[:3], 50)
+    told = np.frombuffer("".join([*index.texts(), *(text for text, _ in found)]).encode(), np.uint8)
+    return np.concatenate([[score for _, score in found], told])
 
 
 def read_store(folder: Path) -> np.ndarray:
