@@ -43,7 +43,7 @@ def export_sentence_transformers(debiaser: SSAEDebiaser, directory: str | Path) 
         )
 
     def fill(partial: Path) -> None:
-        _write(debiaser, partial)
+        _save_with_prompt(_module(debiaser, model), partial, model.prompt, device=str(model.device))
         encoder = debiaser.text_encoder_
         options: dict[str, Any] = {
             "trust_remote_code": encoder.trust_remote_code,
@@ -65,14 +65,11 @@ def export_onnx(debiaser: SSAEDebiaser, directory: str | Path) -> None:
     Raises InputError as :func:`export_sentence_transformers` does, and for a model that torch cannot export;
     MissingExtraError without the extra ``onnx``.
     """
-    plain, encoder, eraser = _language_model(debiaser), debiaser.text_encoder_, _linear_eraser(debiaser)
+    plain, encoder = _language_model(debiaser), debiaser.text_encoder_
     model = full_precision(plain, trust_remote_code=encoder.trust_remote_code)
 
     def fill(partial: Path) -> None:
-        graph = onnx.DebiasedGraph(
-            model, debiaser.edits, encoder.layer, encoder.readout, eraser, debiaser.shift_
-        )
-        written = onnx.write_onnx(graph, partial, model.length)
+        written = onnx.write_onnx(_module(debiaser, model), partial)
         _save_with_prompt(written, partial, model.prompt)
         exact = copy.copy(debiaser)  # the graph is in float32, whatever the debiaser multiplies in
         exact.encoder_ = encoder.copy().set_params(model=model, dtype="float32", cache_dir=None)
@@ -239,9 +236,8 @@ def load_exported(directory: str | Path, *, trust_remote_code: bool = False, **o
     return SentenceTransformer(modules=[found], **{**about, **options})
 
 
-def _write(debiaser: SSAEDebiaser, goal: Path) -> None:
+def _module(debiaser: SSAEDebiaser, model: LanguageModel) -> module.DebiasedTransformer:
     encoder = debiaser.text_encoder_
-    model = encoder.language_model
     settings = {
         "layer": encoder.layer,
         "readout": encoder.readout.to_dict(),
@@ -249,10 +245,10 @@ def _write(debiaser: SSAEDebiaser, goal: Path) -> None:
         "dtype": encoder.dtype,
         "trust_remote_code": encoder.trust_remote_code,
     }
-    made = module.DebiasedTransformer(
-        model, debiaser.edits, settings, output_eraser=_linear_eraser(debiaser), shift=debiaser.shift_
+    eraser = _linear_eraser(debiaser)
+    return module.DebiasedTransformer(
+        model, debiaser.edits, settings, output_eraser=eraser, shift=debiaser.shift_
     )
-    _save_with_prompt(made, goal, model.prompt, device=str(model.device))
 
 
 def _save_with_prompt(module: Any, goal: Path, prompt: str, **options: Any) -> None:

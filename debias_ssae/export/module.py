@@ -100,10 +100,8 @@ class DebiasedTransformer(ExportedModule):
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Add token_embeddings [b, t, d] (after the erasers) and sentence_embedding [b, d]."""
-        n, layer = len(features["input_ids"]), self.settings["layer"]
-        batch = Batch(
-            np.arange(n), features["input_ids"], features["attention_mask"], features["real_tokens"]
-        )
+        layer, given = self.settings["layer"], ("input_ids", "attention_mask", "real_tokens")
+        batch = Batch(np.arange(0), *(features[name] for name in given))
         run_batch(self.language_model, batch, [layer], self.edits)
         x = pool(batch, layer, self.readout)
         return {
@@ -122,12 +120,14 @@ class DebiasedTransformer(ExportedModule):
         return type(self)(self.language_model.copied(), self.edits, self.settings, **options)
 
     def _finish(self, x: Tensor) -> Tensor:
-        if self.output_eraser is None and self.shift is None:
-            return x
-        rows = x.cpu().numpy()
-        rows = rows if self.output_eraser is None else self.output_eraser(rows)
-        rows = rows if self.shift is None else rows + self.shift
-        return torch.from_numpy(rows).to(x)
+        """What follows the edit; torch in place of NumPy, so that a graph holds it too."""
+        rows = x.cpu()
+        if self.output_eraser is not None:
+            read, write, center = (torch.from_numpy(part) for part in _parts(self.output_eraser).values())
+            rows = (rows - (rows - center) @ read.T @ write).to(x.dtype)
+        if self.shift is not None:
+            rows = rows + torch.from_numpy(self.shift)
+        return rows.to(x.device, x.dtype)
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write settings, erasers and the language model; JSON and safetensors."""
@@ -138,11 +138,7 @@ class DebiasedTransformer(ExportedModule):
             erasers[hookpoint] = {"latents": eraser.latents, "alpha": eraser.alpha}
         arrays = {} if self.shift is None else {"shift": self.shift}
         if self.output_eraser is not None:
-            names = ("read", "write", "center")
-            arrays |= {
-                f"output_eraser.{n}": np.ascontiguousarray(getattr(self.output_eraser, n), np.float64)
-                for n in names
-            }
+            arrays |= {f"output_eraser.{name}": part for name, part in _parts(self.output_eraser).items()}
         write_arrays(goal / WEIGHTS, arrays)
         module: Any = full_precision(
             self.language_model, trust_remote_code=self.settings["trust_remote_code"]
@@ -200,6 +196,11 @@ class DebiasedTransformer(ExportedModule):
         if length is not None:
             made.max_seq_length = length
         return made.half() if half else made
+
+
+def _parts(eraser: LinearEraser) -> dict[str, np.ndarray]:
+    names = ("read", "write", "center")
+    return {name: np.ascontiguousarray(getattr(eraser, name), np.float64) for name in names}
 
 
 def _option(kwargs: Mapping[str, Any], group: str, name: str) -> Any:

@@ -8,17 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from debias_ssae.core.errors import InputError, one_line, optional_module
 from debias_ssae.core.io import file_record, read_manifest, write_manifest
-from debias_ssae.erase import LatentEraser, LinearEraser
-from debias_ssae.export.module import OF_THE_LIBRARY, ExportedModule
-from debias_ssae.model import LanguageModel, Readout
-from debias_ssae.model.forward import Batch, clean_texts, run_batch
-from debias_ssae.model.harvesting import pool
+from debias_ssae.export.module import OF_THE_LIBRARY, DebiasedTransformer, ExportedModule
+from debias_ssae.model.forward import clean_texts
 
 KIND = "debias-ssae onnx 1"
 GRAPH, TOKENIZER = "onnx/model.onnx", "tokenizer"
@@ -32,29 +28,15 @@ class DebiasedGraph(nn.Module):
 
     special: Tensor
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        edits: Mapping[str, LatentEraser],
-        layer: str,
-        readout: Readout,
-        output_eraser: LinearEraser | None,
-        shift: np.ndarray | None,
-    ) -> None:
+    def __init__(self, exported: DebiasedTransformer) -> None:
         super().__init__()
-        self.language_model, self.edits, self.layer, self.readout = model, dict(edits), layer, readout
-        self.module = model.module
-        self.saes = nn.ModuleList([eraser.sae for eraser in edits.values()])
+        self.exported, model = exported, exported.language_model
+        self.saes = nn.ModuleList([eraser.sae for eraser in exported.edits.values()])
         tokenizer = model.tokenizer
         special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
         self.register_buffer("special", torch.tensor(special, dtype=torch.long))
         prompt = tokenizer([model.prompt])["input_ids"][0] if model.prompt else []
         self.n_prompt = len(prompt) - bool(prompt and prompt[-1] in special)
-        erased = (
-            [] if output_eraser is None else [output_eraser.read, output_eraser.write, output_eraser.center]
-        )
-        self.output = [torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in erased]
-        self.shift = None if shift is None else torch.from_numpy(np.asarray(shift))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the vectors of the texts' tokens, as :meth:`SSAEDebiaser.transform` does."""
@@ -63,13 +45,9 @@ class DebiasedGraph(nn.Module):
             real = real & (input_ids[:, :, None] != self.special).all(-1)
         if self.n_prompt:
             real = real & (torch.arange(input_ids.shape[1]) >= self.n_prompt)
-        batch = Batch(np.arange(1), input_ids, attention_mask, real)
-        run_batch(self.language_model, batch, [self.layer], self.edits)
-        x = pool(batch, self.layer, self.readout)
-        if self.output:
-            read, write, center = self.output
-            x = (x - (x - center) @ read.T @ write).float()
-        return x if self.shift is None else (x + self.shift).float()
+        features = {"input_ids": input_ids, "attention_mask": attention_mask, "real_tokens": real}
+        vectors: Tensor = self.exported(features)["sentence_embedding"]
+        return vectors
 
 
 def write_graph(graph: DebiasedGraph, file: Path) -> None:
@@ -103,7 +81,7 @@ def write_graph(graph: DebiasedGraph, file: Path) -> None:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            told, name = one_line(error.__cause__ or error), graph.language_model.name
+            told, name = one_line(error.__cause__ or error), graph.exported.language_model.name
             raise InputError(f"torch {torch.__version__} cannot write {name} as ONNX: {told}") from error
         finally:
             exporter.setLevel(level)
@@ -187,18 +165,18 @@ class OnnxTransformer(ExportedModule):
         return made
 
 
-def write_onnx(graph: DebiasedGraph, goal: Path, max_length: int) -> OnnxTransformer:
+def write_onnx(exported: DebiasedTransformer, goal: Path) -> OnnxTransformer:
     """Write graph, tokenizer and manifest into ``goal``, and return the module that runs them."""
-    model = graph.language_model
-    write_graph(graph, goal / GRAPH)
+    model = exported.language_model
+    write_graph(DebiasedGraph(exported), goal / GRAPH)
     tokenizer = copy.deepcopy(model.tokenizer)
     if tokenizer.pad_token is None:  # the mask says what is padding
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     tokenizer.save_pretrained(goal / TOKENIZER)
     about = {
-        "max_length": max_length,
+        "max_length": exported.max_seq_length,
         "longest": model.max_length,
-        "width": graph.readout.width(model.d_model),
+        "width": exported.width,
         "prompt": model.prompt,
     }
     names = sorted(p for part in ("onnx", TOKENIZER) for p in (goal / part).rglob("*") if p.is_file())

@@ -24,6 +24,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 
 from debias_ssae.export import export_onnx, load_exported  # noqa: E402
+from debias_ssae.export.module import DebiasedTransformer  # noqa: E402
 from debias_ssae.export.onnx import DebiasedGraph, write_graph  # noqa: E402
 
 NEW = [*make_texts(40, seed=7), "", "nurse " * 60, "unseen words only"]
@@ -70,11 +71,12 @@ def test_every_pooling_and_deep_hookpoints(small_encoder: Path, tmp_path: Path) 
             rng.normal(size=(2, width)), rng.normal(size=(2, width)), rng.normal(size=width)
         )
         shift = rng.normal(size=width).astype(np.float32)
-        graph = DebiasedGraph(model, edits, "final", readout, eraser, shift)
+        settings = {"layer": "final", "readout": readout.to_dict(), "max_length": model.max_length}
+        exported = DebiasedTransformer(model, edits, settings, output_eraser=eraser, shift=shift)
         wanted = eraser(embed(model, NEW, pooling=readout, edits=edits)) + shift
         plain = eraser(embed(model, NEW, pooling=readout)) + shift
         assert largest(plain, wanted) > 1e-2, "the control: the edits do something"
-        write_graph(graph, tmp_path / f"{special}.onnx")
+        write_graph(DebiasedGraph(exported), tmp_path / f"{special}.onnx")
         assert largest(run_graph(tmp_path / f"{special}.onnx", model, NEW), wanted) < 1e-4
 
 
