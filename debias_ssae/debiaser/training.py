@@ -1,7 +1,5 @@
 """From a corpus to a specialised SAE: retrieval, activations, general training, fine-tuning with TERM."""
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ from debias_ssae.core.cache import mark_used
 from debias_ssae.core.config import DebiasConfig, RetrievalConfig, SAEConfig, TrainConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.core.io import (
+    fingerprint,
     kept,
     read_manifest,
     read_or_make,
@@ -118,7 +117,7 @@ def train_general_sae(
         config.general,
         config.general_rows,
         random_state,
-        *_length_key(model),
+        model.limit,
     ]
 
     def train() -> LearnedSAE:
@@ -181,7 +180,7 @@ def learn_ssae(
         start.fingerprint(),
         fine_tuning,
         random_state,
-        *_length_key(model),
+        model.limit,
     ]
 
     def train() -> LearnedSAE:
@@ -216,7 +215,9 @@ def _retrieved(
         return {"corpus_ids": found.corpus_ids}, found.report
 
     key = [embedder.fingerprint, config, random_state, *map(texts_sha256, (texts, corpus, held_out))]
-    file = None if cache_dir is None else Path(cache_dir) / "retrieved" / f"{_name(key)}.safetensors"
+    file = (
+        None if cache_dir is None else Path(cache_dir) / "retrieved" / f"{fingerprint(*key)[:24]}.safetensors"
+    )
     arrays, report = kept(file, find)
     return [corpus[i] for i in arrays["corpus_ids"].tolist()], dict(report)
 
@@ -227,11 +228,6 @@ def _fit(x: Tensor, sae_config: SAEConfig, train: TrainConfig, **options: Any) -
     stream = shuffled_batches(x, min(train.batch_size, len(x)), options["random_state"])
     result = train_sae(stream, sae_config, train, **options)
     return LearnedSAE(result.sae, {"n_rows": len(x), **result.history[-1]})
-
-
-def _length_key(model: LanguageModel) -> list[int]:
-    """The cut of the texts, where there is one: keys from before there could be stay as they were."""
-    return [] if model.limit is None else [model.limit]
 
 
 def _longest(model: LanguageModel) -> int:
@@ -277,15 +273,9 @@ def _cached(
     """
     if cache_dir is None:
         return train()
-    directory = Path(cache_dir) / "saes" / f"{kind}-{_name(key)}"
+    directory = Path(cache_dir) / "saes" / f"{kind}-{fingerprint(*key)[:24]}"
     lock = Path(cache_dir) / "locks" / directory.name
     return read_or_make(lock, lambda: _kept(directory), lambda: _keep(train(), directory))
-
-
-def _name(key: Sequence[Any]) -> str:
-    """A name for files of what follows from ``key``."""
-    text = json.dumps(key, default=lambda settings: settings.model_dump(mode="json"))
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _kept(directory: Path) -> LearnedSAE | None:

@@ -52,7 +52,7 @@ def test_what_lies_beyond_the_limit_changes_nothing(
 
 
 def test_the_limit_is_in_the_keys_of_cached_saes(small_encoder: Path, tmp_path: Path) -> None:
-    """Without a limit keys are as they always were: no entry at all."""
+    """Another limit is another SAE."""
     model, texts = ActivationEncoder(str(small_encoder), dtype="float32").language_model, make_texts(30)
     names = set()
     for read in (model, model.with_limits(LENGTH), model):

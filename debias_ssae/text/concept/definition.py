@@ -1,8 +1,6 @@
 """The ``Concept``: made from the shipped lists, a file or a few words; swaps, counterfactuals and scrubs texts."""
 
-import hashlib
 import itertools
-import json
 import random
 import zlib
 from collections import Counter
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from debias_ssae.core.errors import InputError, brief
-from debias_ssae.core.io import read_yaml
+from debias_ssae.core.io import fingerprint, read_yaml
 from debias_ssae.text.concept.matching import CounterfactualPair, Match, Matcher, make_pair, rewrite
 from debias_ssae.text.concept.rows import WordRow, clean, listed, read_rows, write_rows
 
@@ -198,7 +196,7 @@ class Concept:
     def sha256(self) -> str:
         """Hash of all that decides what is swapped or scrubbed; not of the name."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("name", "optional")}
-        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return fingerprint(content)
 
     @cached_property
     def _matcher(self) -> Matcher:
