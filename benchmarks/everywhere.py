@@ -24,6 +24,7 @@ from debias_ssae.benchmark.summary import Answers, key_of
 from debias_ssae.core.config import BenchmarkConfig
 from debias_ssae.core.io import write_json, write_text
 from debias_ssae.core.stats.shares import holm
+from debias_ssae.core.steps import show_progress
 
 SIMPLE = (
     "scrub",
@@ -157,16 +158,17 @@ def run(name: str, case: Case, given: argparse.Namespace, corpus: list[str]) -> 
     table, splits = case.load(given.data), None
     if "template" in table:
         splits = [by_template(table, seed) for seed in range(config.seeds)]
-    run_benchmark(
-        table,
-        config,
-        given.out / slug(name),
-        corpus=corpus,
-        splits=splits,
-        cache_dir=given.out / "cache",
-        jobs=given.jobs,
-        command=f"python benchmarks/everywhere.py --only {name!r}",
-    )
+    with show_progress():
+        run_benchmark(
+            table,
+            config,
+            given.out / slug(name),
+            corpus=corpus,
+            splits=splits,
+            cache_dir=given.out / "cache",
+            jobs=given.jobs,
+            command=f"python benchmarks/everywhere.py --only {name!r}",
+        )
 
 
 def by_template(table: pd.DataFrame, seed: int) -> Split:
