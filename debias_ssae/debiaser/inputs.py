@@ -21,7 +21,6 @@ from debias_ssae.debiaser.output import (
     FROM_LABELS,
     check_evidence,
     check_output,
-    labels_for_output,
     output_kind,
 )
 from debias_ssae.debiaser.pipeline import Spec
@@ -85,7 +84,7 @@ def read_fit(
         random_state=seed_of(debiaser.random_state),
         steps=Steps(to_stderr),
     )
-    _check_output_data(debiaser.output_eraser, attribute, data)
+    check_evidence(debiaser.output_eraser, attribute, data)
     hookpoints = _hookpoints(debiaser.hookpoint, attribute, encoder, X)
     if any(isinstance(one, Words) for one in members(attribute)):
         encoder.language_model.check_spans()
@@ -135,7 +134,7 @@ def _read_matrix(
         follows=follows,
         random_state=seed_of(debiaser.random_state),
     )
-    _check_output_data(debiaser.output_eraser, attribute, data)
+    check_evidence(debiaser.output_eraser, attribute, data)
     encoder = MatrixEncoder.of(X, as_they_are=bool(saes))
     return Spec(encoder, attribute, (MATRIX,), None, saes, debiaser.output_eraser, debiaser.alpha, None), data
 
@@ -221,15 +220,6 @@ def _check_hookpoint(hookpoint: Any, sae: Any) -> None:
             "one sae is given for several hookpoints, but an SAE reads the activations of one; give a mapping of "
             "hookpoint to sae, or name the hookpoint that it was trained at"
         )
-
-
-def _check_output_data(asked: Any, attribute: Any, data: FitData) -> None:
-    """Raise InputError, before any training, where an output eraser has nothing to learn from."""
-    for one in members(attribute):
-        check_evidence(asked, one, data)
-        labelled = labels_for_output(one, data) if asked in FROM_LABELS else None
-        if labelled is not None:
-            labelled.check(1)
 
 
 def _hookpoints(

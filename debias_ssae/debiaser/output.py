@@ -168,17 +168,6 @@ def has_center(kind: Any) -> bool:
     return not isinstance(kind, str | None) or kind in (*FROM_WORDS, "mean_difference")
 
 
-def evidence_for(
-    kind: Any, attribute: Any, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
-) -> Samples | None:
-    """The samples on which an output eraser is fitted and others can be compared with it; None of several attributes,
-    and where nothing is known of the attribute.
-    """
-    if len(members(attribute)) > 1 or kind not in (*FROM_LABELS, *FROM_WORDS):
-        return None
-    return _samples(kind, members(attribute)[0], encoder, edits, data)
-
-
 def fit_output(
     kind: Any,
     attribute: Any,
@@ -200,7 +189,7 @@ def fit_output(
     evidence: dict[str, Samples] = {}
     for number, one in enumerate(members(attribute), 1):
         own = _auto(one) if kind == "auto" else kind
-        samples = _samples(own, one, encoder, edits, data)
+        samples = samples_of(own, one, encoder, edits, data)
         if samples is not None:
             several = len(members(attribute)) > 1
             name = one.concept.name if several and isinstance(one, Words) else "attribute"
@@ -217,13 +206,12 @@ def fit_output(
     return joined(found, Samples.drawn(encoder, edits, data).plain), evidence
 
 
-def _samples(
+def samples_of(
     kind: str | None, attribute: Any, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData
 ) -> Samples | None:
     """What an output eraser of this kind is fitted on; without one, what the attribute is measured on."""
     if kind == "displacement":
         return Samples.drawn(encoder, edits, data)
-    check_evidence(kind, attribute, data)
     if isinstance(attribute, Words) and kind not in FROM_LABELS:
         return Samples.pairs(attribute.concept, encoder, edits, data)
     labelled = labels_for_output(attribute, data)
@@ -233,17 +221,22 @@ def _samples(
 
 
 def check_evidence(kind: Any, attribute: Any, data: FitData) -> None:
-    """Raise InputError where an output eraser of this kind has nothing to learn from."""
-    if kind in FROM_WORDS and not isinstance(attribute, Words):
-        raise InputError(
-            f'output_eraser="{kind}" needs a concept as attribute=; with labels use '
-            '"mean_difference" or "leace", otherwise "displacement" or None'
-        )
-    if kind in FROM_LABELS and labels_for_output(attribute, data) is None:
-        raise InputError(
-            f'output_eraser="{kind}" needs labels: pass sensitive_features to fit, or AnnotatedTexts as '
-            'attribute=; without labels use "counterfactual", "displacement" or None'
-        )
+    """Raise InputError, before any training, where an output eraser of this kind has nothing to learn from."""
+    for one in members(attribute):
+        if kind in FROM_WORDS and not isinstance(one, Words):
+            raise InputError(
+                f'output_eraser="{kind}" needs a concept as attribute=; with labels use '
+                '"mean_difference" or "leace", otherwise "displacement" or None'
+            )
+        if kind not in FROM_LABELS:
+            continue
+        labelled = labels_for_output(one, data)
+        if labelled is None:
+            raise InputError(
+                f'output_eraser="{kind}" needs labels: pass sensitive_features to fit, or AnnotatedTexts as '
+                'attribute=; without labels use "counterfactual", "displacement" or None'
+            )
+        labelled.check(1)
 
 
 def is_of_other_texts(attribute: Any, data: FitData) -> bool:

@@ -10,21 +10,23 @@ import numpy as np
 from debias_ssae.debiaser.choice import candidates, choose
 from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.debiaser.output import (
+    FROM_LABELS,
+    FROM_WORDS,
     OutputEraser,
     Samples,
     apply_output,
-    evidence_for,
     fit_output,
     has_center,
     is_of_other_texts,
     output_kind,
+    samples_of,
 )
 from debias_ssae.debiaser.summary import measure
 from debias_ssae.debiaser.training import train_ssae, width_of
 from debias_ssae.erase import LatentEraser
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.sae.model import SparseAutoencoder
-from debias_ssae.selection.attribute import Attribute, FitData, as_selection
+from debias_ssae.selection.attribute import Attribute, FitData, as_selection, members
 from debias_ssae.selection.naming import name_latents
 from debias_ssae.selection.select import Selection
 
@@ -145,8 +147,9 @@ def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitD
     """The edit, an output eraser after it, or that eraser alone, as cross-validation on training data picks."""
     edits = edits_of(interventions)
     kind = output_kind("auto", spec.attribute, edits=True)
-    samples = evidence_for(kind, spec.attribute, spec.encoder, edits, data)
-    choice = seen = None
+    choice = samples = seen = None
+    if len(members(spec.attribute)) == 1 and kind in (*FROM_LABELS, *FROM_WORDS):
+        samples = samples_of(kind, spec.attribute, spec.encoder, edits, data)
     if samples is not None:
         tried = candidates(kind, edits=bool(edits))
         choice = choose(samples, tried, recenter=data.config.recenter, random_state=data.random_state)
