@@ -111,7 +111,7 @@ class Concept:
             raise InputError(f"{source}: unknown {brief(sorted(unknown))}; known: {sorted(_KEYS)}")
         given = {key: value for key, value in values.items() if value is not None}
         try:
-            named = _values_of(given.get("name"), given.get("values", ("a", "b")))
+            named = _values_of(given.get("name", "concept"), given.get("values", ("a", "b")))
             if "pairs" in given and len(named) > 2:
                 raise InputError(f"'pairs' need two values, but there are {len(named)}; write a 'table'")
             rows = [read_rows(given.pop(key, ()), named, key) for key in ("pairs", "table")]
