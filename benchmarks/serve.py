@@ -29,6 +29,7 @@ from eraser_cost import MOST, fit, in_precision, interleaved, processor
 from debias_ssae import SSAEDebiaser
 from debias_ssae.core.device import resolve_model_name
 from debias_ssae.export import export_onnx, export_sentence_transformers, load_exported
+from debias_ssae.export.module import DebiasedTransformer
 from debias_ssae.export.onnx import DebiasedGraph, write_graph
 
 MOST_APART = 1e-4
@@ -62,7 +63,8 @@ def measure(debiaser: SSAEDebiaser, texts: list[str], rounds: int, folder: Path)
     export_onnx(debiaser, folder / "onnx")
     encoder = debiaser.encoder_
     model = encoder.language_model
-    write_graph(DebiasedGraph(model, {}, "final", encoder.readout, None, None), folder / "plain.onnx")
+    settings = {"layer": "final", "readout": encoder.readout, "max_length": model.length}
+    write_graph(DebiasedGraph(DebiasedTransformer(model, {}, settings)), folder / "plain.onnx")
     plain = sentence_transformers.SentenceTransformer(resolve_model_name("minilm"), device="cpu")
     debiased = load_exported(folder / "st", device="cpu")
     served, wanted = load_exported(folder / "onnx"), debiaser.transform(texts)

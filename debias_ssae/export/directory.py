@@ -240,7 +240,7 @@ def _module(debiaser: SSAEDebiaser, model: LanguageModel) -> module.DebiasedTran
     encoder = debiaser.text_encoder_
     settings = {
         "layer": encoder.layer,
-        "readout": encoder.readout.to_dict(),
+        "readout": encoder.readout,
         "max_length": model.length,
         "dtype": encoder.dtype,
         "trust_remote_code": encoder.trust_remote_code,

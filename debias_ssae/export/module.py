@@ -85,7 +85,7 @@ class DebiasedTransformer(ExportedModule):
         self.settings, self.longest = dict(settings), model.max_length
         self.max_seq_length = settings["max_length"]
         check_hookpoints([settings["layer"], *self.edits], model.hookpoints)
-        self.readout = Readout.from_dict(settings["readout"])
+        self.readout: Readout = settings["readout"]
         self.width = self.readout.width(model.d_model)
         self.output_eraser, self.shift = output_eraser, shift
 
@@ -149,7 +149,8 @@ class DebiasedTransformer(ExportedModule):
         found = (p for part in (ERASERS, MODEL) for p in sorted((goal / part).rglob("*")) if p.is_file())
         ours = [WEIGHTS, *(p.relative_to(goal).as_posix() for p in found)]
         files = {name: file_record(goal / name) for name in ours}
-        write_manifest(goal, KIND, {**self.settings, "erasers": erasers}, files)
+        about = {**self.settings, "readout": self.readout.to_dict(), "erasers": erasers}
+        write_manifest(goal, KIND, about, files)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:  # type: ignore[override]
@@ -172,6 +173,7 @@ class DebiasedTransformer(ExportedModule):
             trusted = settings["trust_remote_code"] is True and bool(kwargs.get("trust_remote_code"))
             if missing := {"layer", "readout", "max_length", "dtype"} - set(settings):
                 raise ValueError(f"{MANIFEST} holds no {min(missing)}")
+            settings["readout"] = Readout.from_dict(settings["readout"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise

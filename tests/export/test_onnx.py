@@ -17,7 +17,7 @@ from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.erase import LatentEraser, LinearEraser
 from debias_ssae.model import Readout, embed, load_model
-from debias_ssae.model.readout import Normalize
+from debias_ssae.model.readout import Dense, Normalize
 from debias_ssae.sae.model import SparseAutoencoder
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -65,13 +65,14 @@ def test_every_pooling_and_deep_hookpoints(small_encoder: Path, tmp_path: Path) 
         "blocks.0": eraser_of(32, "topk", 3),
     }
     for special in (False, True):
-        readout = Readout(EVERY, special=special, layers=(Normalize(),))
+        dense = Dense(torch.nn.Linear(len(EVERY) * 32, 20), torch.nn.Tanh())
+        readout = Readout(EVERY, special=special, layers=(dense, Normalize()))
         width = readout.width(32)
         eraser = LinearEraser(
             rng.normal(size=(2, width)), rng.normal(size=(2, width)), rng.normal(size=width)
         )
         shift = rng.normal(size=width).astype(np.float32)
-        settings = {"layer": "final", "readout": readout.to_dict(), "max_length": model.max_length}
+        settings = {"layer": "final", "readout": readout, "max_length": model.max_length}
         exported = DebiasedTransformer(model, edits, settings, output_eraser=eraser, shift=shift)
         wanted = eraser(embed(model, NEW, pooling=readout, edits=edits)) + shift
         plain = eraser(embed(model, NEW, pooling=readout)) + shift
@@ -138,7 +139,8 @@ def test_what_is_refused(fitted: SSAEDebiaser, exported: Path, tmp_path: Path) -
 def test_minilm(minilm: Any, tmp_path: Path) -> None:
     texts = ["She is a surgeon.", "He was born in Zürich and works as a nurse.", "", "word " * 200, "a"]
     edits = {"embeddings": eraser_of(384, "batchtopk", 0), "blocks.3": eraser_of(384, "batchtopk", 1)}
-    write_graph(DebiasedGraph(minilm, edits, "final", minilm.readout(), None, None), tmp_path / "m.onnx")
+    settings = {"layer": "final", "readout": minilm.readout(), "max_length": minilm.length}
+    write_graph(DebiasedGraph(DebiasedTransformer(minilm, edits, settings)), tmp_path / "m.onnx")
     wanted = embed(minilm, texts, edits=edits)
     found = run_graph(tmp_path / "m.onnx", minilm, texts)
     assert largest(found[:3], wanted[:3]) < 1e-4
