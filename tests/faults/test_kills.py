@@ -200,3 +200,46 @@ def test_read_only_places_are_named(tmp_path):
                 write_bytes(place, b"x")
             with pytest.raises(InputError, match="Cannot write /"), only_writer(Path(place)):
                 pass
+
+
+STARVED = """
+import resource, sys
+import numpy as np
+import torch
+from transformers import BertConfig, BertModel
+sys.path.insert(0, sys.argv[1])
+from small_models import sentences, small_tokenizer
+from debias_ssae.model import embed, forward, wrap_model
+
+torch.set_num_threads(1)
+sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 4096}
+bert = BertModel(BertConfig(vocab_size=64, max_position_embeddings=40, **sizes))
+model = wrap_model(bert, small_tokenizer(), name="wide", dtype=torch.float32)
+texts, room = sentences(2_000, longest=30), int(sys.argv[2]) * 2**20
+wanted = embed(model, texts, token_budget=512)
+sizes, real = [], forward.run_batch
+
+def watched(model, batch, *args, **options):
+    sizes.append(len(batch.sequences))
+    real(model, batch, *args, **options)
+
+forward.run_batch = watched
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
+found = embed(model, texts, token_budget=10**6)
+print(max(sizes), min(sizes), float(np.abs(found - wanted).max()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory in use is read from /proc")
+def test_under_a_memory_limit_batches_are_halved(counted):
+    """A real limit of the address space: the batch that does not fit is halved until it does."""
+    models = str(Path(__file__).parents[1] / "model")
+    for room in (6000, 300):
+        process = started(STARVED, models, room)
+        out, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+        largest, smallest, difference = map(float, out.split())
+        assert difference < 1e-5
+        assert (smallest < largest / 2) == (room == 300), "the control: with room enough one batch is all"
+        counted["memory limits"] = counted.get("memory limits", 0) + 1
