@@ -113,8 +113,13 @@ class LEACE(LinearErasure):
     """Never let the variance grow; costs the guarantee where it acts."""
 
     def _fit(self, X: np.ndarray, z: np.ndarray, y: np.ndarray | None) -> erase.LinearEraser:
-        options = {"shrinkage": self.shrinkage, "constrain_trace": self.constrain_trace}
-        return erase.fit_leace(X, z, classes_of(y, self.conditional), **options)
+        return erase.fit_leace(
+            X,
+            z,
+            classes_of(y, self.conditional),
+            shrinkage=self.shrinkage,
+            constrain_trace=self.constrain_trace,
+        )
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

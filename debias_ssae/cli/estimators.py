@@ -56,6 +56,7 @@ from debias_ssae.text.concept import Concept
             "counterfactual_subspace",
             "mean_difference",
             "leace",
+            "leace_overall",
             "displacement",
         ]
     ),
@@ -127,6 +128,7 @@ def _check_supervision(sensitive: str | None, options: dict[str, Any]) -> None:
     labels_follow = given == ["--sensitive", "--attribute"] and options["output_eraser"] in (
         "mean_difference",
         "leace",
+        "leace_overall",
     )
     if len(given) > 1 and not labels_follow:
         raise InputError(f"{' and '.join(given)} were given, but only one of them would be used; give one")

@@ -1,8 +1,10 @@
 """Which way of removing the attribute is best: the edit, a linear eraser after it, or that eraser alone.
 
-Each candidate is tried on training data by cross-validation, against the shortcut at its worst: a classifier learns
-from texts in which the attribute's value follows from the class, and is judged on held-out texts of every cell
-(class x value). Where words describe the attribute, the cells come from counterfactual pairs.
+Each candidate is tried on training data by cross-validation, and is judged on held-out texts of every cell (class x
+value). Where the training texts themselves have labels, a classifier learns from them as they are. Where labels are of
+other texts, or words describe the attribute, nobody knows how strong the shortcut is, and it is taken at its worst: a
+classifier learns from texts in which the attribute's value follows from the class. Of words the cells come from
+counterfactual pairs.
 """
 
 import warnings
@@ -15,7 +17,15 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from debias_ssae.core.stats.heads import FIXED_C, fit_head
-from debias_ssae.debiaser.output import FROM_LABELS, FROM_WORDS, Samples, apply_output, fit_eraser, has_center
+from debias_ssae.debiaser.output import (
+    FROM_LABELS,
+    FROM_WORDS,
+    OVERALL,
+    Samples,
+    apply_output,
+    fit_eraser,
+    has_center,
+)
 
 TRIED_ON = 1000
 """Samples on which the candidates are tried."""
@@ -48,24 +58,34 @@ class Choice:
     """JSON: for each candidate ``worst_group_retrained`` and ``worst_group_frozen``, and the rule's numbers."""
 
 
-def candidates(kind: str, *, edits: bool) -> list[Candidate]:
+def candidates(kind: str, *, edits: bool, of_training: bool = False) -> list[Candidate]:
     """What may be picked where ``kind`` is the output eraser by default; the default comes first.
 
     Of words every candidate has an eraser: it catches what the list does not name, which counterfactuals cannot show.
+    The eraser over all classes is for labels ``of_training`` texts: it takes what the attribute shares with the target
+    there, in the proportions that a classifier will learn from.
     """
     kinds = [kind, *(k for k in (FROM_LABELS if kind in FROM_LABELS else FROM_WORDS) if k != kind)]
+    if not of_training:
+        kinds = [k for k in kinds if k != OVERALL]
     alone = [Candidate(False, k) for k in kinds]
     after: list[str | None] = [*kinds, None] if kind in FROM_LABELS else [*kinds]
     return [*(Candidate(True, k) for k in after), *alone] if edits else alone
 
 
 def choose(
-    samples: Samples, tried: Sequence[Candidate], *, recenter: bool, random_state: int | None
+    samples: Samples,
+    tried: Sequence[Candidate],
+    *,
+    recenter: bool,
+    random_state: int | None,
+    first_is_better: bool = True,
 ) -> Choice | None:
     """Pick one of ``tried`` by cross-validation on ``samples``; None where they cannot tell.
 
     The first stays unless another one's worst-group accuracy, averaged over a retrained and a frozen head and over
-    the shortcuts, is higher by more than one standard error of the difference (bootstrap over samples).
+    the shortcuts, is higher by more than one standard error of the difference (bootstrap over samples); without
+    ``first_is_better`` the highest is picked. Of training texts with labels the small cells of a class count as one.
     """
     if samples.z is None or samples.y is None:
         return None
@@ -79,28 +99,46 @@ def choose(
     _ = seen.edited
     y, z = (np.unique(np.asarray(values), return_inverse=True)[1] for values in (seen.y, seen.z))
     cells = y * (int(z.max()) + 1) + z
-    groups = seen.together
-    shortcuts = list(_shortcuts(y, z))
-    if not shortcuts or len(np.unique(groups)) < 2 * FOLDS:
+    groups, weights = seen.together, seen.weights
+    if weights is None:
+        lessons = [z == value_of[y] for value_of in _shortcuts(y, z)]
+    else:
+        cells = _pooled(cells, y)
+        lessons = [np.ones(len(y), dtype=bool)] if _differ(cells, y) else []
+    if not lessons or len(np.unique(groups)) < 2 * FOLDS:
         return None
-    right = np.zeros((len(tried), 2 * len(shortcuts), len(y)))
+    right = np.zeros((len(tried), 2 * len(lessons), len(y)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # small cells decide nothing anyway
         folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(cells, cells, groups))
     for train, held in folds:
         shown = seen.at(train)
         follow = [_follow(one, shown, seen, recenter=recenter) for one in tried]
-        for s, value_of in enumerate(shortcuts):
-            rows = train[z[train] == value_of[y[train]]]
+        for s, taught in enumerate(lessons):
+            rows = train[taught[train]]
             if len(np.unique(y[rows])) < len(np.unique(y)):
                 return None
-            before = fit_head(seen.plain[rows], y[rows], C=FIXED_C)
+            counts = None if weights is None else weights[rows]
+            before = fit_head(seen.plain[rows], y[rows], C=FIXED_C, sample_weight=counts)
             for i, x in enumerate(follow):
-                after = fit_head(x[rows], y[rows], C=FIXED_C)
+                after = fit_head(x[rows], y[rows], C=FIXED_C, sample_weight=counts)
                 right[i, 2 * s, held] = after.predict(x[held]) == y[held]
                 right[i, 2 * s + 1, held] = before.predict(x[held]) == y[held]
-    picked, report = _picked(tried, right, cells, groups, rng, of_pairs=seen.groups is not None)
-    return Choice(picked, seen, report)
+    options = {"of_pairs": seen.groups is not None, "first_is_better": first_is_better}
+    picked, report = _picked(tried, right, cells, groups, rng, **options)
+    return Choice(picked, seen, {**report, "as_they_are": weights is not None})
+
+
+def _pooled(cells: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The cells ``[n]`` with those of fewer than FEWEST samples, class by class, as one."""
+    small = np.bincount(cells)[cells] < FEWEST
+    return np.unique(np.where(small, -1 - y, cells), return_inverse=True)[1]
+
+
+def _differ(cells: np.ndarray, y: np.ndarray) -> bool:
+    """Whether some class holds two cells that count."""
+    of_class = y[np.unique(cells, return_index=True)[1]]
+    return bool(np.bincount(of_class[np.bincount(cells) >= FEWEST]).max(initial=0) > 1)
 
 
 def _shortcuts(y: np.ndarray, z: np.ndarray) -> Iterator[np.ndarray]:
@@ -138,6 +176,7 @@ def _picked(
     rng: np.random.Generator,
     *,
     of_pairs: bool,
+    first_is_better: bool,
 ) -> tuple[Candidate, dict[str, Any]]:
     """Apply the rule to answers ``right`` [candidate, head, sample]: retrained and frozen heads take turns."""
     codes = np.unique(groups, return_inverse=True)[1]
@@ -154,7 +193,7 @@ def _picked(
     best = int(np.where(may, score[0], -np.inf).argmax())
     difference = score[:, best] - score[:, 0]
     error = float(difference[1:].std())
-    picked = best if difference[0] > error else 0
+    picked = best if difference[0] > error or not first_is_better else 0
     report = {
         "picked": str(tried[picked]),
         "default": str(tried[0]),

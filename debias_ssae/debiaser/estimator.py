@@ -62,16 +62,16 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         How many latents to remove at most; "auto" removes the smallest set that suffices (docs/method.md).
     alpha : float, default=1.0
         Share of the latents' contribution that is removed; 0 returns the plain representation, bit-identical.
-    output_eraser : {"auto", "counterfactual", "counterfactual_subspace", "mean_difference", "leace", "displacement", \
-            None} or transformer
+    output_eraser : {"auto", "counterfactual", "counterfactual_subspace", "mean_difference", "leace", "leace_overall", \
+            "displacement", None} or transformer
         A linear eraser of the pooled output, after the edit, which a classifier that is not retrained needs. In this
         order: the direction between counterfactual pairs, all directions in which they differ, the groups' mean
-        difference (these three in the plain model), LEACE of what is left after the edit, the directions in which the
-        edit moved the texts (and in which they move without the words that it acts on), none, or a transformer of your
-        own. "auto" compares those that ``attribute`` allows, after the edit and without it, by cross-validation on the
-        training data, and keeps the edit unless something else is clearly better (``report_["choice"]``); of a
-        fine-tuned classifier it is none, since its output's direction is that of the classes too. Any other
-        value is used as given; with ``n_latents=0`` without an edit.
+        difference (these three in the plain model), LEACE of what is left after the edit, inside the classes or over
+        all texts, the directions in which the edit moved the texts (and in which they move without the words that it
+        acts on), none, or a transformer of your own. "auto" compares those that ``attribute`` allows, after the edit
+        and without it, by cross-validation on the training data, and keeps the edit unless something else is clearly
+        better (``report_["choice"]``); of a fine-tuned classifier it is none, since its output's direction is that of
+        the classes too. Any other value is used as given; with ``n_latents=0`` without an edit.
     cache_dir : path, "auto" or None, default="auto"
         Keeps embeddings and SAEs between fits. "auto" is the user's cache (``debias-ssae cache info``), which holds
         the corpus's embeddings, the retrieved texts and the SAEs; a path also keeps the representations of every text.
@@ -102,7 +102,7 @@ class SSAEDebiaser(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     Notes
     -----
     Regimes of supervision are never mixed: with ``attribute=`` the labels given to ``fit`` are not read, unless
-    ``output_eraser`` is "leace" or "mean_difference".
+    ``output_eraser`` is "leace", "leace_overall" or "mean_difference".
     """
 
     encoder: str | Path | ActivationEncoder | None = None

@@ -4,11 +4,12 @@ A head that was trained on the plain representation needs it; a retrained head h
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 from sklearn.base import clone
 
 from debias_ssae.core.errors import InputError
@@ -29,8 +30,13 @@ from debias_ssae.selection.select import Linear
 from debias_ssae.text.checks import take
 from debias_ssae.text.concept import Concept
 
-FROM_LABELS: dict[str, Linear] = {"mean_difference": fit_mean_difference, "leace": fit_leace}
-"""Output erasers that are fitted on labels of the attribute."""
+OVERALL = "leace_overall"
+FROM_LABELS: dict[str, Linear] = {
+    "mean_difference": fit_mean_difference,
+    "leace": fit_leace,
+    OVERALL: lambda x, z, y: fit_leace(x, z),
+}
+"""Output erasers that are fitted on labels of the attribute: inside the classes of the target, but for the last."""
 FROM_WORDS = ("counterfactual", "counterfactual_subspace")
 """Output erasers that are fitted on counterfactual pairs: the direction between them, or all in which they differ."""
 KINDS = (*FROM_WORDS, "displacement", *FROM_LABELS)
@@ -72,6 +78,8 @@ class Samples:
     y: np.ndarray | None = None
     groups: np.ndarray | None = None
     """Number of the counterfactual pair that each belongs to ``[n]``; None where there are no pairs."""
+    weights: np.ndarray | None = None
+    """For how many of the training texts each stands ``[n]``; None where they are no training texts with labels."""
 
     @classmethod
     def drawn(cls, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData) -> "Samples":
@@ -100,14 +108,14 @@ class Samples:
 
     def unedited(self) -> "Samples":
         """The same without the edit."""
-        kept = Samples(self.encoder, {}, self.X, self.z, self.y, self.groups)
+        kept = Samples(self.encoder, {}, self.X, self.z, self.y, self.groups, self.weights)
         kept.__dict__["plain"] = self.plain
         return kept
 
     def at(self, rows: np.ndarray) -> "Samples":
         """These samples alone, with the representations that are known already."""
-        z, y, groups = (None if a is None else a[rows] for a in (self.z, self.y, self.groups))
-        kept = Samples(self.encoder, self.edits, take(self.X, rows), z, y, groups)
+        known = (None if a is None else a[rows] for a in (self.z, self.y, self.groups, self.weights))
+        kept = Samples(self.encoder, self.edits, take(self.X, rows), *known)
         kept.__dict__.update({k: vars(self)[k][rows] for k in ("plain", "edited") if k in vars(self)})
         return kept
 
@@ -216,7 +224,9 @@ def samples_of(
         return Samples.pairs(attribute.concept, encoder, edits, data)
     labelled = labels_for_output(attribute, data)
     return (
-        None if labelled is None else _labelled_samples(labelled, encoder, edits, data, even=kind != "leace")
+        None
+        if labelled is None
+        else _labelled_samples(labelled, encoder, edits, data, even=kind not in ("leace", OVERALL))
     )
 
 
@@ -263,6 +273,8 @@ def fit_eraser(kind: str, samples: Samples) -> LinearEraser:
         return fit_counterfactual(a, b, n)
     if kind == "leace":
         return fit_leace(samples.edited, z, samples.y)
+    if kind == OVERALL:
+        return fit_leace(samples.edited, z, weights=samples.weights)
     eraser = fit_mean_difference(samples.plain, z, samples.y, edited=samples.edited)
     n_values, d = len(np.unique(z)), samples.plain.shape[1]
     if n_values > 2 and len(eraser.read) >= d:
@@ -332,7 +344,12 @@ def _labelled_samples(
                 "labelled texts of both, or use output_eraser=None"
             )
     chosen = take(labelled.texts, rows)
-    return Samples(encoder, edits, chosen, codes[rows], None if y is None else y[rows])
+    samples = Samples(encoder, edits, chosen, codes[rows], None if y is None else y[rows])
+    if y is None or labelled.texts is not data.X:
+        return samples
+    cells = pd.factorize(y)[0] * (codes.max() + 1) + codes
+    sizes, drawn = np.bincount(cells[codes >= 0]), np.bincount(cells[rows])
+    return replace(samples, weights=sizes[cells[rows]] / drawn[cells[rows]])
 
 
 def _fit_transformer(

@@ -151,8 +151,17 @@ def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitD
     if len(members(spec.attribute)) == 1 and kind in (*FROM_LABELS, *FROM_WORDS):
         samples = samples_of(kind, spec.attribute, spec.encoder, edits, data)
     if samples is not None:
-        tried = candidates(kind, edits=bool(edits))
-        choice = choose(samples, tried, recenter=data.config.recenter, random_state=data.random_state)
+        tried = candidates(kind, edits=bool(edits), of_training=samples.weights is not None)
+        choice = choose(
+            samples,
+            tried,
+            recenter=data.config.recenter,
+            random_state=data.random_state,
+            # latents that do not carry the attribute cannot be read as what was removed either
+            first_is_better=all(
+                one.selection.left <= data.config.selection.readable for one in interventions.values()
+            ),
+        )
         picked = tried[0] if choice is None else choice.picked
         if not picked.edit:
             interventions = {name: one.with_latents([]) for name, one in interventions.items()}

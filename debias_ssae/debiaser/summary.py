@@ -130,7 +130,11 @@ def _chosen(choice: Mapping[str, Any]) -> str:
         return f"{one['worst_group_retrained']:.2f} retrained, {one['worst_group_frozen']:.2f} frozen"
 
     picked, default = choice["picked"], choice["default"]
-    on = "swapped pairs of the listed words" if choice.get("of_pairs") else "the training data"
+    on = "the labelled texts"
+    if choice.get("of_pairs"):
+        on = "swapped pairs of the listed words"
+    elif choice.get("as_they_are"):
+        on = "the training texts as they are"
     if picked == default:
         return (
             f"{len(choice['candidates'])} ways were tried on {on}; no other is clearly better than "

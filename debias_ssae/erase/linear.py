@@ -149,13 +149,15 @@ def fit_leace(
     z: np.ndarray,
     y: np.ndarray | None = None,
     *,
+    weights: np.ndarray | None = None,
     shrinkage: bool = True,
     constrain_trace: bool = False,
 ) -> LinearEraser:
     """LEACE (Belrose et al. 2023, arXiv 2306.03819) for rows ``[n, d]`` and attribute codes ``[n]``.
 
-    With classes ``y`` [n] the groups' means become equal inside each of them. ``shrinkage`` is of the covariance;
-    ``constrain_trace`` never lets the variance grow, which costs the guarantee where it acts.
+    With classes ``y`` [n] the groups' means become equal inside each of them, without it over all rows. A row counts
+    ``weights`` [n] times. ``shrinkage`` is of the covariance; ``constrain_trace`` never lets the variance grow, which
+    costs the guarantee where it acts.
     """
     import torch
 
@@ -163,10 +165,16 @@ def fit_leace(
         warnings.simplefilter("ignore", DeprecationWarning)  # it compiles a function on import
         from concept_erasure import LeaceEraser
     targets = within_classes(np.eye(int(z.max()) + 1)[z], y)
-    center, scale = x.mean(axis=0, dtype=np.float64), spread(x)
+    center, scale = np.average(x.astype(np.float64), axis=0, weights=weights), spread(x)
+    rows = (x - center) * inverse(scale)
+    if weights is not None:
+        # rows and their mirror images have the weighted covariances, and the mean 0
+        root = np.sqrt(weights / weights.mean())[:, None]
+        targets = targets - np.average(targets, axis=0, weights=weights)
+        rows, targets = (np.concatenate([root * part, -root * part]) for part in (rows, targets))
     # the package's own tolerance takes singular values that are no noise for noise, and leaves them in
     fitted = LeaceEraser.fit(
-        torch.as_tensor((x - center) * inverse(scale)),
+        torch.as_tensor(rows),
         torch.as_tensor(targets),
         svd_tol=1e-6,
         shrinkage=shrinkage,

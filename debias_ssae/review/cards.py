@@ -28,6 +28,9 @@ SAME_STEM = 4
 """Words with a class's name in common have at least so many first letters in common."""
 STANDS_OUT = 0.05
 """A hinted card stands out where it carries at least this share of the decision."""
+MARKS = "it stands in nearly every text of one class and in hardly any of another"
+MARKING = 0.8
+"""By so much more often a card that says so fires in texts of one class than in those of another."""
 LARGE_SHARE = 0.15
 """A card that is linked to a class and carries this share of the decision is worth a look, whatever its words are.
 Without a shortcut, cards that are not of the target's own words carried at most 0.07 (docs/discover.md)."""
@@ -91,8 +94,8 @@ class Card:
 
     @property
     def stands_out(self) -> bool:
-        """Whether it carries a hint and much of the decision."""
-        return bool(self.hints) and self.share >= STANDS_OUT
+        """Whether it carries a hint and much of the decision, or marks a class, however the decision uses it."""
+        return MARKS in self.hints or (bool(self.hints) and self.share >= STANDS_OUT)
 
     @property
     def is_small(self) -> bool:

@@ -281,13 +281,14 @@ class Shortcuts:
         few += " " if few else ""
         if self.stands_out:
             return f"{few}Look first at: {_listed(self.stands_out, 5)}."
-        hinted = [card for card in self.cards if card.hints]
+        # without a class that goes with it a card is no shortcut to one
+        hinted = [card for card in self.cards if card.hints and card.toward]
         together = sum(card.share for card in hinted)
         if together >= LARGE_SHARE:
             return (
-                f"{few}No card stands out by itself, but the {len(hinted)} that carry a hint hold {together:.0%} of "
-                f"the decision together: {_listed(hinted, 10)}. See whether they are of one theme, or your task's own "
-                "words."
+                f"{few}No card stands out by itself, but the {len(hinted)} that go with a class and carry a hint hold "
+                f"{together:.0%} of the decision together: {_listed(hinted, 10)}. See whether they are of one theme, "
+                "or your task's own words."
             )
         return (
             f"{few}Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision. Judge the "

@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from debias_ssae.core.stats.heads import logistic_head, quiet
-from debias_ssae.review.cards import LARGE_SHARE, SMALL, TARGET, Card
+from debias_ssae.review.cards import LARGE_SHARE, MARKING, MARKS, SMALL, TARGET, Card
 from debias_ssae.selection.naming import naming_words
 
 LARGE = f"it carries {LARGE_SHARE:.0%} of the decision or more by itself"
@@ -73,14 +73,18 @@ def hinted(
 
     ``active [n_cards, n]`` and ``active_hard`` say in which texts each card fires, ``y`` and ``y_hard`` are class
     codes, ``parts [n]`` the slices, ``relation [n_cards]`` the cosine of a card's words with the nearest class's
-    description; None without descriptions. Cards of the target's own words carry none, nor do those with less than
-    SMALL of the decision; cards of function words may be large where a class goes with them, and carry no other.
+    description; None without descriptions. Cards of the target's own words carry none. Whatever else a card's words
+    and share are, it may mark a class. Those with less than SMALL of the decision carry no other hint; cards of
+    function words, signs and emoji may also be large where a class goes with them.
     """
     found = []
     own = max((card.share for card in cards if card.kind == TARGET), default=float("inf"))
     for i, card in enumerate(cards):
         is_large = card.share >= LARGE_SHARE and card.kind != TARGET and (card.toward or not card.kind)
         hints = [LARGE] if is_large else []
+        rates = card.firing_rate.values()
+        if card.kind != TARGET and max(rates, default=0) - min(rates, default=0) >= MARKING:
+            hints.append(MARKS)
         if card.kind or card.share < SMALL:
             found.append(replace(card, hints=tuple(hints)))
             continue

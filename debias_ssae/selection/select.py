@@ -224,6 +224,12 @@ class Selection:
     report: dict[str, Any] = field(default_factory=dict)
     """What each step of the selection did; JSON."""
 
+    @property
+    def left(self) -> float:
+        """Share of what a probe read of the attribute that stays readable without these latents; 0 if not measured."""
+        told = self.report.get("n_latents")
+        return float(told["left"]) if isinstance(told, dict) else 0.0
+
 
 def select_from_concept(
     model: LanguageModel,

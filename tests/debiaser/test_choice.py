@@ -38,7 +38,8 @@ def samples(edited: str, *, n: int = 400, y=None, z=None) -> Samples:  # type: i
 
 
 def picked(made: Samples, kind: str = "mean_difference"):  # type: ignore[no-untyped-def]
-    return choose(made, candidates(kind, edits=True), recenter=True, random_state=0)
+    tried = candidates(kind, edits=True, of_training=made.weights is not None)
+    return choose(made, tried, recenter=True, random_state=0)
 
 
 def test_an_edit_that_costs_the_target_is_left_out() -> None:
@@ -92,6 +93,42 @@ def test_of_pairs_an_eraser_alone_must_help_a_new_head_too() -> None:
     assert alone["worst_group_frozen"] > default["worst_group_frozen"] + 0.1
     assert alone["worst_group_retrained"] == default["worst_group_retrained"]
     assert choice.picked.edit
+
+
+def test_labels_of_the_training_texts_are_judged_as_a_classifier_will_learn_from_them() -> None:
+    """With rare values in each class, nothing of a shortcut is seen inside the cells that are large."""
+    made = samples("good")
+    rng = np.random.default_rng(1)
+    usual = rng.integers(0, 3, 400)
+    z = np.where(
+        rng.random(400) < 0.9, usual + 3 * made.y, usual + 3 * (1 - made.y)
+    )  # six values, three a class
+    rare = Samples(made.encoder, made.edits, made.X, z, made.y, weights=np.ones(400))
+    rare.__dict__.update(plain=made.plain, edited=made.edited)
+    choice = picked(rare)
+    assert choice is not None
+    assert choice.report["as_they_are"]
+    assert "leace overall alone" in choice.report["candidates"]
+    assert "the training texts as they are" in " ".join(sentences({"choice": choice.report}))
+    alone = Samples(made.encoder, made.edits, made.X, made.y, made.y, weights=np.ones(400))
+    alone.__dict__.update(plain=made.plain, edited=made.edited)
+    assert picked(alone) is None, "no class holds two cells"
+
+
+def test_what_the_latents_do_not_carry_gives_the_edit_no_lead() -> None:
+    made = samples("good", n=60)
+    tried = candidates("mean_difference", edits=True)
+    free, bound = (
+        choose(made, tried, recenter=True, random_state=0, first_is_better=first) for first in (False, True)
+    )
+    assert free is not None
+    assert bound is not None
+    scores = {
+        name: one["worst_group_retrained"] + one["worst_group_frozen"]
+        for name, one in free.report["candidates"].items()
+    }
+    assert scores[free.report["picked"]] == max(scores.values())
+    assert bound.report["candidates"] == free.report["candidates"]
 
 
 def test_the_names_of_classes_do_not_matter() -> None:

@@ -119,3 +119,12 @@ def test_constant_columns_stay_the_same_bits(fit: Callable[[np.ndarray], LinearE
     edited = fit(held)(held)
     assert np.array_equal(edited[:, :3], held[:, :3])
     assert probe(edited) < 0.56 < 0.9 < probe(held)
+
+
+def test_weights_count_rows_several_times() -> None:
+    """The covariances are those of rows that are there several times, shrinkage apart, which knows the number."""
+    counts = np.random.default_rng(3).integers(1, 5, len(X))
+    once = fit_leace(X, z, weights=counts.astype(float), shrinkage=False)
+    several = fit_leace(np.repeat(X, counts, axis=0), np.repeat(z, counts), shrinkage=False)
+    assert np.allclose(once(X), several(X), atol=1e-8)
+    assert not np.allclose(once(X), fit_leace(X, z, shrinkage=False)(X), atol=1e-3)

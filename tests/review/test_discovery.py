@@ -19,7 +19,7 @@ from debias_ssae.erase import LatentEraser
 from debias_ssae.model import harvest
 from debias_ssae.model.encoder import ActivationEncoder
 from debias_ssae.review import Shortcuts, word_list_judge
-from debias_ssae.review.cards import FUNCTION, SMALL, TARGET, numbered
+from debias_ssae.review.cards import FUNCTION, MARKS, SMALL, TARGET, numbered
 from debias_ssae.review.hints import (
     HARD,
     LARGE,
@@ -307,7 +307,7 @@ def test_unusable_input(found: Shortcuts, change: dict[str, Any], message: str) 
 
 
 def test_hints_follow_their_definitions(found: Shortcuts) -> None:
-    card = replace(found.cards[0], toward="nurse", share=0.08)
+    card = replace(found.cards[0], toward="nurse", share=0.08, firing_rate={"nurse": 0.8, "surgeon": 0.1})
     y = np.repeat([0, 1], 40)
     parts = np.tile([0, 1], 40)
     steady = y == 0
@@ -338,13 +338,26 @@ def test_hints_follow_their_definitions(found: Shortcuts) -> None:
     )  # fmt: skip
     expected = [True, True, False, True, False, False]  # function words only where a class goes with them
     assert [LARGE in c.hints for c in cards] == [c.stands_out for c in cards] == expected
+    everywhere = {"nurse": 1.0, "surgeon": 0.1}
+    marks = [replace(card, share=share, kind=FUNCTION, firing_rate=everywhere) for share in (-0.2, 0.001)]
+    marks += [replace(marks[0], kind=TARGET), replace(marks[0], firing_rate={"nurse": 1.0, "surgeon": 0.3})]
+    cards = hinted(
+        marks, ("nurse", "surgeon"), active=np.stack([steady] * 4), y=y, parts=parts,
+        active_hard=np.stack([steady] * 4), y_hard=y, relation=None,
+    )  # fmt: skip
+    expected = [True, True, False, False]
+    assert [MARKS in c.hints for c in cards] == [c.stands_out for c in cards] == expected
 
 
 def test_verdict_adds_up_what_carries_a_hint(found: Shortcuts) -> None:
-    card = replace(found.cards[0], hints=(HARD,), kind="", share=0.04)
+    card = replace(found.cards[0], hints=(HARD,), kind="", share=0.04, toward="nurse")
     for cards, begins in (
         ([replace(card, share=0.3)], "Look first at"),
-        ([card] * 4, "No card stands out by itself, but the 4 that carry a hint hold 16% of the decision"),
+        (
+            [card] * 4,
+            "No card stands out by itself, but the 4 that go with a class and carry a hint hold 16%",
+        ),
+        ([replace(card, toward="")] * 4, "Nothing stands out"),
         ([card] * 11, r"No card stands out by itself, but the 11 .* and 1 more\. See "),
         ([card] * 3, "Nothing stands out"),
         ([replace(card, hints=())] * 9, "Nothing stands out"),

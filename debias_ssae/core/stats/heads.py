@@ -36,9 +36,12 @@ def fit_head(
         raise InputError(f"y holds only the class {brief(classes.tolist()[0])}; a classifier needs two")
     if C == "auto":
         C = choose_c(X, y, sample_weight=sample_weight, random_state=random_state)
-    weight = {} if sample_weight is None else {"logisticregression__sample_weight": sample_weight}
+    head = logistic_head(C)
+    scaler, model = head[0], head[-1]
     with quiet():
-        return logistic_head(C).fit(X, y, **weight)
+        # step by step: where the user has enabled metadata routing, a pipeline refuses weights that were not requested
+        model.fit(scaler.fit_transform(X), y, sample_weight=sample_weight)
+    return head
 
 
 def choose_c(
