@@ -58,15 +58,15 @@ class Choice:
     """JSON: for each candidate ``worst_group_retrained`` and ``worst_group_frozen``, and the rule's numbers."""
 
 
-def candidates(kind: str, *, edits: bool, of_training: bool = False) -> list[Candidate]:
+def candidates(kind: str, *, edits: bool, as_they_are: bool = False) -> list[Candidate]:
     """What may be picked where ``kind`` is the output eraser by default; the default comes first.
 
     Of words every candidate has an eraser: it catches what the list does not name, which counterfactuals cannot show.
-    The eraser over all classes is for labels ``of_training`` texts: it takes what the attribute shares with the target
-    there, in the proportions that a classifier will learn from.
+    The eraser over all classes is for training texts ``as_they_are``: it takes what the attribute shares with the
+    target there, in the proportions that a classifier will learn from.
     """
     kinds = [kind, *(k for k in (FROM_LABELS if kind in FROM_LABELS else FROM_WORDS) if k != kind)]
-    if not of_training:
+    if not as_they_are:
         kinds = [k for k in kinds if k != OVERALL]
     alone = [Candidate(False, k) for k in kinds]
     after: list[str | None] = [*kinds, None] if kind in FROM_LABELS else [*kinds]
@@ -79,13 +79,15 @@ def choose(
     *,
     recenter: bool,
     random_state: int | None,
+    as_they_are: bool = False,
     first_is_better: bool = True,
 ) -> Choice | None:
     """Pick one of ``tried`` by cross-validation on ``samples``; None where they cannot tell.
 
     The first stays unless another one's worst-group accuracy, averaged over a retrained and a frozen head and over
     the shortcuts, is higher by more than one standard error of the difference (bootstrap over samples); without
-    ``first_is_better`` the highest is picked. Of training texts with labels the small cells of a class count as one.
+    ``first_is_better`` the highest is picked. With ``as_they_are`` the samples are training texts, and a classifier
+    learns from them all; the small cells of a class then count as one.
     """
     if samples.z is None or samples.y is None:
         return None
@@ -99,12 +101,12 @@ def choose(
     _ = seen.edited
     y, z = (np.unique(np.asarray(values), return_inverse=True)[1] for values in (seen.y, seen.z))
     cells = y * (int(z.max()) + 1) + z
-    groups, weights = seen.together, seen.weights
-    if weights is None:
-        lessons = [z == value_of[y] for value_of in _shortcuts(y, z)]
-    else:
+    groups, weights = seen.together, seen.weights if as_they_are else None
+    if as_they_are:
         cells = _pooled(cells, y)
         lessons = [np.ones(len(y), dtype=bool)] if _differ(cells, y) else []
+    else:
+        lessons = [z == value_of[y] for value_of in _shortcuts(y, z)]
     if not lessons or len(np.unique(groups)) < 2 * FOLDS:
         return None
     right = np.zeros((len(tried), 2 * len(lessons), len(y)))
@@ -126,7 +128,7 @@ def choose(
                 right[i, 2 * s + 1, held] = before.predict(x[held]) == y[held]
     options = {"of_pairs": seen.groups is not None, "first_is_better": first_is_better}
     picked, report = _picked(tried, right, cells, groups, rng, **options)
-    return Choice(picked, seen, {**report, "as_they_are": weights is not None})
+    return Choice(picked, seen, {**report, "as_they_are": as_they_are})
 
 
 def _pooled(cells: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ class Samples:
     groups: np.ndarray | None = None
     """Number of the counterfactual pair that each belongs to ``[n]``; None where there are no pairs."""
     weights: np.ndarray | None = None
-    """For how many of the training texts each stands ``[n]``; None where they are no training texts with labels."""
+    """For how many of the labelled texts each stands ``[n]``; None where they were not drawn evenly."""
 
     @classmethod
     def drawn(cls, encoder: Encoder, edits: Mapping[str, LatentEraser], data: FitData) -> "Samples":
@@ -224,9 +224,7 @@ def samples_of(
         return Samples.pairs(attribute.concept, encoder, edits, data)
     labelled = labels_for_output(attribute, data)
     return (
-        None
-        if labelled is None
-        else _labelled_samples(labelled, encoder, edits, data, even=kind not in ("leace", OVERALL))
+        None if labelled is None else _labelled_samples(labelled, encoder, edits, data, even=kind != "leace")
     )
 
 
@@ -247,6 +245,12 @@ def check_evidence(kind: Any, attribute: Any, data: FitData) -> None:
                 'attribute=; without labels use "counterfactual", "displacement" or None'
             )
         labelled.check(1)
+
+
+def is_of_training_texts(attribute: Any, data: FitData) -> bool:
+    """Whether the attribute's labels are those of the training texts."""
+    labelled = labels_for_output(attribute, data)
+    return labelled is not None and labelled.texts is data.X
 
 
 def is_of_other_texts(attribute: Any, data: FitData) -> bool:
@@ -345,7 +349,7 @@ def _labelled_samples(
             )
     chosen = take(labelled.texts, rows)
     samples = Samples(encoder, edits, chosen, codes[rows], None if y is None else y[rows])
-    if y is None or labelled.texts is not data.X:
+    if y is None:
         return samples
     cells = pd.factorize(y)[0] * (codes.max() + 1) + codes
     sizes, drawn = np.bincount(cells[codes >= 0]), np.bincount(cells[rows])

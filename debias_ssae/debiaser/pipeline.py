@@ -18,6 +18,7 @@ from debias_ssae.debiaser.output import (
     fit_output,
     has_center,
     is_of_other_texts,
+    is_of_training_texts,
     output_kind,
     samples_of,
 )
@@ -151,12 +152,14 @@ def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitD
     if len(members(spec.attribute)) == 1 and kind in (*FROM_LABELS, *FROM_WORDS):
         samples = samples_of(kind, spec.attribute, spec.encoder, edits, data)
     if samples is not None:
-        tried = candidates(kind, edits=bool(edits), of_training=samples.weights is not None)
+        as_they_are = kind in FROM_LABELS and is_of_training_texts(members(spec.attribute)[0], data)
+        tried = candidates(kind, edits=bool(edits), as_they_are=as_they_are)
         choice = choose(
             samples,
             tried,
             recenter=data.config.recenter,
             random_state=data.random_state,
+            as_they_are=as_they_are,
             # latents that do not carry the attribute cannot be read as what was removed either
             first_is_better=all(
                 one.selection.left <= data.config.selection.readable for one in interventions.values()

@@ -38,8 +38,9 @@ def samples(edited: str, *, n: int = 400, y=None, z=None) -> Samples:  # type: i
 
 
 def picked(made: Samples, kind: str = "mean_difference"):  # type: ignore[no-untyped-def]
-    tried = candidates(kind, edits=True, of_training=made.weights is not None)
-    return choose(made, tried, recenter=True, random_state=0)
+    own = made.weights is not None
+    tried = candidates(kind, edits=True, as_they_are=own)
+    return choose(made, tried, recenter=True, random_state=0, as_they_are=own)
 
 
 def test_an_edit_that_costs_the_target_is_left_out() -> None:
