@@ -50,10 +50,11 @@ def _both(seen: Samples, labels: np.ndarray | None, fitted: "Fitted") -> dict[st
     if labels is None:
         return None
     known = np.flatnonzero([value == value and value is not None for value in labels])
-    codes, sizes = np.unique(labels[known], return_inverse=True, return_counts=True)[1:]
+    codes, part = np.unique(labels[known], return_inverse=True)[1], seen.at(known)
+    # a text that is there several times is one sample
+    sizes = np.bincount(np.unique(np.stack([codes, part.together]), axis=1)[0])
     if len(sizes) < 2 or sizes.min() < FEWEST:
         return None
-    part = seen.at(known)
     return {
         "before": _read(part, codes, partial(_before, part)),
         "after": _read(part, codes, partial(_after, part, fitted)),

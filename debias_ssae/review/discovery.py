@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from debias_ssae.core.cache import cache_directory
@@ -44,6 +45,8 @@ FEWEST = 10
 """Texts of a class without which nothing is shown."""
 ENOUGH = 40
 """Texts of a class from which on what leads can be trusted: a quarter is read, and hints need ten of a class."""
+BY_LENGTH = 0.8
+"""Area under the ROC curve from which on the length of texts is said to tell a class from the rest."""
 SAE_COST = 100.0
 """About the processor seconds of one SAE; only how it compares with ``_costs`` counts."""
 
@@ -277,8 +280,8 @@ class Shortcuts:
     @property
     def verdict(self) -> str:
         """What to look at first, in a sentence; before it, where there are few texts, that there are."""
-        few = _few(np.array(self.study.classes), self.study.y)
-        few += " " if few else ""
+        said = (_few(np.array(self.study.classes), self.study.y), _length(self.study))
+        few = "".join(f"{sentence} " for sentence in said if sentence)
         if self.stands_out:
             return f"{few}Look first at: {_listed(self.stands_out, 5)}."
         # without a class that goes with it a card is no shortcut to one
@@ -292,8 +295,8 @@ class Shortcuts:
             )
         return (
             f"{few}Nothing stands out: no card that carries a hint has {STANDS_OUT:.0%} of the decision. Judge the "
-            "cards all the same: a hint does not know what should count, and something spread over very many words, "
-            "or that is no word, such as the length of the texts, need not show on any card."
+            "cards all the same: a hint does not know what should count, and something spread over very many words "
+            "need not show on any card."
         )
 
     def save(self, directory: str | Path) -> None:
@@ -500,6 +503,21 @@ def _few(classes: np.ndarray, codes: np.ndarray) -> str:
     return (
         f"There are only {sizes[least]} texts of {brief(str(classes[least]))}, so that what leads may be chance; give "
         f"{ENOUGH} or more of each class."
+    )
+
+
+def _length(study: "_Study") -> str:
+    """One sentence where their length alone tells the texts of a class from the rest, which no card can show."""
+    lengths = np.array([len(text) for text in study.texts])
+    areas = [roc_auc_score(study.y == c, lengths) for c in range(len(study.classes))]
+    most = int(np.abs(np.array(areas) - 0.5).argmax())
+    area = max(areas[most], 1 - areas[most])
+    if area < BY_LENGTH:
+        return ""
+    return (
+        f"The texts of {brief(study.classes[most])} are {'longer' if areas[most] > 0.5 else 'shorter'} than the rest: "
+        f"their length alone tells them apart (area under the ROC curve {area:.2f}). No latent holds that; cut the "
+        "texts to one length if it should not count."
     )
 
 

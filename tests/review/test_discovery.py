@@ -371,3 +371,13 @@ def test_hard_examples_are_the_errors() -> None:
     X = rng.normal(size=(120, 3)) + 6 * y[:, None]
     X[[0, 1, 60, 61]] = X[[60, 61, 0, 1]].copy()
     assert sorted(hard_examples(X, y, 2, 0.1, 0)) == [0, 1, 60, 61]
+
+
+def test_texts_that_their_length_tells_apart_are_said_to_be(found: Shortcuts) -> None:
+    study = found.study
+    assert "shorter" not in found.verdict
+    by_class = [
+        f"{text} {text} {text}" if code else text for text, code in zip(study.texts, study.y, strict=True)
+    ]
+    longer = replace(found, study=replace(study, texts=by_class))
+    assert f"The texts of '{study.classes[0]}' are shorter than the rest" in longer.verdict
