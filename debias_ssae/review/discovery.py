@@ -23,8 +23,8 @@ from debias_ssae.model import Activations, harvest
 from debias_ssae.model.encoder import ActivationEncoder, as_encoder
 from debias_ssae.model.language_model import check_hookpoints
 from debias_ssae.review.cards import (
-    LARGE_SHARE,
     STANDS_OUT,
+    TARGET,
     Card,
     Judge,
     Scored,
@@ -45,6 +45,9 @@ FEWEST = 10
 """Texts of a class without which nothing is shown."""
 ENOUGH = 40
 """Texts of a class from which on what leads can be trusted: a quarter is read, and hints need ten of a class."""
+TOGETHER, OF_ONE, OF_OTHERS = 0.1, 0.15, 0.02
+"""The share of the decision from which on cards are named that by themselves do not stand out: those that fire in so
+many texts of one class and in so few of any other."""
 BY_LENGTH = 0.8
 """Area under the ROC curve from which on the length of texts is said to tell a class from the rest."""
 SAE_COST = 100.0
@@ -284,13 +287,12 @@ class Shortcuts:
         few = "".join(f"{sentence} " for sentence in said if sentence)
         if self.stands_out:
             return f"{few}Look first at: {_listed(self.stands_out, 5)}."
-        # without a class that goes with it a card is no shortcut to one
-        hinted = [card for card in self.cards if card.hints and card.toward]
-        together = sum(card.share for card in hinted)
-        if together >= LARGE_SHARE:
+        alone = [card for card in self.cards if card.kind != TARGET and card.share > 0 and _is_of_one(card)]
+        together = sum(card.share for card in alone)
+        if together >= TOGETHER:
             return (
-                f"{few}No card stands out by itself, but the {len(hinted)} that go with a class and carry a hint hold "
-                f"{together:.0%} of the decision together: {_listed(hinted, 10)}. See whether they are of one theme, "
+                f"{few}No card stands out by itself, but {len(alone)} that fire in texts of one class alone hold "
+                f"{together:.0%} of the decision together: {_listed(alone, 10)}. See whether they are of one theme, "
                 "or your task's own words."
             )
         return (
@@ -504,6 +506,12 @@ def _few(classes: np.ndarray, codes: np.ndarray) -> str:
         f"There are only {sizes[least]} texts of {brief(str(classes[least]))}, so that what leads may be chance; give "
         f"{ENOUGH} or more of each class."
     )
+
+
+def _is_of_one(card: Card) -> bool:
+    """Whether a card fires in a good part of one class's texts and in hardly any other."""
+    *others, most = sorted(card.firing_rate.values())
+    return most >= OF_ONE and max(others, default=0.0) <= OF_OTHERS
 
 
 def _length(study: "_Study") -> str:

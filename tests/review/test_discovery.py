@@ -350,17 +350,20 @@ def test_hints_follow_their_definitions(found: Shortcuts) -> None:
 
 
 def test_verdict_adds_up_what_carries_a_hint(found: Shortcuts) -> None:
-    card = replace(found.cards[0], hints=(HARD,), kind="", share=0.04, toward="nurse")
+    rates = {"nurse": 0.2, "surgeon": 0.01}
+    card = replace(found.cards[0], hints=(), kind="", share=0.04, toward="nurse", firing_rate=rates)
+    everywhere, rare = (
+        replace(card, firing_rate={"nurse": a, "surgeon": b}) for a, b in ((0.2, 0.1), (0.1, 0))
+    )
     for cards, begins in (
-        ([replace(card, share=0.3)], "Look first at"),
+        ([replace(card, share=0.3, hints=(HARD,))], "Look first at"),
+        ([card] * 4, "No card stands out by itself, but 4 that fire in texts of one class alone hold 16%"),
+        ([card] * 11, r"No card stands out by itself, but 11 .* and 1 more\. See "),
+        ([card] * 2, "Nothing stands out"),
         (
-            [card] * 4,
-            "No card stands out by itself, but the 4 that go with a class and carry a hint hold 16%",
+            [everywhere, rare, replace(card, kind=TARGET), replace(card, share=-0.04)] * 4,
+            "Nothing stands out",
         ),
-        ([replace(card, toward="")] * 4, "Nothing stands out"),
-        ([card] * 11, r"No card stands out by itself, but the 11 .* and 1 more\. See "),
-        ([card] * 3, "Nothing stands out"),
-        ([replace(card, hints=())] * 9, "Nothing stands out"),
     ):
         assert re.match(begins, replace(found, cards=cards).verdict)
 
