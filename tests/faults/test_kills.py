@@ -216,7 +216,7 @@ sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "i
 bert = BertModel(BertConfig(vocab_size=64, max_position_embeddings=40, **sizes))
 model = wrap_model(bert, small_tokenizer(), name="wide", dtype=torch.float32)
 texts, room = sentences(2_000, longest=30), int(sys.argv[2]) * 2**20
-wanted = embed(model, texts, token_budget=512)
+wanted = embed(model.with_limits(token_budget=512), texts)
 sizes, real = [], forward.run_batch
 
 def watched(model, batch, *args, **options):
@@ -226,7 +226,7 @@ def watched(model, batch, *args, **options):
 forward.run_batch = watched
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
-found = embed(model, texts, token_budget=10**6)
+found = embed(model.with_limits(token_budget=10**6), texts)
 print(max(sizes), min(sizes), float(np.abs(found - wanted).max()))
 """
 
