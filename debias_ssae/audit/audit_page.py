@@ -205,7 +205,7 @@ def _cells(report: AuditReport, section: str) -> Table:
         more_rows_needed=grouped["more_rows_needed"].transform("max"),
     )
     table = table[table["n"] > 0].sort_values(["excluded", "worst"], kind="stable")
-    few = f"fewer than {report.settings['min_group']} rows: decides nothing"
+    few = f"fewer than {report.settings['min_group']} rows, or the attribute is missing: decides nothing"
     rows = []
     for r, models in _side_by_side(report, table, ("label", "group"), "accuracy"):
         cell = Cell(f"{r['label']} / {r['group']}", kind="warn" if r["excluded"] else "")

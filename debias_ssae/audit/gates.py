@@ -99,7 +99,7 @@ def _by_estimate(value: float, low: float, high: float, threshold: float) -> str
 
 
 def parse_thresholds(given: Sequence[str]) -> dict[str, float]:
-    """``["worst_group_accuracy=0.8"]`` as a dict. Raises InputError on anything else."""
+    """``["worst_group_accuracy=0.8"]`` as a dict. Raises InputError on anything else, and beyond 0 and 1."""
     thresholds = {}
     for text in given:
         name, _, number = (part.strip() for part in text.partition("="))
@@ -107,8 +107,9 @@ def parse_thresholds(given: Sequence[str]) -> dict[str, float]:
             thresholds[name] = float(number)
         except ValueError:
             name = ""
-        if not name.isidentifier() or not np.isfinite(thresholds[name]):
+        if not name.isidentifier() or not 0 <= thresholds[name] <= 1:
             raise InputError(
-                f"A threshold reads measure=number, such as worst_group_accuracy=0.8; got {text!r}"
+                "A threshold reads measure=number, from 0 to 1, such as worst_group_accuracy=0.8 for 80%;"
+                f" got {text!r}"
             )
     return thresholds

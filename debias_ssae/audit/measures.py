@@ -175,8 +175,10 @@ def _worst_group(part: Slice, missing: list[str]) -> Row:
     """Its outcome is of how far the cell lies below the overall accuracy."""
     counted, share = part.decides.cells, rates.cell_accuracy(part.counts)
     hits, n = share.effective
-    small = int(((n > 0) & ~counted).sum())
+    out, known = (n > 0) & ~counted, part.attribute.known
+    small, nameless = int(out[known].sum()), int(out[~known].sum())
     notes = [f"{small} cell(s) with fewer than {part.min_group} rows are left out"] if small else []
+    notes += [f"{nameless} cell(s) of rows whose attribute is missing are left out"] if nameless else []
     value, overall = part.values["worst_group_accuracy"], part.values["accuracy"]
     if np.isnan(value):
         return _row(part, "worst_group_accuracy", value, NOTHING, missing=missing, note="; ".join(notes))
@@ -465,7 +467,9 @@ def undefined_rows(part: Slice) -> Iterator[Row]:
         n = float(n_rows[g, c])
         reason = "no row with this label in this group: accuracy and true positive rate are undefined"
         if n > 0:
-            reason = f"{n:g} {kind}, fewer than the minimum of {part.min_group}: shown, decides nothing"
+            few = f"fewer than the minimum of {part.min_group}"
+            why = few if part.attribute.known[g] else "whose attribute is missing"
+            reason = f"{n:g} {kind}, {why}: shown, decides nothing"
         yield {**part.key, "what": part.cell_name(int(g), int(c)), "reason": reason}
     whys = {"precision": "was predicted for nobody", "false_positive_rate": "is the label of everybody"}
     for metric, label, rate in _shares(part, part.counts):

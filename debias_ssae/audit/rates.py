@@ -4,6 +4,7 @@ What is wrong with an input is said here, in one line. Counts have the shape [..
 (group, label, prediction); leading axes are bootstrap draws. An undefined rate is NaN, never 0.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from debias_ssae.core.errors import InputError
+from debias_ssae.core.errors import InputError, brief
 from debias_ssae.text.checks import column, named_columns
 
 Array = NDArray[np.float64]
@@ -20,6 +21,8 @@ Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 UNKNOWN = "unknown"
 MAX_CLASSES = 1000
+MOST_FRACTIONS = 20
+"""Different numbers with fractions that can still be classes or groups."""
 
 
 class Attribute(NamedTuple):
@@ -77,26 +80,46 @@ def _plain(values: Any) -> list[Any]:
 
 
 def _check_classes(classes: list[Any], levels: Mapping[str, Any]) -> None:
-    spelled: dict[str, str] = {}
-    for label in filter(lambda one: isinstance(one, str), classes):
-        if (other := spelled.setdefault(label.strip().casefold(), label)) != label:
-            raise InputError(
-                f"The labels {other!r} and {label!r} differ by spaces or capital letters alone; spell them alike in "
-                "y_true and y_pred"
-            )
+    _check_spelling(classes, "labels", "y_true and y_pred")
+    truth = set(_plain(levels["y_true"]))
+    if all(_fraction(label) == 0 for label in truth):
+        for name, found in levels.items():
+            if parts := [value for value in _plain(found) if _fraction(value) > 0]:
+                raise InputError(
+                    f"{name} holds {brief(parts[0])} where every label of y_true is a whole number; this looks like"
+                    " scores: threshold them for y_pred, such as (scores >= 0.5), and pass the scores as y_score"
+                )
     fractional = [c for c in classes if isinstance(c, float) and not float(c).is_integer()]
-    if len(classes) > MAX_CLASSES or (fractional and len(classes) > 20):
+    if len(classes) > MAX_CLASSES or (fractional and len(classes) > MOST_FRACTIONS):
         raise InputError(
             f"There are {len(classes)} different labels (such as {(fractional or classes)[0]!r}); this looks like"
             " scores or a regression target: pass predicted labels as y_pred and scores as y_score"
         )
-    truth = set(_plain(levels["y_true"]))
     for name, found in levels.items():
         if not truth & set(_plain(found)):
             raise InputError(
                 f"{name} shares no value with y_true ({_sorted_values(set(_plain(found)))[:3]} against"
                 f" {_sorted_values(truth)[:3]}); use the same labels, of the same type, in both"
             )
+
+
+def _check_spelling(values: list[Any], what: str, where: str) -> None:
+    """Raises InputError for two values that read alike, such as "Male" and "male ", or 1 and "1"."""
+    spelled: dict[str, Any] = {}
+    for value in values:
+        if (other := spelled.setdefault(str(value).strip().casefold(), value)) != value:
+            raise InputError(
+                f"The {what} {brief(other)} and {brief(value)} differ by spaces, capital letters or type alone; spell"
+                f" them alike in {where}"
+            )
+
+
+def _fraction(value: Any) -> float:
+    """What a number, or a string that reads as one, has after its point; NaN for anything else."""
+    try:
+        return float(value) % 1
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _sorted_values(values: set[Any]) -> list[Any]:
@@ -118,7 +141,13 @@ def _attribute(name: str, values: pd.Series) -> Attribute:
     names = [str(int(v) if whole and isinstance(v, float) else v) for v in levels]
     if len(set(names)) != len(names):  # 1 and "1" would merge under one name
         names = [f"{v} ({type(v).__name__})" for v in levels]
+    _check_spelling([v for v in levels if isinstance(v, str)], "values", f"attribute {name!r}")
     numeric = all(isinstance(v, int | float | np.number | np.bool_) for v in levels)
+    if numeric and not whole and len(levels) > MOST_FRACTIONS:
+        raise InputError(
+            f"Attribute {name!r} has {len(levels)} different numbers, such as {levels[0]:g}; bin it first, for example"
+            " by pandas.cut"
+        )
     order = np.argsort(np.asarray(levels) if numeric else np.array(names, dtype=object))
     rank = np.empty(len(names) + 1, dtype=np.int64)
     rank[order], rank[-1] = np.arange(len(names)), len(names)  # code -1: missing, last
@@ -245,7 +274,7 @@ class Deciding(NamedTuple):
     rates: Mapping[str, Mask]
     """Each [n_groups, n_classes]: the rates of :func:`one_vs_rest`."""
     cells: Mask
-    """[n_groups, n_classes]: cells that can be the worst one, also of rows whose attribute is missing."""
+    """[n_groups, n_classes]: cells that can be the worst one."""
 
 
 def deciding(counts: Counts, known: Mask | None = None, min_group: float = 0) -> Deciding:
@@ -253,7 +282,7 @@ def deciding(counts: Counts, known: Mask | None = None, min_group: float = 0) ->
     every = np.ones(counts.sums.shape[-3], dtype=bool) if known is None else known
     least = max(min_group * (1 - 1e-9), 1e-300)
     rates = {m: (s.effective[1] >= least) & every[:, None] for m, s in one_vs_rest(counts).items()}
-    cells = cell_accuracy(counts).effective[1] >= least
+    cells = (cell_accuracy(counts).effective[1] >= least) & every[:, None]
     return Deciding((accuracy(counts).effective[1] >= least) & every, rates, cells)
 
 

@@ -135,7 +135,7 @@ def audit(
 
     ``y_pred`` is one sequence of labels, or a dict name -> labels, whose models are then compared in pairs.
     ``sensitive_features`` is one column or several (DataFrame or dict): each is a section, and so is their
-    crossing. Rows whose attribute is missing are a group "unknown" that is shown, but with which none is compared.
+    crossing. Rows whose attribute is missing are a group "unknown" that is shown, but decides nothing.
     ``y_score`` (probabilities, of two classes those of ``pos_label``; a dict for several models) adds
     calibration. With ``control_features`` every section is repeated inside each of their levels. ``pos_label``
     is the class that counts as selected when there are two (the larger label unless given). ``metrics`` are your own
@@ -215,7 +215,7 @@ def audit(
         undefined=pd.DataFrame(undefined, columns=["section", "model", "what", "reason"]),
         missing=pd.DataFrame(missing, columns=["section", "model", "metric", "cell"]),
         **frames,
-        notes=_notes(section),
+        notes=_notes(section, [str(classes[c]) for c in np.setdiff1d(np.arange(len(classes)), truth)]),
         settings={
             "min_group": section.min_group,
             "tolerance": tolerance,
@@ -284,11 +284,11 @@ def crossed_attributes(sensitive_features: Any, n_rows: int) -> list[rates.Attri
     return [*attributes, rates.cross(attributes)] if len(attributes) > 1 else attributes
 
 
-def _notes(section: Section) -> tuple[str, ...]:
+def _notes(section: Section, only_predicted: list[str]) -> tuple[str, ...]:
     notes = [
         "Worst-group accuracy is the lowest accuracy over the cells label x group.",
         f"A rate over fewer than {section.min_group} rows, or of rows whose attribute is missing, is shown but"
-        " decides no gap and no gate.",
+        " decides no gap, no worst group and no gate.",
     ]
     if len(section.classes) == 2:
         notes.append(
@@ -298,6 +298,8 @@ def _notes(section: Section) -> tuple[str, ...]:
         notes.append(
             "Rates of more than two classes are one class against the rest; gaps are the widest over classes."
         )
+    if only_predicted:
+        notes.append(f"Predicted, but the label of no row: {', '.join(only_predicted[:5])}.")
     if section.weights is not None:
         notes.append("Rows are weighted: intervals use effective sizes, comparisons a row bootstrap.")
     if section.scores:

@@ -115,7 +115,11 @@ def verdict(report: AuditReport) -> Finding:
     kind = "bad" if failing else "warn" if "warn" in states.values() else "good"
     worst = max(failing or rows, key=_harm, default=None)
     if worst is None:
-        return Finding("warn", _TAGS["warn"], "Nothing could be measured: every gap is undefined.")
+        text = (
+            "Nothing could be measured: every gap is undefined, since no two groups have the"
+            f" {report.settings['min_group']} rows that a rate needs. Join small groups; bin numbers."
+        )
+        return Finding("warn", _TAGS["warn"], text)
     if len(report.models) == 1:
         same = [r for r in rows if kind_of(r["outcome"]) == kind]
         if kind == "bad":

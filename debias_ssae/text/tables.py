@@ -362,7 +362,8 @@ def _from_csv(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
     separator = "\t" if _kind(file) == ".tsv" else ","
     reader = csv.reader((line for _, line in _lines(file)), delimiter=separator, strict=True)
     try:
-        header = next((row for row in reader if row), None)
+        told_to_excel = f"sep={separator}"  # a line before the header
+        header = next((row for row in reader if row and separator.join(row) != told_to_excel), None)
         if header is None:
             raise InputError(f"{file} holds no rows")
         names = _header(file, header, wanted)
@@ -374,7 +375,10 @@ def _from_csv(file: str, wanted: Sequence[str] | None) -> Iterator[Piece]:
 
         yield from _in_pieces(file, "line", _csv_rows(file, reader, names), columns, as_written=True)
     except csv.Error as error:
-        raise InputError(f"{file}, line {reader.line_num}: {error}") from error
+        told = f"{error}; a value with a quote in it needs quotes around it, and each quote inside twice"
+        if "new-line" in str(error):
+            told = "a carriage return (CR) outside of quotes; save the file with line feeds (LF) at the ends of lines"
+        raise InputError(f"{file}, line {reader.line_num}: {told}") from error
 
 
 def _csv_rows(file: str, reader: Any, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -386,8 +390,8 @@ def _csv_rows(file: str, reader: Any, names: Sequence[str]) -> Iterator[tuple[in
             continue
         if len(row) < len(names) or any(row[len(names) :]):
             raise InputError(
-                f"{file}, line {line}: {len(row)} values, expected the {len(names)} of the header ({_listed(names)});"
-                " a value with a separator in it needs quotes"
+                f"{file}, line {line}: {len(row)} values, expected the {len(names)} of the header ({_listed(names)})"
+                + (_separated(names) or "; a value with a separator in it needs quotes")
             )
         yield line, row
 
@@ -515,7 +519,8 @@ def _check_texts(texts: list[Any], where: str) -> None:
 
 
 def _listed(names: Iterable[Any]) -> str:
-    shown = [brief(str(name))[1:-1] for name in names]
+    texts = [str(name) for name in names]
+    shown = [brief(text) if text != text.strip() else brief(text)[1:-1] for text in texts]
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
@@ -524,9 +529,18 @@ def demand(source: object, wanted: Iterable[str], there: Sequence[Any], role: st
     column = next((name for name in wanted if name not in there), None)
     if column is None:
         return
-    told = f"{source} has no column {column!r}{role}; it has {_listed(there)}"
-    other = next((sign for sign in ";\t|," if len(there) == 1 and sign in str(there[0])), None)
-    if other is not None:
-        cure = "tabs as .tsv" if other == "\t" else "commas"
-        told += f"; its values seem to be separated by {other!r}: save it with {cure}"
+    told = f"{source} has no column {column!r}{role}; it has {_listed(there)}{_separated(there)}"
+    if spaced := [name for name in there if str(name).strip() == column.strip()]:
+        told += f"; {spaced[0]!r} differs by spaces around it: rename it"
     raise InputError(told)
+
+
+def _separated(names: Sequence[Any]) -> str:
+    """What a header of one name says of a file with another separator, and the cure; "" where it says nothing."""
+    other = next((sign for sign in ";\t|," if len(names) == 1 and sign in str(names[0])), None)
+    if other is None:
+        return ""
+    cure = {"\t": "with tabs as .tsv", ",": "as .csv, without quotes around whole lines"}.get(
+        other, "with commas"
+    )
+    return f"; its values seem to be separated by {other!r}: save it {cure}"

@@ -121,7 +121,7 @@ def test_gates_of_unknown_measures_are_refused() -> None:
 
 def test_thresholds_are_read_or_refused() -> None:
     assert parse_thresholds(["accuracy=0.8", "tpr_gap_rms = 1e-1"]) == {"accuracy": 0.8, "tpr_gap_rms": 0.1}
-    for text in ("accuracy", "accuracy=high", "accuracy=1e", "=1"):
+    for text in ("accuracy", "accuracy=high", "accuracy=1e", "=1", "accuracy=80", "gap=-1", "gap=nan"):
         with pytest.raises(InputError, match="measure=number"):
             parse_thresholds([text])
 

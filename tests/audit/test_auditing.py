@@ -30,7 +30,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from debias_ssae.audit import AuditReport, audit, group_accuracies, worst_group_accuracy
+from debias_ssae.audit import AuditReport, audit, check_gates, group_accuracies, worst_group_accuracy
 from debias_ssae.core.errors import InputError
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -185,7 +185,16 @@ def test_missing_attribute_values_are_a_group() -> None:
     y, predicted, group = _binary(600)
     missing = np.where(np.arange(600) < 100, None, group)
     report = _audit(y, np.where(np.arange(600) < 100, 1 - y, predicted), missing)
-    assert report.worst_group.endswith("/ unknown"), "people of whom nothing is known can be failed too"
+    shown = report.cells.query("group == 'unknown'")
+    assert (shown["accuracy"] < report.worst_group_accuracy).all()
+    assert shown["excluded"].all()
+    assert (
+        "2 cell(s) of rows whose attribute is missing" in report.measure_row("worst_group_accuracy")["note"]
+    )
+    assert "whose attribute is missing: shown, decides nothing" in report.undefined["reason"].str.cat()
+    (gate,) = check_gates(report, fail_under={"worst_group_accuracy": report.worst_group_accuracy})
+    assert gate.passed
+    assert "attribute is missing are left out" in gate.reason
     known = _audit(y[100:], predicted[100:], group[100:])
     gaps = [
         "accuracy_gap",
@@ -194,8 +203,8 @@ def test_missing_attribute_values_are_a_group() -> None:
         "demographic_parity_difference",
         "demographic_parity_ratio",
     ]
-    for metric in (*gaps, "equalized_odds_difference"):
-        assert report.measure(metric) == known.measure(metric), "but nobody is compared with them"
+    for metric in (*gaps, "equalized_odds_difference", "worst_group_accuracy"):
+        assert report.measure(metric) == known.measure(metric)
     assert (report.contrasts["difference"].to_numpy() == known.contrasts["difference"].to_numpy()).all()
     both = _audit([1, 0, 1, 0], [1, 0, 0, 0], ["f", "unknown", None, np.nan])
     assert {"unknown", "unknown (missing)"} <= set(both.cells["group"])

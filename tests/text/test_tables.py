@@ -236,6 +236,12 @@ def test_times_beyond_python_and_columns_of_several_kinds_are_named(tmp_path: Pa
     assert pd.read_parquet(tmp_path / "o.parquet")["id"].tolist() == [2**64 - 1]
 
 
+def test_the_line_that_tells_excel_of_the_separator_is_no_header(tmp_path: Path) -> None:
+    for name, content in (("t.csv", "sep=,\ntext,y\na,1\n"), ("t.tsv", '"sep=\t"\ntext\ty\na\t1\n')):
+        (tmp_path / name).write_text(content)
+        assert load_table(tmp_path / name, text="text").to_dict("list") == {"text": ["a"], "y": [1]}
+
+
 def test_columns_named_so_stay_strings(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,text\n17,a\n1.50,b\nNA,c\n")
     assert load_table(tmp_path / "t.csv", text="text", as_written=["id"])["id"].tolist() == [
@@ -253,6 +259,13 @@ def test_columns_named_so_stay_strings(tmp_path: Path) -> None:
         ("t.csv", b'text,y\n"a\nb",1\nc\n', "line 4: 1 values"),
         ("t.csv", b"text,text\na,b\n", "two columns called 'text'"),
         ("t.csv", b"text;y\na;1\n", "its values seem to be separated by ';'"),
+        ("t.csv", b"text;y\na, b;1\n", "separated by ';': save it with commas"),
+        ("t.tsv", b"text,y\na\t1\n", "separated by ',': save it as .csv"),
+        ("t.csv", b"sep=;\ntext;y\n", "separated by ';'"),
+        ("t.csv", b"sep=,\ntext,y\na,1\nb\n", "line 4: 1 values"),
+        ("t.csv", b" text,y\na,1\n", "it has ' text', y; ' text' differs by spaces around it: rename it"),
+        ("t.csv", b"text,y\ra,1\r", r"line 1: a carriage return \(CR\) outside of quotes; save .*LF"),
+        ("t.tsv", b'text\ty\n"a" b\t1\n', "line 2: .*each quote inside twice"),
         ("t.csv", b'text,y\n"a,1\n', "unexpected end of data"),
         ("t.csv", b"text\n" + "é".encode("latin-1"), "is not UTF-8"),
         ("t.csv", b"text\na\0b\n", "NUL bytes"),
