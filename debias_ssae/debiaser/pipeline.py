@@ -127,21 +127,21 @@ def _keeps_its_head(encoder: ActivationEncoder | MatrixEncoder) -> bool:
 
 def costs(spec: Spec, data: FitData) -> list[float]:
     """About the seconds of each step of ``fit`` on one core; what a cache holds takes none."""
-    is_matrix = isinstance(spec.encoder, MatrixEncoder)
-    size = (width_of(spec.encoder) / 384) ** 2  # both the model's and the SAE's products grow so
+    is_matrix, config = isinstance(spec.encoder, MatrixEncoder), data.config
+    width = width_of(spec.encoder)
+    model = (width / 384) ** 2
     found: list[float] = []
     for hookpoint in spec.hookpoints:
         is_chosen = hookpoint in getattr(spec.attribute, "saes", {})
-        if not is_matrix and not is_chosen:
-            if spec.corpus is not None and data.config.special is not None:
+        sae = width * config.sae_config(width, hookpoint).d_sae / (384 * 8192)
+        if not is_chosen:
+            if spec.corpus is not None and config.special is not None and not is_matrix:
                 found.append(RETRIEVAL * len(spec.corpus) / 1000)
-            if hookpoint not in spec.saes:
-                found.append(TRAINING * data.config.general.n_steps * size)
-            if data.config.special is not None:
-                found.append(TRAINING * data.config.special.n_steps * size)
-        found.append(0.0 if is_chosen else SELECTION * size)
-    n_texts = 0 if is_matrix else min(len(data.X), data.config.selection.max_texts)
-    return [*found, PROBES + 2 * n_texts * PASS * size]  # each text plain and edited
+            trainings = ([] if hookpoint in spec.saes else [config.general]) + [config.special]
+            found += [TRAINING * sae * t.n_steps * t.batch_size / 2048 for t in trainings if t is not None]
+        found.append(0.0 if is_chosen else SELECTION * sae)
+    n_texts = 0 if is_matrix else min(len(data.X), config.selection.max_texts)
+    return [*found, PROBES + 2 * n_texts * PASS * model]  # each text plain and edited
 
 
 def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitData) -> Fitted:

@@ -65,10 +65,12 @@ def train_ssae(
     if isinstance(encoder, MatrixEncoder):
         x, config = encoder.rows(data.X, hookpoint).x, data.config
         if general is None:
+            data.steps.begin("general SAE of the matrix")
             general = _fit(x, config.sae_config(x.shape[1], hookpoint), config.general, **options).sae
         check_width(general, x.shape[1])
         if config.special is None:
             return LearnedSAE(general, {})
+        data.steps.begin("specialised SAE of the matrix")
         return _fit(x, general.cfg, config.special, init=general, **options)
     return learn_ssae(
         encoder.language_model,

@@ -25,7 +25,8 @@ NAMED_SHARE = 0.2
 """A word stands for a latent where at least this share of the latent's activation mass lies on it."""
 _HEAD = """\
 # Latents for review. Set tick to true for what must not count, to false for what may stay; then
-#   debias-ssae fit --attribute {name} ...
+#   debias-ssae fit --attribute {name} ...            what discover wrote
+#   debias-ssae latents MODEL --choices {name} ...    what latents wrote of MODEL
 # Only ids and tick are used; numbers (of the page), names and words are there to help.
 """
 
