@@ -73,6 +73,13 @@ def candidates(kind: str, *, edits: bool, as_they_are: bool = False) -> list[Can
     return [*(Candidate(True, k) for k in after), *alone] if edits else alone
 
 
+def each_in_one_class(samples: Samples) -> bool:
+    """Whether no value of the attribute has FEWEST samples in two classes."""
+    if samples.y is None or samples.z is None:
+        return False
+    return not (np.sum(pd.crosstab(samples.z, samples.y).to_numpy() >= FEWEST, axis=1) > 1).any()
+
+
 def choose(
     samples: Samples,
     tried: Sequence[Candidate],

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from debias_ssae.debiaser.choice import candidates, choose
+from debias_ssae.debiaser.choice import candidates, choose, each_in_one_class
 from debias_ssae.debiaser.matrix import MatrixEncoder
 from debias_ssae.debiaser.output import (
     FROM_LABELS,
     FROM_WORDS,
+    OVERALL,
     OutputEraser,
     Samples,
     apply_output,
@@ -153,6 +154,8 @@ def _fit_the_best(spec: Spec, interventions: dict[str, Intervention], data: FitD
         samples = samples_of(kind, spec.attribute, spec.encoder, edits, data)
     if samples is not None:
         as_they_are = kind in FROM_LABELS and is_of_training_texts(members(spec.attribute)[0], data)
+        if as_they_are and each_in_one_class(samples):
+            kind = OVERALL  # inside the classes there is no shortcut to be seen, nor to be removed
         tried = candidates(kind, edits=bool(edits), as_they_are=as_they_are)
         choice = choose(
             samples,

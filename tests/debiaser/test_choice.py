@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from debias_ssae import SSAEDebiaser
-from debias_ssae.debiaser.choice import candidates, choose
+from debias_ssae.debiaser.choice import candidates, choose, each_in_one_class
 from debias_ssae.debiaser.output import Samples
 from debias_ssae.debiaser.summary import sentences
 
@@ -99,15 +99,15 @@ def test_of_pairs_an_eraser_alone_must_help_a_new_head_too() -> None:
 def test_labels_of_the_training_texts_are_judged_as_a_classifier_will_learn_from_them() -> None:
     """With rare values in each class, nothing of a shortcut is seen inside the cells that are large."""
     made = samples("good")
-    rng = np.random.default_rng(1)
-    usual = rng.integers(0, 3, 400)
-    z = np.where(
-        rng.random(400) < 0.9, usual + 3 * made.y, usual + 3 * (1 - made.y)
-    )  # six values, three a class
+    row = np.arange(400)
+    other = np.where(row % 8 == 0, 1 - made.y, made.y)  # one in eight has a value of the other class
+    z = row // 8 % 3 + 3 * other  # six values, three of them usual in a class
     rare = Samples(made.encoder, made.edits, made.X, z, made.y, weights=np.ones(400))
     rare.__dict__.update(plain=made.plain, edited=made.edited)
     choice = picked(rare)
     assert choice is not None
+    assert each_in_one_class(rare)
+    assert not each_in_one_class(made)
     assert choice.report["as_they_are"]
     assert "leace overall alone" in choice.report["candidates"]
     assert "the training texts as they are" in " ".join(sentences({"choice": choice.report}))
