@@ -14,15 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from debias_ssae.core.errors import InputError, brief
-from debias_ssae.text.checks import column, named_columns
+from debias_ssae.text.checks import MOST_FRACTIONS, check_not_measured, column, named_columns
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 UNKNOWN = "unknown"
 MAX_CLASSES = 1000
-MOST_FRACTIONS = 20
-"""Different numbers with fractions that can still be classes or groups."""
 
 
 class Attribute(NamedTuple):
@@ -136,6 +134,7 @@ def attributes_of(sensitive_features: Any, name: str = "sensitive_features") -> 
 
 def _attribute(name: str, values: pd.Series) -> Attribute:
     codes, levels = pd.factorize(values, use_na_sentinel=True)
+    check_not_measured(list(levels), f"Attribute {name!r}")
     whole = all(not isinstance(v, float) or float(v).is_integer() for v in levels)
     # 1.0 where a gap made floats of whole numbers
     names = [str(int(v) if whole and isinstance(v, float) else v) for v in levels]
@@ -143,11 +142,6 @@ def _attribute(name: str, values: pd.Series) -> Attribute:
         names = [f"{v} ({type(v).__name__})" for v in levels]
     _check_spelling([v for v in levels if isinstance(v, str)], "values", f"attribute {name!r}")
     numeric = all(isinstance(v, int | float | np.number | np.bool_) for v in levels)
-    if numeric and not whole and len(levels) > MOST_FRACTIONS:
-        raise InputError(
-            f"Attribute {name!r} has {len(levels)} different numbers, such as {levels[0]:g}; bin it first, for example"
-            " by pandas.cut"
-        )
     order = np.argsort(np.asarray(levels) if numeric else np.array(names, dtype=object))
     rank = np.empty(len(names) + 1, dtype=np.int64)
     rank[order], rank[-1] = np.arange(len(names)), len(names)  # code -1: missing, last

@@ -1,13 +1,16 @@
 """What the user hands over as texts or as columns: taken where its order and names are certain, else refused."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from debias_ssae.core.errors import InputError, brief, one_line
+
+MOST_FRACTIONS = 20
+"""Different numbers with fractions that can still be labels."""
 
 
 def check_texts(X: Any, *, name: str = "texts", may_be_empty: bool = False) -> list[str]:
@@ -133,6 +136,16 @@ def check_labels(labels: Any, where: str) -> None:
         raise InputError(
             f"{where} holds values that are no labels of one kind ({one_line(error)}); give strings alone, or numbers"
         ) from error
+
+
+def check_not_measured(values: Sequence[Any], where: str) -> None:
+    """Raise InputError where the different ``values`` are many numbers with fractions: these are no groups."""
+    fractions = [value for value in values if isinstance(value, float) and not float(value).is_integer()]
+    if fractions and len(values) > MOST_FRACTIONS:
+        raise InputError(
+            f"{where} holds {len(values)} different numbers, such as {fractions[0]:g}, where labels were expected; bin"
+            " them first, for example by pandas.cut"
+        )
 
 
 def table_of(given: Any, name: str) -> pd.DataFrame:

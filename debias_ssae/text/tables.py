@@ -22,7 +22,7 @@ import pandas as pd
 
 from debias_ssae.core.errors import InputError, brief, one_line
 from debias_ssae.core.io import parse_json, writing
-from debias_ssae.text.checks import check_labels
+from debias_ssae.text.checks import check_labels, check_not_measured
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,8 @@ def load_table(
     if drop_empty:
         table = _with_text(table, text, path)
     _check_texts(table[text].tolist(), f"{path}, column {text!r}")
+    if all(map(_NUMBER.fullmatch, table[text])):
+        logger.warning("%s: column %r holds numbers alone; is it that of the texts?", path, text)
     if target is not None:
         missing = table[target].isna()
         if missing.any():
@@ -104,8 +106,11 @@ def load_table(
             )
     for name in filter(None, (target, sensitive)):
         check_labels(table[name], f"{path}, column {name!r}")
-    if sensitive is not None and table[sensitive].isna().all():
-        raise InputError(f"{path}, column {sensitive!r}: every value of the attribute is missing")
+    if sensitive is not None:
+        groups = table[sensitive].dropna().unique().tolist()
+        if not groups:
+            raise InputError(f"{path}, column {sensitive!r}: every value of the attribute is missing")
+        check_not_measured(groups, f"{path}, column {sensitive!r}")
     return table
 
 

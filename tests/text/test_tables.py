@@ -236,6 +236,15 @@ def test_times_beyond_python_and_columns_of_several_kinds_are_named(tmp_path: Pa
     assert pd.read_parquet(tmp_path / "o.parquet")["id"].tolist() == [2**64 - 1]
 
 
+def test_numbers_for_texts_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "t.csv").write_text("text,y\n1,a\n2.5,b\n")
+    assert load_table(tmp_path / "t.csv", text="text")["text"].tolist() == ["1", "2.5"]
+    assert "column 'text' holds numbers alone" in caplog.text
+    caplog.clear()
+    load_table(tmp_path / "t.csv", text="y")
+    assert not caplog.text
+
+
 def test_the_line_that_tells_excel_of_the_separator_is_no_header(tmp_path: Path) -> None:
     for name, content in (("t.csv", "sep=,\ntext,y\na,1\n"), ("t.tsv", '"sep=\t"\ntext\ty\na\t1\n')):
         (tmp_path / name).write_text(content)
