@@ -94,6 +94,10 @@ def discover(data: str, text: str, target: str | None, out: str, **options: Any)
     for card in found.in_sight[:SHOWN]:
         link = " ".join(card.link).strip()
         click.echo(f"{card.number:3} {card.share:6.1%}  {card.name}" + (f"  ({link})" if link else ""))
+    if folded := len(found.cards) - len(found.in_sight):
+        click.echo(
+            f"{folded} more are folded on the page: small ones, function words, the target's own words."
+        )
     if found.head.kind == "distilled":
         click.echo(f"The linear head agrees with the given classifier on {found.fidelity:.1%} of the texts.")
     click.echo(f"{found.verdict} ({time.monotonic() - started:.0f} s)")

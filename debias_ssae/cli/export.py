@@ -19,7 +19,8 @@ from debias_ssae.core.errors import MissingExtraError
     type=click.Choice(["sentence-transformers", "onnx", "transformers"]),
     help="The library that is to load it; transformers: a fine-tuned classifier with its own head.",
 )
-def export(model: str, out: str, target: str) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace an export that OUT holds.")
+def export(model: str, out: str, target: str, overwrite: bool) -> None:
     """Write the debiaser MODEL as a directory OUT for another library.
 
     Its vectors are those of transform. OUT holds the erasers, not the SAE, and a model card. With --to onnx it holds
@@ -36,12 +37,12 @@ def export(model: str, out: str, target: str) -> None:
 
     debiaser = SSAEDebiaser.load(model)
     if target == "transformers":
-        export_classifier(debiaser, out)
+        export_classifier(debiaser, out, overwrite=overwrite)
         loads = f'AutoModelForSequenceClassification.from_pretrained("{out}", trust_remote_code=True)'
     elif target == "onnx":
-        export_onnx(debiaser, out)
+        export_onnx(debiaser, out, overwrite=overwrite)
         loads = f'SentenceTransformer("{out}", backend="onnx", trust_remote_code=True)'
     else:
-        export_sentence_transformers(debiaser, out)
+        export_sentence_transformers(debiaser, out, overwrite=overwrite)
         loads = f'SentenceTransformer("{out}", trust_remote_code=True)'
     click.echo(f"Load it with: {loads}")

@@ -143,8 +143,8 @@ def _chosen(choice: Mapping[str, Any]) -> str:
         )
     start = "Here latents do not help" if picked.endswith("alone") and picked != "latents alone" else "Picked"
     return (
-        f"{start}: on {on} {picked} is clearly better (worst group {scored(picked)}) than {default} "
-        f"({scored(default)})."
+        f"{start}: {picked}. Tried on {on}, its worst group is {scored(picked)}; that of the default, {default}, is "
+        f"{scored(default)}."
     )
 
 

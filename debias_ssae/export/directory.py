@@ -26,13 +26,15 @@ TOLERANCE = 1e-2
 """Of the largest value: batches of other sizes round differently in bfloat16, never by this much."""
 
 
-def export_sentence_transformers(debiaser: SSAEDebiaser, directory: str | Path) -> None:
+def export_sentence_transformers(
+    debiaser: SSAEDebiaser, directory: str | Path, *, overwrite: bool = False
+) -> None:
     """Write a directory that sentence-transformers loads, and whose ``encode`` is ``debiaser.transform``.
 
     It holds the erasers (not the SAE), the output eraser, the shift, a model card and the language model. Written
-    atomically, and read back before it gets its name; an earlier export in its place is replaced.
+    atomically, and read back before it gets its name; an earlier export in its place is replaced with ``overwrite``.
 
-    Raises InputError for a debiaser of a matrix, for a directory that holds something else, and when what was
+    Raises InputError for a debiaser of a matrix, for a directory that holds something already, and when what was
     written does not give the debiaser's vectors.
     """
     model = _language_model(debiaser)
@@ -52,10 +54,10 @@ def export_sentence_transformers(debiaser: SSAEDebiaser, directory: str | Path) 
         found = load_exported(partial, **options).encode(list(PROBES))
         _check(found, debiaser.transform(list(PROBES)))
 
-    _export(debiaser, Path(directory), fill, "sentence-transformers")
+    _export(debiaser, Path(directory), fill, "sentence-transformers", overwrite)
 
 
-def export_onnx(debiaser: SSAEDebiaser, directory: str | Path) -> None:
+def export_onnx(debiaser: SSAEDebiaser, directory: str | Path, *, overwrite: bool = False) -> None:
     """Write a directory whose ``onnx/model.onnx`` gives ``debiaser.transform``, erasers and output eraser inside.
 
     The graph reads ``input_ids`` and ``attention_mask`` [b, t] (int64, padded on the right) and gives
@@ -75,10 +77,10 @@ def export_onnx(debiaser: SSAEDebiaser, directory: str | Path) -> None:
         exact.encoder_ = encoder.copy().set_params(model=model, dtype="float32", cache_dir=None)
         _check(load_exported(partial).encode(list(PROBES)), exact.transform(list(PROBES)))
 
-    _export(debiaser, Path(directory), fill, "onnx")
+    _export(debiaser, Path(directory), fill, "onnx", overwrite)
 
 
-def export_classifier(debiaser: SSAEDebiaser, directory: str | Path) -> None:
+def export_classifier(debiaser: SSAEDebiaser, directory: str | Path, *, overwrite: bool = False) -> None:
     """Write the fine-tuned classifier that ``debiaser`` was fitted on, with its own head, on debiased states.
 
     ``AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True)`` loads it; the code in the
@@ -98,7 +100,7 @@ def export_classifier(debiaser: SSAEDebiaser, directory: str | Path) -> None:
         with torch.no_grad():
             _check(*(one(**given).logits.numpy() for one in (load_exported(partial), made)))
 
-    _export(debiaser, Path(directory), fill, "transformers")
+    _export(debiaser, Path(directory), fill, "transformers", overwrite)
 
 
 @torch.no_grad()
@@ -190,9 +192,15 @@ def _language_model(debiaser: SSAEDebiaser) -> LanguageModel:
     return debiaser.text_encoder_.language_model
 
 
-def _export(debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], target: str) -> None:
+def _export(
+    debiaser: SSAEDebiaser, goal: Path, fill: Callable[[Path], None], target: str, overwrite: bool
+) -> None:
     """Have ``fill`` write and check an export, with a model card, in the place of an earlier one or of nothing."""
     io.check_folder(goal, "exported debiaser", lambda _: bool(_kind(goal)))
+    if _kind(goal) and not overwrite:
+        raise InputError(
+            f"{goal} holds an exported debiaser already: give another directory, or overwrite=True (--overwrite)"
+        )
 
     def whole(partial: Path) -> None:
         fill(partial)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import unicodedata
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,7 @@ class Card:
     contexts: tuple[naming.Context, ...]
     ticked: bool = False
     kind: str = ""
-    """FUNCTION, TARGET or ""."""
+    """FUNCTION (punctuation too), TARGET or ""."""
     recurrence: float | None = None
     """Mean over the latents of the largest cosine with a decoder row of another training; None without one."""
     what_if: WhatIf | None = None
@@ -162,9 +163,10 @@ def make_cards(
         words = naming.word_shares(worded, strength)
         active = np.bincount(owners[strength > 0], minlength=n_texts) > 0
         toward = int(scored.toward[latents[0]])
+        phrase = naming.find_phrase(worded, strength)
         cards.append(
             Card(
-                name=naming.find_phrase(worded, strength) or _name(words),
+                name=phrase or _name(words),
                 hookpoint=hookpoint,
                 latents=tuple(latents),
                 words=words,
@@ -176,7 +178,7 @@ def make_cards(
                 firing_rate=_rates(active, labels, classes or scored.groups),
                 contexts=naming.find_contexts(worded, strength, n_contexts=N_CONTEXTS),
                 ticked=latents[0] in removed,
-                kind=_kind(words, class_words),
+                kind=kind_of(words, phrase, class_words),
                 recurrence=None if recurrence is None else float(recurrence[columns].mean()),
             )
         )
@@ -281,14 +283,24 @@ def _rates(active: np.ndarray, labels: np.ndarray | None, groups: tuple[str, ...
     return {group: float(active[labels == g].mean()) for g, group in enumerate(groups) if (labels == g).any()}
 
 
-def _kind(words: Mapping[str, float], class_words: Iterable[str]) -> str:
-    """Whether a card is of function words or of the target's own, by where most of its mass lies."""
-    dull = sum(share for word, share in words.items() if word in FUNCTION_WORDS or not re.search(r"\w", word))
-    if dull >= MOSTLY:
+def kind_of(words: Mapping[str, float], phrase: str, class_words: Iterable[str]) -> str:
+    """Whether a card is of function words or of the target's own, by where most of its mass lies.
+
+    A phrase of other words is not of function words, whichever of its words the latents fire on.
+    """
+    dull = sum(share for word, share in words.items() if _is_dull(word))
+    if dull >= MOSTLY and all(map(_is_dull, re.findall(r"\w+", phrase.lower()))):
         return FUNCTION
     stems = [word.lower() for text in class_words for word in re.findall(r"\w+", text)]
     own = sum(share for word, share in words.items() if any(_akin(word, stem) for stem in stems))
     return TARGET if own >= MOSTLY else ""
+
+
+def _is_dull(word: str) -> bool:
+    """Whether a word is a function word, or made of punctuation and mathematical signs alone; emoji are neither."""
+    return word in FUNCTION_WORDS or all(
+        unicodedata.category(sign)[0] in "PZ" or sign in "+<=>|~^`$" for sign in word
+    )
 
 
 def _akin(a: str, b: str) -> bool:

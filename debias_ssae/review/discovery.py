@@ -551,13 +551,11 @@ def _saes(given: Any, hookpoints: list[str], d_in: int) -> dict[str, SparseAutoe
 
 
 def _described(classes: np.ndarray, given: Mapping[Any, str] | None) -> dict[str, str]:
-    """The classes' descriptions; without any their names, where these are words."""
+    """The classes' descriptions. A bare name is none: most words of any task are unrelated to it."""
     names = [str(c) for c in classes.tolist()]
-    if given:
-        if strange := sorted(set(map(str, given)) - set(names)):
-            raise InputError(f"there is no class {strange[0]!r} to describe; the classes are {brief(names)}")
-        return {str(c): str(w) for c, w in given.items()}
-    return {n: n for n in names} if all(n.replace("_", "").replace(" ", "").isalpha() for n in names) else {}
+    if strange := sorted(set(map(str, given or {})) - set(names)):
+        raise InputError(f"there is no class {strange[0]!r} to describe; the classes are {brief(names)}")
+    return {str(c): str(w) for c, w in (given or {}).items()}
 
 
 def _read_rows(y: np.ndarray, config: DiscoveryConfig, random_state: int | None) -> np.ndarray:

@@ -45,7 +45,7 @@ def removed_cards(
         best = np.argsort(-scored.score, kind="stable")[: len(ids) + n_more]
         ids += [int(i) for i in best if scored.score[i] > 0 and i not in set(ids)][:n_more]
         worded = find_words(sample, encoder.rows(sample, hookpoint))
-        cards += make_cards(
+        found = make_cards(
             hookpoint,
             ids,
             scored,
@@ -56,6 +56,9 @@ def removed_cards(
             merge=False,
             ticked=one.selection.ids.tolist(),
         )
+        if one.selection.scores is None:  # a person ticked them: nothing was measured of an attribute
+            found = [replace(card, share=float("nan"), kind="") for card in found]
+        cards += found
     return numbered(cards)
 
 
@@ -102,7 +105,7 @@ def with_choices(
 
 
 def _scored(scores: LatentScores | None, d_sae: int, ids: list[int]) -> Scored:
-    """The selection's scores; where there are none (ticked cards), the order of the ids."""
+    """The selection's scores; where there are none (ticked cards), what keeps the order of the ids."""
     if scores is None:
         score = np.zeros(d_sae)
         score[ids] = np.linspace(1.0, 0.5, len(ids)) if ids else 0.0

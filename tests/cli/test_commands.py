@@ -280,3 +280,12 @@ def test_demo(minilm, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  #
     for name in ("ssae", "worst group", "report.html", "results.json"):
         assert name in output
     assert (folder / "demo" / "report.html").exists()
+
+
+def test_a_demo_whose_debiaser_did_not_run_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"skipped": [{"method": "ssae_default", "regime": "concept", "reason": "The disk is full"}]}
+    monkeypatch.setattr("debias_ssae.benchmark.run_benchmark", lambda *_, **__: told)
+    monkeypatch.setattr("debias_ssae.cli.demo.show", lambda *_: None)
+    code, output = invoke("demo", "--out", folder / "demo", "--quiet")
+    assert code == 2
+    assert "the debiaser itself did not run: The disk is full" in output

@@ -132,7 +132,9 @@ def test_saving_again_through_sentence_transformers(
 
 def test_an_earlier_export_is_replaced_and_foreign_files_never(fitted: SSAEDebiaser, tmp_path: Path) -> None:
     export_sentence_transformers(fitted, tmp_path / "out")
-    export_sentence_transformers(fitted, tmp_path / "out")
+    with pytest.raises(InputError, match=r"holds an exported debiaser already: .*--overwrite"):
+        export_sentence_transformers(fitted, tmp_path / "out")
+    export_sentence_transformers(fitted, tmp_path / "out", overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     (tmp_path / "file").write_text("mine")

@@ -16,7 +16,7 @@ from debias_ssae.core.config import SAEConfig
 from debias_ssae.core.errors import InputError
 from debias_ssae.model import Activations
 from debias_ssae.review import Card, chat_judge, word_list_judge
-from debias_ssae.review.cards import FUNCTION, TARGET, Scored, make_cards
+from debias_ssae.review.cards import FUNCTION, TARGET, Scored, kind_of, make_cards
 from debias_ssae.review.discovery import recurrence_of
 from debias_ssae.sae.model import SparseAutoencoder
 from debias_ssae.selection.naming import (
@@ -133,6 +133,24 @@ def test_latents_that_say_the_same_share_a_card() -> None:
     assert sum(card.share for card in found) == pytest.approx(1.0)
     assert names["she"].firing_rate == {"nurse": 1.0, "surgeon": 0.5}
     assert names["he"].toward == "surgeon"
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase", "kind"),
+    [
+        ({"from": 0.9}, "", FUNCTION),
+        ({"from": 0.9}, "Sent from my phone", ""),
+        ({"from": 0.9}, "from the", FUNCTION),
+        ({".": 0.6, "</": 0.3}, "", FUNCTION),
+        ({"\N{WHITE SMILING FACE}": 0.9}, "", ""),
+        ({"\N{PERSON WITH FOLDED HANDS}": 0.9}, "", ""),
+        ({"surgery": 0.8}, "", TARGET),
+    ],
+)
+def test_signs_are_function_words_but_emoji_and_phrases_are_not(
+    words: dict[str, float], phrase: str, kind: str
+) -> None:
+    assert kind_of(words, phrase, ["surgeon"]) == kind
 
 
 def test_a_phrase_names_what_fires_in_it() -> None:

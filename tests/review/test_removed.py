@@ -106,3 +106,4 @@ def test_ticked_cards_make_a_debiaser(
     assert np.array_equal(again.transform(NEW), made.transform(NEW))
     shown = removed_cards(again, texts, n_more=5)
     assert all(c.ticked for c in shown)
+    assert np.isnan([c.share for c in shown]).all(), "a person's ticks are no evidence of an attribute"

@@ -13,7 +13,7 @@
     chosen.forEach(function (card) { latents += Number(card.dataset.latents); share += Number(card.dataset.share); });
     form.querySelector("output").textContent = chosen.length === 0 ? "Nothing is ticked." :
       chosen.length + (chosen.length === 1 ? " card" : " cards") + " ticked: " + latents +
-      (latents === 1 ? " latent, " : " latents, ") + (100 * share).toFixed(1) + "%";
+      (latents === 1 ? " latent" : " latents") + (share ? ", " + (100 * share).toFixed(1) + "%" : "");
   }
   function show() {
     var wanted = find.value.trim().toLowerCase(), shown = 0;
